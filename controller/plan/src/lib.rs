@@ -1,0 +1,1 @@
+//! The planner: objects in, assignments and upstream lists out; pure.

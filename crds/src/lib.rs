@@ -1,0 +1,1 @@
+//! The API as users see it: WebSocketHAPool.

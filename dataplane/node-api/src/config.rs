@@ -1,0 +1,230 @@
+//! Desired state of one node.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything one node is to do. Equal content means nothing to do.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeConfig {
+    /// The node this is meant for.
+    pub node_name: String,
+    /// Pools in which the node takes part, by name.
+    #[serde(with = "by_pool")]
+    pub pools: BTreeMap<PoolRef, Pool>,
+}
+
+/// Namespace and name of a `WebSocketHAPool`.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct PoolRef {
+    /// Namespace; `default` where a file names none.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+}
+
+impl fmt::Display for PoolRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One pool as a node sees it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pool {
+    /// Virtual routers that this node takes part in, in the order of `spec.virtualIPs`.
+    pub virtual_routers: Vec<VirtualRouter>,
+    /// Where clients are accepted, on each address of each virtual router.
+    pub listeners: Vec<Listener>,
+    /// Groups of endpoints; exactly one in this version.
+    pub upstreams: Vec<Upstream>,
+    /// Pings to quiet sides.
+    pub heartbeat: Heartbeat,
+    /// How sessions end when they must.
+    pub drain: Drain,
+}
+
+/// One virtual router (RFC 9568 section 5.2): a VRID on a segment, with its addresses.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualRouter {
+    /// VRID, 1-255.
+    pub virtual_router_id: u8,
+    /// Virtual addresses, all of one family, in the order in which they are advertised.
+    pub addresses: Vec<IpAddr>,
+    /// Interface by name; `None`: the one on whose link the first address lies, found by the node.
+    pub interface: Option<String>,
+    /// Protocol version.
+    pub version: VrrpVersion,
+    /// Advertisement interval; whole seconds for version 2, whole centiseconds for version 3.
+    #[serde(with = "millis")]
+    pub advertisement_interval: Duration,
+    /// Whether a better node takes over from a living one.
+    pub preemption: Preemption,
+    /// All candidates in order, best first, this node among them.
+    pub nodes: Vec<RankedNode>,
+}
+
+/// A candidate of a virtual router.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RankedNode {
+    /// Name of the node.
+    pub node_name: String,
+    /// What it advertises while it has a usable endpoint, 1-254.
+    pub priority: u8,
+    /// What it advertises while it has none: its rank from the bottom, below every `priority`.
+    pub priority_without_endpoint: u8,
+}
+
+impl VirtualRouter {
+    /// The entry of `node_name` among the candidates.
+    pub fn candidate(&self, node_name: &str) -> Option<&RankedNode> {
+        self.nodes.iter().find(|node| node.node_name == node_name)
+    }
+}
+
+/// Version on the wire.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum VrrpVersion {
+    /// RFC 3768.
+    V2,
+    /// RFC 9568.
+    V3,
+}
+
+/// RFC 9568 section 6.1, `Preempt_Mode`, with a delay as keepalived has it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Preemption {
+    /// A better node takes over once it has heard lower priorities for `delay`.
+    Enabled {
+        /// How long a lower priority must be heard first.
+        #[serde(with = "millis")]
+        delay: Duration,
+    },
+    /// The Active router keeps its role for as long as it lives.
+    Disabled,
+}
+
+/// A port on which clients are accepted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Name, unique in the pool.
+    pub name: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A group of endpoints and how to choose among them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upstream {
+    /// Name, unique in the pool.
+    pub name: String,
+    /// Endpoints, sorted by address and port, each once.
+    pub endpoints: Vec<Endpoint>,
+    /// How one is chosen.
+    pub balancing: Balancing,
+    /// Limit for one TCP connection attempt.
+    #[serde(with = "millis")]
+    pub connect_timeout: Duration,
+    /// Limit from the client's first byte to the 101, tries on several endpoints included.
+    #[serde(with = "millis")]
+    pub handshake_timeout: Duration,
+}
+
+/// One server.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Address of the server.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
+    /// Share of new sessions, relative to the others; at least 1.
+    pub weight: u16,
+    /// Whether it takes new sessions.
+    pub phase: EndpointPhase,
+}
+
+/// Where an endpoint is in its life.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum EndpointPhase {
+    /// Takes new sessions.
+    Ready,
+    /// Takes none; those it has are closed over `drain.timeout`.
+    Terminating,
+}
+
+/// How an endpoint is chosen for a new session.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Balancing {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The one with the fewest live sessions for its weight.
+    LeastConnections,
+}
+
+/// Pings that we send to a side that has been quiet.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Heartbeat {
+    /// Silence after which a side is pinged; zero: never.
+    #[serde(with = "millis")]
+    pub interval: Duration,
+    /// Silence after that ping which ends the session.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+}
+
+/// How sessions end when their endpoint, listener, address or pool goes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// Over how long the sessions of a gone endpoint are closed.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+    /// Close code sent (RFC 6455 section 7.4).
+    pub close_code: u16,
+}
+
+/// Durations as whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+/// JSON has string keys only: the map travels as a list of pairs.
+mod by_pool {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Pool, PoolRef};
+
+    pub(super) fn serialize<S: Serializer>(
+        pools: &BTreeMap<PoolRef, Pool>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(pools)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<PoolRef, Pool>, D::Error> {
+        Ok(Vec::<(PoolRef, Pool)>::deserialize(from)?
+            .into_iter()
+            .collect())
+    }
+}

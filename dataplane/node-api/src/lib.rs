@@ -1,0 +1,18 @@
+//! What a node is told to do and what it reports back: plain data, the contract between whoever
+//! plans (the controller, or the planner linked into the data plane) and the data plane.
+//!
+//! Content only: no I/O, no clock, no defaults of its own. Values arrive here checked: the planner
+//! turns objects into these types and refuses what cannot be expressed.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod report;
+
+pub use config::{
+    Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, NodeConfig, Pool, PoolRef,
+    Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion,
+};
+pub use report::{
+    EndpointReport, ListenerReport, NodeReport, PeerReport, PoolReport, RouterReport, RouterState,
+    Transition,
+};

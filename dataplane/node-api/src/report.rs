@@ -1,0 +1,132 @@
+//! Observed state of one node, as `wsha-dataplane status --output json` prints it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::PoolRef;
+
+/// What a node knows of itself.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// The node.
+    pub node_name: String,
+    /// Version of the data plane.
+    pub version: String,
+    /// Why the newest configuration is not the one in use; `None` when it is.
+    pub stale_reason: Option<String>,
+    /// Things an administrator should look at, each a sentence with its remedy.
+    pub warnings: Vec<String>,
+    /// Virtual routers, in the order of pools and addresses.
+    pub virtual_routers: Vec<RouterReport>,
+    /// Pools with their listeners and endpoints.
+    pub pools: Vec<PoolReport>,
+}
+
+/// One virtual router on this node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouterReport {
+    /// The pool it belongs to.
+    pub pool: PoolRef,
+    /// VRID.
+    pub virtual_router_id: u8,
+    /// Virtual addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Interface in use; `None` while none was found.
+    pub interface: Option<String>,
+    /// State now.
+    pub state: RouterState,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+    /// Why it is in that state, in words.
+    pub reason: String,
+    /// What it advertises, or would.
+    pub priority: u8,
+    /// The router last heard for this VRID: source address, priority, milliseconds since.
+    pub peers: Vec<PeerReport>,
+    /// The newest transitions, newest last, 16 at most.
+    pub transitions: Vec<Transition>,
+}
+
+/// A router that was heard on the VRID.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerReport {
+    /// Source address of its advertisements.
+    pub address: IpAddr,
+    /// Its priority in the last one.
+    pub priority: u8,
+    /// Age of the last one, milliseconds.
+    pub last_heard_ms: u64,
+}
+
+/// RFC 9568 section 6.3.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum RouterState {
+    /// Waits for its interface, its proxy or its start.
+    Initialize,
+    /// Watches the Active router.
+    Backup,
+    /// Holds the addresses (called master in older texts).
+    Active,
+}
+
+/// A change of state.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// When, milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// State left.
+    pub from: RouterState,
+    /// State entered.
+    pub to: RouterState,
+    /// Why, in words.
+    pub cause: String,
+}
+
+/// One pool on this node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolReport {
+    /// The pool.
+    pub pool: PoolRef,
+    /// Its listeners, one entry per address.
+    pub listeners: Vec<ListenerReport>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// One listener on one address.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerReport {
+    /// Name in the pool.
+    pub name: String,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// Whether it accepts.
+    pub accepting: bool,
+    /// Why not, with the remedy.
+    pub problem: Option<String>,
+    /// Live sessions.
+    pub sessions: u64,
+}
+
+/// One endpoint as this node sees it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointReport {
+    /// Upstream it belongs to.
+    pub upstream: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether new sessions are sent to it.
+    pub usable: bool,
+    /// Why not.
+    pub problem: Option<String>,
+    /// Live sessions.
+    pub sessions: u64,
+}

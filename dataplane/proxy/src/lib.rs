@@ -1,0 +1,1 @@
+//! The WebSocket proxy: handshake, upstream choice, relay, drain.

@@ -1,0 +1,1 @@
+//! wsha-dataplane: agent, vrrp and proxy processes of a gateway host.

@@ -1,0 +1,3 @@
+//! `wsha-dataplane`: the one program of a gateway host.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Lab of network namespaces, demo, integration tests and benchmarks.
