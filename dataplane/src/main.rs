@@ -1,3 +1,35 @@
 //! `wsha-dataplane`: the one program of a gateway host.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use dataplane::{
+    agent,
+    cli::{Cli, Command},
+    logging, proxy, vrrp,
+};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => {
+            logging::start(args.log_format);
+            agent::run(&args)
+        }
+        Command::Vrrp(args) => {
+            logging::start(args.log_format);
+            vrrp::run(&args)
+        }
+        Command::Proxy(args) => {
+            logging::start(args.log_format);
+            proxy::run(&args)
+        }
+        Command::Status(args) => agent::status::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wsha-dataplane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Highly available WebSocket entry points: virtual addresses by VRRP, and a proxy behind them.
+#[derive(Debug, Parser)]
+#[command(name = "wsha-dataplane", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can be.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run this host's part of the pools: virtual addresses and proxy
+    Run(Box<RunArgs>),
+    /// Show virtual addresses, states, peers, sessions and endpoints of the running agent
+    Status(StatusArgs),
+    /// Run the proxy alone, without virtual addresses: for trying and measuring
+    Proxy(ProxyArgs),
+    /// The process that holds the virtual addresses; started by `run`
+    #[command(hide = true)]
+    Vrrp(VrrpArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// YAML file, or directory of `*.yaml` and `*.yml`, with WebSocketHAPool, Node, Service and
+    /// EndpointSlice objects; watched, changes take effect at once
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub manifests: PathBuf,
+    /// Name of this host among the Node objects
+    #[arg(long, value_name = "NAME", env = "WSHA_NODE_NAME")]
+    pub node_name: String,
+    /// Directory for the last accepted text of the files and the lock of this host's one agent;
+    /// made if absent
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// If an agent runs already with this state directory, ask it to stop in order and follow it
+    #[arg(long)]
+    pub take_over: bool,
+    /// Directory for sockets [default: /run/wsha/ and a hash of the state directory's path]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// User of the proxy process [default: wsha-proxy where it exists, else 65534]
+    #[arg(long, value_name = "NAME|UID")]
+    pub proxy_user: Option<String>,
+    /// Worker threads of the proxy [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9101")]
+    pub admin: SocketAddr,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// State directory of the agent to ask
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub output: OutputFormat,
+}
+
+/// Arguments of `proxy`.
+#[derive(Args, Debug)]
+pub struct ProxyArgs {
+    /// Where to accept clients; may be given several times
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "run_dir")]
+    pub listen: Vec<SocketAddr>,
+    /// Server to relay to; may be given several times
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "run_dir")]
+    pub upstream: Vec<SocketAddr>,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Serve the agent of this run directory instead; started by `run`
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["listen", "upstream"])]
+    pub run_dir: Option<PathBuf>,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Arguments of `vrrp`.
+#[derive(Args, Debug)]
+pub struct VrrpArgs {
+    /// Run directory of the agent to serve
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Form of `status`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people
+    Table,
+    /// One JSON object
+    Json,
+}

@@ -1,0 +1,63 @@
+//! The one list of metrics: name, kind, help. Each process fills in samples of its own; the agent
+//! serves them all.
+
+use serde::{Deserialize, Serialize};
+
+/// A value of a metric at the time of a report.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Sample {
+    /// Which metric.
+    pub metric: Metric,
+    /// Label names and values; names are the same for all samples of a metric.
+    pub labels: Vec<(String, String)>,
+    /// The value.
+    pub value: f64,
+}
+
+/// How a value behaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// Declares [`Metric`] with everything that is said about it, in one table.
+macro_rules! metrics {
+    ($($variant:ident, $kind:ident, $name:literal, $help:literal;)*) => {
+        /// Every metric of the data plane.
+        #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        pub enum Metric {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Metric {
+            /// All of them, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Name as served, without the suffix `_total` of counters.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One sentence of help.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+
+            /// How it behaves.
+            pub const fn kind(self) -> Kind {
+                match self { $(Self::$variant => Kind::$kind,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    VrrpState, Gauge, "wsha_vrrp_state", "State of a virtual router: 0 Initialize, 1 Backup, 2 Active";
+    VrrpTransitions, Counter, "wsha_vrrp_transitions", "Changes of state of a virtual router, by the state entered";
+    VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
+    VrrpAdvertisementsReceived, Counter, "wsha_vrrp_advertisements_received", "Advertisements accepted";
+    VrrpDiscardedAdvertisements, Counter, "wsha_vrrp_discarded_advertisements", "Packets discarded, by reason";
+}

@@ -1,0 +1,105 @@
+//! Memory that processes share by passing a descriptor.
+
+use std::{
+    ffi::CStr,
+    fs::File,
+    io,
+    ops::Deref,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    ptr::NonNull,
+};
+
+/// Types that may live in shared memory.
+///
+/// # Safety
+/// All-zero bytes must be a valid value, the layout must be `repr(C)` and free of pointers, and
+/// every field must be safe to access while other processes write to it (atomics, process-shared
+/// mutexes).
+pub unsafe trait Shareable: Sync {}
+
+/// A `T` in anonymous memory that other processes can map too.
+#[derive(Debug)]
+pub struct Shared<T: Shareable> {
+    fd: OwnedFd,
+    memory: NonNull<T>,
+}
+
+// SAFETY: the mapping stays valid for the life of the value on whatever thread it is, and
+// `Shareable` demands that concurrent access to `T` is sound.
+unsafe impl<T: Shareable> Send for Shared<T> {}
+// SAFETY: as above; only `&T` is handed out.
+unsafe impl<T: Shareable> Sync for Shared<T> {}
+
+impl<T: Shareable> Shared<T> {
+    /// New zeroed memory, named `name` in `/proc/PID/maps`.
+    pub fn create(name: &CStr) -> io::Result<Self> {
+        // SAFETY: `name` is a valid C string; the result is checked.
+        let raw = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `raw` was just opened and belongs to nobody else.
+        let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
+        let file = File::from(fd);
+        file.set_len(size_of::<T>() as u64)?;
+        Self::map(file.into())
+    }
+
+    /// Maps memory that another process created.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is too small for a `T`; else what `mmap` says.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let file = File::from(fd);
+        if file.metadata()?.len() < size_of::<T>() as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "shared page is smaller than this version expects",
+            ));
+        }
+        Self::map(file.into())
+    }
+
+    fn map(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: a fresh mapping chosen by the kernel, of at least `size_of::<T>()` bytes.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<T>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let memory = NonNull::new(memory.cast::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { fd, memory })
+    }
+
+    /// The descriptor to pass on.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl<T: Shareable> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: mapped for the life of `self`, page-aligned, and any bytes are a valid `T` by
+        // the contract of `Shareable`.
+        unsafe { self.memory.as_ref() }
+    }
+}
+
+impl<T: Shareable> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` with this length and nothing borrows it any more.
+        unsafe {
+            libc::munmap(self.memory.as_ptr().cast(), size_of::<T>());
+        }
+    }
+}

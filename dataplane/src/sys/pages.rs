@@ -1,0 +1,181 @@
+//! The pages that the processes share: plain atomics, written by one side, read by the others.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use crate::sys::{
+    clock,
+    life::LifeMutex,
+    memory::{Shareable, Shared},
+};
+
+/// Workers whose beats the page has room for; more workers share the last place.
+pub const MOST_WORKERS: usize = 64;
+
+/// One pairing of a vrrp with a proxy process. The agent makes a new page whenever either was
+/// started anew, since a robust mutex serves one owner only.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PairPage {
+    /// Held by the main thread of vrrp.
+    pub vrrp_life: LifeMutex,
+    /// Held by the main thread of the proxy.
+    pub proxy_life: LifeMutex,
+    /// Number of workers, set by the proxy before it says that it holds its mutex.
+    pub workers: AtomicU32,
+    /// When each worker's loop last turned.
+    pub proxy_beats: [Beat; MOST_WORKERS],
+}
+
+// SAFETY: `repr(C)`, atomics and process-shared mutexes only, zero is valid.
+unsafe impl Shareable for PairPage {}
+
+impl PairPage {
+    /// A new page, mutexes ready.
+    pub fn create() -> io::Result<Shared<Self>> {
+        let page = Shared::<Self>::create(c"wsha-pair")?;
+        page.vrrp_life.init()?;
+        page.proxy_life.init()?;
+        Ok(page)
+    }
+
+    /// The oldest beat among the workers, nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn oldest_beat(&self) -> u64 {
+        let workers = (self.workers.load(Ordering::Acquire) as usize).min(MOST_WORKERS);
+        self.proxy_beats
+            .iter()
+            .take(workers)
+            .map(Beat::last)
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+/// A sign that a loop turns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Beat(AtomicU64);
+
+impl Beat {
+    /// Says: turned now.
+    pub fn beat(&self) {
+        self.0.store(clock::monotonic_ns(), Ordering::Release);
+    }
+
+    /// When it last turned, nanoseconds of `CLOCK_MONOTONIC`; zero: never.
+    pub fn last(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Virtual routers that the table has room for: every VRID of one segment and family.
+pub const MOST_ROUTERS: usize = 256;
+
+/// What outlives a vrrp process: made by the agent, written by vrrp, read by the vrrp that follows.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RouterTable {
+    /// When the state machines' thread last turned: the agent's sign that vrrp hangs.
+    pub machine_beat: Beat,
+    /// When the netlink thread last turned.
+    pub netlink_beat: Beat,
+    /// One row per virtual router, in no order.
+    pub rows: [RouterRow; MOST_ROUTERS],
+}
+
+// SAFETY: `repr(C)`, atomics only, zero is valid.
+unsafe impl Shareable for RouterTable {}
+
+impl RouterTable {
+    /// A new, empty table.
+    pub fn create() -> io::Result<Shared<Self>> {
+        Shared::create(c"wsha-routers")
+    }
+
+    /// The row of `key`, taken from the free ones if it has none yet; `None`: the table is full.
+    pub fn row(&self, key: RouterKey) -> Option<&RouterRow> {
+        let wanted = key.0;
+        self.rows
+            .iter()
+            .find(|row| row.key.load(Ordering::Acquire) == wanted)
+            .or_else(|| {
+                self.rows.iter().find(|row| {
+                    row.key
+                        .compare_exchange(0, wanted, Ordering::AcqRel, Ordering::Acquire)
+                        .is_ok()
+                })
+            })
+    }
+}
+
+/// What names a virtual router on a host: interface index, family, VRID.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RouterKey(u64);
+
+impl RouterKey {
+    /// `family` is 4 or 6.
+    pub fn new(interface_index: u32, family: u8, virtual_router_id: u8) -> Self {
+        Self(
+            u64::from(interface_index) << 16
+                | u64::from(family) << 8
+                | u64::from(virtual_router_id),
+        )
+    }
+}
+
+/// One virtual router's trace.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RouterRow {
+    key: AtomicU64,
+    last_advertisement: AtomicU64,
+}
+
+impl RouterRow {
+    /// Records that an advertisement went out as Active at `at` (nanoseconds, `CLOCK_MONOTONIC`).
+    pub fn advertised(&self, at: u64) {
+        self.last_advertisement.store(at, Ordering::Release);
+    }
+
+    /// Records that the router is not Active: whoever follows starts as Backup.
+    pub fn not_active(&self) {
+        self.last_advertisement.store(0, Ordering::Release);
+    }
+
+    /// When it last advertised as Active; `None`: it was not Active.
+    pub fn last_advertisement(&self) -> Option<u64> {
+        Some(self.last_advertisement.load(Ordering::Acquire)).filter(|at| *at != 0)
+    }
+
+    /// Gives the row back.
+    pub fn clear(&self) {
+        self.not_active();
+        self.key.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_found_again_and_its_place_is_given_back() {
+        let table = RouterTable::create().unwrap();
+        let key = RouterKey::new(2, 4, 51);
+        table.row(key).unwrap().advertised(7);
+        let again =
+            Shared::<RouterTable>::from_fd(table.fd().try_clone_to_owned().unwrap()).unwrap();
+        assert_eq!(again.row(key).unwrap().last_advertisement(), Some(7));
+        assert_eq!(
+            again
+                .row(RouterKey::new(2, 6, 51))
+                .unwrap()
+                .last_advertisement(),
+            None
+        );
+        again.row(key).unwrap().clear();
+        assert_eq!(table.row(key).unwrap().last_advertisement(), None);
+    }
+}
