@@ -1,1 +1,27 @@
-//! VRRP versions 2 and 3: formats and state machine, without I/O and without a clock.
+//! VRRP versions 2 (RFC 3768) and 3 (RFC 9568): formats and state machine, without I/O, without a
+//! clock and without an allocation per packet.
+//!
+//! * [`wire`] turns bytes into values and back. Whatever arrives, nothing panics; what is dropped is
+//!   dropped for a named reason, [`Discard`].
+//! * [`machine`] holds one [`VirtualRouter`] per VRID: inputs and the time go in, [`Effect`]s come
+//!   out, in the order in which they must be carried out.
+//! * [`types`] and [`time`] hold the units that both share.
+//!
+//! Words are those of RFC 9568: the router that holds the addresses is *Active* (older texts:
+//! master), the others are *Backup*.
+#![forbid(unsafe_code)]
+
+pub mod discard;
+pub mod machine;
+pub mod time;
+pub mod types;
+pub mod wire;
+
+pub use discard::Discard;
+pub use machine::{
+    Cause, Config, ConfigError, Effect, Input, Peer, Preemption, Settings, State, Transition,
+    VirtualRouter,
+};
+pub use time::Instant;
+pub use types::{Centiseconds, Family, Priority, Version, Vrid, active_down_interval, skew_time};
+pub use wire::Advertisement;

@@ -1,0 +1,146 @@
+//! Why a packet was dropped.
+
+/// Reason to drop what was received. Bad packets are expected traffic: they are counted by reason,
+/// never answered and never an error.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
+pub enum Discard {
+    /// Shorter than its headers say, or than any packet of its kind.
+    #[error("packet is shorter than its headers say")]
+    Truncated,
+    /// Bytes follow the last field inside the length that the IP header states.
+    #[error("bytes follow the end of the advertisement")]
+    TrailingBytes,
+    /// An IP header of another version, or with a header length below 20 bytes.
+    #[error("IP header is malformed")]
+    IpHeader,
+    /// The checksum of the IPv4 header is wrong.
+    #[error("checksum of the IP header does not match")]
+    IpChecksum,
+    /// A fragment; an advertisement never is one.
+    #[error("packet is a fragment")]
+    Fragment,
+    /// Not protocol 112.
+    #[error("IP protocol is not 112")]
+    Protocol,
+    /// TTL or hop limit other than 255: it did not start on this segment (RFC 9568 section 7.1).
+    #[error("TTL is not 255")]
+    Ttl,
+    /// Not for the address where advertisements of this virtual router are expected.
+    #[error("destination is neither the group nor the configured address")]
+    Destination,
+    /// Neither version 2 nor 3, or version 2 on IPv6.
+    #[error("VRRP version is unknown")]
+    UnknownVersion,
+    /// A packet type other than ADVERTISEMENT (RFC 9568 section 5.2.2).
+    #[error("packet type is not ADVERTISEMENT")]
+    Type,
+    /// VRID 0.
+    #[error("VRID is 0")]
+    ZeroVrid,
+    /// No address in the packet.
+    #[error("advertisement lists no address")]
+    NoAddress,
+    /// Version 2 with an authentication type other than none (RFC 3768 section 5.3.6).
+    #[error("authentication type is not 0")]
+    Authentication,
+    /// Neither reading of the checksum matches.
+    #[error("checksum does not match")]
+    Checksum,
+    /// For another virtual router.
+    #[error("VRID is not this virtual router's")]
+    OtherVrid,
+    /// The other version than the one configured.
+    #[error("version is not the one configured")]
+    OtherVersion,
+    /// Version 2: another interval than the one configured (RFC 3768 section 7.1).
+    #[error("advertisement interval is not the one configured")]
+    OtherInterval,
+    /// Another virtual router with the same number: no address in common, or in version 2 a list
+    /// that differs and is not the owner's (RFC 3768 section 7.1).
+    #[error("address list is not this virtual router's")]
+    OtherAddresses,
+    /// Sent from this router's own address: a reflection, or a host with the same address.
+    #[error("source is this router's own address")]
+    OwnSource,
+    /// An Ethernet frame of another type.
+    #[error("frame is not ARP")]
+    NotArp,
+    /// ARP for anything but IPv4 on Ethernet, or an operation that is neither request nor reply.
+    #[error("ARP is not for IPv4 on Ethernet")]
+    ArpKind,
+}
+
+impl Discard {
+    /// Every reason, for counters that exist before the first packet.
+    pub const ALL: [Self; 21] = [
+        Self::Truncated,
+        Self::TrailingBytes,
+        Self::IpHeader,
+        Self::IpChecksum,
+        Self::Fragment,
+        Self::Protocol,
+        Self::Ttl,
+        Self::Destination,
+        Self::UnknownVersion,
+        Self::Type,
+        Self::ZeroVrid,
+        Self::NoAddress,
+        Self::Authentication,
+        Self::Checksum,
+        Self::OtherVrid,
+        Self::OtherVersion,
+        Self::OtherInterval,
+        Self::OtherAddresses,
+        Self::OwnSource,
+        Self::NotArp,
+        Self::ArpKind,
+    ];
+
+    /// Value of the `reason` label of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::TrailingBytes => "trailing_bytes",
+            Self::IpHeader => "ip_header",
+            Self::IpChecksum => "ip_checksum",
+            Self::Fragment => "fragment",
+            Self::Protocol => "protocol",
+            Self::Ttl => "ttl",
+            Self::Destination => "destination",
+            Self::UnknownVersion => "unknown_version",
+            Self::Type => "type",
+            Self::ZeroVrid => "zero_vrid",
+            Self::NoAddress => "no_address",
+            Self::Authentication => "authentication",
+            Self::Checksum => "checksum",
+            Self::OtherVrid => "other_vrid",
+            Self::OtherVersion => "other_version",
+            Self::OtherInterval => "other_interval",
+            Self::OtherAddresses => "other_addresses",
+            Self::OwnSource => "own_source",
+            Self::NotArp => "not_arp",
+            Self::ArpKind => "arp_kind",
+        }
+    }
+
+    /// Position in [`Self::ALL`], for an array of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_in_order_and_labels_differ() {
+        for (at, discard) in Discard::ALL.iter().enumerate() {
+            assert_eq!(discard.index(), at);
+        }
+        let mut labels: Vec<_> = Discard::ALL.iter().map(|d| d.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Discard::ALL.len());
+    }
+}

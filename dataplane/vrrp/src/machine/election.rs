@@ -1,0 +1,114 @@
+//! Who wins: rules without state.
+
+use std::{cmp::Ordering, net::IpAddr};
+
+use crate::{
+    Discard, Priority, Version,
+    wire::{AddressList, Advertisement},
+};
+
+use super::{Config, Peer};
+
+/// How the sender of an advertisement stands to us when both are Active: the greater priority wins,
+/// between equal ones the greater address (RFC 9568 section 6.4.3; RFC 3768 section 6.4.3).
+pub(super) fn compare(sender: (Priority, IpAddr), own: (Priority, IpAddr)) -> Ordering {
+    sender.cmp(&own)
+}
+
+/// Whether an advertisement is for the virtual router of `config` (RFC 9568 section 7.1; RFC 3768
+/// section 7.1).
+pub(super) fn check(
+    config: &Config,
+    source: IpAddr,
+    advertisement: &Advertisement<'_>,
+) -> Result<(), Discard> {
+    if advertisement.vrid != config.vrid {
+        return Err(Discard::OtherVrid);
+    }
+    if advertisement.version != config.version {
+        return Err(Discard::OtherVersion);
+    }
+    if source == config.settings.source {
+        return Err(Discard::OwnSource);
+    }
+    let own = AddressList::from_slice(&config.addresses);
+    let listed = advertisement.addresses;
+    let ours = match config.version {
+        Version::V2 => {
+            if advertisement.interval != Some(config.settings.interval) {
+                return Err(Discard::OtherInterval);
+            }
+            // RFC 3768 section 7.1: a list that differs is dropped unless the owner sent it.
+            listed.same_set(&own) || advertisement.priority.is_owner()
+        }
+        // RFC 9568 section 7.1 leaves it open. While a list is being changed, the hosts' lists
+        // differ but overlap, and two Active routers would hold what is in both: the election must
+        // go on. Lists with nothing in common are two virtual routers with one number by mistake:
+        // yielding would leave our addresses to nobody.
+        Version::V3 => listed.overlaps(&own),
+    };
+    if ours {
+        Ok(())
+    } else {
+        Err(Discard::OtherAddresses)
+    }
+}
+
+/// Priority of the last word of a router that yields: below the winner's, so that the winner takes
+/// it for another Active and announces, and no one else follows it. `None` where there is no such
+/// priority.
+pub(super) fn farewell(own: (Priority, IpAddr), winner: &Peer) -> Option<Priority> {
+    if compare(own, (winner.priority, winner.source)) == Ordering::Less {
+        return Some(own.0);
+    }
+    let below = winner.priority.get().checked_sub(1)?;
+    (below > 0).then(|| Priority::new(below))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Instant;
+
+    fn at(priority: u8, last: u8) -> (Priority, IpAddr) {
+        (Priority::new(priority), IpAddr::from([192, 168, 1, last]))
+    }
+
+    fn peer(priority: u8, last: u8) -> Peer {
+        let (priority, source) = at(priority, last);
+        Peer {
+            source,
+            priority,
+            heard_at: Instant::ZERO,
+        }
+    }
+
+    /// RFC 9568 section 6.4.3.
+    #[test]
+    fn priority_decides_before_address() {
+        assert_eq!(compare(at(101, 1), at(100, 2)), Ordering::Greater);
+        assert_eq!(compare(at(100, 2), at(100, 1)), Ordering::Greater);
+        assert_eq!(compare(at(100, 1), at(100, 2)), Ordering::Less);
+    }
+
+    /// Addresses are compared as numbers, not as text: .9 is less than .10.
+    #[test]
+    fn addresses_compare_as_numbers() {
+        assert_eq!(compare(at(100, 10), at(100, 9)), Ordering::Greater);
+    }
+
+    #[test]
+    fn farewell_is_always_below_the_winner() {
+        assert_eq!(farewell(at(50, 1), &peer(100, 2)), Some(Priority::new(50)));
+        assert_eq!(
+            farewell(at(100, 1), &peer(100, 2)),
+            Some(Priority::new(100))
+        );
+        assert_eq!(farewell(at(100, 2), &peer(100, 1)), Some(Priority::new(99)));
+        assert_eq!(
+            farewell(at(250, 1), &peer(235, 2)),
+            Some(Priority::new(234))
+        );
+        assert_eq!(farewell(at(250, 1), &peer(1, 2)), None);
+    }
+}

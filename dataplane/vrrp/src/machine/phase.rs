@@ -1,0 +1,99 @@
+//! The states with what is meaningful in each: no timer can be armed in the wrong one.
+
+use std::net::IpAddr;
+
+use super::{Peer, State, announcements::Announcements};
+use crate::{Centiseconds, Instant};
+
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// Takes no part.
+    Initialize {
+        /// Since when nobody was heard, where that is known: counts as listening at the next start.
+        quiet: Option<Quiet>,
+    },
+    /// Was Active and left in order: silent, but the addresses are still in place.
+    Leaving {
+        /// When they go at the latest.
+        until: Instant,
+    },
+    Backup(Backup),
+    Active(Active),
+}
+
+impl Phase {
+    pub(super) const fn state(&self) -> State {
+        match self {
+            Self::Initialize { .. } | Self::Leaving { .. } => State::Initialize,
+            Self::Backup(_) => State::Backup,
+            Self::Active(_) => State::Active,
+        }
+    }
+}
+
+/// Silence observed while taking no part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quiet {
+    pub(super) since: Instant,
+    /// Interval of whoever was heard last.
+    pub(super) learned: Option<Centiseconds>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Backup {
+    /// `Active_Down_Timer` of RFC 9568 section 6.2.
+    pub(super) active_down_at: Instant,
+    /// `Active_Adver_Interval` of RFC 9568 section 6.1: that of the Active router, ours until heard.
+    pub(super) learned: Centiseconds,
+    /// What it would mean if the timer ran out now.
+    pub(super) expects: Expects,
+    /// End of the preemption delay, from the first advertisement of lower priority on.
+    pub(super) preempt_at: Option<Instant>,
+    /// A last word that is still owed to the winner.
+    pub(super) farewell: Option<Farewell>,
+}
+
+/// Why a Backup would become Active.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expects {
+    /// Nobody heard so far.
+    Nobody,
+    /// An Active router that is accepted.
+    Advertisements(Peer),
+    /// It left.
+    Successor(IpAddr),
+    /// An Active router of lower priority, whose advertisements are ignored.
+    ToPreempt(Peer),
+}
+
+/// A router that ceased to be Active without priority 0 may have left neighbours with its hardware
+/// address, and the winner may never have heard of it. Once its addresses are gone it says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Farewell {
+    /// The host confirmed that the addresses are gone.
+    pub(super) removed: bool,
+    /// How many are left to send: the second makes up for the loss of the first.
+    pub(super) left: u8,
+    /// Earliest moment for the next.
+    pub(super) not_before: Instant,
+}
+
+impl Farewell {
+    pub(super) const fn owed(now: Instant) -> Self {
+        Self {
+            removed: false,
+            left: 2,
+            not_before: now,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Active {
+    /// When the newest own advertisement was sent.
+    pub(super) sent_at: Instant,
+    /// `Adver_Timer` of RFC 9568 section 6.2.
+    pub(super) advertise_at: Instant,
+    /// `None` until the host holds the addresses.
+    pub(super) announcements: Option<Announcements>,
+}
