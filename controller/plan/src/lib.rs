@@ -1,1 +1,23 @@
-//! The planner: objects in, assignments and upstream lists out; pure.
+//! The planner: objects in, assignments and upstream lists out.
+//!
+//! [`plan()`] is a pure function of its [`Inputs`]: no I/O, no clock, no randomness, and the order in
+//! which objects are given does not matter. The controller and the data plane on plain hosts both
+//! call it; neither has rules of its own about who owns an address.
+//!
+//! ```text
+//! files --manifests::parse--> Objects --Inputs::plain_hosts--> Inputs --plan--> Plan --node_config--> NodeConfig
+//! ```
+#![forbid(unsafe_code)]
+
+mod inputs;
+pub mod manifests;
+mod node;
+mod planner;
+mod problem;
+
+pub use inputs::{
+    Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Policy, Retirement,
+};
+pub use node::{UnknownNode, node_config};
+pub use planner::{Plan, plan};
+pub use problem::Problem;

@@ -1,0 +1,20 @@
+//! `wsha.dev/v1alpha1`.
+#![allow(
+    clippy::doc_markdown,
+    unreachable_pub,
+    reason = "texts are for kubectl explain; KubeSchema derives a public twin of each struct inside a function"
+)]
+
+mod gateways;
+mod pool;
+mod sessions;
+mod upstream;
+mod virtual_ip;
+mod vrrp;
+
+pub use gateways::{Gateways, NodeSelector};
+pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
+pub use sessions::{Drain, Heartbeat, Listener};
+pub use upstream::{Endpoint, LoadBalancing, LoadBalancingType, ServiceReference, Upstream};
+pub use virtual_ip::{NodePriority, VirtualIP};
+pub use vrrp::{Preemption, PreemptionMode, Vrrp};

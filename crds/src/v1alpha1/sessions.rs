@@ -1,0 +1,81 @@
+//! `spec.listeners`, `spec.heartbeat`, `spec.drain`: how sessions begin, live and end.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Duration;
+
+/// A port on which clients are accepted.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Name of the listener, unique in the pool; status and metrics refer to it.
+    #[schemars(schema_with = "crate::schema::section_name")]
+    pub name: String,
+
+    /// TCP port, on each virtual address.
+    #[schemars(schema_with = "crate::schema::port")]
+    pub port: u16,
+}
+
+/// Pings to sides that have been quiet.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// Silence after which a side is pinged; 0s switches heartbeats off.
+    #[serde(default = "twenty_seconds")]
+    pub interval: Duration,
+
+    /// How long a pinged side may stay silent before its session is ended.
+    #[serde(default = "ten_seconds")]
+    pub timeout: Duration,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self {
+            interval: twenty_seconds(),
+            timeout: ten_seconds(),
+        }
+    }
+}
+
+/// How sessions end when they must.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// Over how long the sessions of a removed server are closed, so that clients do not all return
+    /// at once; 0s closes them at once.
+    #[serde(default = "thirty_seconds")]
+    pub timeout: Duration,
+
+    /// Code of the Close frame that clients then get (1001: going away).
+    #[serde(default = "going_away")]
+    #[schemars(schema_with = "crate::schema::close_code")]
+    pub close_code: u16,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            timeout: thirty_seconds(),
+            close_code: going_away(),
+        }
+    }
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn twenty_seconds() -> Duration {
+    Duration::from_secs(20)
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn going_away() -> u16 {
+    1001
+}

@@ -1,0 +1,109 @@
+//! `spec.upstreams`.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Duration;
+
+/// A group of servers and how to choose among them.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "has(self.service) != (has(self.endpoints) && size(self.endpoints) > 0)"
+).message("exactly one of service and endpoints is needed"))]
+pub struct Upstream {
+    /// Name of the upstream, unique in the pool; status and metrics refer to it.
+    #[schemars(schema_with = "crate::schema::section_name")]
+    pub name: String,
+
+    /// The servers behind a Service of the pool's namespace. Excludes endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ServiceReference")]
+    pub service: Option<ServiceReference>,
+
+    /// The servers by address. Excludes service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".into(), "port".into()]))]
+    pub endpoints: Vec<Endpoint>,
+
+    /// How a server is chosen for a new session.
+    #[serde(default)]
+    pub load_balancing: LoadBalancing,
+
+    /// Limit for one connection attempt to a server; the next server is tried after it.
+    #[serde(default = "two_seconds")]
+    pub connect_timeout: Duration,
+
+    /// Limit from a client's first byte to the answer that opens its session, all attempts included.
+    #[serde(default = "five_seconds")]
+    pub handshake_timeout: Duration,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceReference {
+    /// Name of a Service in the pool's namespace.
+    #[schemars(schema_with = "crate::schema::object_name")]
+    pub name: String,
+
+    /// Number or name of one of its ports.
+    #[schemars(schema_with = "crate::schema::service_port")]
+    pub port: IntOrString,
+}
+
+/// One server.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Address of the server. Loopback, link-local, multicast, unspecified and virtual addresses
+    /// are refused.
+    #[schemars(schema_with = "crate::schema::address")]
+    pub address: String,
+
+    /// TCP port of the server.
+    #[schemars(schema_with = "crate::schema::port")]
+    pub port: u16,
+
+    /// Share of new sessions relative to the other servers.
+    #[serde(default = "one")]
+    #[schemars(schema_with = "crate::schema::weight")]
+    pub weight: u16,
+}
+
+/// How a server is chosen for a new session.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancing {
+    /// RoundRobin: in turn, by weight. LeastConnections: the one with the fewest live sessions for
+    /// its weight.
+    #[serde(default, rename = "type")]
+    pub type_: LoadBalancingType,
+}
+
+/// The ways to choose.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "documented variants would lose their text and order in the schema"
+)]
+pub enum LoadBalancingType {
+    #[default]
+    RoundRobin,
+    LeastConnections,
+}
+
+fn two_seconds() -> Duration {
+    Duration::from_secs(2)
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn one() -> u16 {
+    1
+}

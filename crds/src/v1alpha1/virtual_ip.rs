@@ -1,0 +1,59 @@
+//! `spec.virtualIPs`.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// A virtual address and who holds it.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!(has(self.preferredNodeName) && has(self.nodePriorities) && size(self.nodePriorities) > 0)"
+).message("preferredNodeName and nodePriorities exclude each other: keep one"))]
+pub struct VirtualIP {
+    /// The address, in its canonical form and without prefix length. No host may own it; it is
+    /// expected in the subnet of the gateway nodes' interface.
+    #[schemars(schema_with = "crate::schema::virtual_address")]
+    pub address: String,
+
+    /// Virtual router identifier (VRID), 1-255, unique among all VRRP routers of the network
+    /// segment. Chosen from the last byte of the address when left out. Immutable once set.
+    #[serde(
+        default,
+        rename = "virtualRouterID",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "crate::schema::virtual_router_id")]
+    pub virtual_router_id: Option<u8>,
+
+    /// Interface that holds the address. When left out, that of gateways.interface, else the one on
+    /// whose subnet the address lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::interface")]
+    pub interface: Option<String>,
+
+    /// The node that holds the address whenever it can. Excludes nodePriorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::object_name")]
+    pub preferred_node_name: Option<String>,
+
+    /// VRRP priorities by node, for groups that are shared with keepalived or other routers. The
+    /// nodes listed are the only candidates, and the planner leaves their order alone. Each priority
+    /// must lie above the number of nodes listed. Excludes preferredNodeName.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["nodeName".into()]))]
+    pub node_priorities: Vec<NodePriority>,
+}
+
+/// The priority of one node.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePriority {
+    /// Name of a node.
+    #[schemars(schema_with = "crate::schema::object_name")]
+    pub node_name: String,
+
+    /// What the node advertises, 1-254; the highest living one holds the address.
+    #[schemars(schema_with = "crate::schema::priority")]
+    pub priority: u8,
+}
