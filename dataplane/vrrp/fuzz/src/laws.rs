@@ -1,0 +1,128 @@
+//! What must hold for any bytes given to a decoder. Shared by the fuzz targets and by the test
+//! that replays the corpus.
+
+use std::net::Ipv4Addr;
+
+use vrrp::{
+    Discard, Version,
+    wire::{Advertisement, Arp, Destination, Ends, GROUP_V4, Mac, emit_ipv4, parse_ipv4},
+};
+
+/// Sender of the captured packets: the pseudo header needs it.
+pub const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
+/// Ends of the captured packets.
+pub const ENDS: Ends = Ends::V4 {
+    source: SOURCE,
+    destination: GROUP_V4,
+};
+const LONGEST: usize = 2048;
+
+/// Payload of an IP packet, as `version` or as it is, with its own checksum or a correct one.
+pub fn advertisement(bytes: &[u8], version: Version) {
+    check_advertisement(bytes);
+    let mut copy = bytes.to_vec();
+    if let Some(first) = copy.first_mut() {
+        *first = version.get() << 4 | 1;
+    }
+    correct(&mut copy, 6, version == Version::V3);
+    let parsed = Advertisement::parse(&copy, ENDS);
+    assert_ne!(
+        parsed.err(),
+        Some(Discard::Checksum),
+        "the checksum was corrected"
+    );
+    check_advertisement(&copy);
+}
+
+fn check_advertisement(bytes: &[u8]) {
+    let Ok((advertisement, reading)) = Advertisement::parse(bytes, ENDS) else {
+        return;
+    };
+    assert!(!advertisement.addresses.is_empty());
+    let mut buffer = [0xaa; LONGEST];
+    let Ok(len) = advertisement.emit(&mut buffer, ENDS, reading) else {
+        assert!(
+            advertisement.interval.is_none(),
+            "only an interval of zero is read but not written"
+        );
+        return;
+    };
+    assert_eq!(len, bytes.len());
+    let again = Advertisement::parse(&buffer[..len], ENDS);
+    assert_eq!(again, Ok((advertisement, reading)));
+    // Addresses are copied as they are; so is all before them but reserved bits and checksum.
+    assert_eq!(buffer[1..4], bytes[1..4]);
+    let addresses = 8..8 + 4 * advertisement.addresses.len();
+    assert_eq!(buffer[addresses.clone()], bytes[addresses]);
+}
+
+/// A packet from its IPv4 header on, with its own checksum or a correct one.
+pub fn ipv4(bytes: &[u8]) {
+    check_ipv4(bytes);
+    let mut copy = bytes.to_vec();
+    let header_len = usize::from(copy.first().copied().unwrap_or(0) & 0x0f) * 4;
+    if let Some(header) = copy.get_mut(..header_len) {
+        correct(header, 10, false);
+    }
+    check_ipv4(&copy);
+}
+
+fn check_ipv4(bytes: &[u8]) {
+    for expected in [Destination::Multicast, Destination::Unicast] {
+        let Ok(received) = parse_ipv4(bytes, expected) else {
+            continue;
+        };
+        let (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) =
+            (received.source, received.destination)
+        else {
+            panic!("an IPv4 packet has IPv4 ends");
+        };
+        assert_eq!(destination == GROUP_V4, expected == Destination::Multicast);
+        let mut buffer = [0xaa; LONGEST];
+        if let Ok(len) = emit_ipv4(
+            &mut buffer,
+            source,
+            destination,
+            7,
+            &received.advertisement,
+            received.checksum,
+        ) {
+            assert_eq!(parse_ipv4(&buffer[..len], expected), Ok(received));
+        }
+    }
+}
+
+/// An Ethernet frame.
+pub fn arp(bytes: &[u8]) {
+    let Ok(arp) = Arp::parse_frame(bytes) else {
+        return;
+    };
+    let mut buffer = [0xaa; 64];
+    let source = Mac([2, 0, 0, 0, 0, 1]);
+    let len = arp.emit_frame(&mut buffer, source, Mac::BROADCAST).unwrap();
+    assert_eq!(Arp::parse_frame(&buffer[..len]), Ok(arp));
+    assert_eq!(buffer[12..len], bytes[12..len]);
+}
+
+/// Sets the checksum field at `at`, with the pseudo header of [`ENDS`] where asked.
+fn correct(bytes: &mut [u8], at: usize, pseudo_header: bool) {
+    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    let Some(field) = bytes.get_mut(at..at + 2) else {
+        return;
+    };
+    field.fill(0);
+    let mut sum: u64 = bytes
+        .chunks(2)
+        .map(|word| u64::from(word[0]) << 8 | word.get(1).map_or(0, |low| u64::from(*low)))
+        .sum();
+    if pseudo_header {
+        for word in [0xc0a8, 0x010b, 0xe000, 0x0012, 112, u64::from(len)] {
+            sum += word;
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let sum = !u16::try_from(sum).unwrap_or(0);
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}

@@ -1,0 +1,2 @@
+//! Laws of the decoders, for the fuzz targets.
+pub mod laws;

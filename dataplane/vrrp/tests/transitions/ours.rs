@@ -1,0 +1,454 @@
+//! Rules beyond the standards, each for a failure that was seen.
+
+use std::time::Duration;
+
+use vrrp::{Cause, Centiseconds, Input, Instant, Preemption, Priority, State, Version};
+
+use crate::bench::*;
+
+const V3: Version = Version::V3;
+const MS: Duration = Duration::from_millis(1);
+
+fn delayed(delay: Duration) -> vrrp::Config {
+    let mut config = config(V3);
+    config.settings.preemption = Preemption::Enabled { delay };
+    config
+}
+
+/// Leaving: the addresses go as soon as the next Active is heard, without a word.
+#[test]
+fn leaving_ends_when_the_next_active_is_heard() {
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Stop);
+    bench.pass(MS * 30);
+    assert_eq!(bench.hear(0, 12), [], "one that leaves too is no successor");
+    assert_eq!(bench.hear(50, 12), [Remove]);
+    assert!(!bench.router.is_leaving());
+    assert_eq!(bench.armed(), None);
+    assert_eq!(bench.router.permit(bench.now), None);
+}
+
+/// Leaving: it does not advertise, and a second order to leave changes nothing.
+#[test]
+fn leaving_is_silent() {
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Withdraw);
+    let until = bench.router.poll_timeout();
+    bench.pass(MS * 100);
+    assert_eq!(bench.input(Input::Timer), []);
+    assert_eq!(bench.input(Input::Stop), []);
+    assert_eq!(bench.input(Input::AddressesAdded), []);
+    assert_eq!(bench.router.poll_timeout(), until);
+}
+
+/// A start while leaving lets go first and listens.
+#[test]
+fn start_while_leaving_listens() {
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Withdraw);
+    bench.pass(MS);
+    assert_eq!(
+        bench.input(Input::Start),
+        [Remove, Became(State::Backup, Cause::Started)]
+    );
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+}
+
+/// A restart of the proxy on a lone host: the time it listened while it took no part counts.
+#[test]
+fn listening_while_withdrawn_counts() {
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Withdraw);
+    bench.timer();
+    bench.pass(SECOND * 2);
+    bench.input(Input::Start);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND * 2));
+    bench.input(Input::Withdraw);
+    bench.pass(SECOND * 10);
+    bench.input(Input::Start);
+    assert_eq!(bench.armed(), Some(Duration::ZERO));
+    bench.timer();
+    assert_eq!(bench.router.state(), State::Active);
+}
+
+/// An Active heard while taking no part is not run over at the start.
+#[test]
+fn an_active_heard_while_withdrawn_counts_too() {
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Withdraw);
+    bench.timer();
+    bench.pass(SECOND * 10);
+    bench.hear(50, 12);
+    bench.pass(SECOND / 2);
+    bench.input(Input::Start);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND / 2));
+}
+
+/// Farewell: a router that yielded speaks once its addresses are gone, below the winner, and once
+/// more an interval later; then never again.
+#[test]
+fn yielding_router_says_farewell_twice() {
+    let mut bench = Bench::active(V3);
+    bench.hear(200, 12);
+    bench.pass(MS * 60);
+    assert_eq!(bench.input(Input::AddressesRemoved), [Send(100)]);
+    bench.pass(MS);
+    assert_eq!(bench.hear(200, 12), [], "the answer causes no second one");
+    bench.pass(SECOND);
+    assert_eq!(bench.hear(200, 12), [Send(100)]);
+    for _ in 0..10 {
+        bench.pass(SECOND);
+        assert_eq!(bench.hear(200, 12), []);
+        assert_eq!(bench.input(Input::AddressesRemoved), []);
+    }
+}
+
+/// Farewell: what it says is heard by the winner as a lower Active, which then announces; and by no
+/// one as a reason to yield.
+#[test]
+fn farewell_makes_the_winner_announce() {
+    let mut winner = Bench::active(V3);
+    winner.pass(SECOND / 2);
+    winner.input(Input::Timer);
+    assert_eq!(winner.hear(99, 12), [Send(100), Announce]);
+    let announcements: Vec<_> = (0..3).map(|_| winner.timer()).collect();
+    assert_eq!(announcements, [[Announce], [Announce], [Announce]]);
+}
+
+/// Farewell: a Backup that became Active again owes none.
+#[test]
+fn farewell_is_forgotten_when_active_again() {
+    let mut bench = Bench::active(V3);
+    bench.hear(200, 12);
+    bench.timer();
+    assert_eq!(bench.router.state(), State::Active);
+    assert_eq!(bench.input(Input::AddressesRemoved), []);
+}
+
+/// Woke late: an Active that did not run for as long as the quickest Backup waits removes first,
+/// whatever woke it, and speaks only after it listened.
+#[test]
+fn active_that_woke_late_lets_go_first() {
+    let limit = SECOND * 3 + SECOND * 2 / 256;
+    let mut bench = Bench::active(V3);
+    bench.pass(limit);
+    assert_eq!(bench.input(Input::Timer).first(), Some(&Send(100)));
+    bench.pass(limit + Duration::from_nanos(1));
+    assert_eq!(bench.router.permit(bench.now), None);
+    assert_eq!(
+        bench.input(Input::Timer),
+        [Remove, Became(State::Backup, Cause::WokeLate)]
+    );
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+    // The one that took over has a lower priority: it is told below its own priority, so that it
+    // announces and goes on, until this one preempts it.
+    bench.input(Input::AddressesRemoved);
+    bench.pass(MS);
+    assert_eq!(bench.hear(50, 12), [Send(49)]);
+}
+
+/// Woke late: an order to stop then finds a Backup, which is silent.
+#[test]
+fn stop_of_an_active_that_woke_late_is_silent() {
+    let mut bench = Bench::active(V3);
+    bench.pass(SECOND * 10);
+    assert_eq!(
+        bench.input(Input::Stop),
+        [
+            Remove,
+            Became(State::Backup, Cause::WokeLate),
+            Became(State::Initialize, Cause::Stopped)
+        ]
+    );
+}
+
+/// Woke late: a Backup whose timer ran out a whole active-down interval ago was not listening.
+#[test]
+fn backup_that_woke_late_listens_anew() {
+    let mut bench = Bench::backup(V3);
+    bench.hear(200, 12);
+    bench.pass(ACTIVE_DOWN * 2 + Duration::from_nanos(1));
+    assert_eq!(bench.input(Input::Timer), []);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+    bench.pass(ACTIVE_DOWN * 2);
+    bench.input(Input::Timer);
+    assert_eq!(bench.router.state(), State::Active);
+}
+
+/// Preemption delay: counts from the first lower priority heard.
+#[test]
+fn preemption_delay_counts_from_the_first_lower_priority() {
+    let mut bench = Bench::backup_with(delayed(SECOND * 5));
+    for _ in 0..5 {
+        bench.hear(50, 12);
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+        bench.pass(SECOND);
+    }
+    bench.hear(50, 12);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND), "ignored now");
+    bench.timer();
+    assert_eq!(bench.router.state(), State::Active);
+}
+
+/// Preemption delay: a higher or equal priority cancels it.
+#[test]
+fn preemption_delay_is_cancelled_by_a_higher_priority() {
+    for higher in [100, 200] {
+        let mut bench = Bench::backup_with(delayed(SECOND * 5));
+        for _ in 0..4 {
+            bench.hear(50, 12);
+            bench.pass(SECOND);
+        }
+        bench.hear(higher, 13);
+        bench.pass(SECOND);
+        bench.hear(50, 12);
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+        bench.pass(SECOND * 3);
+        bench.hear(50, 12);
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN), "three of five seconds");
+    }
+}
+
+/// Preemption delay: does not hold up the replacement of a silent Active.
+#[test]
+fn preemption_delay_does_not_delay_failover() {
+    let mut bench = Bench::backup_with(delayed(SECOND * 60));
+    bench.hear(50, 12);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+    bench.timer();
+    assert_eq!(bench.router.state(), State::Active);
+}
+
+/// Hold: a lower priority is not taken over from until it ends; silence is.
+#[test]
+fn hold_keeps_from_preempting_but_not_from_failover() {
+    let mut bench = Bench::new(V3);
+    let until = bench.now + SECOND * 3;
+    bench.input(Input::HoldPreemption { until });
+    bench.input(Input::Start);
+    for _ in 0..3 {
+        bench.hear(50, 12);
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+        bench.pass(SECOND);
+    }
+    bench.hear(50, 12);
+    assert_eq!(
+        bench.armed(),
+        Some(ACTIVE_DOWN - SECOND),
+        "the hold is over"
+    );
+
+    let mut bench = Bench::new(V3);
+    let until = bench.now + SECOND * 60;
+    bench.input(Input::HoldPreemption { until });
+    bench.input(Input::Start);
+    bench.timer();
+    assert_eq!(bench.router.state(), State::Active);
+}
+
+/// Restart of the process within two intervals: goes on as Active, without listening.
+#[test]
+fn resume_in_time_goes_on() {
+    let mut bench = Bench::new(V3);
+    let last_advertisement_at = bench.now - SECOND * 2;
+    let resume = Input::Resume {
+        last_advertisement_at,
+    };
+    assert_eq!(
+        bench.input(resume),
+        [Send(100), Add, Became(State::Active, Cause::Resumed)]
+    );
+}
+
+/// Restart of the process later than that, or with a time that cannot be: removes and listens.
+#[test]
+fn resume_too_late_removes_and_listens() {
+    let mut bench = Bench::new(V3);
+    let late = bench.now - SECOND * 2 - Duration::from_nanos(1);
+    for last_advertisement_at in [late, Instant::ZERO, bench.now + MS] {
+        let mut bench = Bench::new(V3);
+        let resume = Input::Resume {
+            last_advertisement_at,
+        };
+        assert_eq!(
+            bench.input(resume),
+            [Remove, Became(State::Backup, Cause::ResumedLate)]
+        );
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+    }
+    bench.input(Input::LinkDown);
+    let resume = Input::Resume {
+        last_advertisement_at: bench.now,
+    };
+    assert_eq!(
+        bench.input(resume),
+        [Remove],
+        "without a link nobody is Active"
+    );
+}
+
+/// Endpoint lost: never leaves Active by itself, and the next advertisement says it.
+#[test]
+fn endpoint_lost_lowers_the_priority_and_stays_active() {
+    let mut bench = Bench::active(V3);
+    bench.pass(SECOND / 2);
+    bench.input(Input::Timer);
+    assert_eq!(bench.input(Input::EndpointUsable(false)), []);
+    assert_eq!(bench.router.priority(), Priority::new(2));
+    assert_eq!(bench.timer().first(), Some(&Send(2)));
+    let (source, priority) = (host(9), Priority::new(50));
+    assert_eq!(
+        bench.hear(50, 9),
+        [
+            Remove,
+            Became(State::Backup, Cause::HigherPriority { source, priority })
+        ]
+    );
+    bench.input(Input::EndpointUsable(true));
+    assert_eq!(bench.router.priority(), Priority::new(100));
+}
+
+/// Settings change without leaving Active, and are advertised at once.
+#[test]
+fn settings_change_in_place() {
+    let mut bench = Bench::active(V3);
+    bench.pass(SECOND / 2);
+    bench.input(Input::Timer);
+    let mut new = settings(V3);
+    bench.router.update(bench.now, &new).unwrap();
+    assert_eq!(bench.drain(), [], "nothing changed");
+    new.interval = Centiseconds::new(10).unwrap();
+    new.priority = Priority::new(120);
+    bench.router.update(bench.now, &new).unwrap();
+    assert_eq!(bench.drain(), [Send(120)]);
+    assert_eq!(bench.router.state(), State::Active);
+    assert_eq!(bench.armed(), Some(SECOND / 10));
+    new.interval = Centiseconds::new(1000).unwrap();
+    bench.pass(MS * 50);
+    bench.router.update(bench.now, &new).unwrap();
+    assert_eq!(bench.drain(), [Send(120)]);
+    bench.pass(SECOND * 9);
+    assert_eq!(bench.input(Input::LinkUp), []);
+    assert_eq!(bench.router.state(), State::Active);
+    new.priority = Priority::RELEASE;
+    bench.router.update(bench.now, &new).unwrap_err();
+    assert_eq!(bench.router.priority(), Priority::new(120));
+}
+
+/// Link down: the addresses go, nothing is sent; link up: listens as at the start.
+#[test]
+fn link_down_and_up() {
+    let mut bench = Bench::active(V3);
+    assert_eq!(
+        bench.input(Input::LinkDown),
+        [Remove, Became(State::Initialize, Cause::LinkDown)]
+    );
+    assert_eq!(bench.armed(), None);
+    assert_eq!(bench.input(Input::Start), [], "started already");
+    assert_eq!(
+        bench.input(Input::LinkUp),
+        [Became(State::Backup, Cause::LinkUp)]
+    );
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+    assert_eq!(
+        bench.input(Input::LinkDown),
+        [Became(State::Initialize, Cause::LinkDown)]
+    );
+    assert_eq!(bench.input(Input::Stop), []);
+    assert_eq!(bench.input(Input::LinkUp), [], "stopped meanwhile");
+
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Stop);
+    assert_eq!(bench.input(Input::LinkDown), [Remove]);
+}
+
+/// Addresses lost: releases, and does not take the role back from a living router for 5 s.
+#[test]
+fn addresses_lost_releases_and_holds() {
+    let mut bench = Bench::active(V3);
+    assert_eq!(
+        bench.input(Input::AddressesLost),
+        [Send(0), Remove, Became(State::Backup, Cause::AddressesLost)]
+    );
+    for _ in 0..5 {
+        bench.hear(50, 12);
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+        bench.pass(SECOND);
+    }
+    bench.hear(50, 12);
+    assert!(bench.armed() < Some(ACTIVE_DOWN));
+    assert_eq!(bench.input(Input::AddressesLost), [], "a Backup has none");
+}
+
+/// Another holds the addresses: lets go and listens.
+#[test]
+fn peer_took_over() {
+    let mut bench = Bench::active(V3);
+    assert_eq!(
+        bench.input(Input::PeerTookOver),
+        [Remove, Became(State::Backup, Cause::PeerTookOver)]
+    );
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+}
+
+/// Announcements: only once the host holds the addresses, then 10, 50, 200 ms, 1 s, 5 s after, then
+/// every minute together with an advertisement.
+#[test]
+fn announcements_follow_their_schedule() {
+    let mut bench = Bench::backup(V3);
+    bench.timer();
+    bench.pass(MS * 40);
+    assert_eq!(bench.input(Input::AddressesAdded), [Announce]);
+    assert_eq!(bench.input(Input::AddressesAdded), [], "said once");
+    let begin = bench.now;
+    let (mut at, mut wakes) = (Vec::new(), 0);
+    while bench.now.since(begin) < SECOND * 70 {
+        wakes += 1;
+        if bench.timer().contains(&Announce) {
+            at.push(bench.now.since(begin));
+        }
+    }
+    assert_eq!(at[..5], [MS * 10, MS * 50, MS * 200, SECOND, SECOND * 5]);
+    // 65 s after, or with the advertisement that follows: those come 40 ms before each second.
+    assert_eq!(at[5..], [SECOND * 66 - MS * 40]);
+    assert_eq!(wakes, 5 + 70 + 1);
+}
+
+/// Permit: the age of the newest own advertisement, and none when it is an interval old.
+#[test]
+fn permit_ages() {
+    let mut bench = Bench::active(V3);
+    let sent_at = bench.router.last_advertisement().unwrap();
+    assert_eq!(bench.router.permit(bench.now), Some(sent_at));
+    assert_eq!(bench.router.permit(sent_at + SECOND), None);
+    bench.hear(200, 12);
+    assert_eq!(bench.router.last_advertisement(), None);
+}
+
+/// Two hosts under one name advertise one priority: seen by the one that listens and reported.
+#[test]
+fn equal_priority_is_reported() {
+    let mut bench = Bench::backup(V3);
+    bench.hear(100, 12);
+    let peer = bench.router.equal_priority_peer().unwrap();
+    assert_eq!((peer.source, peer.priority), (host(12), Priority::new(100)));
+    bench.hear(0, 12);
+    assert!(bench.router.equal_priority_peer().is_some(), "it only left");
+    bench.hear(50, 13);
+    assert!(bench.router.equal_priority_peer().is_some());
+    bench.hear(120, 12);
+    assert_eq!(bench.router.equal_priority_peer(), None);
+    assert_eq!(bench.router.last_heard().unwrap().source, host(12));
+}
+
+/// A repeated priority 0 does not put off the takeover.
+#[test]
+fn repeated_priority_0_does_not_put_off_the_takeover() {
+    let mut bench = Bench::backup(V3);
+    bench.hear(0, 12);
+    for _ in 0..6 {
+        bench.pass(MS * 100);
+        bench.hear(0, 12);
+    }
+    assert_eq!(bench.armed(), Some(SKEW - MS * 600));
+}

@@ -1,0 +1,315 @@
+//! Formats against bytes captured from keepalived 2.2.7, in both directions, and the laws of the
+//! checksum.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hex_literal::hex;
+use proptest::prelude::*;
+use vrrp::{
+    Advertisement, Centiseconds, Discard, Family, Priority, Version, Vrid,
+    wire::{
+        AddressList, Arp, ChecksumReading, Destination, EmitError, Ends, GROUP_V4, GROUP_V6, Mac,
+        advertisement, arp::Operation, emit_ipv4, ipv4, parse_ipv4,
+    },
+};
+
+const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
+
+/// Version 3, VRID 51, priority 50, 100 ms, 192.168.1.110.
+const V3: [u8; 32] = hex!("45c0002000010000ff7018e7c0a8010be000001231333201000a3868c0a8016e");
+/// Version 2, VRID 52, priority 100, 1 s, 192.168.1.112 and 192.168.1.113.
+const V2: [u8; 44] = hex!(
+    "45c0002c00010000ff7018dbc0a8010be0000012213464020001f695c0a80170c0a801710000000000000000"
+);
+/// Gratuitous ARP for 192.168.1.112.
+const ARP: [u8; 42] =
+    hex!("ffffffffffff9ed2dc3ce13c080600010800060400019ed2dc3ce13cc0a80170ffffffffffffc0a80170");
+
+fn v4(last: u8) -> IpAddr {
+    IpAddr::from([192, 168, 1, last])
+}
+
+fn advertise(
+    version: Version,
+    vrid: u8,
+    priority: u8,
+    interval: u16,
+    addresses: &[IpAddr],
+) -> Advertisement<'_> {
+    Advertisement {
+        version,
+        vrid: Vrid::new(vrid).unwrap(),
+        priority: Priority::new(priority),
+        interval: Centiseconds::new(interval),
+        addresses: AddressList::from_slice(addresses),
+    }
+}
+
+#[test]
+fn deconstruct_v3() {
+    let ip = ipv4::View::new(&V3);
+    assert_eq!((ip.version(), ip.header_len(), ip.total_len()), (4, 20, 32));
+    assert_eq!((ip.identification(), ip.is_fragment()), (1, false));
+    assert_eq!((ip.ttl(), ip.protocol()), (255, 112));
+    assert_eq!((ip.source(), ip.destination()), (SOURCE, GROUP_V4));
+    let view = advertisement::View::new(&V3[20..]);
+    assert_eq!((view.version(), view.packet_type()), (3, 1));
+    assert_eq!((view.vrid(), view.priority()), (51, 50));
+    assert_eq!(
+        (view.address_count(), view.interval_centiseconds()),
+        (1, 10)
+    );
+    assert_eq!(view.checksum(), 0x3868);
+}
+
+#[test]
+fn parse_v3() {
+    let received = parse_ipv4(&V3, Destination::Multicast).unwrap();
+    assert_eq!(received.source, IpAddr::V4(SOURCE));
+    assert_eq!(received.destination, IpAddr::V4(GROUP_V4));
+    assert_eq!(received.checksum, ChecksumReading::WithPseudoHeader);
+    assert_eq!(
+        received.advertisement,
+        advertise(Version::V3, 51, 50, 10, &[v4(110)])
+    );
+}
+
+#[test]
+fn emit_v3_as_keepalived_does() {
+    let mut buffer = [0xaa; 64];
+    let len = emit_ipv4(
+        &mut buffer,
+        SOURCE,
+        GROUP_V4,
+        1,
+        &advertise(Version::V3, 51, 50, 10, &[v4(110)]),
+        ChecksumReading::WithPseudoHeader,
+    )
+    .unwrap();
+    assert_eq!(buffer[..len], V3);
+}
+
+#[test]
+fn parse_v2() {
+    let received = parse_ipv4(&V2, Destination::Multicast).unwrap();
+    assert_eq!(received.checksum, ChecksumReading::MessageOnly);
+    assert_eq!(
+        received.advertisement,
+        advertise(Version::V2, 52, 100, 100, &[v4(112), v4(113)])
+    );
+}
+
+#[test]
+fn emit_v2_as_keepalived_does() {
+    let mut buffer = [0xaa; 64];
+    for reading in [
+        ChecksumReading::WithPseudoHeader,
+        ChecksumReading::MessageOnly,
+    ] {
+        let len = emit_ipv4(
+            &mut buffer,
+            SOURCE,
+            GROUP_V4,
+            1,
+            &advertise(Version::V2, 52, 100, 100, &[v4(112), v4(113)]),
+            reading,
+        )
+        .unwrap();
+        assert_eq!(buffer[..len], V2, "version 2 has one reading only");
+    }
+}
+
+#[test]
+fn checksum_without_pseudo_header_is_sent_on_request_and_accepted() {
+    let mut buffer = [0; 64];
+    let addresses = [v4(110)];
+    let advertisement = advertise(Version::V3, 51, 50, 10, &addresses);
+    let reading = ChecksumReading::MessageOnly;
+    let len = emit_ipv4(&mut buffer, SOURCE, GROUP_V4, 1, &advertisement, reading).unwrap();
+    assert_ne!(buffer[..len], V3);
+    let received = parse_ipv4(&buffer[..len], Destination::Multicast).unwrap();
+    assert_eq!(received.checksum, ChecksumReading::MessageOnly);
+    assert_eq!(received.advertisement, advertisement);
+}
+
+#[test]
+fn gratuitous_arp_as_keepalived_sends_it() {
+    let mac = Mac([0x9e, 0xd2, 0xdc, 0x3c, 0xe1, 0x3c]);
+    let arp = Arp::gratuitous(mac, Ipv4Addr::new(192, 168, 1, 112));
+    let mut buffer = [0xaa; 60];
+    let len = arp.emit_frame(&mut buffer, mac, Mac::BROADCAST).unwrap();
+    assert_eq!(buffer[..len], ARP);
+    let parsed = Arp::parse_frame(&ARP).unwrap();
+    assert_eq!(parsed, arp);
+    assert!(parsed.is_gratuitous());
+    assert_eq!(parsed.operation, Operation::Request);
+    assert_eq!(mac.to_string(), "9e:d2:dc:3c:e1:3c");
+}
+
+#[test]
+fn virtual_mac_of_the_standard() {
+    let vrid = Vrid::new(51).unwrap();
+    let v4 = Mac::of_virtual_router(vrid, Family::V4);
+    assert_eq!(v4.to_string(), "00:00:5e:00:01:33");
+    let v6 = Mac::of_virtual_router(vrid, Family::V6);
+    assert_eq!(v6.to_string(), "00:00:5e:00:02:33");
+}
+
+#[test]
+fn version_3_on_ipv6_needs_the_pseudo_header() {
+    let ends = Ends::V6 {
+        source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11),
+        destination: GROUP_V6,
+    };
+    let addresses = [
+        IpAddr::from(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x51)),
+        IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x110)),
+    ];
+    let advertisement = advertise(Version::V3, 51, 100, 10, &addresses);
+    let mut buffer = [0; 64];
+    let len = advertisement
+        .emit(&mut buffer, ends, ChecksumReading::MessageOnly)
+        .unwrap();
+    assert_eq!(len, 40);
+    assert_eq!(
+        Advertisement::parse(&buffer[..len], ends),
+        Ok((advertisement, ChecksumReading::WithPseudoHeader))
+    );
+    let v2 = advertise(Version::V2, 51, 100, 100, &addresses);
+    assert_eq!(
+        v2.emit(&mut buffer, ends, ChecksumReading::MessageOnly),
+        Err(EmitError::VersionHasNoIpv6)
+    );
+}
+
+#[test]
+fn what_cannot_be_stated_is_not_written() {
+    let ends = Ends::V4 {
+        source: SOURCE,
+        destination: GROUP_V4,
+    };
+    let addresses = [v4(110)];
+    let mixed = [IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let many = [v4(110); 256];
+    let mut buffer = [0; 2000];
+    let mut emit = |advertisement: Advertisement<'_>| {
+        advertisement.emit(&mut buffer, ends, ChecksumReading::default())
+    };
+    assert_eq!(
+        emit(advertise(Version::V3, 1, 1, 4096, &addresses)),
+        Err(EmitError::Interval)
+    );
+    assert_eq!(
+        emit(advertise(Version::V2, 1, 1, 150, &addresses)),
+        Err(EmitError::Interval)
+    );
+    assert_eq!(
+        emit(advertise(Version::V3, 1, 1, 10, &mixed)),
+        Err(EmitError::MixedFamilies)
+    );
+    assert_eq!(
+        emit(advertise(Version::V3, 1, 1, 10, &many)),
+        Err(EmitError::TooManyAddresses)
+    );
+    let short = advertise(Version::V3, 1, 1, 10, &addresses);
+    assert_eq!(
+        short.emit(&mut [0; 11], ends, ChecksumReading::default()),
+        Err(EmitError::BufferTooShort { need: 12, have: 11 })
+    );
+}
+
+fn any_advertisement() -> impl Strategy<Value = (Version, u8, u8, u16, Vec<IpAddr>)> {
+    let addresses = prop::collection::vec(any::<Ipv4Addr>().prop_map(IpAddr::V4), 1..20);
+    (
+        any::<bool>(),
+        1..=255_u8,
+        any::<u8>(),
+        1..=255_u16,
+        addresses,
+    )
+        .prop_map(|(v3, vrid, priority, interval, addresses)| {
+            if v3 {
+                (Version::V3, vrid, priority, interval * 16, addresses)
+            } else {
+                (Version::V2, vrid, priority, interval * 100, addresses)
+            }
+        })
+}
+
+proptest! {
+    #[test]
+    fn what_was_written_is_read(
+        (version, vrid, priority, interval, addresses) in any_advertisement(),
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        pseudo_header: bool,
+        padding in 0..20_usize,
+    ) {
+        let interval = interval.min(if version == Version::V3 { 4095 } else { 25_500 });
+        let advertisement = advertise(version, vrid, priority, interval, &addresses);
+        let reading = if pseudo_header && version == Version::V3 {
+            ChecksumReading::WithPseudoHeader
+        } else {
+            ChecksumReading::MessageOnly
+        };
+        let mut buffer = [0xaa; 512];
+        let len = emit_ipv4(&mut buffer, source, destination, 1, &advertisement, reading).unwrap();
+        let expected = if destination == GROUP_V4 || !destination.is_multicast() {
+            let kind = if destination == GROUP_V4 { Destination::Multicast } else { Destination::Unicast };
+            parse_ipv4(&buffer[..len + padding], kind)
+        } else {
+            return Ok(());
+        };
+        let received = expected.unwrap();
+        prop_assert_eq!(received.source, IpAddr::V4(source));
+        prop_assert_eq!(received.advertisement, advertisement);
+        // Ends that sum to zero make both readings equal.
+        let sums_to_zero = source.is_unspecified() && destination.is_unspecified();
+        prop_assert!(received.checksum == reading || sums_to_zero);
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        prop_assert!(parse_ipv4(&bytes, Destination::Multicast).is_err());
+        prop_assert!(Arp::parse_frame(&bytes).is_err());
+        let ends = Ends::V4 { source: SOURCE, destination: GROUP_V4 };
+        let view = advertisement::View::new(&bytes);
+        if Advertisement::parse(&bytes, ends).is_ok() {
+            prop_assert!(view.checksum_reading(ends).is_some());
+        }
+    }
+
+    /// One's complement sums notice every change of a single bit.
+    #[test]
+    fn a_flipped_bit_is_never_accepted(
+        (version, vrid, priority, interval, addresses) in any_advertisement(),
+        bit in 0..96_usize,
+    ) {
+        let interval = interval.min(if version == Version::V3 { 4095 } else { 25_500 });
+        let advertisement = advertise(version, vrid, priority, interval, &addresses);
+        let ends = Ends::V4 { source: SOURCE, destination: GROUP_V4 };
+        let mut buffer = [0; 512];
+        let len = advertisement.emit(&mut buffer, ends, ChecksumReading::default()).unwrap();
+        buffer[bit / 8] ^= 1 << (bit % 8);
+        let outcome = Advertisement::parse(&buffer[..len], ends);
+        prop_assert!(outcome.is_err(), "{outcome:?}");
+        if bit >= 32 {
+            prop_assert_eq!(outcome.err(), Some(Discard::Checksum));
+        }
+    }
+
+    #[test]
+    fn arp_round_trip(sender: [u8; 6], target: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, reply: bool) {
+        let arp = Arp {
+            operation: if reply { Operation::Reply } else { Operation::Request },
+            sender_mac: Mac(sender),
+            sender: from,
+            target_mac: Mac(target),
+            target: to,
+        };
+        let mut buffer = [0; 60];
+        arp.emit_frame(&mut buffer, Mac(sender), Mac::BROADCAST).unwrap();
+        prop_assert_eq!(Arp::parse_frame(&buffer), Ok(arp));
+    }
+}
