@@ -6,3 +6,6 @@ pub mod clock;
 pub mod life;
 pub mod memory;
 pub mod pages;
+pub mod privileges;
+pub mod seccomp;
+pub mod signals;

@@ -1,0 +1,324 @@
+//! The system calls that the proxy may make; all others fail with `EPERM`.
+//!
+//! Failing, not killing: a call that nobody thought of, in a library or in a path seldom taken,
+//! must not end every session of the host. What the list is about is what must never succeed:
+//! starting programs, opening files, tracing, sockets other than TCP, anything with the kernel's
+//! configuration, executable memory.
+
+use std::{collections::BTreeMap, env::consts::ARCH};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Compare,
+    SeccompCondition as Condition, SeccompFilter, SeccompRule as Rule, TargetArch,
+};
+
+/// Why the filter could not be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    /// This machine's architecture has no filter.
+    #[error("system call filters are not available on {ARCH}")]
+    Architecture(#[source] seccompiler::BackendError),
+    /// The list cannot be expressed.
+    #[error("cannot compile the system call filter")]
+    Compile(#[source] seccompiler::BackendError),
+    /// The kernel refused it.
+    #[error("cannot put the system call filter in force: the kernel needs CONFIG_SECCOMP_FILTER")]
+    Apply(#[source] seccompiler::Error),
+}
+
+/// Puts the filter in force for all threads of the process, those to come included, for good.
+/// Sets `no_new_privs`, without which the kernel takes no filter from an unprivileged process.
+pub fn confine() -> Result<(), SeccompError> {
+    for program in programs()? {
+        seccompiler::apply_filter_all_threads(&program).map_err(SeccompError::Apply)?;
+    }
+    Ok(())
+}
+
+/// The filters, in the order in which they are to be applied. The kernel takes the strictest
+/// answer of all.
+fn programs() -> Result<[BpfProgram; 2], SeccompError> {
+    let architecture = TargetArch::try_from(ARCH).map_err(SeccompError::Architecture)?;
+    let compile = |rules, otherwise, on_match| {
+        SeccompFilter::new(rules, otherwise, on_match, architecture)
+            .and_then(TryInto::try_into)
+            .map_err(SeccompError::Compile)
+    };
+    // `clone3` passes its flags in memory, where a filter cannot look. The C library falls back to
+    // `clone` if it is told that there is no such call.
+    let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    Ok([
+        compile(
+            no_clone3,
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+        )?,
+        compile(
+            allowed().map_err(SeccompError::Compile)?,
+            SeccompAction::Errno(libc::EPERM.unsigned_abs()),
+            SeccompAction::Allow,
+        )?,
+    ])
+}
+
+/// Calls that are allowed whatever their arguments.
+const PLAIN: &[libc::c_long] = &[
+    // Streams.
+    libc::SYS_connect,
+    libc::SYS_accept4,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_shutdown,
+    libc::SYS_close,
+    libc::SYS_fstat,
+    // Event loops.
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_eventfd2,
+    libc::SYS_ppoll,
+    // Memory.
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    // Threads, time, signals.
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // Answered by the other filter.
+    libc::SYS_clone3,
+];
+
+/// Calls that newer architectures no longer have.
+#[cfg(target_arch = "x86_64")]
+const OLDER: &[libc::c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: &[libc::c_long] = &[];
+
+type Rules = BTreeMap<i64, Vec<Rule>>;
+
+fn allowed() -> Result<Rules, seccompiler::BackendError> {
+    let mut rules: Rules = PLAIN
+        .iter()
+        .chain(OLDER)
+        .map(|call| (*call, Vec::new()))
+        .collect();
+    // TCP only. The kernel keeps flags (non-blocking, close-on-exec) in the bits above the type.
+    let stream = || masked(1, 0xf, libc::SOCK_STREAM);
+    rules.insert(
+        libc::SYS_socket,
+        vec![
+            Rule::new(vec![equal(0, libc::AF_INET)?, stream()?])?,
+            Rule::new(vec![equal(0, libc::AF_INET6)?, stream()?])?,
+        ],
+    );
+    // Threads yes, processes no.
+    rules.insert(
+        libc::SYS_clone,
+        vec![Rule::new(vec![masked(
+            0,
+            libc::CLONE_THREAD,
+            libc::CLONE_THREAD,
+        )?])?],
+    );
+    // Memory is never executable.
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(call, vec![Rule::new(vec![masked(2, libc::PROT_EXEC, 0)?])?]);
+    }
+    // An abort signals the own process; no other may be signalled.
+    let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    rules.insert(libc::SYS_tgkill, vec![Rule::new(vec![equal(0, own)?])?]);
+    rules.insert(
+        libc::SYS_ioctl,
+        one_of(1, &[libc::FIONBIO, libc::TIOCOUTQ, libc::FIONREAD])?,
+    );
+    rules.insert(
+        libc::SYS_fcntl,
+        one_of(
+            1,
+            &[
+                libc::F_GETFL,
+                libc::F_SETFL,
+                libc::F_GETFD,
+                libc::F_SETFD,
+                libc::F_DUPFD_CLOEXEC,
+            ]
+            .map(i32::unsigned_abs)
+            .map(u64::from),
+        )?,
+    );
+    // Names of threads, and of anonymous memory (the C library's allocator).
+    rules.insert(
+        libc::SYS_prctl,
+        one_of(
+            0,
+            &[libc::PR_SET_NAME, libc::PR_SET_VMA]
+                .map(i32::unsigned_abs)
+                .map(u64::from),
+        )?,
+    );
+    // The size of a shared page, asked by descriptor.
+    rules.insert(
+        libc::SYS_statx,
+        vec![Rule::new(vec![masked(
+            2,
+            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH,
+        )?])?],
+    );
+    Ok(rules)
+}
+
+/// Arguments are compared by their lower half: that is what the kernel looks at in these calls.
+fn equal(argument: u8, value: i32) -> Result<Condition, seccompiler::BackendError> {
+    let value = u64::from(value.unsigned_abs());
+    Condition::new(argument, Length::Dword, Compare::Eq, value)
+}
+
+fn masked(argument: u8, mask: i32, value: i32) -> Result<Condition, seccompiler::BackendError> {
+    let compare = Compare::MaskedEq(u64::from(mask.unsigned_abs()));
+    let value = u64::from(value.unsigned_abs());
+    Condition::new(argument, Length::Dword, compare, value)
+}
+
+fn one_of(argument: u8, values: &[u64]) -> Result<Vec<Rule>, seccompiler::BackendError> {
+    let rule = |value: &u64| {
+        let condition = Condition::new(argument, Length::Dword, Compare::Eq, *value)?;
+        Rule::new(vec![condition])
+    };
+    values.iter().map(rule).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::{self, Read, Write},
+        net::{TcpListener, TcpStream},
+        process::Command,
+        thread,
+    };
+
+    use super::*;
+
+    /// Runs `test` on a thread with the filter, which does not reach the other tests.
+    fn confined<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+        let run = || {
+            for program in programs().unwrap() {
+                seccompiler::apply_filter(&program).unwrap();
+            }
+            test()
+        };
+        thread::spawn(run).join().unwrap()
+    }
+
+    fn assert_refused(what: &str, error: &io::Error) {
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{what}: {error}");
+    }
+
+    /// Makes a call that must not come about.
+    fn attempt(what: &str, call: libc::c_long, arguments: [i32; 3]) {
+        let [a, b, c] = arguments.map(libc::c_long::from);
+        // SAFETY: numbers only, of which no memory is reached should the call come about.
+        let result = unsafe { libc::syscall(call, a, b, c, 0, 0, 0) };
+        assert_eq!(result, -1, "{what} came about");
+        assert_refused(what, &io::Error::last_os_error());
+    }
+
+    #[test]
+    fn what_a_proxy_has_no_business_with_is_refused() {
+        confined(|| {
+            assert_refused("spawn", &Command::new("/bin/true").spawn().unwrap_err());
+            assert_refused("open", &File::open("/etc/passwd").unwrap_err());
+            let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap_err();
+            assert_refused("bind", &elsewhere);
+            for (what, call) in [
+                ("execve", libc::SYS_execve),
+                ("execveat", libc::SYS_execveat),
+                ("process", libc::SYS_clone),
+                ("ptrace", libc::SYS_ptrace),
+                ("process_vm_readv", libc::SYS_process_vm_readv),
+                ("kill", libc::SYS_kill),
+                ("tgkill of another", libc::SYS_tgkill),
+                ("mount", libc::SYS_mount),
+                ("unshare", libc::SYS_unshare),
+                ("setns", libc::SYS_setns),
+                ("bpf", libc::SYS_bpf),
+                ("io_uring_setup", libc::SYS_io_uring_setup),
+                ("keyctl", libc::SYS_keyctl),
+                ("setuid", libc::SYS_setuid),
+                ("seccomp", libc::SYS_seccomp),
+                ("memfd_create", libc::SYS_memfd_create),
+            ] {
+                attempt(what, call, [0; 3]);
+            }
+            let raw = libc::SOCK_RAW;
+            for (what, family, kind) in [
+                ("Unix socket", libc::AF_UNIX, libc::SOCK_STREAM),
+                ("netlink socket", libc::AF_NETLINK, raw),
+                ("packet socket", libc::AF_PACKET, raw),
+                ("raw socket", libc::AF_INET, raw),
+                ("UDP socket", libc::AF_INET, libc::SOCK_DGRAM),
+            ] {
+                attempt(what, libc::SYS_socket, [family, kind, 0]);
+            }
+            let executable = libc::PROT_READ | libc::PROT_EXEC;
+            attempt("executable memory", libc::SYS_mmap, [0, 4096, executable]);
+            attempt("making it so", libc::SYS_mprotect, [0, 4096, executable]);
+            attempt("dumpable", libc::SYS_prctl, [libc::PR_SET_DUMPABLE, 1, 0]);
+        });
+    }
+
+    #[test]
+    fn connections_threads_and_memory_work() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        confined(move || {
+            let echo = move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut bytes = vec![0; 1 << 20];
+                stream.read_exact(&mut bytes).unwrap();
+                stream.write_all(&bytes).unwrap();
+            };
+            let named = thread::Builder::new().name("echo".to_owned());
+            let server = named.spawn(echo).unwrap();
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            let mut writer = stream.try_clone().unwrap();
+            let sender = thread::spawn(move || writer.write_all(&vec![7; 1 << 20]).unwrap());
+            let mut received = vec![0; 1 << 20];
+            stream.read_exact(&mut received).unwrap();
+            assert!(received.iter().all(|byte| *byte == 7));
+            sender.join().unwrap();
+            server.join().unwrap();
+        });
+    }
+}
