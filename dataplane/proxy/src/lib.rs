@@ -1,1 +1,39 @@
 //! The WebSocket proxy: handshake, upstream choice, relay, drain.
+//!
+//! [`Proxy::start`] runs one thread per worker, each with an event loop, listening sockets and
+//! sessions of its own. The caller opens the sockets (it may need privilege for that), says with
+//! [`Proxy::apply`] what is to be served, and learns through [`Event`]s and [`Proxy::snapshot`]
+//! what became of it. The proxy knows nothing of VRRP, of files or of the control plane.
+//!
+//! Where to look: `handshake` reads and writes HTTP without I/O, `open` brings a client to an
+//! endpoint, `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
+//! listeners and sessions of one thread, `live` is the configuration with its counts.
+#![deny(unsafe_code)]
+
+mod balance;
+mod close;
+mod config;
+mod endpoint;
+mod forward;
+pub mod frame;
+pub mod handshake;
+mod heartbeat;
+mod listener;
+mod live;
+mod observe;
+mod open;
+mod proxy;
+mod relay;
+mod session;
+mod stats;
+mod sys;
+mod worker;
+
+pub use config::{
+    Balancing, Config, ConfigError, Drain, Endpoint, Heartbeat, Listener, Phase, Pool, Upstream,
+};
+pub use observe::{
+    EndpointProblem, EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, Snapshot,
+};
+pub use proxy::{Beat, Error, LeaveReport, Options, Proxy};
+pub use stats::{CodeClass, Counters, Ended, HandshakeResult, Traffic};

@@ -1,0 +1,234 @@
+//! What the proxy is to do: plain data, checked as a whole before any of it is applied.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+/// Desired state of the whole proxy. Equal content means nothing to do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Config {
+    /// Pools by name (for a `WebSocketHAPool`: `namespace/name`).
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// Where clients are accepted and to which servers they are brought.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pool {
+    /// Where clients are accepted.
+    pub listeners: Vec<Listener>,
+    /// The servers.
+    pub upstream: Upstream,
+    /// Pings to quiet sides.
+    pub heartbeat: Heartbeat,
+    /// How sessions end when they must.
+    pub drain: Drain,
+}
+
+/// A named group of addresses on which clients are accepted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listener {
+    /// Name, unique in the pool.
+    pub name: String,
+    /// Each address of each virtual router, with the listener's port.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A group of servers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Upstream {
+    /// Name, unique in the pool.
+    pub name: String,
+    /// The servers, each address once.
+    pub endpoints: Vec<Endpoint>,
+    /// How one is chosen.
+    pub balancing: Balancing,
+    /// Limit for one TCP connection attempt.
+    pub connect_timeout: Duration,
+    /// Limit from the client's first byte to the 101, tries on several endpoints included.
+    pub handshake_timeout: Duration,
+}
+
+/// One server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Share of new sessions relative to the others, at least 1.
+    pub weight: u16,
+    /// Whether it takes new sessions.
+    pub phase: Phase,
+}
+
+/// Where an endpoint is in its life.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Takes new sessions.
+    Ready,
+    /// Takes none; those it has are closed over `Drain::timeout`.
+    Terminating,
+}
+
+/// How an endpoint is chosen for a new session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Balancing {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The one with the fewest live sessions for its weight.
+    LeastConnections,
+}
+
+/// Pings that the proxy sends to a side that has been quiet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Heartbeat {
+    /// Silence after which a side is pinged; zero: never.
+    pub interval: Duration,
+    /// Silence after that ping which ends the session.
+    pub timeout: Duration,
+}
+
+/// How sessions end when their endpoint, listener, address or pool goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Drain {
+    /// Over how long the sessions of a gone endpoint are closed.
+    pub timeout: Duration,
+    /// Close code sent (RFC 6455 section 7.4).
+    pub close_code: u16,
+}
+
+/// Why a configuration was refused; nothing of it was applied.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// Two listeners want one address.
+    #[error(
+        "pools {first} and {second} both listen on {address}: give one of them another address or port"
+    )]
+    AddressTaken {
+        /// The address.
+        address: SocketAddr,
+        /// Pool that has it.
+        first: String,
+        /// Pool that wants it too.
+        second: String,
+    },
+    /// One server is listed twice.
+    #[error(
+        "pool {pool}, upstream {upstream}: endpoint {address} is listed twice: remove one entry"
+    )]
+    DuplicateEndpoint {
+        /// The pool.
+        pool: String,
+        /// Its upstream.
+        upstream: String,
+        /// The server.
+        address: SocketAddr,
+    },
+    /// A weight that gives no share.
+    #[error("pool {pool}, upstream {upstream}: endpoint {address} has weight 0: use 1 or more")]
+    ZeroWeight {
+        /// The pool.
+        pool: String,
+        /// Its upstream.
+        upstream: String,
+        /// The server.
+        address: SocketAddr,
+    },
+    /// A close code that may not be sent.
+    #[error(
+        "pool {pool}: drain.closeCode {code} may not be sent: use 1000-1003, 1007-1014 or 3000-4999 (RFC 6455 section 7.4)"
+    )]
+    CloseCode {
+        /// The pool.
+        pool: String,
+        /// The code.
+        code: u16,
+    },
+    /// A time-out in which nothing can happen.
+    #[error("pool {pool}, upstream {upstream}: {field} is zero: give a duration, such as 2s")]
+    ZeroTimeout {
+        /// The pool.
+        pool: String,
+        /// Its upstream.
+        upstream: String,
+        /// Name of the field.
+        field: &'static str,
+    },
+}
+
+impl Config {
+    /// All addresses on which clients are accepted.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.pools
+            .values()
+            .flat_map(|pool| &pool.listeners)
+            .flat_map(|listener| listener.addresses.iter().copied())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let mut taken = BTreeMap::new();
+        for (name, pool) in &self.pools {
+            for address in pool
+                .listeners
+                .iter()
+                .flat_map(|listener| &listener.addresses)
+            {
+                if let Some(first) = taken.insert(*address, name) {
+                    return Err(ConfigError::AddressTaken {
+                        address: *address,
+                        first: first.clone(),
+                        second: name.clone(),
+                    });
+                }
+            }
+            pool.check(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Pool {
+    fn check(&self, name: &str) -> Result<(), ConfigError> {
+        let pool = || name.to_owned();
+        let upstream = || self.upstream.name.clone();
+        let mut seen = BTreeSet::new();
+        for endpoint in &self.upstream.endpoints {
+            let address = endpoint.address;
+            if !seen.insert(address) {
+                return Err(ConfigError::DuplicateEndpoint {
+                    pool: pool(),
+                    upstream: upstream(),
+                    address,
+                });
+            }
+            if endpoint.weight == 0 {
+                return Err(ConfigError::ZeroWeight {
+                    pool: pool(),
+                    upstream: upstream(),
+                    address,
+                });
+            }
+        }
+        let timeouts = [
+            ("connectTimeout", self.upstream.connect_timeout),
+            ("handshakeTimeout", self.upstream.handshake_timeout),
+        ];
+        for (field, timeout) in timeouts {
+            if timeout.is_zero() {
+                return Err(ConfigError::ZeroTimeout {
+                    pool: pool(),
+                    upstream: upstream(),
+                    field,
+                });
+            }
+        }
+        // RFC 6455 section 7.4.1: 1004-1006 and 1015 are never sent; 7.4.2: below 3000 is reserved.
+        if !matches!(self.drain.close_code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+            return Err(ConfigError::CloseCode {
+                pool: pool(),
+                code: self.drain.close_code,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! Refusals that a client gets before an upgrade.
+
+/// Why a request is refused. Each has its status (RFC 9110 section 15) and a sentence for a person.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reject {
+    /// Bytes that are not HTTP/1.1, or that parsers could read in different ways.
+    Malformed(&'static str),
+    /// A method other than GET asks for the upgrade (RFC 6455 section 4.1).
+    Method,
+    /// The request took too long.
+    Timeout,
+    /// The request line is too long.
+    TargetTooLong,
+    /// The fields are too long or too many.
+    FieldsTooLarge,
+    /// The request asks for no upgrade to WebSocket.
+    NotAnUpgrade,
+    /// A WebSocket version other than 13 (RFC 6455 section 4.4).
+    Version,
+    /// A version of HTTP that is not spoken here.
+    HttpVersion,
+    /// No endpoint gave a usable answer.
+    BadGateway,
+    /// There is no endpoint, or this host has no room.
+    Unavailable,
+    /// No endpoint answered in time.
+    GatewayTimeout,
+}
+
+impl Reject {
+    /// The status code.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::Method => 405,
+            Self::Timeout => 408,
+            Self::TargetTooLong => 414,
+            Self::NotAnUpgrade | Self::Version => 426,
+            Self::FieldsTooLarge => 431,
+            Self::BadGateway => 502,
+            Self::Unavailable => 503,
+            Self::GatewayTimeout => 504,
+            Self::HttpVersion => 505,
+        }
+    }
+
+    fn phrase(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "Bad Request",
+            Self::Method => "Method Not Allowed",
+            Self::Timeout => "Request Timeout",
+            Self::TargetTooLong => "URI Too Long",
+            Self::NotAnUpgrade | Self::Version => "Upgrade Required",
+            Self::FieldsTooLarge => "Request Header Fields Too Large",
+            Self::BadGateway => "Bad Gateway",
+            Self::Unavailable => "Service Unavailable",
+            Self::GatewayTimeout => "Gateway Timeout",
+            Self::HttpVersion => "HTTP Version Not Supported",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Malformed(what) => what,
+            Self::Method => "A WebSocket handshake is a GET.",
+            Self::Timeout => "The request did not arrive in time.",
+            Self::TargetTooLong => "The request line is too long.",
+            Self::FieldsTooLarge => "The header fields are too long or too many.",
+            Self::NotAnUpgrade => "This address speaks WebSocket only.",
+            Self::Version => "This address speaks version 13 of WebSocket.",
+            Self::HttpVersion => "This address speaks HTTP/1.1.",
+            Self::BadGateway => "No endpoint gave a usable answer.",
+            Self::Unavailable => "No endpoint can take the connection now.",
+            Self::GatewayTimeout => "No endpoint answered in time.",
+        }
+    }
+
+    /// Fields that belong to the status.
+    fn fields(self) -> &'static str {
+        match self {
+            // RFC 9110 section 15.5.6.
+            Self::Method => "Allow: GET\r\n",
+            // RFC 9110 section 15.5.22; RFC 6455 section 4.4.
+            Self::NotAnUpgrade | Self::Version => {
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            }
+            // RFC 9110 section 10.2.3.
+            Self::Unavailable => "Retry-After: 1\r\n",
+            _ => "",
+        }
+    }
+
+    /// The whole response.
+    pub fn response(self) -> Vec<u8> {
+        let connection = match self {
+            Self::NotAnUpgrade | Self::Version => "upgrade, close",
+            _ => "close",
+        };
+        let sentence = self.sentence();
+        format!(
+            "HTTP/1.1 {status} {phrase}\r\n\
+             {fields}\
+             Connection: {connection}\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {length}\r\n\
+             \r\n\
+             {sentence}\n",
+            status = self.status(),
+            phrase = self.phrase(),
+            fields = self.fields(),
+            length = sentence.len() + 1,
+        )
+        .into_bytes()
+    }
+}

@@ -1,0 +1,235 @@
+//! The configuration in use, with the counts and health that outlive a change of it.
+//!
+//! A [`State`] is immutable and replaced as a whole. Endpoints and gates in it are shared with the
+//! states before and after, as long as pool and address are the same: edits keep what is known.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use crate::{
+    config::{self, Balancing, Config, Drain, Heartbeat},
+    endpoint::Endpoint,
+    observe::{Event, ListenerProblem},
+    stats::WorkerStats,
+};
+
+/// What is served now.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) pools: BTreeMap<String, Arc<Pool>>,
+    pub(crate) routes: HashMap<SocketAddr, Arc<Route>>,
+    /// Addresses in the order of the configuration.
+    pub(crate) order: Vec<SocketAddr>,
+}
+
+/// One pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) name: String,
+    pub(crate) upstream: Upstream,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) drain: Drain,
+}
+
+/// Its servers.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) name: String,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) balancing: Balancing,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    /// Held while an endpoint is chosen, so that turns are exact over all workers.
+    pub(crate) turn: Arc<Mutex<()>>,
+}
+
+/// Where clients of an address are brought.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) listener: String,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// An address on which clients are accepted, over all workers.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) address: SocketAddr,
+    pub(crate) sessions: AtomicUsize,
+    pub(crate) accepting: AtomicBool,
+    problem: Mutex<Option<ListenerProblem>>,
+}
+
+impl Gate {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            sessions: AtomicUsize::new(0),
+            accepting: AtomicBool::new(false),
+            problem: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn problem(&self) -> Option<ListenerProblem> {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Identity of an endpoint: the name of its pool and where it listens.
+type EndpointKey = (String, SocketAddr);
+
+/// Builds states, and remembers what they share.
+#[derive(Debug, Default)]
+pub(crate) struct Compiler {
+    endpoints: HashMap<EndpointKey, Weak<Endpoint>>,
+}
+
+impl Compiler {
+    /// The state for a checked configuration, and the endpoints that are new in it.
+    pub(crate) fn compile(&mut self, config: &Config, old: &State) -> (State, Vec<Arc<Endpoint>>) {
+        let mut fresh = Vec::new();
+        let mut state = State::default();
+        for (name, settings) in &config.pools {
+            let turn = old
+                .pools
+                .get(name)
+                .map(|pool| Arc::clone(&pool.upstream.turn));
+            let pool = Arc::new(Pool {
+                name: name.clone(),
+                upstream: Upstream {
+                    name: settings.upstream.name.clone(),
+                    endpoints: self.endpoints(name, &settings.upstream, &mut fresh),
+                    balancing: settings.upstream.balancing,
+                    connect_timeout: settings.upstream.connect_timeout,
+                    handshake_timeout: settings.upstream.handshake_timeout,
+                    turn: turn.unwrap_or_default(),
+                },
+                heartbeat: settings.heartbeat,
+                drain: settings.drain,
+            });
+            for listener in &settings.listeners {
+                for address in &listener.addresses {
+                    let gate = old.routes.get(address).map(|route| Arc::clone(&route.gate));
+                    let route = Route {
+                        listener: listener.name.clone(),
+                        pool: Arc::clone(&pool),
+                        gate: gate.unwrap_or_else(|| Arc::new(Gate::new(*address))),
+                    };
+                    state.routes.insert(*address, Arc::new(route));
+                    state.order.push(*address);
+                }
+            }
+            state.pools.insert(name.clone(), pool);
+        }
+        self.endpoints.retain(|(pool, address), endpoint| {
+            let listed = config.pools.get(pool).is_some_and(|pool| {
+                let mut endpoints = pool.upstream.endpoints.iter();
+                endpoints.any(|endpoint| endpoint.address == *address)
+            });
+            let Some(endpoint) = endpoint.upgrade() else {
+                return false;
+            };
+            if !listed {
+                endpoint.remove();
+            }
+            true
+        });
+        (state, fresh)
+    }
+
+    fn endpoints(
+        &mut self,
+        pool: &str,
+        upstream: &config::Upstream,
+        fresh: &mut Vec<Arc<Endpoint>>,
+    ) -> Vec<Arc<Endpoint>> {
+        let resolve = |wanted: &config::Endpoint| {
+            let key = (pool.to_owned(), wanted.address);
+            let known = self.endpoints.get(&key).and_then(Weak::upgrade);
+            let endpoint = known.unwrap_or_else(|| {
+                let endpoint = Arc::new(Endpoint::new(wanted.address));
+                fresh.push(Arc::clone(&endpoint));
+                self.endpoints.insert(key, Arc::downgrade(&endpoint));
+                endpoint
+            });
+            endpoint.set(wanted.weight, wanted.phase);
+            endpoint
+        };
+        upstream.endpoints.iter().map(resolve).collect()
+    }
+}
+
+/// What all threads of the proxy see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: RwLock<Arc<State>>,
+    events: Option<mpsc::Sender<Event>>,
+    usable: Mutex<BTreeMap<String, usize>>,
+    pub(crate) stats: Vec<Arc<WorkerStats>>,
+}
+
+impl Shared {
+    pub(crate) fn new(workers: usize, events: Option<mpsc::Sender<Event>>) -> Self {
+        Self {
+            state: RwLock::default(),
+            events,
+            usable: Mutex::default(),
+            stats: (0..workers).map(|_| Arc::default()).collect(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn replace_state(&self, state: Arc<State>) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn emit(&self, event: Event) {
+        if let Some(events) = &self.events {
+            // A caller that no longer listens does not want to know.
+            drop(events.send(event));
+        }
+    }
+
+    /// Tells of pools whose number of usable endpoints is not what was told last.
+    pub(crate) fn publish_usable(&self) {
+        let mut told = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        told.retain(|pool, _| state.pools.contains_key(pool));
+        for (name, pool) in &state.pools {
+            let endpoints = pool.upstream.endpoints.iter();
+            let count = endpoints.filter(|endpoint| endpoint.is_usable()).count();
+            if told.insert(name.clone(), count) != Some(count) {
+                self.emit(Event::UsableEndpoints {
+                    pool: name.clone(),
+                    count,
+                });
+            }
+        }
+    }
+
+    /// Records and tells whether an address accepts, if that is news.
+    pub(crate) fn gate_is(&self, gate: &Gate, accepting: bool, problem: Option<ListenerProblem>) {
+        let was_accepting = gate.accepting.swap(accepting, Relaxed);
+        let mut told = gate.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if was_accepting == accepting && *told == problem {
+            return;
+        }
+        *told = problem;
+        self.emit(Event::ListenerState {
+            address: gate.address,
+            accepting,
+            problem,
+        });
+    }
+}

@@ -1,0 +1,118 @@
+//! What the proxy tells of itself: events as they happen, and a snapshot on request.
+
+use std::{fmt, net::SocketAddr};
+
+use crate::stats::Counters;
+
+/// Something the caller should know at once. Sent on the channel given at the start.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// How many endpoints of a pool can take sessions has changed (also sent for a new pool).
+    UsableEndpoints {
+        /// The pool.
+        pool: String,
+        /// Endpoints that are ready and not known to fail.
+        count: usize,
+    },
+    /// Whether an address accepts clients has changed.
+    ListenerState {
+        /// The address.
+        address: SocketAddr,
+        /// Whether it accepts.
+        accepting: bool,
+        /// What is wrong, with the remedy.
+        problem: Option<ListenerProblem>,
+    },
+}
+
+/// Why a listener does not accept, or not well.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ListenerProblem {
+    /// No listening socket was given for it.
+    NoSocket,
+    /// It was left in order (a planned stop) and no new socket was given since.
+    Left,
+    /// The process has no file descriptors left: new clients are answered 503.
+    OutOfDescriptors,
+}
+
+impl fmt::Display for ListenerProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSocket => "no listening socket was given for it",
+            Self::Left => "it was left in order and not opened again",
+            Self::OutOfDescriptors => {
+                "no file descriptors are left, new clients are answered 503: raise the limit of open files"
+            }
+        })
+    }
+}
+
+/// Why an endpoint gets no new sessions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndpointProblem {
+    /// It is being taken away.
+    Terminating,
+    /// It refuses connections.
+    Refused,
+    /// It did not answer a connection attempt in time.
+    ConnectTimeout,
+    /// There is no way to it.
+    Unreachable,
+}
+
+impl fmt::Display for EndpointProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Terminating => "it is terminating",
+            Self::Refused => "it refuses connections",
+            Self::ConnectTimeout => "it does not answer connection attempts in time",
+            Self::Unreachable => "there is no route to it",
+        })
+    }
+}
+
+/// The proxy at one moment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Snapshot {
+    /// Addresses on which clients are accepted, in the order of the configuration.
+    pub listeners: Vec<ListenerSnapshot>,
+    /// Servers, in the order of the configuration.
+    pub endpoints: Vec<EndpointSnapshot>,
+    /// Counters since the start, over all workers.
+    pub counters: Counters,
+}
+
+/// One address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ListenerSnapshot {
+    /// Pool it belongs to.
+    pub pool: String,
+    /// Name of the listener in the pool.
+    pub name: String,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// Whether it accepts.
+    pub accepting: bool,
+    /// What is wrong.
+    pub problem: Option<ListenerProblem>,
+    /// Live sessions.
+    pub sessions: u64,
+}
+
+/// One server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointSnapshot {
+    /// Pool it belongs to.
+    pub pool: String,
+    /// Its upstream.
+    pub upstream: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it takes new sessions.
+    pub usable: bool,
+    /// Why not.
+    pub problem: Option<EndpointProblem>,
+    /// Live sessions.
+    pub sessions: u64,
+}

@@ -1,0 +1,374 @@
+//! The handle that the rest of the process holds: commands in, answers out.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::Ordering::Relaxed,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc as orders;
+
+use crate::{
+    config::{Config, ConfigError},
+    live::{Compiler, Shared},
+    observe::{EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, Snapshot},
+    stats::Counters,
+    worker::{self, Order},
+};
+
+/// How long a worker may take to obey. It does so within microseconds unless it hangs.
+const OBEY: Duration = Duration::from_secs(2);
+
+/// Orders that may wait for a worker.
+const QUEUE: usize = 256;
+
+/// Called by each worker with its number about every 100 ms.
+pub type Beat = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// How to run.
+pub struct Options {
+    /// Threads that relay; one per core is right.
+    pub workers: usize,
+    /// Called by each worker's event loop with the worker's number (from 0) about every 100 ms:
+    /// shows that the loop which accepts and relays still turns.
+    pub beat: Beat,
+    /// Where [`Event`]s go.
+    pub events: Option<mpsc::Sender<Event>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the proxy cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No worker was asked for.
+    #[error("the proxy needs at least one worker")]
+    NoWorkers,
+    /// A thread could not be started.
+    #[error("cannot start worker {worker}")]
+    Start {
+        /// Number of the worker.
+        worker: usize,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration was refused; the one before serves on.
+    #[error("configuration refused")]
+    Config(#[from] ConfigError),
+    /// A worker did not obey in time: it hangs, or has ended.
+    #[error("worker {worker} did not obey in time")]
+    WorkerSilent {
+        /// Number of the worker.
+        worker: usize,
+    },
+}
+
+/// What a planned stop of addresses achieved.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LeaveReport {
+    /// Sessions that were told.
+    pub sessions: usize,
+    /// Of these, sessions whose client acknowledged everything sent, the Close included.
+    pub acknowledged: usize,
+    /// Time it took.
+    pub elapsed: Duration,
+}
+
+/// A running proxy. Dropping it ends all sessions and joins the workers.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    control: Mutex<Control>,
+}
+
+struct Worker {
+    orders: orders::Sender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What only the caller's side knows.
+#[derive(Default)]
+struct Control {
+    config: Config,
+    compiler: Compiler,
+    /// Addresses whose sockets the workers hold.
+    open: BTreeSet<SocketAddr>,
+    /// Addresses that were left in order and not opened since.
+    left: BTreeSet<SocketAddr>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// Starts the workers. They serve nothing until [`Proxy::apply`].
+    pub fn start(options: Options) -> Result<Self, Error> {
+        let Options {
+            workers,
+            beat,
+            events,
+        } = options;
+        if workers == 0 {
+            return Err(Error::NoWorkers);
+        }
+        let shared = Arc::new(Shared::new(workers, events));
+        let start = |index| {
+            let (sender, receiver) = orders::channel(QUEUE);
+            let thread = worker::spawn(index, Arc::clone(&shared), Arc::clone(&beat), receiver)
+                .map_err(|source| Error::Start {
+                    worker: index,
+                    source,
+                })?;
+            Ok(Worker {
+                orders: sender,
+                thread: Some(thread),
+            })
+        };
+        let workers = (0..workers).map(start).collect::<Result<_, Error>>()?;
+        Ok(Self {
+            shared,
+            workers,
+            control: Mutex::default(),
+        })
+    }
+
+    /// Makes `config` what is served, and returns once every worker does so.
+    ///
+    /// `sockets` are listening sockets for addresses that [`Proxy::missing_sockets`] named, bound
+    /// with `SO_REUSEPORT`, one per worker. Those of an address that is open already or not
+    /// configured are closed. An address without sockets does not accept and says so.
+    ///
+    /// New connections see the change at once. Established sessions end only when their endpoint
+    /// was removed or is terminating (over `drain.timeout`), or their address or pool was removed.
+    pub fn apply(
+        &self,
+        config: Config,
+        sockets: Vec<(SocketAddr, Vec<TcpListener>)>,
+    ) -> Result<(), Error> {
+        config.check()?;
+        let mut control = self.control();
+        if control.config == config && sockets.is_empty() {
+            return Ok(());
+        }
+        let old = self.shared.state();
+        let (state, fresh) = control.compiler.compile(&config, &old);
+        let state = Arc::new(state);
+        self.shared.replace_state(Arc::clone(&state));
+
+        control
+            .open
+            .retain(|address| state.routes.contains_key(address));
+        control
+            .left
+            .retain(|address| state.routes.contains_key(address));
+        let mut shares: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for (address, listeners) in sockets {
+            if listeners.is_empty()
+                || !state.routes.contains_key(&address)
+                || !control.open.insert(address)
+            {
+                continue;
+            }
+            control.left.remove(&address);
+            for (i, listener) in listeners.into_iter().enumerate() {
+                shares[i % self.workers.len()].push((address, listener));
+            }
+        }
+        control.config = config;
+
+        let mut fresh = Some(fresh);
+        let mut shares = shares.into_iter();
+        let obeyed = self.order(OBEY, |done| Order::Apply {
+            state: Arc::clone(&state),
+            sockets: shares.next().unwrap_or_default(),
+            // One worker is enough to look whether new endpoints answer.
+            check: fresh.take().unwrap_or_default(),
+            done,
+        });
+        for (address, route) in &state.routes {
+            let problem = if control.open.contains(address) {
+                // A lack of descriptors that was told stays until it is over.
+                route
+                    .gate
+                    .problem()
+                    .filter(|problem| *problem == ListenerProblem::OutOfDescriptors)
+            } else if control.left.contains(address) {
+                Some(ListenerProblem::Left)
+            } else {
+                Some(ListenerProblem::NoSocket)
+            };
+            let accepting = control.open.contains(address);
+            self.shared.gate_is(&route.gate, accepting, problem);
+        }
+        self.shared.publish_usable();
+        obeyed.map(drop)
+    }
+
+    /// Addresses of `config` for which [`Proxy::apply`] needs sockets: those not open now.
+    pub fn missing_sockets(&self, config: &Config) -> Vec<SocketAddr> {
+        let control = self.control();
+        let mut missing: Vec<_> = config
+            .addresses()
+            .filter(|address| !control.open.contains(address))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// Planned stop of the addresses of one virtual router: closes their listeners, sends Close with
+    /// the pool's code to their sessions, and waits until the clients have acknowledged everything:
+    /// until 5 ms after the last progress and for `limit` at most. Returns as soon as all is
+    /// acknowledged. To accept there again, [`Proxy::apply`] with new sockets.
+    pub fn leave(&self, addresses: &[IpAddr], limit: Duration) -> Result<LeaveReport, Error> {
+        let begun = Instant::now();
+        let mut control = self.control();
+        let closed: Vec<_> = control
+            .open
+            .iter()
+            .copied()
+            .filter(|address| addresses.contains(&address.ip()))
+            .collect();
+        for address in &closed {
+            control.open.remove(address);
+            control.left.insert(*address);
+        }
+        drop(control);
+        let addresses: Arc<[IpAddr]> = addresses.into();
+        let reports = self.order(limit + OBEY, |done| Order::Leave {
+            addresses: Arc::clone(&addresses),
+            deadline: begun + limit,
+            done,
+        });
+        let state = self.shared.state();
+        for route in closed
+            .iter()
+            .filter_map(|address| state.routes.get(address))
+        {
+            self.shared
+                .gate_is(&route.gate, false, Some(ListenerProblem::Left));
+        }
+        let mut sum = LeaveReport::default();
+        for report in reports? {
+            sum.sessions += report.sessions;
+            sum.acknowledged += report.acknowledged;
+        }
+        sum.elapsed = begun.elapsed();
+        Ok(sum)
+    }
+
+    /// Says whether the host holds an address. Sessions of an address that went without plan are
+    /// kept for one heartbeat time-out in case it returns, then ended on the backend's side.
+    pub fn address_held(&self, address: IpAddr, held: bool) -> Result<(), Error> {
+        self.order(OBEY, |done| Order::Held {
+            address,
+            held,
+            done,
+        })
+        .map(drop)
+    }
+
+    /// What the proxy does at this moment. Never waits for a worker.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.shared.state();
+        let mut snapshot = Snapshot::default();
+        let routes = state
+            .order
+            .iter()
+            .filter_map(|address| state.routes.get(address));
+        snapshot
+            .listeners
+            .extend(routes.map(|route| ListenerSnapshot {
+                pool: route.pool.name.clone(),
+                name: route.listener.clone(),
+                address: route.gate.address,
+                accepting: route.gate.accepting.load(Relaxed),
+                problem: route.gate.problem(),
+                sessions: route.gate.sessions.load(Relaxed) as u64,
+            }));
+        for (name, pool) in &state.pools {
+            let endpoints = pool.upstream.endpoints.iter();
+            snapshot
+                .endpoints
+                .extend(endpoints.map(|endpoint| EndpointSnapshot {
+                    pool: name.clone(),
+                    upstream: pool.upstream.name.clone(),
+                    address: endpoint.address,
+                    usable: endpoint.is_usable(),
+                    problem: endpoint.problem(),
+                    sessions: endpoint.sessions.load(Relaxed) as u64,
+                }));
+        }
+        snapshot.counters = self.counters();
+        snapshot
+    }
+
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for stats in &self.shared.stats {
+            stats.add_to(&mut sum);
+        }
+        sum
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives every worker an order and waits for all answers.
+    fn order(
+        &self,
+        limit: Duration,
+        mut order: impl FnMut(mpsc::Sender<LeaveReport>) -> Order,
+    ) -> Result<Vec<LeaveReport>, Error> {
+        let deadline = Instant::now() + limit;
+        let give = |worker: &Worker| {
+            let (done, answer) = mpsc::channel();
+            // A full queue or an ended worker drops `done`: the wait below tells.
+            drop(worker.orders.try_send(order(done)));
+            answer
+        };
+        let answers: Vec<_> = self.workers.iter().map(give).collect();
+        let wait = |(worker, answer): (usize, mpsc::Receiver<LeaveReport>)| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            answer.recv_timeout(left).map_err(
+                |(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)| {
+                    Error::WorkerSilent { worker }
+                },
+            )
+        };
+        answers.into_iter().enumerate().map(wait).collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let stopped = self.order(OBEY, |done| Order::Stop { done });
+        for worker in &mut self.workers {
+            let thread = worker.thread.take();
+            // A thread that hangs is not waited for: it would take the caller along.
+            if let (Ok(_), Some(thread)) = (&stopped, thread) {
+                drop(thread.join());
+            }
+        }
+    }
+}

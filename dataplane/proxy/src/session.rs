@@ -1,0 +1,107 @@
+//! A session as its worker sees it: what it belongs to, and how it is told to end.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Waker,
+    time::Instant,
+};
+
+use crate::{
+    balance::Lease,
+    live::{Gate, Pool},
+    stats::Ended,
+};
+
+/// An order to end a session with a Close to both sides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct End {
+    pub(crate) by: Ended,
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+}
+
+/// How far a planned stop has come with a session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Farewell {
+    /// The Close for the client waits for a frame to end, or for the socket.
+    Waiting,
+    /// It was handed to the kernel; so many bytes are not acknowledged.
+    Sent(u64),
+    /// The session is over.
+    Over,
+}
+
+/// Shared by a session's task and its worker.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) id: u64,
+    pub(crate) pool: RefCell<Arc<Pool>>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) lease: Lease,
+    pub(crate) order: Cell<Option<End>>,
+    /// When an order to end falls due because the endpoint went.
+    pub(crate) drain_at: Cell<Option<Instant>>,
+    /// When the address was lost, and so when the session ends unless it returns.
+    pub(crate) lost_at: Cell<Option<Instant>>,
+    pub(crate) farewell: Cell<Farewell>,
+    /// Entry in the worker's timers.
+    pub(crate) timer: Cell<Option<Instant>>,
+    pub(crate) due: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Control {
+    pub(crate) fn new(id: u64, pool: Arc<Pool>, gate: Arc<Gate>, lease: Lease) -> Self {
+        gate.sessions.fetch_add(1, Relaxed);
+        lease.endpoint.sessions.fetch_add(1, Relaxed);
+        Self {
+            id,
+            pool: RefCell::new(pool),
+            gate,
+            lease,
+            order: Cell::new(None),
+            drain_at: Cell::new(None),
+            lost_at: Cell::new(None),
+            farewell: Cell::new(Farewell::Waiting),
+            timer: Cell::new(None),
+            due: Cell::new(false),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Remembers the task, at its first poll: a task's waker does not change.
+    pub(crate) fn attach(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if known.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Has the session look at its timers anew.
+    pub(crate) fn revise(&self) {
+        self.due.set(true);
+        self.wake();
+    }
+
+    /// Tells the session to end. The first order stands.
+    pub(crate) fn end(&self, end: End) {
+        if self.order.get().is_none() {
+            self.order.set(Some(end));
+        }
+        self.revise();
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.gate.sessions.fetch_sub(1, Relaxed);
+        self.lease.endpoint.sessions.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,275 @@
+//! Counters. Each worker writes its own, so that none waits for another's cache line; readers sum.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How a connection from a client ended before or with the upgrade.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HandshakeResult {
+    /// 101: a session began.
+    Upgraded,
+    /// The backend answered something other than 101, which was passed on.
+    Answered,
+    /// The request was refused with a status of 4xx or 505 of our own.
+    Refused,
+    /// The client was too slow (408, or nothing when it sent nothing).
+    ClientTimeout,
+    /// The client went away.
+    ClientGone,
+    /// No endpoint gave a usable answer (502).
+    BadGateway,
+    /// There was no endpoint to try, or this host lacks ports or descriptors (503).
+    Unavailable,
+    /// No endpoint answered in time (504).
+    GatewayTimeout,
+    /// The listener was closed meanwhile.
+    ListenerGone,
+}
+
+/// Who ended a session, and why.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// The client closed, or its connection was lost.
+    Client,
+    /// The backend closed.
+    Backend,
+    /// The backend's connection was lost without a Close frame.
+    BackendLost,
+    /// The client did not answer our heartbeat.
+    ClientSilent,
+    /// The backend did not answer our heartbeat.
+    BackendSilent,
+    /// Its endpoint was removed or is terminating.
+    EndpointGone,
+    /// Its listener, address or pool was removed.
+    ListenerGone,
+    /// A planned stop of its address.
+    Left,
+    /// The host lost its address without plan.
+    AddressLost,
+    /// The proxy stopped.
+    Stopped,
+}
+
+/// Classes of close codes (RFC 6455 section 7.4), as seen in the first Close frame of a session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CodeClass {
+    /// 1000.
+    Normal,
+    /// 1001.
+    GoingAway,
+    /// 1002, 1003, 1007, 1009, 1010: what one side sent was not accepted.
+    Refused,
+    /// 1008.
+    Policy,
+    /// 1011-1014: the server's side had a problem.
+    Server,
+    /// 3000-4999.
+    Application,
+    /// A Close frame without a code (1005 in APIs).
+    Empty,
+    /// Any other number.
+    Other,
+    /// No Close frame at all (1006 in APIs).
+    None,
+}
+
+impl CodeClass {
+    pub(crate) fn of(code: Option<u16>) -> Self {
+        match code {
+            None => Self::Empty,
+            Some(1000) => Self::Normal,
+            Some(1001) => Self::GoingAway,
+            Some(1002 | 1003 | 1007 | 1009 | 1010) => Self::Refused,
+            Some(1008) => Self::Policy,
+            Some(1011..=1014) => Self::Server,
+            Some(3000..=4999) => Self::Application,
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+macro_rules! closed {
+    ($name:ident: $($variant:ident = $label:literal),+ $(,)?) => {
+        impl $name {
+            /// Every value, in the order of its declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The value as a metric label.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+    };
+}
+
+closed!(HandshakeResult:
+    Upgraded = "upgraded",
+    Answered = "answered",
+    Refused = "refused",
+    ClientTimeout = "client_timeout",
+    ClientGone = "client_gone",
+    BadGateway = "bad_gateway",
+    Unavailable = "unavailable",
+    GatewayTimeout = "gateway_timeout",
+    ListenerGone = "listener_gone",
+);
+closed!(Ended:
+    Client = "client",
+    Backend = "backend",
+    BackendLost = "backend_lost",
+    ClientSilent = "client_silent",
+    BackendSilent = "backend_silent",
+    EndpointGone = "endpoint_gone",
+    ListenerGone = "listener_gone",
+    Left = "left",
+    AddressLost = "address_lost",
+    Stopped = "stopped",
+);
+closed!(CodeClass:
+    Normal = "normal",
+    GoingAway = "going_away",
+    Refused = "refused",
+    Policy = "policy",
+    Server = "server",
+    Application = "application",
+    Empty = "empty",
+    Other = "other",
+    None = "none",
+);
+
+const HANDSHAKES: usize = HandshakeResult::ALL.len();
+const ENDED: usize = Ended::ALL.len();
+const CLASSES: usize = CodeClass::ALL.len();
+
+/// What was received from one side.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Traffic {
+    /// Bytes of frames, headers included.
+    pub bytes: u64,
+    /// Frames of any kind.
+    pub frames: u64,
+    /// Data frames that end a message.
+    pub messages: u64,
+    /// Frames against RFC 6455 section 5; they are passed on, since the receiver is who must judge.
+    pub violations: u64,
+}
+
+/// Counters since the start.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Sessions that are live now.
+    pub live_sessions: u64,
+    handshakes: [u64; HANDSHAKES],
+    ended: [[u64; CLASSES]; ENDED],
+    /// Received from clients.
+    pub from_clients: Traffic,
+    /// Received from backends.
+    pub from_backends: Traffic,
+    /// Connections reset because a frame had been cut.
+    pub resets: u64,
+    /// Further endpoints tried after one failed.
+    pub retries: u64,
+    /// Pings of our own sent.
+    pub pings: u64,
+    /// Pongs that answered them.
+    pub pongs: u64,
+    /// Clients turned away with 503 because no descriptor was left.
+    pub shed: u64,
+}
+
+impl Counters {
+    /// Handshakes that ended so.
+    pub fn handshakes(&self, result: HandshakeResult) -> u64 {
+        self.handshakes[result as usize]
+    }
+
+    /// Sessions ended so.
+    pub fn ended(&self, by: Ended, class: CodeClass) -> u64 {
+        self.ended[by as usize][class as usize]
+    }
+
+    /// Sessions ended by `by`, whatever the code.
+    pub fn ended_by(&self, by: Ended) -> u64 {
+        self.ended[by as usize].iter().sum()
+    }
+}
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// No read-modify-write: the worker that owns the counter is its only writer.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TrafficCount {
+    pub(crate) bytes: Count,
+    pub(crate) frames: Count,
+    pub(crate) messages: Count,
+    pub(crate) violations: Count,
+}
+
+impl TrafficCount {
+    fn add_to(&self, sum: &mut Traffic) {
+        sum.bytes += self.bytes.get();
+        sum.frames += self.frames.get();
+        sum.messages += self.messages.get();
+        sum.violations += self.violations.get();
+    }
+}
+
+/// Counters of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerStats {
+    pub(crate) accepted: Count,
+    pub(crate) opened: Count,
+    pub(crate) closed: Count,
+    handshakes: [Count; HANDSHAKES],
+    ended: [[Count; CLASSES]; ENDED],
+    pub(crate) from_clients: TrafficCount,
+    pub(crate) from_backends: TrafficCount,
+    pub(crate) resets: Count,
+    pub(crate) retries: Count,
+    pub(crate) pings: Count,
+    pub(crate) pongs: Count,
+    pub(crate) shed: Count,
+}
+
+impl WorkerStats {
+    pub(crate) fn handshake(&self, result: HandshakeResult) {
+        self.handshakes[result as usize].add(1);
+    }
+
+    pub(crate) fn ended(&self, by: Ended, class: CodeClass) {
+        self.ended[by as usize][class as usize].add(1);
+    }
+
+    pub(crate) fn add_to(&self, sum: &mut Counters) {
+        sum.accepted += self.accepted.get();
+        sum.live_sessions += self.opened.get().saturating_sub(self.closed.get());
+        for (sum, count) in sum.handshakes.iter_mut().zip(&self.handshakes) {
+            *sum += count.get();
+        }
+        let counts = self.ended.iter().flatten();
+        for (sum, count) in sum.ended.iter_mut().flatten().zip(counts) {
+            *sum += count.get();
+        }
+        self.from_clients.add_to(&mut sum.from_clients);
+        self.from_backends.add_to(&mut sum.from_backends);
+        sum.resets += self.resets.get();
+        sum.retries += self.retries.get();
+        sum.pings += self.pings.get();
+        sum.pongs += self.pongs.get();
+        sum.shed += self.shed.get();
+    }
+}

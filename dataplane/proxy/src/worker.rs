@@ -1,0 +1,471 @@
+//! One thread: its event loop, listeners, sessions and timers.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{Notify, mpsc as orders},
+    task::{AbortHandle, yield_now},
+    time::sleep,
+};
+
+use crate::{
+    endpoint::{self, Endpoint},
+    listener,
+    live::{Shared, State},
+    proxy::{Beat, LeaveReport},
+    relay::{SCRATCH, Session, Side},
+    session::{Control, End, Farewell},
+    stats::{CodeClass, Ended, HandshakeResult, WorkerStats},
+};
+
+/// Pause between beats.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// How long a planned stop goes on without an acknowledgement.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(5);
+
+/// How long a planned stop asks the kernel without a pause: on a LAN all is acknowledged by then.
+const LEAVE_EAGER: Duration = Duration::from_millis(1);
+
+/// What a worker is told.
+pub(crate) enum Order {
+    /// Serve this.
+    Apply {
+        state: Arc<State>,
+        sockets: Vec<(SocketAddr, TcpListener)>,
+        check: Vec<Arc<Endpoint>>,
+        done: mpsc::Sender<LeaveReport>,
+    },
+    /// Planned stop of addresses.
+    Leave {
+        addresses: Arc<[IpAddr]>,
+        deadline: Instant,
+        done: mpsc::Sender<LeaveReport>,
+    },
+    /// The host holds an address, or does not.
+    Held {
+        address: IpAddr,
+        held: bool,
+        done: mpsc::Sender<LeaveReport>,
+    },
+    /// End.
+    Stop { done: mpsc::Sender<LeaveReport> },
+}
+
+/// Starts a worker's thread.
+pub(crate) fn spawn(
+    index: usize,
+    shared: Arc<Shared>,
+    beat: Beat,
+    orders: orders::Receiver<Order>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = || {
+        Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+    };
+    let (started, wait) = mpsc::channel();
+    let thread = thread::Builder::new()
+        .name(format!("proxy-{index}"))
+        .spawn(move || match runtime() {
+            Ok(runtime) => {
+                drop(started.send(Ok(())));
+                let worker = Rc::new(Worker::new(index, shared));
+                runtime.block_on(worker.run(beat, orders));
+            }
+            Err(error) => drop(started.send(Err(error))),
+        })?;
+    match wait.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(mpsc::RecvError) => Err(io::Error::other("the thread ended at its start")),
+    }
+}
+
+/// State of one thread; nothing here is shared with another.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    stats: Arc<WorkerStats>,
+    index: usize,
+    state: RefCell<Arc<State>>,
+    listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
+    /// Handshakes under way.
+    opening: RefCell<HashMap<u64, (SocketAddr, AbortHandle)>>,
+    sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
+    /// Sessions by when they want to be woken.
+    timers: RefCell<BTreeSet<(Instant, u64)>>,
+    timers_changed: Notify,
+    next_id: Cell<u64>,
+    secret: RandomState,
+    scratch: RefCell<Box<[u8]>>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            stats: Arc::clone(&shared.stats[index]),
+            shared,
+            index,
+            state: RefCell::default(),
+            listeners: RefCell::default(),
+            opening: RefCell::default(),
+            sessions: RefCell::default(),
+            timers: RefCell::default(),
+            timers_changed: Notify::new(),
+            next_id: Cell::new(0),
+            secret: RandomState::new(),
+            scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+        }
+    }
+
+    async fn run(self: &Rc<Self>, beat: Beat, mut orders: orders::Receiver<Order>) {
+        let mut next_beat = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= next_beat {
+                beat(self.index);
+                next_beat = now + BEAT;
+            }
+            let next = self
+                .fire_timers(now)
+                .map_or(next_beat, |at| at.min(next_beat));
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => {
+                        if !self.obey(order).await {
+                            return;
+                        }
+                    }
+                    None => return,
+                },
+                () = tokio::time::sleep_until(next.into()) => {}
+                () = self.timers_changed.notified() => {}
+            }
+        }
+    }
+
+    /// `false`: the worker is to end.
+    async fn obey(self: &Rc<Self>, order: Order) -> bool {
+        match order {
+            Order::Apply {
+                state,
+                sockets,
+                check,
+                done,
+            } => {
+                self.apply(&state, sockets);
+                for endpoint in check {
+                    endpoint::check(&endpoint, &self.shared);
+                }
+                // Tasks that were aborted give up their sockets at their next turn.
+                yield_now().await;
+                answer(&done, LeaveReport::default());
+            }
+            Order::Leave {
+                addresses,
+                deadline,
+                done,
+            } => {
+                let worker = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    let report = worker.leave(&addresses, deadline).await;
+                    answer(&done, report);
+                });
+            }
+            Order::Held {
+                address,
+                held,
+                done,
+            } => {
+                self.address_held(address, held);
+                answer(&done, LeaveReport::default());
+            }
+            Order::Stop { done } => {
+                answer(&done, LeaveReport::default());
+                return false;
+            }
+        }
+        true
+    }
+
+    fn apply(self: &Rc<Self>, state: &Arc<State>, sockets: Vec<(SocketAddr, TcpListener)>) {
+        *self.state.borrow_mut() = Arc::clone(state);
+        self.close_listeners(|address| !state.routes.contains_key(&address));
+        for (address, socket) in sockets {
+            if let Some(task) = listener::open(self, address, socket) {
+                self.listeners
+                    .borrow_mut()
+                    .entry(address)
+                    .or_default()
+                    .push(task);
+            }
+        }
+        let mut draining = Vec::new();
+        for control in self.sessions.borrow().values() {
+            let pool = Arc::clone(&control.pool.borrow());
+            let route = state.routes.get(&control.gate.address);
+            let Some(route) = route.filter(|route| route.pool.name == pool.name) else {
+                control.end(End {
+                    by: Ended::ListenerGone,
+                    code: pool.drain.close_code,
+                    reason: "listener was removed",
+                });
+                continue;
+            };
+            if route.pool.heartbeat != pool.heartbeat {
+                control.revise();
+            }
+            *control.pool.borrow_mut() = Arc::clone(&route.pool);
+            if control.lease.endpoint.is_ready() {
+                // An endpoint that came back keeps what it still has.
+                control.drain_at.set(None);
+            } else if control.drain_at.get().is_none() {
+                draining.push(Rc::clone(control));
+            }
+        }
+        self.drain(&draining);
+    }
+
+    /// Spreads the ends of these sessions evenly over their pool's drain time-out, the workers'
+    /// shares interleaved.
+    fn drain(&self, sessions: &[Rc<Control>]) {
+        let now = Instant::now();
+        let workers = self.shared.stats.len();
+        let slots = u32::try_from(sessions.len() * workers).unwrap_or(u32::MAX);
+        for (i, control) in sessions.iter().enumerate() {
+            let slot = u32::try_from(i * workers + self.index).unwrap_or(u32::MAX);
+            let over = control.pool.borrow().drain.timeout;
+            control.drain_at.set(Some(now + over * slot / slots));
+            control.revise();
+        }
+    }
+
+    fn close_listeners(&self, which: impl Fn(SocketAddr) -> bool) {
+        self.listeners.borrow_mut().retain(|address, tasks| {
+            if which(*address) {
+                for task in tasks {
+                    task.abort();
+                }
+                return false;
+            }
+            true
+        });
+        for (address, task) in self.opening.borrow().values() {
+            if which(*address) {
+                task.abort();
+            }
+        }
+    }
+
+    async fn leave(self: &Rc<Self>, addresses: &[IpAddr], deadline: Instant) -> LeaveReport {
+        let begun = Instant::now();
+        self.close_listeners(|address| addresses.contains(&address.ip()));
+        let mut waiting: Vec<_> = {
+            let sessions = self.sessions.borrow();
+            let of_addresses =
+                |control: &&Rc<Control>| addresses.contains(&control.gate.address.ip());
+            sessions.values().filter(of_addresses).cloned().collect()
+        };
+        let sessions = waiting.len();
+        for control in &waiting {
+            let code = control.pool.borrow().drain.close_code;
+            control.end(End {
+                by: Ended::Left,
+                code,
+                reason: "gateway is going away",
+            });
+        }
+        let mut progress = begun;
+        let mut last = (usize::MAX, u64::MAX);
+        loop {
+            yield_now().await;
+            let mut open = 0;
+            waiting.retain(|control| match control.farewell.get() {
+                Farewell::Over | Farewell::Sent(0) => false,
+                Farewell::Waiting => true,
+                Farewell::Sent(bytes) => {
+                    open += bytes;
+                    true
+                }
+            });
+            let now = Instant::now();
+            if (waiting.len(), open) != last {
+                last = (waiting.len(), open);
+                progress = now;
+            }
+            if waiting.is_empty() || now >= deadline || now >= progress + LEAVE_PATIENCE {
+                break;
+            }
+            if now >= begun + LEAVE_EAGER {
+                sleep(Duration::from_millis(1)).await;
+            }
+            for control in &waiting {
+                control.wake();
+            }
+        }
+        LeaveReport {
+            sessions,
+            acknowledged: sessions - waiting.len(),
+            elapsed: begun.elapsed(),
+        }
+    }
+
+    fn address_held(&self, address: IpAddr, held: bool) {
+        let now = Instant::now();
+        for control in self.sessions.borrow().values() {
+            if control.gate.address.ip() != address {
+                continue;
+            }
+            let lost = control.lost_at.get();
+            if held == lost.is_some() {
+                control.lost_at.set((!held).then_some(now));
+                control.revise();
+            }
+        }
+    }
+
+    /// Wakes the sessions that are due; when the next one is.
+    fn fire_timers(&self, now: Instant) -> Option<Instant> {
+        let mut timers = self.timers.borrow_mut();
+        while let Some(&(at, id)) = timers.first() {
+            if at > now {
+                return Some(at);
+            }
+            timers.pop_first();
+            if let Some(control) = self.sessions.borrow().get(&id) {
+                control.timer.set(None);
+                control.revise();
+            }
+        }
+        None
+    }
+
+    /// Has a session woken at `at` and not before; `None`: by no timer.
+    pub(crate) fn set_timer(&self, control: &Control, at: Option<Instant>) {
+        let old = control.timer.replace(at);
+        if old == at {
+            return;
+        }
+        let mut timers = self.timers.borrow_mut();
+        if let Some(old) = old {
+            timers.remove(&(old, control.id));
+        }
+        if let Some(at) = at {
+            timers.insert((at, control.id));
+            if timers.first() == Some(&(at, control.id)) {
+                self.timers_changed.notify_one();
+            }
+        }
+    }
+
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    pub(crate) fn stats(&self) -> &WorkerStats {
+        &self.stats
+    }
+
+    /// The buffer that all sessions of this thread read into.
+    pub(crate) fn scratch(&self) -> RefMut<'_, [u8]> {
+        RefMut::map(self.scratch.borrow_mut(), |scratch| &mut **scratch)
+    }
+
+    /// A number that outsiders cannot guess, the same for a side of a session for its life.
+    pub(crate) fn secret(&self, id: u64, side: Side) -> u64 {
+        self.secret.hash_one((id, side == Side::Client))
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.replace(self.next_id.get() + 1)
+    }
+
+    /// Runs a handshake, which ends with its listener.
+    pub(crate) fn begin(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        handshake: impl Future<Output = HandshakeResult> + 'static,
+    ) {
+        let id = self.next_id();
+        let guard = Opening {
+            worker: Rc::clone(self),
+            id,
+            result: Cell::new(HandshakeResult::ListenerGone),
+        };
+        let task = tokio::task::spawn_local(async move {
+            guard.result.set(handshake.await);
+        });
+        self.opening
+            .borrow_mut()
+            .insert(id, (address, task.abort_handle()));
+    }
+
+    /// Takes a session in; it runs until it is over.
+    pub(crate) fn adopt(self: &Rc<Self>, control: &Rc<Control>, session: Session) {
+        self.stats.opened.add(1);
+        self.sessions
+            .borrow_mut()
+            .insert(control.id, Rc::clone(control));
+        // While the handshake was under way its endpoint may have gone.
+        if !control.lease.endpoint.is_ready() {
+            control.drain_at.set(Some(Instant::now()));
+        }
+        control.due.set(true);
+        tokio::task::spawn_local(session);
+    }
+
+    /// A session is over.
+    pub(crate) fn forget(&self, control: &Control, by: Ended, class: CodeClass) {
+        self.set_timer(control, None);
+        self.sessions.borrow_mut().remove(&control.id);
+        self.stats.closed.add(1);
+        self.stats.ended(by, class);
+    }
+
+    /// A session to this endpoint broke: is it still there?
+    pub(crate) fn suspect(&self, endpoint: &Arc<Endpoint>) {
+        if endpoint.is_usable() {
+            endpoint::check(endpoint, &self.shared);
+        }
+    }
+}
+
+fn answer(done: &mpsc::Sender<LeaveReport>, report: LeaveReport) {
+    if done.send(report).is_err() {
+        tracing::debug!("nobody waits for the answer to an order any more");
+    }
+}
+
+/// A handshake under way, in the books of its worker until it is dropped.
+struct Opening {
+    worker: Rc<Worker>,
+    id: u64,
+    result: Cell<HandshakeResult>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.worker.opening.borrow_mut().remove(&self.id);
+        self.worker.stats.handshake(self.result.get());
+    }
+}
