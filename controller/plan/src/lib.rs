@@ -9,11 +9,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod assign;
+mod build;
+mod endpoints;
 mod inputs;
 pub mod manifests;
+mod membership;
+pub mod model;
 mod node;
 mod planner;
 mod problem;
+mod vrid;
 
 pub use inputs::{
     Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Policy, Retirement,

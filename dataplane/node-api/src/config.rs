@@ -155,6 +155,8 @@ pub struct Endpoint {
 pub enum EndpointPhase {
     /// Takes new sessions.
     Ready,
+    /// Takes none for now; those it has go on.
+    NotReady,
     /// Takes none; those it has are closed over `drain.timeout`.
     Terminating,
 }

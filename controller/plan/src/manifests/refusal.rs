@@ -16,6 +16,18 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// A refusal of a whole file.
+    pub(super) fn of_file(file: &str, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            object: None,
+            path: None,
+            message: message.into(),
+        }
+    }
+}
+
 impl std::error::Error for Refusal {}
 
 impl fmt::Display for Refusal {
@@ -25,7 +37,7 @@ impl fmt::Display for Refusal {
             write!(f, "{object}: ")?;
         }
         if let Some(path) = &self.path {
-            write!(f, "{path} ")?;
+            write!(f, "{path}: ")?;
         }
         f.write_str(&self.message)
     }
