@@ -1,1 +1,19 @@
-//! Lab of network namespaces, demo, integration tests and benchmarks.
+//! Lab of network namespaces, the article's peers, probe, demo, integration tests and benchmarks.
+//!
+//! A [`lab::Lab`] is the article's network on one machine. A [`subject::Subject`] is what runs on its two
+//! gateways: keepalived and nginx as the article sets them up, the same at their best, or wsha. A
+//! [`probe::Probe`] is the client, and [`measure`] turns what it saw into figures.
+
+#![forbid(unsafe_code)]
+
+pub mod arp;
+pub mod backend;
+pub mod control;
+pub mod fault;
+pub mod lab;
+pub mod measure;
+pub mod probe;
+pub mod subject;
+pub mod tools;
+pub mod wait;
+pub mod ws;

@@ -1,0 +1,20 @@
+// The article's application: tells which server received what. Run as `node server.js ADDRESS [PORT]`.
+const address = process.argv[2] || '127.0.0.1';
+const port = Number(process.argv[3] || 8010);
+const { WebSocketServer } = require('ws');
+
+const wss = new WebSocketServer({ host: address, port }, () => {
+  console.log('Server started at ' + port);
+});
+wss.on('connection', (ws) => {
+  ws.on('error', (error) => console.error('connection: %s', error.message));
+  ws.on('message', (message, isBinary) => {
+    // A binary message is echoed as it came: tests compare payloads byte for byte.
+    if (isBinary) {
+      ws.send(message, { binary: true });
+      return;
+    }
+    ws.send('Server ' + address + '  received from client: ' + message);
+  });
+});
+process.on('SIGTERM', () => process.exit(0));

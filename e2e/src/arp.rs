@@ -1,0 +1,248 @@
+//! Who answers ARP for the virtual addresses: asked over and over from a host of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use nix::ifaddrs::getifaddrs;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{MsgFlags, bind, recv, send};
+use nix::sys::time::TimeSpec;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::lab::{Host, INTERFACE, Lab, MacAddr};
+use crate::wait;
+
+/// The Ethernet type of ARP.
+const ETHERTYPE: u16 = 0x0806;
+
+/// One request for an address, and who answered before the next one.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// When the request went out.
+    pub asked: Instant,
+    /// The MAC addresses that answered.
+    pub answers: BTreeSet<MacAddr>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    rounds: BTreeMap<Ipv4Addr, Vec<Round>>,
+    announcements: Vec<(Instant, Ipv4Addr, MacAddr)>,
+}
+
+/// Asks for each address every few milliseconds for as long as it lives, and keeps all answers.
+#[derive(Debug)]
+pub struct ArpWatch {
+    seen: Arc<Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ArpWatch {
+    /// Starts to ask from the lab's observer, for each of `addresses` once per `period`.
+    pub fn start(lab: &Lab, addresses: &[Ipv4Addr], period: Duration) -> Result<Self> {
+        let observer = lab.observer();
+        let (socket, own) = open(observer)?;
+        let source = observer.address();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ended, noted, addresses) = (Arc::clone(&stop), Arc::clone(&seen), addresses.to_vec());
+        let thread = thread::Builder::new().name("arp".into()).spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                for address in &addresses {
+                    let round = Round {
+                        asked: Instant::now(),
+                        answers: BTreeSet::new(),
+                    };
+                    lock(&noted).rounds.entry(*address).or_default().push(round);
+                    // A full queue loses one round, which then shows no answer.
+                    send(
+                        socket.as_raw_fd(),
+                        &request(own, source, *address),
+                        MsgFlags::empty(),
+                    )
+                    .ok();
+                }
+                collect(&socket, source, &noted, Instant::now() + period);
+            }
+        })?;
+        Ok(Self {
+            seen,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// All rounds for `address` since `since`, the one under way included.
+    pub fn rounds(&self, address: Ipv4Addr, since: Instant) -> Vec<Round> {
+        let seen = lock(&self.seen);
+        let rounds = seen
+            .rounds
+            .get(&address)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        rounds
+            .iter()
+            .filter(|round| round.asked >= since)
+            .cloned()
+            .collect()
+    }
+
+    /// Announcements (gratuitous ARP) since `since`: when, which address, which MAC.
+    pub fn announcements(&self, since: Instant) -> Vec<(Instant, Ipv4Addr, MacAddr)> {
+        lock(&self.seen)
+            .announcements
+            .iter()
+            .filter(|(at, ..)| *at >= since)
+            .copied()
+            .collect()
+    }
+
+    /// Who answers for `address` from now on: the MACs of the next three rounds.
+    pub fn who_answers(&self, address: Ipv4Addr, bound: Duration) -> Result<BTreeSet<MacAddr>> {
+        let from = Instant::now();
+        wait::until("three ARP requests", bound, || {
+            let rounds = self.rounds(address, from);
+            // The last round is still open.
+            let closed = rounds
+                .split_last()
+                .map(|(_, closed)| closed)
+                .unwrap_or_default();
+            Ok((closed.len() >= 3).then(|| {
+                closed
+                    .iter()
+                    .flat_map(|round| round.answers.clone())
+                    .collect()
+            }))
+        })
+    }
+
+    /// The longest span since `since` in which every round for `address` was answered by more than one MAC.
+    pub fn longest_double(&self, address: Ipv4Addr, since: Instant) -> Duration {
+        let mut longest = Duration::ZERO;
+        let mut start = None;
+        for round in self.rounds(address, since) {
+            if round.answers.len() > 1 {
+                let start = *start.get_or_insert(round.asked);
+                longest = longest.max(round.asked - start);
+            } else {
+                start = None;
+            }
+        }
+        longest
+    }
+
+    /// Forgets what was seen before `before`.
+    pub fn forget(&self, before: Instant) {
+        let mut seen = lock(&self.seen);
+        seen.announcements.retain(|(at, ..)| *at >= before);
+        for rounds in seen.rounds.values_mut() {
+            rounds.retain(|round| round.asked >= before);
+        }
+    }
+}
+
+impl Drop for ArpWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a packet socket on `host` that sees ARP alone, and tells the interface's MAC.
+fn open(host: &Host) -> Result<(Socket, MacAddr)> {
+    thread::scope(|scope| {
+        let (answer, opened) = mpsc::channel();
+        scope.spawn(move || {
+            let open = || {
+                host.enter()?;
+                let protocol = Protocol::from(i32::from(ETHERTYPE.to_be()));
+                let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
+                    .context("packet socket")?;
+                // The interface list gives a packet address ready for use, which nothing else gives safely.
+                let mut links = getifaddrs()?.filter(|entry| entry.interface_name == INTERFACE);
+                let link = links.find_map(|entry| entry.address?.as_link_addr().copied());
+                let link = link.ok_or_else(|| anyhow!("no interface {INTERFACE}"))?;
+                bind(socket.as_raw_fd(), &link).context("bind the packet socket")?;
+                socket.set_nonblocking(true)?;
+                Ok((socket, MacAddr(link.addr().unwrap_or_default())))
+            };
+            // The receiver waits below.
+            drop(answer.send(open()));
+        });
+        opened
+            .recv()
+            .context("the thread that opens the packet socket ended")?
+    })
+}
+
+/// An ARP request (RFC 826) in an Ethernet frame, to all.
+fn request(own: MacAddr, source: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(own.0);
+    frame.extend(ETHERTYPE.to_be_bytes());
+    frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(own.0);
+    frame.extend(source.octets());
+    frame.extend([0; 6]);
+    frame.extend(wanted.octets());
+    frame
+}
+
+/// Notes answers and announcements until `until`.
+fn collect(socket: &Socket, own: Ipv4Addr, seen: &Mutex<Seen>, until: Instant) {
+    let mut frame = [0_u8; 128];
+    loop {
+        while let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            note(&frame[..length.min(frame.len())], own, &mut lock(seen));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        let mut wanted = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        // Whatever ends the wait, the loop looks again.
+        ppoll(&mut wanted, Some(TimeSpec::from_duration(left)), None).ok();
+    }
+}
+
+fn note(frame: &[u8], own: Ipv4Addr, seen: &mut Seen) {
+    let Some(arp) = frame.get(14..42) else { return };
+    let address = |at: usize| -> Option<Ipv4Addr> {
+        let octets: [u8; 4] = arp.get(at..at + 4)?.try_into().ok()?;
+        Some(octets.into())
+    };
+    let (Some(sender), Some(target)) = (address(14), address(24)) else {
+        return;
+    };
+    let Some(mac) = arp
+        .get(8..14)
+        .and_then(|mac| mac.try_into().ok())
+        .map(MacAddr)
+    else {
+        return;
+    };
+    if sender == target {
+        seen.announcements.push((Instant::now(), sender, mac));
+    } else if arp.get(6..8) == Some(&[0, 2])
+        && target == own
+        && let Some(round) = seen
+            .rounds
+            .get_mut(&sender)
+            .and_then(|rounds| rounds.last_mut())
+    {
+        round.answers.insert(mac);
+    }
+}

@@ -1,0 +1,23 @@
+//! Installs what the lab, the demo and the benchmarks need beyond this repository.
+
+use std::process::ExitCode;
+
+use e2e::tools;
+
+fn main() -> ExitCode {
+    let mut missing = false;
+    let mut report = |what: &str, outcome: anyhow::Result<()>| match outcome {
+        Ok(()) => println!("ok       {what}"),
+        Err(error) => {
+            missing = true;
+            println!("MISSING  {what}: {error:#}");
+        }
+    };
+    report("ip (iproute2)", tools::need("ip", "iproute2").map(drop));
+    report(
+        "node, npm and the backend's module ws",
+        tools::install_backend().map(drop),
+    );
+    report("keepalived and nginx, the peers", tools::install_peers());
+    ExitCode::from(u8::from(missing))
+}

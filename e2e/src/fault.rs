@@ -1,0 +1,105 @@
+//! Faults that hit a gateway, and what an administrator does about them.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::lab::{Host, kill_at_once};
+use crate::subject::{Gateways, Subject};
+
+/// Something that happens to a gateway.
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, clap::ValueEnum, serde::Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// kill -9 of what faces the clients: nginx with its workers, wsha's proxy.
+    ProxyKilled,
+    /// kill -9 of what owns the addresses: keepalived, wsha's vrrp.
+    VrrpKilled,
+    /// SIGTERM to keepalived, or to wsha's agent.
+    OrderlyStop,
+    /// The switch drops all the host sends and is sent; the carrier stays.
+    HostSilent,
+    /// SIGSTOP of every process; the kernel goes on.
+    HostFrozen,
+    /// The link goes down at the host's end.
+    LinkCutAtHost,
+    /// The link goes down at the switch's end.
+    LinkCutAtSwitch,
+}
+
+impl Fault {
+    /// All faults, in the order of the tables.
+    pub const ALL: [Self; 7] = [
+        Self::ProxyKilled,
+        Self::VrrpKilled,
+        Self::OrderlyStop,
+        Self::HostSilent,
+        Self::HostFrozen,
+        Self::LinkCutAtHost,
+        Self::LinkCutAtSwitch,
+    ];
+
+    /// Whether the other gateway is expected to take over. wsha's vrrp comes back before its peer misses it.
+    pub fn moves_address(self, subject: Subject) -> bool {
+        !(self == Self::VrrpKilled && subject == Subject::Wsha)
+    }
+
+    /// Makes it happen.
+    pub fn strike(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
+        let victims = match self {
+            Self::ProxyKilled => gateways.proxy_processes(host),
+            Self::VrrpKilled => gateways.vrrp_processes(host),
+            Self::OrderlyStop => return gateways.stop_in_order(host),
+            Self::HostSilent => return host.silence(),
+            Self::HostFrozen => {
+                host.freeze();
+                return Ok(());
+            }
+            Self::LinkCutAtHost => return host.link_down(),
+            Self::LinkCutAtSwitch => return host.cable_cut(),
+        };
+        if victims.is_empty() {
+            bail!("{self}: nothing to kill on {}", host.name());
+        }
+        kill_at_once(&victims);
+        Ok(())
+    }
+
+    /// Undoes it, as far as the subject does not do so itself.
+    pub fn heal(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
+        match self {
+            // wsha restarts its proxy itself, and then holds back longer with each death: start over instead.
+            Self::ProxyKilled if gateways.subject() == Subject::Wsha => gateways.restart_host(host),
+            Self::VrrpKilled if gateways.subject() == Subject::Wsha => Ok(()),
+            Self::ProxyKilled | Self::VrrpKilled => gateways.start_host(host),
+            Self::OrderlyStop => {
+                gateways.wait_stopped(host, Duration::from_secs(15))?;
+                gateways.start_host(host)
+            }
+            Self::HostSilent => host.unsilence(),
+            Self::HostFrozen => {
+                host.thaw();
+                Ok(())
+            }
+            Self::LinkCutAtHost => host.link_up(),
+            Self::LinkCutAtSwitch => host.cable_mended(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ProxyKilled => "proxy killed",
+            Self::VrrpKilled => "VRRP daemon killed",
+            Self::OrderlyStop => "orderly stop",
+            Self::HostSilent => "host silent",
+            Self::HostFrozen => "host frozen",
+            Self::LinkCutAtHost => "link cut, host side",
+            Self::LinkCutAtSwitch => "link cut, switch side",
+        })
+    }
+}

@@ -1,0 +1,261 @@
+//! The article's network on one machine: hosts as network namespaces on a bridge with no way out.
+//!
+//! | host | address | role |
+//! |---|---|---|
+//! | server1, server2 | 192.168.1.14, .15 | gateways |
+//! | server3 - server5 | .16 - .18 | backends |
+//! | server6 | .19 | the backend added later |
+//! | client | .20 | where the probes run |
+//! | observer | .21 | asks by ARP; a client that asked would refresh its own neighbour table |
+//!
+//! Several labs may run at once: nothing in them has a name outside their own namespaces.
+
+mod cleanup;
+mod host;
+mod netns;
+pub mod process;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+
+pub use self::cleanup::on_exit;
+pub use self::host::{Host, kill_at_once, signal_all};
+use self::netns::NetNs;
+use self::process::Home;
+pub use self::process::Process;
+
+/// Name of each host's interface, the article's.
+pub const INTERFACE: &str = "enp0s3";
+/// The article's virtual address that server2 holds while all is well.
+pub const VIP_SERVER2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 110);
+/// The article's virtual address that server1 holds while all is well.
+pub const VIP_SERVER1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 112);
+/// Port that clients of the virtual addresses use.
+pub const PORT: u16 = 8020;
+/// Port of the backends.
+pub const BACKEND_PORT: u16 = 8010;
+
+const SERVERS: [(&str, u8); 6] = [
+    ("server1", 14),
+    ("server2", 15),
+    ("server3", 16),
+    ("server4", 17),
+    ("server5", 18),
+    ("server6", 19),
+];
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// The lab's address for a host: locally administered, its last bytes those of the IPv4 address.
+    pub(crate) fn of(address: Ipv4Addr) -> Self {
+        let [a, b, c, d] = address.octets();
+        Self([2, 0, a, b, c, d])
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.map(|byte| format!("{byte:02x}"));
+        f.write_str(&bytes.join(":"))
+    }
+}
+
+/// What the hosts of a lab share.
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    switch: NetNs,
+    initial_net: Arc<File>,
+    /// The namespaces in use: whatever runs in one of them is ours to end.
+    homes: Mutex<Vec<Home>>,
+}
+
+impl Shared {
+    fn namespace(&self, name: &str) -> Result<NetNs> {
+        let made = NetNs::create(name)?;
+        self.homes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(made.handles().home);
+        Ok(made)
+    }
+
+    /// Forgets a host's namespaces once they are empty: the kernel gives their numbers to others.
+    fn retire(&self, old: NetNs) {
+        let home = old.handles().home;
+        self.homes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|known| known.mnt != home.mnt);
+        drop(old);
+    }
+
+    fn tear_down(&self) {
+        let homes = self
+            .homes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let ours = || {
+            homes
+                .iter()
+                .flat_map(|home| process::at_home(*home))
+                .collect()
+        };
+        if let Err(error) = host::kill_all(ours) {
+            eprintln!("lab: {error:#}");
+        }
+        if std::env::var_os(cleanup::KEEP).is_some() {
+            eprintln!("lab: kept {}", self.dir.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            eprintln!("lab: cannot remove {}: {error}", self.dir.display());
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tear_down();
+    }
+}
+
+/// A running lab; dropping it ends every process in it and removes all traces.
+#[derive(Debug)]
+pub struct Lab {
+    servers: Vec<Host>,
+    client: Host,
+    observer: Host,
+    shared: Arc<Shared>,
+}
+
+impl Lab {
+    /// Builds the network. Labs whose owner was killed are removed first.
+    pub fn new() -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("the lab needs root: it makes network namespaces, bridges and raw sockets");
+        }
+        let base = cleanup::base()?;
+        cleanup::sweep(&base)?;
+        let switch = NetNs::create("switch")?;
+        let dir = cleanup::lab_dir(&base)?;
+        let initial_net = Arc::new(
+            File::open("/proc/self/ns/net").context("cannot open the own network namespace")?,
+        );
+        let homes = Mutex::new(vec![switch.handles().home]);
+        let shared = Arc::new(Shared {
+            dir,
+            switch,
+            initial_net,
+            homes,
+        });
+        cleanup::register(Arc::downgrade(&shared));
+        // The switch takes part in nothing: no address, no spanning tree, multicast to all ports.
+        shared
+            .switch
+            .run(|| fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").ok())?;
+        ip(
+            &shared.switch,
+            &[
+                "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
+                "link set br0 up",
+            ],
+        )?;
+        shared
+            .switch
+            .run(|| fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0").ok())?;
+        let host = |name, last| Host::create(&shared, name, Ipv4Addr::new(192, 168, 1, last));
+        Ok(Self {
+            servers: SERVERS
+                .into_iter()
+                .map(|(name, last)| host(name, last))
+                .collect::<Result<_>>()?,
+            client: host("client", 20)?,
+            observer: host("observer", 21)?,
+            shared,
+        })
+    }
+
+    /// server1 and server2.
+    pub fn gateways(&self) -> [&Host; 2] {
+        [&self.servers[0], &self.servers[1]]
+    }
+
+    /// server1, which holds [`VIP_SERVER1`] while all is well.
+    pub fn server1(&self) -> &Host {
+        &self.servers[0]
+    }
+
+    /// server2, which holds [`VIP_SERVER2`] while all is well.
+    pub fn server2(&self) -> &Host {
+        &self.servers[1]
+    }
+
+    /// server3 to server5, and server6 which is there for the backend added later.
+    pub fn backends(&self) -> &[Host] {
+        &self.servers[2..]
+    }
+
+    /// Where the probes run.
+    pub fn client(&self) -> &Host {
+        &self.client
+    }
+
+    /// Where ARP is watched from.
+    pub fn observer(&self) -> &Host {
+        &self.observer
+    }
+
+    /// The lab's directory, with one directory for each host in it.
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// The gateways that hold `address` now.
+    pub fn holders(&self, address: Ipv4Addr) -> Result<Vec<&'static str>> {
+        let mut holders = Vec::new();
+        for host in self.gateways() {
+            if host.holds(address)? {
+                holders.push(host.name());
+            }
+        }
+        Ok(holders)
+    }
+}
+
+/// Runs lines of `ip` in a namespace as one batch.
+fn ip(ns: &NetNs, lines: &[&str]) -> Result<()> {
+    let text = lines.join("\n");
+    let input = text.clone();
+    let output = ns.run(move || {
+        let mut child = Command::new("ip")
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run ip (package iproute2)")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
+        }
+        child.wait_with_output().context("cannot wait for ip")
+    })??;
+    if !output.status.success() {
+        bail!(
+            "ip: {} ({text})",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
