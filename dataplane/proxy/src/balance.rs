@@ -119,11 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_terminating_endpoint_is_never_chosen() {
+    fn an_endpoint_that_is_terminating_or_not_ready_is_never_chosen() {
         let upstream = upstream(Balancing::RoundRobin, &[1, 1]);
         upstream.endpoints[0].set(1, Phase::Terminating);
         assert_eq!(ports(&upstream, 3), [2, 2, 2]);
-        upstream.endpoints[1].set(1, Phase::Terminating);
+        upstream.endpoints[1].set(1, Phase::NotReady);
         assert!(choose(&upstream, &[]).is_none());
     }
 

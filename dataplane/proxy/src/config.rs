@@ -66,6 +66,8 @@ pub struct Endpoint {
 pub enum Phase {
     /// Takes new sessions.
     Ready,
+    /// Takes none for now; those it has go on.
+    NotReady,
     /// Takes none; those it has are closed over `Drain::timeout`.
     Terminating,
 }

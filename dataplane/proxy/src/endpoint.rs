@@ -31,8 +31,9 @@ const RECHECK: Duration = Duration::from_secs(1);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 const READY: u8 = 0;
-const TERMINATING: u8 = 1;
-const REMOVED: u8 = 2;
+const NOT_READY: u8 = 1;
+const TERMINATING: u8 = 2;
+const REMOVED: u8 = 3;
 
 const SOUND: u8 = 0;
 const REFUSED: u8 = 1;
@@ -73,6 +74,7 @@ impl Endpoint {
         self.weight.store(weight, Relaxed);
         let phase = match phase {
             Phase::Ready => READY,
+            Phase::NotReady => NOT_READY,
             Phase::Terminating => TERMINATING,
         };
         self.phase.store(phase, Release);
@@ -86,9 +88,14 @@ impl Endpoint {
         self.weight.load(Relaxed)
     }
 
-    /// Whether it is listed and not terminating.
+    /// Whether it is listed and takes new sessions, as far as the configuration says.
     pub(crate) fn is_ready(&self) -> bool {
         self.phase.load(Acquire) == READY
+    }
+
+    /// Whether it keeps the sessions it has.
+    pub(crate) fn keeps_sessions(&self) -> bool {
+        matches!(self.phase.load(Acquire), READY | NOT_READY)
     }
 
     /// Whether new sessions should be sent to it.
@@ -97,8 +104,10 @@ impl Endpoint {
     }
 
     pub(crate) fn problem(&self) -> Option<EndpointProblem> {
-        if !self.is_ready() {
-            return Some(EndpointProblem::Terminating);
+        match self.phase.load(Acquire) {
+            READY => {}
+            NOT_READY => return Some(EndpointProblem::NotReady),
+            _ => return Some(EndpointProblem::Terminating),
         }
         match self.fault.load(Acquire) {
             REFUSED => Some(EndpointProblem::Refused),

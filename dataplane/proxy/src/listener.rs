@@ -147,5 +147,6 @@ impl Acceptor {
 }
 
 fn spare() -> Option<Socket> {
-    Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None).ok()
+    // Of a kind that a confined proxy may open.
+    Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).ok()
 }

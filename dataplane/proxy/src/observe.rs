@@ -51,6 +51,8 @@ impl fmt::Display for ListenerProblem {
 /// Why an endpoint gets no new sessions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EndpointProblem {
+    /// The configuration says that it takes no new sessions for now.
+    NotReady,
     /// It is being taken away.
     Terminating,
     /// It refuses connections.
@@ -64,6 +66,7 @@ pub enum EndpointProblem {
 impl fmt::Display for EndpointProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NotReady => "it is not ready",
             Self::Terminating => "it is terminating",
             Self::Refused => "it refuses connections",
             Self::ConnectTimeout => "it does not answer connection attempts in time",

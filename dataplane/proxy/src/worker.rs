@@ -236,7 +236,7 @@ impl Worker {
                 control.revise();
             }
             *control.pool.borrow_mut() = Arc::clone(&route.pool);
-            if control.lease.endpoint.is_ready() {
+            if control.lease.endpoint.keeps_sessions() {
                 // An endpoint that came back keeps what it still has.
                 control.drain_at.set(None);
             } else if control.drain_at.get().is_none() {
@@ -427,7 +427,7 @@ impl Worker {
             .borrow_mut()
             .insert(control.id, Rc::clone(control));
         // While the handshake was under way its endpoint may have gone.
-        if !control.lease.endpoint.is_ready() {
+        if !control.lease.endpoint.keeps_sessions() {
             control.drain_at.set(Some(Instant::now()));
         }
         control.due.set(true);
