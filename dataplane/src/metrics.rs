@@ -60,4 +60,20 @@ metrics! {
     VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
     VrrpAdvertisementsReceived, Counter, "wsha_vrrp_advertisements_received", "Advertisements accepted";
     VrrpDiscardedAdvertisements, Counter, "wsha_vrrp_discarded_advertisements", "Packets discarded, by reason";
+    ProxyListenerAccepting, Gauge, "wsha_proxy_listener_accepting", "Whether a listener accepts clients on an address: 1 or 0";
+    ProxySessions, Gauge, "wsha_proxy_sessions", "Live sessions of a listener on an address";
+    ProxyEndpointUsable, Gauge, "wsha_proxy_endpoint_usable", "Whether new sessions are sent to an endpoint: 1 or 0";
+    ProxyEndpointSessions, Gauge, "wsha_proxy_endpoint_sessions", "Live sessions of an endpoint";
+    ProxyConnections, Counter, "wsha_proxy_connections", "Connections accepted from clients";
+    ProxyHandshakes, Counter, "wsha_proxy_handshakes", "Handshakes by how they ended";
+    ProxySessionsEnded, Counter, "wsha_proxy_sessions_ended", "Sessions ended, by who or what ended them and by the class of the first close code seen";
+    ProxyReceivedBytes, Counter, "wsha_proxy_received_bytes", "Bytes of WebSocket frames received, headers included, by side";
+    ProxyReceivedFrames, Counter, "wsha_proxy_received_frames", "WebSocket frames received, control frames included, by side";
+    ProxyReceivedMessages, Counter, "wsha_proxy_received_messages", "Messages received to their end, by side";
+    ProxyFrameViolations, Counter, "wsha_proxy_frame_violations", "Frames received that break RFC 6455 section 5 and were passed on, by side";
+    ProxyCutFrames, Counter, "wsha_proxy_cut_frames", "Connections reset because the loss of the other side had cut a frame";
+    ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake after one had failed";
+    ProxyPings, Counter, "wsha_proxy_pings", "Pings sent to sides that had been quiet";
+    ProxyPongs, Counter, "wsha_proxy_pongs", "Pongs received that answered pings of the proxy";
+    ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left";
 }

@@ -123,6 +123,8 @@ const OLDER: &[libc::c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[libc::c_long] = &[];
 
+const AF_UNIX: u64 = libc::AF_UNIX.unsigned_abs() as u64;
+
 type Rules = BTreeMap<i64, Vec<Rule>>;
 
 fn allowed() -> Result<Rules, seccompiler::BackendError> {
@@ -140,6 +142,8 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
             Rule::new(vec![equal(0, libc::AF_INET6)?, stream()?])?,
         ],
     );
+    // Two ends of one's own, which the event loop makes for itself.
+    rules.insert(libc::SYS_socketpair, one_of(0, &[AF_UNIX])?);
     // Threads yes, processes no.
     rules.insert(
         libc::SYS_clone,

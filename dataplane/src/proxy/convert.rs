@@ -1,0 +1,186 @@
+//! From what a node is told ([`node_api`]) to what the proxy serves, and the names back.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use node_api::{Pool, PoolRef};
+
+/// Desired state of the proxy with what its library does not need to know.
+#[derive(Debug, Default)]
+pub(super) struct Desired {
+    /// What the library shall serve.
+    pub(super) config: proxy::Config,
+    /// Pools by the name that the library knows them by.
+    pub(super) pools: BTreeMap<String, PoolRef>,
+    /// What could not be expressed, each a sentence with its remedy.
+    pub(super) problems: Vec<String>,
+}
+
+impl Desired {
+    pub(super) fn new(pools: &[(PoolRef, Pool)]) -> Self {
+        let mut desired = Self::default();
+        for (pool_ref, pool) in pools {
+            let Some(upstream) = pool.upstreams.first() else {
+                desired.problems.push(format!(
+                    "pool {pool_ref} has no upstream and is not served: name one in spec.upstreams"
+                ));
+                continue;
+            };
+            let name = pool_ref.to_string();
+            desired.pools.insert(name.clone(), pool_ref.clone());
+            let pool = proxy::Pool {
+                listeners: listeners(pool),
+                upstream: convert_upstream(upstream),
+                heartbeat: proxy::Heartbeat {
+                    interval: pool.heartbeat.interval,
+                    timeout: pool.heartbeat.timeout,
+                },
+                drain: proxy::Drain {
+                    timeout: pool.drain.timeout,
+                    close_code: pool.drain.close_code,
+                },
+            };
+            desired.config.pools.insert(name, pool);
+        }
+        desired
+    }
+}
+
+/// Each listener is on each address of each virtual router that the node takes part in.
+fn listeners(pool: &Pool) -> Vec<proxy::Listener> {
+    let on_all_addresses = |listener: &node_api::Listener| proxy::Listener {
+        name: listener.name.clone(),
+        addresses: pool
+            .virtual_routers
+            .iter()
+            .flat_map(|router| &router.addresses)
+            .map(|address| SocketAddr::new(*address, listener.port))
+            .collect(),
+    };
+    pool.listeners.iter().map(on_all_addresses).collect()
+}
+
+fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
+    let endpoint = |endpoint: &node_api::Endpoint| proxy::Endpoint {
+        address: SocketAddr::new(endpoint.address, endpoint.port),
+        weight: endpoint.weight,
+        phase: match endpoint.phase {
+            node_api::EndpointPhase::Ready => proxy::Phase::Ready,
+            node_api::EndpointPhase::NotReady => proxy::Phase::NotReady,
+            node_api::EndpointPhase::Terminating => proxy::Phase::Terminating,
+        },
+    };
+    proxy::Upstream {
+        name: upstream.name.clone(),
+        endpoints: upstream.endpoints.iter().map(endpoint).collect(),
+        balancing: match upstream.balancing {
+            node_api::Balancing::RoundRobin => proxy::Balancing::RoundRobin,
+            node_api::Balancing::LeastConnections => proxy::Balancing::LeastConnections,
+        },
+        connect_timeout: upstream.connect_timeout,
+        handshake_timeout: upstream.handshake_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use node_api::{
+        Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, Preemption, Upstream,
+        VirtualRouter, VrrpVersion,
+    };
+
+    use super::*;
+
+    fn router(id: u8, addresses: &[&str]) -> VirtualRouter {
+        VirtualRouter {
+            virtual_router_id: id,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            interface: None,
+            version: VrrpVersion::V3,
+            advertisement_interval: Duration::from_millis(100),
+            preemption: Preemption::Disabled,
+            nodes: Vec::new(),
+        }
+    }
+
+    fn pool() -> (PoolRef, Pool) {
+        let pool_ref = PoolRef {
+            namespace: "default".to_owned(),
+            name: "chat".to_owned(),
+        };
+        let pool = Pool {
+            virtual_routers: vec![
+                router(10, &["10.0.0.1", "10.0.0.2"]),
+                router(12, &["10.0.0.3"]),
+            ],
+            listeners: [("ws", 8020), ("other", 8021)]
+                .map(|(name, port)| Listener {
+                    name: name.to_owned(),
+                    port,
+                })
+                .to_vec(),
+            upstreams: vec![Upstream {
+                name: "echo".to_owned(),
+                endpoints: vec![Endpoint {
+                    address: "10.1.0.1".parse().unwrap(),
+                    port: 8010,
+                    weight: 3,
+                    phase: EndpointPhase::Terminating,
+                }],
+                balancing: Balancing::LeastConnections,
+                connect_timeout: Duration::from_secs(2),
+                handshake_timeout: Duration::from_secs(5),
+            }],
+            heartbeat: Heartbeat {
+                interval: Duration::from_secs(20),
+                timeout: Duration::from_secs(10),
+            },
+            drain: Drain {
+                timeout: Duration::from_secs(30),
+                close_code: 1012,
+            },
+        };
+        (pool_ref, pool)
+    }
+
+    #[test]
+    fn listeners_are_on_every_address_of_every_virtual_router() {
+        let desired = Desired::new(&[pool()]);
+        let addresses: Vec<_> = desired.config.addresses().map(|a| a.to_string()).collect();
+        assert_eq!(
+            addresses,
+            [
+                "10.0.0.1:8020",
+                "10.0.0.2:8020",
+                "10.0.0.3:8020",
+                "10.0.0.1:8021",
+                "10.0.0.2:8021",
+                "10.0.0.3:8021"
+            ]
+        );
+        let served = &desired.config.pools["default/chat"];
+        assert_eq!(
+            served.upstream.balancing,
+            proxy::Balancing::LeastConnections
+        );
+        assert_eq!(served.upstream.endpoints[0].weight, 3);
+        assert_eq!(
+            served.upstream.endpoints[0].phase,
+            proxy::Phase::Terminating
+        );
+        assert_eq!(served.drain.close_code, 1012);
+        assert_eq!(desired.pools["default/chat"], pool().0);
+        assert!(desired.problems.is_empty());
+    }
+
+    #[test]
+    fn a_pool_without_upstream_is_named_and_the_others_are_served() {
+        let (mut nameless, mut empty) = pool();
+        nameless.name = "empty".to_owned();
+        empty.upstreams.clear();
+        let desired = Desired::new(&[(nameless, empty), pool()]);
+        assert_eq!(desired.config.pools.len(), 1);
+        assert!(desired.problems[0].contains("default/empty"));
+    }
+}

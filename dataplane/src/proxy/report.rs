@@ -1,0 +1,231 @@
+//! From the proxy's snapshot to the report and the metrics of a node.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
+
+use node_api::{EndpointReport, ListenerReport, PoolRef, PoolReport};
+use proxy::{CodeClass, Counters, Ended, HandshakeResult, ListenerProblem, Snapshot, Traffic};
+
+use crate::{
+    ipc::ProxyReport,
+    metrics::{Metric, Sample},
+};
+
+/// The report for `snapshot`. `refused` are listeners that the agent could not open, with the
+/// reason: it knows more of them than the library, which merely lacks a socket.
+pub(super) fn report(
+    snapshot: &Snapshot,
+    pools: &BTreeMap<String, PoolRef>,
+    refused: &HashMap<SocketAddr, String>,
+    warnings: Vec<String>,
+) -> ProxyReport {
+    let report_of = |(name, pool): (&String, &PoolRef)| PoolReport {
+        pool: pool.clone(),
+        listeners: listeners(snapshot, name, refused),
+        endpoints: endpoints(snapshot, name),
+    };
+    ProxyReport {
+        pools: pools.iter().map(report_of).collect(),
+        warnings,
+        samples: samples(snapshot),
+    }
+}
+
+fn listeners(
+    snapshot: &Snapshot,
+    pool: &str,
+    refused: &HashMap<SocketAddr, String>,
+) -> Vec<ListenerReport> {
+    let listeners = snapshot.listeners.iter();
+    listeners
+        .filter(|listener| listener.pool == pool)
+        .map(|listener| ListenerReport {
+            name: listener.name.clone(),
+            address: listener.address,
+            accepting: listener.accepting,
+            problem: listener.problem.map(|problem| {
+                let reason = refused
+                    .get(&listener.address)
+                    .filter(|_| problem == ListenerProblem::NoSocket);
+                reason.cloned().unwrap_or_else(|| problem.to_string())
+            }),
+            sessions: listener.sessions,
+        })
+        .collect()
+}
+
+fn endpoints(snapshot: &Snapshot, pool: &str) -> Vec<EndpointReport> {
+    let endpoints = snapshot.endpoints.iter();
+    endpoints
+        .filter(|endpoint| endpoint.pool == pool)
+        .map(|endpoint| EndpointReport {
+            upstream: endpoint.upstream.clone(),
+            address: endpoint.address,
+            usable: endpoint.usable,
+            problem: endpoint.problem.map(|problem| problem.to_string()),
+            sessions: endpoint.sessions,
+        })
+        .collect()
+}
+
+fn samples(snapshot: &Snapshot) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for listener in &snapshot.listeners {
+        let address = listener.address.to_string();
+        let labels = [
+            ("pool", listener.pool.as_str()),
+            ("listener", &listener.name),
+            ("address", &address),
+        ];
+        let accepting = u64::from(listener.accepting);
+        samples.push(sample(Metric::ProxyListenerAccepting, &labels, accepting));
+        samples.push(sample(Metric::ProxySessions, &labels, listener.sessions));
+    }
+    for endpoint in &snapshot.endpoints {
+        let address = endpoint.address.to_string();
+        let labels = [
+            ("pool", endpoint.pool.as_str()),
+            ("upstream", &endpoint.upstream),
+            ("endpoint", &address),
+        ];
+        let usable = u64::from(endpoint.usable);
+        samples.push(sample(Metric::ProxyEndpointUsable, &labels, usable));
+        let sessions = endpoint.sessions;
+        samples.push(sample(Metric::ProxyEndpointSessions, &labels, sessions));
+    }
+    counters(&snapshot.counters, &mut samples);
+    samples
+}
+
+fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
+    for result in HandshakeResult::ALL {
+        let labels = [("result", result.label())];
+        let count = counters.handshakes(*result);
+        samples.push(sample(Metric::ProxyHandshakes, &labels, count));
+    }
+    for by in Ended::ALL {
+        for code in CodeClass::ALL {
+            let count = counters.ended(*by, *code);
+            // Most of these pairs never come about.
+            if count > 0 {
+                let labels = [("by", by.label()), ("code", code.label())];
+                samples.push(sample(Metric::ProxySessionsEnded, &labels, count));
+            }
+        }
+    }
+    let sides = [
+        ("client", &counters.from_clients),
+        ("backend", &counters.from_backends),
+    ];
+    for (side, traffic) in sides {
+        let Traffic {
+            bytes,
+            frames,
+            messages,
+            violations,
+        } = *traffic;
+        for (metric, count) in [
+            (Metric::ProxyReceivedBytes, bytes),
+            (Metric::ProxyReceivedFrames, frames),
+            (Metric::ProxyReceivedMessages, messages),
+            (Metric::ProxyFrameViolations, violations),
+        ] {
+            samples.push(sample(metric, &[("from", side)], count));
+        }
+    }
+    for (metric, count) in [
+        (Metric::ProxyConnections, counters.accepted),
+        (Metric::ProxyCutFrames, counters.resets),
+        (Metric::ProxyRetries, counters.retries),
+        (Metric::ProxyPings, counters.pings),
+        (Metric::ProxyPongs, counters.pongs),
+        (Metric::ProxyShed, counters.shed),
+    ] {
+        samples.push(sample(metric, &[], count));
+    }
+}
+
+fn sample(metric: Metric, labels: &[(&str, &str)], count: u64) -> Sample {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Sample {
+        metric,
+        labels: labels.iter().map(owned).collect(),
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "Prometheus knows no other type; exact up to 2^53"
+        )]
+        value: count as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proxy::{EndpointProblem, EndpointSnapshot, ListenerSnapshot};
+
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            listeners: vec![ListenerSnapshot {
+                pool: "default/chat".to_owned(),
+                name: "ws".to_owned(),
+                address: "10.0.0.1:8020".parse().unwrap(),
+                accepting: false,
+                problem: Some(ListenerProblem::NoSocket),
+                sessions: 7,
+            }],
+            endpoints: vec![EndpointSnapshot {
+                pool: "default/chat".to_owned(),
+                upstream: "echo".to_owned(),
+                address: "10.1.0.1:8010".parse().unwrap(),
+                usable: false,
+                problem: Some(EndpointProblem::Refused),
+                sessions: 6,
+            }],
+            counters: Counters::default(),
+        }
+    }
+
+    fn pools() -> BTreeMap<String, PoolRef> {
+        let pool = |namespace: &str, name: &str| PoolRef {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        BTreeMap::from([
+            ("default/chat".to_owned(), pool("default", "chat")),
+            ("default/none".to_owned(), pool("default", "none")),
+        ])
+    }
+
+    #[test]
+    fn the_agent_s_reason_stands_where_the_library_only_lacks_a_socket() {
+        let reason = "port 8020 is taken by process 7".to_owned();
+        let refused = HashMap::from([("10.0.0.1:8020".parse().unwrap(), reason.clone())]);
+        let report = report(&snapshot(), &pools(), &refused, Vec::new());
+        assert_eq!(report.pools.len(), 2);
+        let chat = &report.pools[0];
+        assert_eq!(chat.listeners[0].problem, Some(reason));
+        assert_eq!(chat.listeners[0].sessions, 7);
+        assert_eq!(chat.endpoints[0].sessions, 6);
+        assert!(chat.endpoints[0].problem.is_some());
+        assert!(report.pools[1].listeners.is_empty());
+    }
+
+    #[test]
+    fn label_names_are_the_same_for_all_samples_of_a_metric_and_values_differ() {
+        let mut names: HashMap<Metric, Vec<String>> = HashMap::new();
+        let mut seen = HashSet::new();
+        for sample in samples(&snapshot()) {
+            let labels: Vec<_> = sample.labels.iter().map(|(name, _)| name.clone()).collect();
+            let known = names.entry(sample.metric).or_insert_with(|| labels.clone());
+            assert_eq!(*known, labels, "{:?}", sample.metric);
+            assert!(seen.insert((sample.metric, sample.labels)));
+        }
+        assert!(names.contains_key(&Metric::ProxySessions));
+        assert!(names.contains_key(&Metric::ProxyCutFrames));
+    }
+}
