@@ -11,7 +11,7 @@ use crate::lab::{Host, Process};
 use crate::tools;
 
 /// The article's set-up as one file.
-const MANIFEST: &str = include_str!("../../manifests/article.yaml");
+const MANIFEST: &str = include_str!("../../manifests/demo.yaml");
 
 /// Writes the manifest of `host`, replacing the last one in one step.
 pub(super) fn configure(host: &Host, four_backends: bool, settings: &Settings) -> Result<()> {
@@ -22,8 +22,8 @@ pub(super) fn configure(host: &Host, four_backends: bool, settings: &Settings) -
     if four_backends {
         text = with_fourth_backend(&text).context("the manifest names no third backend to copy")?;
     }
-    let file = host.dir().join("article.yaml");
-    let fresh = host.dir().join("article.yaml.new");
+    let file = host.dir().join("pool.yaml");
+    let fresh = host.dir().join("pool.yaml.new");
     fs::write(&fresh, text)?;
     fs::rename(fresh, file)?;
     Ok(())
@@ -44,7 +44,7 @@ fn command(host: &Host, settings: &Settings) -> Result<Command> {
     agent
         .arg("run")
         .arg("--manifests")
-        .arg(dir.join("article.yaml"))
+        .arg(dir.join("pool.yaml"))
         .args(["--node-name", host.name()]);
     agent
         .arg("--state-dir")
