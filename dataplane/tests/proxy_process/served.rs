@@ -1,0 +1,376 @@
+//! `wsha-dataplane proxy --run-dir DIR`, with this test as the agent and as vrrp.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+    process::ExitStatus,
+    sync::{atomic::Ordering, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use dataplane::{
+    ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ProxyToVrrp, ToProxy, VrrpToProxy},
+    metrics::Metric,
+    sys::{channel::Channel, life::End, memory::Shared, pages::PairPage, tcp},
+};
+use nix::sys::signal::Signal;
+use node_api::{
+    Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, Pool, PoolRef, Preemption,
+    Upstream, VirtualRouter, VrrpVersion,
+};
+
+use crate::support::{Process, SOON, WORKERS, close_code, connect, echo, round_trip};
+
+const FIRST: &str = "127.0.0.1";
+const SECOND: &str = "127.0.0.2";
+
+/// A connection whose silence fails the test.
+fn channel(socket: UnixStream) -> Channel {
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    Channel::new(socket, SOON).unwrap()
+}
+
+/// The agent's side, with one pool on two addresses.
+struct Rig {
+    process: Option<Process>,
+    agent: Option<Channel>,
+    run_dir: PathBuf,
+    port: u16,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.run_dir));
+    }
+}
+
+impl Rig {
+    fn new(name: &str) -> Self {
+        let run_dir = std::env::temp_dir().join(format!("wsha-{name}-{}", std::process::id()));
+        fs::create_dir_all(&run_dir).unwrap();
+        let listener = UnixListener::bind(run_dir.join(PROXY_SOCKET)).unwrap();
+        let process = Process::start(&["--run-dir", run_dir.to_str().unwrap()]);
+        // It says this after it has connected, so that `accept` does not wait.
+        process.logged("proxy started");
+        let agent = channel(listener.accept().unwrap().0);
+        let (hello, _) = agent.receive::<Hello>().unwrap().unwrap();
+        assert_eq!(hello, Hello::Proxy { workers: WORKERS });
+        Self {
+            process: Some(process),
+            agent: Some(agent),
+            run_dir,
+            port: 0,
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.process.as_ref().unwrap().signal(signal);
+    }
+
+    /// Waits for the end of the process.
+    fn ended(mut self) -> ExitStatus {
+        self.process.take().unwrap().ended()
+    }
+
+    fn send(&self, message: &ToProxy, fds: &[BorrowedFd<'_>]) {
+        self.agent.as_ref().unwrap().send(message, fds).unwrap();
+    }
+
+    /// The next message that is not a report which nobody asked for.
+    fn answer(&self) -> FromProxy {
+        let agent = self.agent.as_ref().unwrap();
+        loop {
+            match agent.receive().unwrap().unwrap().0 {
+                FromProxy::Report(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Waits for a report that fits, asking again and again.
+    fn report(&self, fits: impl Fn(&ProxyReport) -> bool) -> ProxyReport {
+        let agent = self.agent.as_ref().unwrap();
+        let until = Instant::now() + SOON;
+        loop {
+            self.send(&ToProxy::Report, &[]);
+            match agent.receive().unwrap().unwrap().0 {
+                FromProxy::Report(report) if fits(&report) => return report,
+                other => assert!(Instant::now() < until, "last: {other:?}"),
+            }
+        }
+    }
+
+    /// One pairing with the proxy; this test is vrrp.
+    fn pair(&self) -> (Channel, Shared<PairPage>) {
+        let page = PairPage::create().unwrap();
+        let (ours, theirs) = Channel::pair().unwrap();
+        self.send(&ToProxy::Pair, &[page.fd(), theirs.as_fd()]);
+        let vrrp = channel(ours);
+        assert_eq!(next(&vrrp), ProxyToVrrp::Holding);
+        assert_eq!(page.workers.load(Ordering::Acquire) as usize, WORKERS);
+        assert_ne!(page.oldest_beat(), 0, "all workers turned before");
+        (vrrp, page)
+    }
+
+    /// Has the pool served, with sockets.
+    fn configure(&mut self) -> Vec<SocketAddr> {
+        let first = tcp::listen_group(address(FIRST, 0), WORKERS).unwrap();
+        self.port = first[0].local_addr().unwrap().port();
+        let second = tcp::listen_group(address(SECOND, self.port), WORKERS).unwrap();
+        let addresses = [FIRST, SECOND].map(|ip| address(ip, self.port)).to_vec();
+        let message = ToProxy::Configure {
+            sequence: 1,
+            pools: vec![pool("chat", self.port, echo())],
+            sockets: addresses.clone(),
+            refused: Vec::new(),
+        };
+        let fds: Vec<_> = first.iter().chain(&second).map(AsFd::as_fd).collect();
+        self.send(&message, &fds);
+        drop((first, second));
+        assert_eq!(self.answer(), FromProxy::Applied { sequence: 1 });
+        addresses
+    }
+}
+
+fn next(vrrp: &Channel) -> ProxyToVrrp {
+    vrrp.receive().unwrap().expect("the proxy ended").0
+}
+
+/// Waits for this message, whatever comes before.
+fn expect(vrrp: &Channel, wanted: &ProxyToVrrp) {
+    let mut seen = Vec::new();
+    loop {
+        let message = next(vrrp);
+        if message == *wanted {
+            return;
+        }
+        seen.push(message);
+        assert!(seen.len() < 20, "{wanted:?} expected, seen {seen:?}");
+    }
+}
+
+fn address(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+fn ip(ip: &str) -> Vec<IpAddr> {
+    vec![ip.parse().unwrap()]
+}
+
+fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
+    let router = |(id, address): (u8, &str)| VirtualRouter {
+        virtual_router_id: id,
+        addresses: ip(address),
+        interface: None,
+        version: VrrpVersion::V3,
+        advertisement_interval: Duration::from_millis(100),
+        preemption: Preemption::Disabled,
+        nodes: Vec::new(),
+    };
+    let pool = Pool {
+        virtual_routers: [(1, FIRST), (2, SECOND)].map(router).to_vec(),
+        listeners: vec![Listener {
+            name: "ws".to_owned(),
+            port,
+        }],
+        upstreams: vec![Upstream {
+            name: "echo".to_owned(),
+            endpoints: vec![Endpoint {
+                address: backend.ip(),
+                port: backend.port(),
+                weight: 1,
+                phase: EndpointPhase::Ready,
+            }],
+            balancing: Balancing::RoundRobin,
+            connect_timeout: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(5),
+        }],
+        heartbeat: Heartbeat {
+            interval: Duration::from_secs(20),
+            timeout: Duration::from_secs(10),
+        },
+        drain: Drain {
+            timeout: Duration::from_secs(30),
+            close_code: 1012,
+        },
+    };
+    (pool_ref(name), pool)
+}
+
+fn pool_ref(name: &str) -> PoolRef {
+    PoolRef {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn usable(endpoints: usize) -> ProxyToVrrp {
+    ProxyToVrrp::Usable {
+        pool: pool_ref("chat"),
+        endpoints,
+    }
+}
+
+fn accepting(listeners: Vec<SocketAddr>) -> ProxyToVrrp {
+    ProxyToVrrp::Accepting { listeners }
+}
+
+#[tokio::test]
+async fn vrrp_is_told_what_is_served_and_leads_it_out_address_by_address() {
+    let mut rig = Rig::new("led");
+    let (vrrp, _page) = rig.pair();
+    assert_eq!(next(&vrrp), accepting(Vec::new()));
+    let addresses = rig.configure();
+    expect(&vrrp, &accepting(addresses.clone()));
+    expect(&vrrp, &usable(1));
+
+    let mut first = connect(addresses[0]).await;
+    let mut second = connect(addresses[1]).await;
+    round_trip(&mut first, "first").await;
+    round_trip(&mut second, "second").await;
+
+    let leave = |addresses| vrrp.send(&VrrpToProxy::Leave { addresses }, &[]).unwrap();
+    leave(ip(FIRST));
+    expect(
+        &vrrp,
+        &ProxyToVrrp::Left {
+            addresses: ip(FIRST),
+        },
+    );
+    assert_eq!(close_code(&mut first).await, 1012);
+    expect(&vrrp, &accepting(vec![addresses[1]]));
+    let refused = TcpStream::connect(addresses[0]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    round_trip(&mut second, "still here").await;
+
+    // systemd and Ctrl-C signal all processes; the proxy stops on the agent's word.
+    rig.signal(Signal::SIGTERM);
+    rig.signal(Signal::SIGINT);
+    round_trip(&mut second, "and now").await;
+
+    rig.agent = None;
+    leave(ip(SECOND));
+    expect(
+        &vrrp,
+        &ProxyToVrrp::Left {
+            addresses: ip(SECOND),
+        },
+    );
+    assert_eq!(close_code(&mut second).await, 1012);
+    assert!(rig.ended().success());
+}
+
+#[tokio::test]
+async fn without_agent_and_without_lead_it_leaves_by_itself() {
+    let mut rig = Rig::new("orphan");
+    let (_silent, _page) = rig.pair();
+    let addresses = rig.configure();
+    let mut ws = connect(addresses[0]).await;
+    round_trip(&mut ws, "hello").await;
+    rig.agent = None;
+    assert_eq!(close_code(&mut ws).await, 1012);
+    assert!(rig.ended().success());
+}
+
+#[tokio::test]
+async fn it_leaves_on_the_agent_s_word() {
+    let mut rig = Rig::new("word");
+    let addresses = rig.configure();
+    let mut ws = connect(addresses[1]).await;
+    round_trip(&mut ws, "hello").await;
+    rig.send(&ToProxy::Leave, &[]);
+    assert_eq!(rig.answer(), FromProxy::Left);
+    assert_eq!(close_code(&mut ws).await, 1012);
+    assert!(rig.ended().success());
+}
+
+#[tokio::test]
+async fn a_report_counts_sessions_and_a_refused_configuration_changes_nothing() {
+    let mut rig = Rig::new("report");
+    let addresses = rig.configure();
+    let mut ws = connect(addresses[0]).await;
+    round_trip(&mut ws, "hello").await;
+    let report = rig.report(|report| {
+        let pool = report.pools.first();
+        pool.is_some_and(|pool| pool.endpoints[0].sessions == 1)
+    });
+    let pool = &report.pools[0];
+    assert_eq!(pool.pool, pool_ref("chat"));
+    let sessions: Vec<_> = pool
+        .listeners
+        .iter()
+        .map(|l| (l.address, l.sessions))
+        .collect();
+    assert_eq!(sessions, [(addresses[0], 1), (addresses[1], 0)]);
+    assert!(pool.listeners.iter().all(|listener| listener.accepting));
+    let upgraded = report.samples.iter().find(|sample| {
+        let labels = [("result".to_owned(), "upgraded".to_owned())];
+        sample.metric == Metric::ProxyHandshakes && sample.labels == labels
+    });
+    assert!((upgraded.unwrap().value - 1.0).abs() < f64::EPSILON);
+
+    let both = ["chat", "other"].map(|name| pool_of(name, rig.port));
+    let clash = ToProxy::Configure {
+        sequence: 2,
+        pools: both.to_vec(),
+        sockets: Vec::new(),
+        refused: Vec::new(),
+    };
+    rig.send(&clash, &[]);
+    let report = rig.report(|report| !report.warnings.is_empty());
+    assert!(report.warnings[0].contains("both listen on"), "{report:?}");
+    assert_eq!(report.pools.len(), 1);
+    round_trip(&mut ws, "untouched").await;
+    round_trip(&mut connect(addresses[1]).await, "still accepting").await;
+}
+
+fn pool_of(name: &str, port: u16) -> (PoolRef, Pool) {
+    pool(name, port, address(FIRST, 1))
+}
+
+#[test]
+fn a_listener_that_the_agent_could_not_open_says_why() {
+    let rig = Rig::new("refused");
+    let taken = address(FIRST, 8020);
+    let reason = "port 8020 is in use: stop what listens there".to_owned();
+    let message = ToProxy::Configure {
+        sequence: 7,
+        pools: vec![pool_of("chat", 8020)],
+        sockets: Vec::new(),
+        refused: vec![(taken, reason.clone())],
+    };
+    rig.send(&message, &[]);
+    assert_eq!(rig.answer(), FromProxy::Applied { sequence: 7 });
+    let report = rig.report(|report| !report.pools.is_empty());
+    let listener = &report.pools[0].listeners[0];
+    assert!(!listener.accepting);
+    assert_eq!(listener.problem, Some(reason));
+}
+
+#[test]
+fn its_death_is_seen_on_the_newest_page_and_its_beats_move_there() {
+    let rig = Rig::new("death");
+    let (_first, old) = rig.pair();
+    let (_second, page) = rig.pair();
+    let begun = page.oldest_beat();
+    let until = Instant::now() + SOON;
+    while page.oldest_beat() <= begun {
+        assert!(Instant::now() < until, "the workers do not beat");
+        thread::sleep(Duration::from_millis(1));
+    }
+    rig.signal(Signal::SIGKILL);
+    let (sender, end) = mpsc::channel();
+    thread::spawn(move || {
+        for page in [page, old] {
+            drop(sender.send(page.proxy_life.wait_for_end().unwrap()));
+        }
+    });
+    assert_eq!(end.recv_timeout(SOON), Ok(End::Died));
+    assert_eq!(end.recv_timeout(SOON), Ok(End::Died));
+}
