@@ -24,6 +24,7 @@ mod vrid;
 pub use inputs::{
     Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Policy, Retirement,
 };
+pub use manifests::Refusal;
 pub use node::{UnknownNode, node_config};
 pub use planner::{Plan, plan};
 pub use problem::Problem;

@@ -48,6 +48,22 @@ pub(crate) struct Draft {
     pub(crate) unresolved: Vec<Problem>,
 }
 
+impl Draft {
+    /// Addresses for which there is no VRID yet and nobody named one, in their own order: that of
+    /// the list must not matter.
+    fn open(&self) -> Vec<usize> {
+        let addresses = &self.intent.virtual_ips;
+        let mut open: Vec<usize> = (0..addresses.len())
+            .filter(|&index| {
+                self.virtual_router_ids[index].is_none()
+                    && addresses[index].virtual_router_id.is_none()
+            })
+            .collect();
+        open.sort_by_key(|&index| addresses[index].address);
+        open
+    }
+}
+
 struct Planner<'a> {
     inputs: &'a Inputs,
     nodes: Nodes<'a>,
@@ -209,34 +225,36 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        for draft in &mut self.drafts {
-            // By address: the order of the list must not matter.
-            let mut open: Vec<usize> = (0..draft.intent.virtual_ips.len())
-                .filter(|&index| {
-                    draft.virtual_router_ids[index].is_none()
-                        && draft.intent.virtual_ips[index].virtual_router_id.is_none()
-                })
-                .collect();
-            open.sort_by_key(|&index| draft.intent.virtual_ips[index].address);
-            for index in open {
-                let address = draft.intent.virtual_ips[index].address;
-                match claims.choose(&(draft.intent.name.clone(), address)) {
-                    Ok(chosen) => draft.virtual_router_ids[index] = Some(chosen),
-                    Err(taken) => {
-                        let why = taken.map_or_else(
-                            || "is 0 or heard from a router that is none of ours".to_owned(),
-                            |taken| format!("is also the VRID of {}", describe(&taken)),
-                        );
-                        draft.problems.push(Problem::new(
-                            format!("spec.virtualIPs[{index}].virtualRouterID"),
-                            format!(
-                                "is left out, and the last byte of {address} {why}; set \
-                                 virtualRouterID to a number from 1 to 255 that no other virtual \
-                                 router of the network has"
-                            ),
-                        ));
-                    }
+        // All last bytes before any other number: none may take what is another's by nature.
+        let mut left = Vec::new();
+        for (place, draft) in self.drafts.iter_mut().enumerate() {
+            for index in draft.open() {
+                let key = (
+                    draft.intent.name.clone(),
+                    draft.intent.virtual_ips[index].address,
+                );
+                match claims.last_byte(&key) {
+                    Ok(last) => draft.virtual_router_ids[index] = Some(last),
+                    Err(taken) => left.push((place, index, key, taken)),
                 }
+            }
+        }
+        for (place, index, key, taken) in left {
+            let draft = &mut self.drafts[place];
+            draft.virtual_router_ids[index] = claims.next_free(&key);
+            if draft.virtual_router_ids[index].is_none() {
+                let why = taken.map_or_else(
+                    || "is 0 or heard from a router that is none of ours".to_owned(),
+                    |taken| format!("is also the VRID of {}", describe(&taken)),
+                );
+                draft.problems.push(Problem::new(
+                    format!("spec.virtualIPs[{index}].virtualRouterID"),
+                    format!(
+                        "is left out, and the last byte of {} {why}; set virtualRouterID to a \
+                         number from 1 to 255 that no other virtual router of the network has",
+                        key.1
+                    ),
+                ));
             }
         }
     }

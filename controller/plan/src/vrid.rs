@@ -5,7 +5,7 @@
 //! then in the order of creation and names; who comes later is refused, or goes on to the next
 //! possibility where nobody named the VRID.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use node_api::PoolRef;
@@ -98,25 +98,28 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
-    /// Finds a VRID for a router for which nobody named one. The error tells who has the last byte
-    /// of its address; `None`: that byte is 0.
-    pub(crate) fn choose(&mut self, key: &Key) -> Result<u8, Option<Taken>> {
+    /// Takes the last byte of the address, where nobody named a VRID. The error tells who has it;
+    /// `None`: it is 0 or heard.
+    pub(crate) fn last_byte(&mut self, key: &Key) -> Result<u8, Option<Taken>> {
         let last = match key.1 {
             IpAddr::V4(v4) => v4.octets()[3],
             IpAddr::V6(v6) => v6.octets()[15],
         };
-        let range = self.inputs.policy.virtual_router_ids.clone();
-        let others = range.into_iter().flatten();
-        let free = std::iter::once(last).chain(others).find(|&candidate| {
+        let chosen = self.choose(key, last..=last);
+        chosen.ok_or_else(|| self.taken(key, last))
+    }
+
+    /// Takes the next free VRID of the policy's range.
+    pub(crate) fn next_free(&mut self, key: &Key) -> Option<u8> {
+        self.choose(key, self.inputs.policy.virtual_router_ids.clone()?)
+    }
+
+    fn choose(&mut self, key: &Key, mut range: RangeInclusive<u8>) -> Option<u8> {
+        let free = range.find(|&candidate| {
             candidate != 0 && self.taken(key, candidate).is_none() && !self.heard(key.1, candidate)
-        });
-        match free {
-            Some(free) => {
-                self.insert(key, free);
-                Ok(free)
-            }
-            None => Err(self.taken(key, last)),
-        }
+        })?;
+        self.insert(key, free);
+        Some(free)
     }
 
     /// Who else has the VRID on the segment of `key`. A router that is leaving may return to its

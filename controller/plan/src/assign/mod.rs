@@ -7,11 +7,13 @@
 //! 1. makes the loads after the loss of `S` as even as they can be (least sum of squares, so that
 //!    no router could move from one node to another whose load is smaller by two or more),
 //! 2. among such choices, gives each node as even a part as can be of what `S` had,
-//! 3. among such choices, departs least from the committed order,
-//! 4. among such choices, has the least sum of scores, where every address has a fixed score with
+//! 3. among such choices, lets nodes take part equally often (below rank 1 only: it must not cost a
+//!    move of an Active role),
+//! 4. among such choices, departs least from the committed order,
+//! 5. among such choices, has the least sum of scores, where every address has a fixed score with
 //!    every node (as in rendezvous hashing), so that nothing depends on the order of anything.
 //!
-//! `spread` is exact. Without committed orders, points 1, 2 and 4 make the optimum unique but for
+//! `spread` is exact. Without committed orders, points 1, 2 and 5 make the optimum unique but for
 //! equal sums of 40-bit scores; one router more or less then changes the flow along one shortest
 //! augmenting path, so that at most one router per other node moves with it.
 //!
@@ -24,7 +26,7 @@ mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::spread::{Demand, Taste, spread};
+use self::spread::{Base, Demand, Taste, spread};
 use crate::model::MAX_NODES;
 
 /// A virtual router as the assignment sees it. Nodes are indices into one list.
@@ -99,7 +101,12 @@ pub(crate) fn orders(names: &[&str], routers: &[Router]) -> Vec<Vec<usize>> {
             limit(names, &mut routers, &orders);
         }
         for (lost, group) in groups(&routers, &orders, rank) {
-            let base = loads(names.len(), &orders, &lost);
+            let loads = loads(names.len(), &orders, &lost);
+            let parts = parts(names.len(), if rank == 0 { &[] } else { &orders });
+            let base = Base {
+                loads: &loads,
+                parts: &parts,
+            };
             let demands = group.iter().map(|&index| {
                 let router = &routers[index];
                 let expected = router.expected(&orders[index]);
@@ -108,7 +115,7 @@ pub(crate) fn orders(names: &[&str], routers: &[Router]) -> Vec<Vec<usize>> {
                 })
             });
             let demands: Vec<_> = demands.collect();
-            for (&index, chosen) in group.iter().zip(spread(&demands, &base)) {
+            for (&index, chosen) in group.iter().zip(spread(&demands, base)) {
                 orders[index].extend(chosen);
             }
         }
@@ -144,13 +151,19 @@ fn loads(nodes: usize, orders: &[Vec<usize>], lost: &BTreeSet<usize>) -> Vec<i64
     loads
 }
 
+/// In how many routers each node takes part.
+fn parts(nodes: usize, orders: &[Vec<usize>]) -> Vec<i64> {
+    let mut parts = vec![0; nodes];
+    for &node in orders.iter().flatten() {
+        parts[node] += 1;
+    }
+    parts
+}
+
 /// Where there are more nodes than ranks: reduces each router's candidates to [`MAX_NODES`], the
 /// ones ranked already among them, so that nodes take part in equally many routers.
 fn limit(names: &[&str], routers: &mut [Router], orders: &[Vec<usize>]) {
-    let mut taking_part = vec![0; names.len()];
-    for &node in orders.iter().flatten() {
-        taking_part[node] += 1;
-    }
+    let mut taking_part = parts(names.len(), orders);
     let wide: Vec<usize> = (0..routers.len())
         .filter(|&index| {
             !matches!(routers[index].wish, Wish::Order(_))
@@ -189,7 +202,11 @@ fn limit(names: &[&str], routers: &mut [Router], orders: &[Vec<usize>]) {
             })
         });
         let demands: Vec<_> = demands.collect();
-        for (chosen, more) in chosen.iter_mut().zip(spread(&demands, &taking_part)) {
+        let base = Base {
+            loads: &taking_part,
+            parts: &taking_part,
+        };
+        for (chosen, more) in chosen.iter_mut().zip(spread(&demands, base)) {
             for &node in &more {
                 taking_part[node] += 1;
             }

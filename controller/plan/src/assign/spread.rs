@@ -38,6 +38,8 @@ struct Cost {
     load: i64,
     /// Sum of squares of what is added to them here.
     added: i64,
+    /// Sum of squares of how often they take part.
+    part: i64,
     moves: i64,
     score: i64,
 }
@@ -49,6 +51,7 @@ impl Add for Cost {
         Self {
             load: self.load + other.load,
             added: self.added + other.added,
+            part: self.part + other.part,
             moves: self.moves + other.moves,
             score: self.score + other.score,
         }
@@ -62,6 +65,7 @@ impl Sub for Cost {
         Self {
             load: self.load - other.load,
             added: self.added - other.added,
+            part: self.part - other.part,
             moves: self.moves - other.moves,
             score: self.score - other.score,
         }
@@ -78,13 +82,22 @@ impl From<Taste> for Cost {
     }
 }
 
-/// Gives each demand its nodes, added to the loads `base`.
-pub(super) fn spread(demands: &[Demand], base: &[i64]) -> Vec<BTreeSet<usize>> {
+/// What the nodes have already, one entry for each.
+#[derive(Clone, Copy)]
+pub(super) struct Base<'a> {
+    /// Loads, to be even before all else.
+    pub(super) loads: &'a [i64],
+    /// How often they take part, to be even where there is a choice left.
+    pub(super) parts: &'a [i64],
+}
+
+/// Gives each demand its nodes, added to what `base` says.
+pub(super) fn spread(demands: &[Demand], base: Base<'_>) -> Vec<BTreeSet<usize>> {
     let mut flow = Flow {
         demands,
         base,
         chosen: vec![BTreeSet::new(); demands.len()],
-        holders: vec![BTreeSet::new(); base.len()],
+        holders: vec![BTreeSet::new(); base.loads.len()],
     };
     for (index, demand) in demands.iter().enumerate() {
         for _ in 0..demand.count.min(demand.options.len()) {
@@ -96,7 +109,7 @@ pub(super) fn spread(demands: &[Demand], base: &[i64]) -> Vec<BTreeSet<usize>> {
 
 struct Flow<'a> {
     demands: &'a [Demand],
-    base: &'a [i64],
+    base: Base<'a>,
     /// Nodes of each demand.
     chosen: Vec<BTreeSet<usize>>,
     /// Demands of each node.
@@ -138,8 +151,9 @@ impl Flow<'_> {
     fn marginal(&self, node: usize) -> Cost {
         let added = i64::try_from(self.holders[node].len()).unwrap_or(i64::MAX);
         Cost {
-            load: 2 * (self.base[node] + added) + 1,
+            load: 2 * (self.base.loads[node] + added) + 1,
             added: 2 * added + 1,
+            part: 2 * (self.base.parts[node] + added) + 1,
             ..Cost::default()
         }
     }
@@ -147,7 +161,7 @@ impl Flow<'_> {
     /// Cheapest paths from `new` to every node (Bellman and Ford with a queue: costs of giving a
     /// node up are negative, but no cycle is, since the flow so far is a cheapest one).
     fn search(&self, new: usize) -> Vec<Option<Reached>> {
-        let mut reached = vec![None; self.base.len()];
+        let mut reached = vec![None; self.base.loads.len()];
         let mut queue = VecDeque::new();
         let mut queued = BTreeSet::new();
         for (&node, &taste) in &self.demands[new].options {

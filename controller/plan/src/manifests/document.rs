@@ -29,8 +29,10 @@ pub(super) fn values(text: &str) -> Result<Vec<Value>, String> {
 fn explain(error: &serde_saphyr::Error) -> String {
     // One line: the rest of a message is a picture of the text.
     let message = error.to_string();
+    let message = message.lines().next().unwrap_or_default();
+    // The place is said already.
     let message = message
-        .lines()
+        .split(" at line ")
         .next()
         .unwrap_or_default()
         .trim_end_matches('.');

@@ -85,10 +85,11 @@ pub(super) fn object(
     let namespaced = kind != "Node";
     let metadata = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
     let Some(name) = metadata("name") else {
-        return Err(refuse(
-            Some("metadata.name"),
-            format!("is missing; name the {kind}"),
-        ));
+        let message = match &value["metadata"]["name"] {
+            Value::Null => format!("is missing; name the {kind}"),
+            other => strict::wrong_type(other, &json!({"type": "string"})),
+        };
+        return Err(refuse(Some("metadata.name"), message));
     };
     let namespace = metadata("namespace").unwrap_or_else(|| "default".to_owned());
     if namespaced && let Some(metadata) = value["metadata"].as_object_mut() {

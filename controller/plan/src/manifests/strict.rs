@@ -248,9 +248,13 @@ pub(super) fn name_problem(name: &str) -> Option<String> {
     (!fits).then(|| format!("is {}; {}", shorten(name), names.remedy))
 }
 
-fn wrong_type(value: &Value, schema: &Value) -> String {
+pub(super) fn wrong_type(value: &Value, schema: &Value) -> String {
     let remedy = match (schema["type"].as_str(), value) {
-        (Some("string"), Value::Bool(_) | Value::Number(_)) => "put it in quotes",
+        // YAML has yes, no, y, n, on and off for true and false.
+        (Some("string"), Value::Bool(_)) => {
+            return format!("is read as {value}, not as a text; put it in quotes");
+        }
+        (Some("string"), Value::Number(_)) => "put it in quotes",
         (Some("string"), _) => "write a text",
         (Some("integer" | "number"), Value::String(_)) => "write a number without quotes",
         (Some("integer"), _) => "write a whole number",

@@ -1,0 +1,375 @@
+//! The planner as a controller calls it: with what is committed, with facts of nodes, with a policy.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use common::{accepted, addresses, nodes, pool, pool_ref, routers};
+use node_api::PoolRef;
+use plan::{
+    Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Plan, Policy,
+    Retirement, plan,
+};
+use proptest::{collection::btree_set, prelude::*};
+
+/// Objects of texts that files would not be accepted with as they stand.
+fn objects(nodes_of: &[&str], pools: &[(&str, Vec<String>)]) -> Objects {
+    let mut objects = Objects {
+        nodes: accepted(&[&nodes(nodes_of)]).nodes,
+        ..Objects::default()
+    };
+    for (name, list) in pools {
+        let list: Vec<&str> = list.iter().map(String::as_str).collect();
+        let entries = addresses(&list).replace('@', "\n    virtualRouterID: ");
+        // One at a time, with VRIDs that files need and that are taken out again.
+        let text = pool(name, &entries, "").replace("10.0.0.1,", "172.16.0.1,");
+        let spec = text.split("\nspec:\n").nth(1).unwrap();
+        let mut read: crds::WebSocketHAPool = accepted(&[
+            &nodes(nodes_of),
+            &pool(name, "  - address: 203.0.113.1", ""),
+        ])
+        .pools
+        .remove(0);
+        read.spec = serde_saphyr::from_str(spec).unwrap();
+        objects.pools.push(read);
+    }
+    objects
+}
+
+fn controller(objects: Objects) -> Inputs {
+    Inputs {
+        policy: Policy {
+            virtual_router_ids: Some(1..=255),
+            ..Policy::plain_hosts()
+        },
+        ..Inputs::plain_hosts(objects)
+    }
+}
+
+/// What the leader would write into status.
+fn commit(plan: &Plan) -> Committed {
+    let mut committed = Committed::default();
+    for (name, pool) in &plan.pools {
+        for (address, virtual_router_id, nodes) in routers(pool) {
+            let router = CommittedRouter {
+                virtual_router_id,
+                nodes,
+            };
+            committed.routers.insert((name.clone(), address), router);
+        }
+    }
+    committed
+}
+
+fn by_address(plan: &Plan) -> BTreeMap<IpAddr, (u8, Vec<String>)> {
+    let routers = plan.pools.values().flat_map(routers);
+    routers
+        .map(|(address, vrid, nodes)| (address, (vrid, nodes)))
+        .collect()
+}
+
+fn facts(prefixes: &[&str]) -> NodeFacts {
+    let interface = |(index, prefix): (usize, &&str)| InterfaceFacts {
+        name: format!("eth{index}"),
+        prefixes: vec![prefix.parse().unwrap()],
+        ..InterfaceFacts::default()
+    };
+    NodeFacts {
+        interfaces: prefixes.iter().enumerate().map(interface).collect(),
+    }
+}
+
+/// The sentences about a pool that was rejected.
+fn rejected(plan: &Plan, name: &str) -> Vec<String> {
+    let problems = plan.rejected.get(&pool_ref(name)).into_iter().flatten();
+    problems.map(ToString::to_string).collect()
+}
+
+/// Addresses of two subnets, so that last bytes meet.
+fn some_addresses() -> impl Strategy<Value = Vec<String>> {
+    let address = (0_u8..3, 0_u8..20).prop_map(|(net, host)| format!("10.0.{net}.{host}"));
+    btree_set(address, 1..24).prop_map(|addresses| addresses.into_iter().collect())
+}
+
+fn cut(addresses: &[String]) -> Vec<(&'static str, Vec<String>)> {
+    ["p0", "p1", "p2", "p3"]
+        .into_iter()
+        .zip(addresses.chunks(7).map(<[String]>::to_vec))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// VRIDs are unique per segment, whatever the last bytes; with prefixes unknown all addresses
+    /// are one segment.
+    #[test]
+    fn virtual_router_ids_are_unique(addresses in some_addresses(), known in any::<bool>()) {
+        let mut inputs = controller(objects(&["a", "b"], &cut(&addresses)));
+        if known {
+            for node in ["a", "b"] {
+                let nets = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"];
+                inputs.facts.insert(node.to_owned(), facts(&nets));
+            }
+        }
+        let planned = by_address(&plan(&inputs));
+        prop_assert_eq!(planned.len(), addresses.len());
+        let mut taken = BTreeSet::new();
+        for (address, (vrid, _)) in &planned {
+            let IpAddr::V4(v4) = address else { unreachable!() };
+            let segment = if known { v4.octets()[2] } else { 0 };
+            prop_assert!(taken.insert((segment, *vrid)), "{} has a VRID of another", address);
+            if known && v4.octets()[3] != 0 {
+                prop_assert_eq!(*vrid, v4.octets()[3]);
+            }
+        }
+    }
+
+    /// What is committed does not change when pools and nodes come, and only Active roles that
+    /// evenness wants elsewhere move.
+    #[test]
+    fn committed_is_stable(addresses in some_addresses(), first in 1_usize..24, more in 0_usize..3) {
+        let first = first.min(addresses.len());
+        let names = ["a", "b", "c", "d", "e"];
+        let before = plan(&controller(objects(&names[..2], &cut(&addresses[..first]))));
+        let mut inputs = controller(objects(&names[..2], &cut(&addresses[..first])));
+        inputs.committed = commit(&before);
+        prop_assert_eq!(&plan(&inputs), &before, "planned again");
+
+        let mut inputs = controller(objects(&names[..2 + more], &cut(&addresses)));
+        inputs.committed = commit(&before);
+        let (before, after) = (by_address(&before), by_address(&plan(&inputs)));
+        let mut moved = 0;
+        for (address, (vrid, nodes)) in &before {
+            prop_assert_eq!(after[address].0, *vrid, "VRID of {}", address);
+            moved += usize::from(after[address].1[0] != nodes[0]);
+        }
+        // New addresses go to new nodes first; of the old ones, those above the even share move.
+        let share = addresses.len().div_ceil(2 + more);
+        let mut loads = BTreeMap::new();
+        for (_, nodes) in before.values() {
+            *loads.entry(nodes[0].clone()).or_insert(0) += 1;
+        }
+        let above: usize = loads.values().map(|load: &usize| load.saturating_sub(share - 1)).sum();
+        prop_assert!(moved <= above, "{} moved, {} at most were above", moved, above);
+        if more == 0 {
+            prop_assert_eq!(moved, 0, "even loads stay even with addresses alone");
+        }
+    }
+
+    /// A lost node's addresses are planned where VRRP has put them already.
+    #[test]
+    fn a_lost_node_moves_nothing_more(addresses in some_addresses(), count in 2_usize..6) {
+        let names = ["a", "b", "c", "d", "e"];
+        let before = plan(&controller(objects(&names[..count], &cut(&addresses))));
+        let mut inputs = controller(objects(&names[1..count], &cut(&addresses)));
+        inputs.committed = commit(&before);
+        let after = by_address(&plan(&inputs));
+        for (address, (_, nodes)) in by_address(&before) {
+            let holder = nodes.iter().find(|name| *name != "a").unwrap();
+            prop_assert_eq!(&after[&address].1[0], holder);
+        }
+    }
+}
+
+#[test]
+fn what_is_held_still_is_not_given_away() {
+    let held = |nodes: &[&str]| Retirement {
+        pool: pool_ref("gone"),
+        address: "10.0.0.9".parse().unwrap(),
+        virtual_router_id: 9,
+        nodes: nodes.iter().map(|&name| name.to_owned()).collect(),
+    };
+    let wants = |list: &[&str], retirement: Retirement| {
+        let list = list.iter().map(|&it| it.to_owned()).collect();
+        let mut inputs = controller(objects(&["a", "b"], &[("chat", list)]));
+        inputs.committed.retirements.push(retirement);
+        plan(&inputs)
+    };
+    // The address.
+    assert_eq!(
+        rejected(&wants(&["10.0.0.9"], held(&["a"])), "chat")[0],
+        "spec.virtualIPs[0].address: 10.0.0.9 is still being given up by WebSocketHAPool \
+         default/gone; it is free once its nodes have acknowledged that"
+    );
+    // The VRID: named by the user, and not.
+    assert_eq!(
+        rejected(&wants(&["10.0.0.8@9"], held(&["a"])), "chat"),
+        [
+            "spec.virtualIPs[0].virtualRouterID: 9 is also that of 10.0.0.9 of WebSocketHAPool \
+          default/gone, which its nodes are still giving up; choose another from 1 to 255"
+        ]
+    );
+    let plan = wants(&["10.0.1.9"], held(&["a"]));
+    assert_eq!(
+        by_address(&plan)[&"10.0.1.9".parse().unwrap()].0,
+        1,
+        "the next free one"
+    );
+    // Acknowledged by all, or held by a node that left.
+    for free in [held(&[]), held(&["c"])] {
+        let plan = wants(&["10.0.0.9"], free);
+        assert_eq!(by_address(&plan)[&"10.0.0.9".parse().unwrap()].0, 9);
+    }
+}
+
+#[test]
+fn the_committed_one_wins_a_clash() {
+    let pools = |vrid: &str| {
+        [
+            ("a", vec![format!("10.0.0.8@{vrid}")]),
+            ("b", vec!["10.0.0.9".to_owned()]),
+        ]
+    };
+    let before = plan(&controller(objects(&["node"], &pools("8")[1..])));
+    assert_eq!(by_address(&before)[&"10.0.0.9".parse().unwrap()].0, 9);
+    let mut inputs = controller(objects(&["node"], &pools("9")));
+    inputs.committed = commit(&before);
+    let after = plan(&inputs);
+    assert_eq!(
+        rejected(&after, "a"),
+        [
+            "spec.virtualIPs[0].virtualRouterID: 9 is also that of 10.0.0.9 of WebSocketHAPool \
+          default/b; choose another from 1 to 255"
+        ]
+    );
+    assert!(after.pools.contains_key(&pool_ref("b")));
+    // An address that another pool has committed.
+    let mut inputs = controller(objects(
+        &["node"],
+        &[
+            ("a", vec!["10.0.0.9".to_owned()]),
+            ("b", vec!["10.0.0.9".to_owned()]),
+        ],
+    ));
+    inputs.committed = commit(&before);
+    let after = plan(&inputs);
+    assert_eq!(rejected(&after, "a").len(), 1);
+    assert_eq!(after.pools.keys().collect::<Vec<_>>(), [&pool_ref("b")]);
+}
+
+#[test]
+fn the_older_one_wins_a_clash_of_new_ones() {
+    let mut objects = objects(
+        &["node"],
+        &[
+            ("a", vec!["10.0.0.9".to_owned()]),
+            ("b", vec!["10.0.0.9".to_owned()]),
+        ],
+    );
+    for (pool, second) in objects.pools.iter_mut().zip([20, 10]) {
+        let at = k8s_openapi::jiff::Timestamp::from_second(second).unwrap();
+        pool.metadata.creation_timestamp = Some(at.into());
+    }
+    let plan = plan(&controller(objects));
+    assert_eq!(plan.pools.keys().collect::<Vec<_>>(), [&pool_ref("b")]);
+    assert_eq!(plan.rejected.keys().collect::<Vec<_>>(), [&pool_ref("a")]);
+}
+
+#[test]
+fn facts_choose_candidates_and_avoid_foreign_routers() {
+    let both = vec!["10.0.0.9".to_owned(), "10.0.1.9".to_owned()];
+    let mut inputs = controller(objects(&["a", "b", "c"], &[("chat", both)]));
+    inputs.facts.insert("a".to_owned(), facts(&["10.0.0.2/24"]));
+    inputs
+        .facts
+        .insert("b".to_owned(), facts(&["10.0.0.3/24", "10.0.1.3/24"]));
+    // Nothing is known of c: it may take part.
+    let planned = by_address(&plan(&inputs));
+    let candidates = |address: &str| -> BTreeSet<String> {
+        planned[&address.parse().unwrap()]
+            .1
+            .iter()
+            .cloned()
+            .collect()
+    };
+    assert_eq!(
+        candidates("10.0.0.9"),
+        ["a", "b", "c"].map(str::to_owned).into()
+    );
+    assert_eq!(candidates("10.0.1.9"), ["b", "c"].map(str::to_owned).into());
+    // Two segments: the last byte does for both.
+    assert!(planned.values().all(|(vrid, _)| *vrid == 9));
+
+    // A router that is none of ours has VRID 9 on the first.
+    let heard = &mut inputs.facts.get_mut("a").unwrap().interfaces[0];
+    heard.foreign_virtual_router_ids.insert(9);
+    let planned = by_address(&plan(&inputs));
+    assert_eq!(planned[&"10.0.0.9".parse().unwrap()].0, 1);
+    assert_eq!(planned[&"10.0.1.9".parse().unwrap()].0, 9);
+
+    inputs.facts.get_mut("a").unwrap().interfaces[0].default_routers =
+        vec!["10.0.0.9".parse().unwrap()];
+    assert_eq!(
+        rejected(&plan(&inputs), "chat"),
+        [
+            "spec.virtualIPs[0].address: 10.0.0.9 is a default router of the nodes; use one that no host owns"
+        ]
+    );
+}
+
+#[test]
+fn a_named_virtual_router_id_may_be_shared_with_others() {
+    let mut inputs = controller(objects(&["a"], &[("chat", vec!["10.0.0.9@51".to_owned()])]));
+    let mut known = facts(&["10.0.0.2/24"]);
+    known.interfaces[0].foreign_virtual_router_ids.insert(51);
+    inputs.facts.insert("a".to_owned(), known);
+    assert_eq!(
+        by_address(&plan(&inputs))[&"10.0.0.9".parse().unwrap()].0,
+        51
+    );
+}
+
+#[test]
+fn policy_permits_and_forbids() {
+    let with = |policy: Policy| {
+        let mut inputs = controller(objects(&["a"], &[("chat", vec!["10.0.0.9".to_owned()])]));
+        inputs.policy = policy;
+        rejected(&plan(&inputs), "chat")
+    };
+    let open = Policy::plain_hosts();
+    assert!(with(open.clone()).is_empty());
+    assert_eq!(
+        with(Policy {
+            virtual_addresses: vec!["10.1.0.0/16".parse().unwrap()],
+            ..open.clone()
+        }),
+        [
+            "spec.virtualIPs[0].address: 10.0.0.9 is not permitted; the administrator permits 10.1.0.0/16"
+        ]
+    );
+    assert_eq!(
+        with(Policy {
+            forbidden_addresses: vec!["10.0.0.0/8".parse().unwrap()],
+            ..open.clone()
+        }),
+        [
+            "spec.virtualIPs[0].address: 10.0.0.9 lies in 10.0.0.0/8, which is used otherwise; use another"
+        ]
+    );
+    assert_eq!(
+        with(Policy {
+            forbidden_ports: vec![8000..=8100],
+            ..open
+        }),
+        [
+            "spec.listeners[0].port: 8020 lies in the range 8000-8100, which is used otherwise; choose another"
+        ]
+    );
+}
+
+#[test]
+fn what_is_missing_does_not_reject_where_it_may_come_later() {
+    let mut objects = objects(&["a"], &[("chat", vec!["10.0.0.9".to_owned()])]);
+    let spec = &mut objects.pools[0].spec;
+    spec.virtual_ips[0].preferred_node_name = Some("away".to_owned());
+    let plan = plan(&controller(objects));
+    let key: PoolRef = pool_ref("chat");
+    assert_eq!(plan.pools[&key].virtual_routers[0].nodes[0].node_name, "a");
+    assert_eq!(plan.unresolved[&key].len(), 1);
+}

@@ -1,0 +1,424 @@
+//! What a user reads whose files are refused: file, object, field, remedy, in one sentence.
+
+mod common;
+
+use common::{addresses, node, nodes, pool, refused};
+use proptest::prelude::*;
+
+/// Two nodes and one pool `chat` with the given parts, refused with these sentences.
+fn chat(virtual_ips: &str, more: &str) -> Vec<String> {
+    refused(&[
+        &nodes(&["server1", "server2"]),
+        &pool("chat", virtual_ips, more),
+    ])
+}
+
+const CHAT: &str = "file1.yaml: WebSocketHAPool default/chat: ";
+
+#[track_caller]
+fn one(refusals: impl AsRef<[String]>, expected: &str) {
+    assert_eq!(refusals.as_ref(), [format!("{CHAT}{expected}")]);
+}
+
+#[test]
+fn bad_yaml_is_named_by_line() {
+    let refusals = refused(&["kind: Node\n  - wrong: [\n"]);
+    assert_eq!(refusals.len(), 1);
+    assert!(
+        refusals[0].starts_with("file0.yaml: is no valid YAML at line 2"),
+        "{refusals:?}"
+    );
+    assert!(!refusals[0].contains('\n'));
+    let refusals = refused(&["a: 1\na: 2\n"]);
+    assert!(
+        refusals[0].starts_with("file0.yaml: is no valid YAML at line 2"),
+        "{refusals:?}"
+    );
+}
+
+#[test]
+fn nothing_is_not_taken_for_drop_all() {
+    let expected = "there is no Node in the manifests; list each host as an object of kind Node";
+    assert_eq!(refused(&[""]), [format!("file0.yaml: {expected}")]);
+    assert_eq!(refused(&[]), [format!("the manifests: {expected}")]);
+}
+
+#[test]
+fn unknown_kinds_and_versions() {
+    assert_eq!(
+        refused(&["kind: WebsocketHAPool\nmetadata: {name: a}\n"]),
+        ["file0.yaml: object 1: kind: WebsocketHAPool is not known; did you mean WebSocketHAPool?"]
+    );
+    assert_eq!(
+        refused(&[&format!("{}---\nkind: Deployment\n", node("a"))]),
+        [
+            "file0.yaml: object 2: kind: Deployment is not known; use one of WebSocketHAPool, Node, \
+          Service, EndpointSlice or remove the object"
+        ]
+    );
+    assert_eq!(
+        refused(&["- a\n"]),
+        ["file0.yaml: object 1: is no object; start it with apiVersion, kind and metadata"]
+    );
+    assert_eq!(
+        refused(&["apiVersion: v2\nkind: Node\nmetadata: {name: a}\n"]),
+        ["file0.yaml: Node a: apiVersion: is v2; write v1"]
+    );
+    assert_eq!(
+        refused(&["apiVersion: v1\nkind: Node\n"]),
+        ["file0.yaml: object 1: metadata.name: is missing; name the Node"]
+    );
+}
+
+#[test]
+fn misspelt_fields() {
+    one(
+        chat("  - {address: 10.0.0.9, virtualRouterId: 7}", ""),
+        "spec.virtualIPs[0].virtualRouterId: is not a known field; did you mean virtualRouterID?",
+    );
+    one(
+        chat("  - {adress: 10.0.0.9, address: 10.0.0.9}", ""),
+        "spec.virtualIPs[0].adress: is not a known field; did you mean address?",
+    );
+    one(
+        chat(&addresses(&["10.0.0.9"]), "  vrrp: {nonsense: 1}"),
+        "spec.vrrp.nonsense: is not a known field; remove it or use one of advertisementInterval, \
+         preemption, version",
+    );
+    assert_eq!(
+        refused(&["apiVersion: v1\nkind: Node\nmetadata: {name: a, lables: {gw: \"yes\"}}\n"]),
+        ["file0.yaml: Node a: metadata.lables: is not a known field; did you mean labels?"]
+    );
+    assert_eq!(
+        refused(&[
+            "apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {a.b/gw: yes, c: 1}}\n"
+        ])
+        .last()
+        .unwrap(),
+        "file0.yaml: Node a: metadata.labels.c: is 1; put it in quotes"
+    );
+}
+
+#[test]
+fn several_mistakes_are_named_at_once() {
+    let refusals = chat(
+        "  - {address: 10.0.0.300}\n  - {address: 10.0.0.9, virtualRouterID: 256}",
+        "  drain: {closeCode: 7}",
+    );
+    assert_eq!(refusals.len(), 2, "{refusals:?}");
+    let refusals = chat(
+        "  - {address: 10.0.0.300}",
+        "  drain: {closeCode: 1005}\n  heartbeat: {timeout: 2h}",
+    );
+    assert_eq!(
+        refusals,
+        [
+            format!(
+                "{CHAT}spec.virtualIPs[0].address: \"10.0.0.300\" is no IP address; write it like 192.168.1.110"
+            ),
+            format!("{CHAT}spec.heartbeat.timeout: is 2h; use at most 1h"),
+            format!(
+                "{CHAT}spec.drain.closeCode: is 1005, which may not be sent; use 1000-1003, 1007-1014 or 3000-4999"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn ranges() {
+    let simple = addresses(&["10.0.0.9"]);
+    one(
+        chat("  - {address: 10.0.0.9, virtualRouterID: 256}", ""),
+        "spec.virtualIPs[0].virtualRouterID: is 256; use a number from 1 to 255",
+    );
+    one(
+        chat("  - {address: 10.0.0.9, virtualRouterID: \"7\"}", ""),
+        "spec.virtualIPs[0].virtualRouterID: is 7; write a number without quotes",
+    );
+    one(
+        chat(&simple, "  vrrp: {version: 4}"),
+        "spec.vrrp.version: is 4; use 2 or 3",
+    );
+    one(
+        chat(&simple, "  vrrp: {advertisementInterval: 1.5s}"),
+        "spec.vrrp.advertisementInterval: is 1.5s; write numbers with a unit (h, m, s or ms), such \
+         as 100ms or 1m30s",
+    );
+    one(
+        chat(&simple, "  vrrp: {advertisementInterval: 15ms}"),
+        "spec.vrrp.advertisementInterval: is 15ms; version 3 counts in steps of 10ms",
+    );
+    one(
+        chat(&simple, "  vrrp: {advertisementInterval: 41s}"),
+        "spec.vrrp.advertisementInterval: is 41000ms; version 3 allows 10ms to 40950ms",
+    );
+    one(
+        chat(
+            &simple,
+            "  vrrp: {version: 2, advertisementInterval: 100ms}",
+        ),
+        "spec.vrrp.advertisementInterval: is 100ms; version 2 counts in steps of 1000ms: use whole \
+         seconds or version 3",
+    );
+    one(
+        chat(&simple, "  vrrp: {preemption: {mode: Disabled, delay: 1s}}"),
+        "spec.vrrp.preemption.delay: has no meaning while mode is Disabled; remove it or set mode \
+         to Enabled",
+    );
+    one(
+        chat("    []", ""),
+        "spec.virtualIPs: is empty; at least one entry is needed",
+    );
+}
+
+#[test]
+fn addresses_and_nodes() {
+    one(
+        chat(&addresses(&["10.0.0.9/24"]), ""),
+        "spec.virtualIPs[0].address: 10.0.0.9/24 carries a prefix length; leave out /24",
+    );
+    one(
+        chat(&addresses(&["10.0.0.9", "10.0.0.9"]), ""),
+        "spec.virtualIPs[1]: is a second entry with address 10.0.0.9; remove one of the two",
+    );
+    one(
+        chat(&addresses(&["127.0.0.1"]), ""),
+        "spec.virtualIPs[0].address: 127.0.0.1 is a loopback address; use a free address of the \
+         gateway nodes' subnet",
+    );
+    one(
+        chat("  - {address: 10.0.0.9, preferredNodeName: server3}", ""),
+        "spec.virtualIPs[0].preferredNodeName: names node server3, which does not exist; the nodes \
+         present are server1, server2",
+    );
+    one(
+        chat(
+            "  - {address: 10.0.0.9, preferredNodeName: server1, nodePriorities: [{nodeName: server1, priority: 100}]}",
+            "",
+        ),
+        "spec.virtualIPs[0].nodePriorities: stands beside preferredNodeName; keep one of the two",
+    );
+    let both = |one: u8, other: u8| {
+        format!(
+            "  - address: 10.0.0.9\n    nodePriorities:\n    - {{nodeName: server1, priority: {one}}}\n    - {{nodeName: server2, priority: {other}}}"
+        )
+    };
+    one(
+        chat(&both(2, 100), ""),
+        "spec.virtualIPs[0].nodePriorities[0].priority: is 2; with 2 nodes listed, use a number \
+         from 3 to 254, since lower ones are for nodes without a usable endpoint",
+    );
+    one(
+        chat(&both(100, 100), ""),
+        "spec.virtualIPs[0].nodePriorities[1].priority: is 100 for server1 and server2 alike; give \
+         each node its own",
+    );
+    let own = "---\napiVersion: v1\nkind: Node\nmetadata: {name: server1, labels: {gw: \"yes\"}}\nstatus: {addresses: [{type: InternalIP, address: 10.0.0.9}]}\n";
+    one(
+        refused(&[own, &pool("chat", &addresses(&["10.0.0.9"]), "")]),
+        "spec.virtualIPs[0].address: 10.0.0.9 is node server1's own address; use one that no host owns",
+    );
+    let other = "---\napiVersion: v1\nkind: Node\nmetadata: {name: server1}\n";
+    one(
+        refused(&[other, &pool("chat", &addresses(&["10.0.0.9"]), "")]),
+        "spec.gateways.nodeSelector.matchLabels: matches no Node that may take part; label the \
+         gateway nodes or correct the labels",
+    );
+}
+
+#[test]
+fn clashes_within_a_pool() {
+    let spec = pool("chat", &addresses(&["10.0.0.9"]), "");
+    one(
+        refused(&[
+            &node("a"),
+            &spec.replace(
+                "[{name: ws, port: 8020}]",
+                "[{name: a, port: 80}, {name: b, port: 80}]",
+            ),
+        ]),
+        "spec.listeners[1].port: 80 is also that of listener a, on the same addresses; give one of \
+         them another port",
+    );
+    one(
+        refused(&[
+            &node("a"),
+            &spec.replace("address: 10.0.0.1,", "address: 10.0.0.9,"),
+        ]),
+        "spec.upstreams[0].endpoints: 10.0.0.9 is a virtual address, which would be a loop; use the \
+         server's own address",
+    );
+    one(
+        refused(&[
+            &node("a"),
+            &spec.replace("address: 10.0.0.1,", "address: 169.254.0.1,"),
+        ]),
+        "spec.upstreams[0].endpoints[0].address: 169.254.0.1 is a link-local address; use an \
+         address under which the server is reached from other hosts",
+    );
+    one(
+        chat(&addresses(&["10.0.0.9", "10.0.1.9"]), ""),
+        "spec.virtualIPs[1].virtualRouterID: is left out, and the last byte of 10.0.1.9 is also the \
+         VRID of 10.0.0.9 of WebSocketHAPool default/chat; set virtualRouterID to a number from 1 to \
+         255 that no other virtual router of the network has",
+    );
+    one(
+        chat(&addresses(&["10.0.1.0"]), ""),
+        "spec.virtualIPs[0].virtualRouterID: is left out, and the last byte of 10.0.1.0 is 0 or \
+         heard from a router that is none of ours; set virtualRouterID to a number from 1 to 255 \
+         that no other virtual router of the network has",
+    );
+}
+
+#[test]
+fn clashes_between_objects() {
+    let chat = pool("chat", "  - {address: 10.0.0.9, virtualRouterID: 51}", "");
+    let other = pool("other", "  - {address: 10.0.0.8, virtualRouterID: 51}", "");
+    assert_eq!(
+        refused(&[&node("a"), &other, &chat]),
+        [
+            "file1.yaml: WebSocketHAPool default/other: spec.virtualIPs[0].virtualRouterID: 51 is also \
+          that of 10.0.0.9 of WebSocketHAPool default/chat; choose another from 1 to 255"
+        ]
+    );
+    let other = pool("other", &addresses(&["10.0.0.9"]), "");
+    let refusals = refused(&[&node("a"), &other, &chat]);
+    assert!(
+        refusals[0].starts_with(
+            "file1.yaml: WebSocketHAPool default/other: spec.virtualIPs[0].address: 10.0.0.9 is also \
+             an address of WebSocketHAPool default/chat;"
+        ),
+        "{refusals:?}"
+    );
+    assert_eq!(
+        refused(&[&node("a"), &node("a")]),
+        [
+            "file1.yaml: Node a: is a second one of that name, after that in file0.yaml; remove one of the two"
+        ]
+    );
+}
+
+#[test]
+fn servers_that_are_not_there() {
+    let listed = "    endpoints: [{address: 10.0.0.1, port: 8010}]";
+    let spec = pool("chat", &addresses(&["10.0.0.9"]), "");
+    let with = |upstream: &str| spec.replace(listed, upstream);
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: echo}\nspec: {ports: [{name: web, port: 80}, {name: ws, port: 8010}]}\n";
+    one(
+        refused(&[&node("a"), &with("    connectTimeout: 1s")]),
+        "spec.upstreams[0]: names no servers; add service or endpoints",
+    );
+    one(
+        refused(&[
+            &node("a"),
+            &with(&format!("{listed}\n    service: {{name: echo, port: 80}}")),
+        ]),
+        "spec.upstreams[0]: has service and endpoints; keep one of the two",
+    );
+    one(
+        refused(&[&node("a"), &with("    service: {name: echo, port: 80}")]),
+        "spec.upstreams[0].service.name: names Service default/echo, which does not exist; create \
+         it or correct the name",
+    );
+    one(
+        refused(&[
+            service,
+            &format!(
+                "{}{}",
+                node("a"),
+                with("    service: {name: echo, port: sw}")
+            ),
+        ]),
+        "spec.upstreams[0].service.port: is sw, which is no port of Service default/echo; it has 80 \
+         (web), 8010 (ws)",
+    );
+    let slice = |kind: &str, address: &str| {
+        format!(
+            "{service}---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: echo-1, labels: {{kubernetes.io/service-name: echo}}}}\naddressType: {kind}\nports: [{{name: ws, port: 8010}}]\nendpoints: [{{addresses: [\"{address}\"]}}]\n"
+        )
+    };
+    let chat = format!(
+        "{}{}",
+        node("a"),
+        with("    service: {name: echo, port: ws}")
+    );
+    one(
+        refused(&[&slice("FQDN", "echo.example"), &chat]),
+        "spec.upstreams[0].service: has EndpointSlice default/echo-1 of addressType FQDN; list \
+         addresses in slices of type IPv4 or IPv6",
+    );
+    one(
+        refused(&[&slice("IPv4", "127.0.0.1"), &chat]),
+        "spec.upstreams[0].service: has an endpoint in EndpointSlice default/echo-1 that is \
+         refused: 127.0.0.1 is a loopback address; use an address under which the server is reached \
+         from other hosts",
+    );
+    one(
+        refused(&[&slice("IPv4", "10.0.0.9"), &chat]),
+        "spec.upstreams[0].service: has an endpoint in EndpointSlice default/echo-1 that is \
+         refused: 10.0.0.9 is a virtual address; use the server's own",
+    );
+}
+
+/// A valid text with one piece replaced by another.
+fn damaged() -> impl Strategy<Value = String> {
+    let valid = format!(
+        "{}{}",
+        nodes(&["a", "b"]),
+        pool("chat", &addresses(&["10.0.0.9"]), "  vrrp: {version: 3}")
+    );
+    let length = valid.len();
+    let piece = prop_oneof![
+        ".{0,8}",
+        Just("null".to_owned()),
+        Just("[]".to_owned()),
+        Just("{}".to_owned()),
+        Just("-1".to_owned()),
+        Just("1e400".to_owned()),
+        Just("18446744073709551616".to_owned()),
+        Just("&a [*a]".to_owned()),
+        Just("!!binary AA==".to_owned()),
+        Just(".nan".to_owned()),
+        Just("? ".to_owned()),
+    ];
+    (0..length, 0_usize..12, piece).prop_map(move |(start, cut, piece)| {
+        let end = (start + cut).min(valid.len());
+        format!("{}{piece}{}", &valid[..start], &valid[end..])
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_text_is_accepted_or_refused(text in "(?s).{0,200}") {
+        let refusals = common::parse(&[&text]);
+        prop_assert!(refusals.is_err(), "accepted without a Node");
+    }
+
+    #[test]
+    fn damaged_manifests_are_accepted_or_refused(text in damaged()) {
+        if let Err(refusals) = common::parse(&[&text]) {
+            prop_assert!(!refusals.is_empty());
+            for refusal in refusals {
+                let sentence = refusal.to_string();
+                prop_assert!(sentence.starts_with("file0.yaml: "), "{}", sentence);
+                prop_assert!(!sentence.contains('\n'), "{}", sentence);
+            }
+        }
+    }
+}
+
+#[test]
+fn words_that_yaml_takes_for_booleans() {
+    assert_eq!(
+        refused(&["apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"]),
+        ["file0.yaml: object 1: metadata.name: is read as false, not as a text; put it in quotes"]
+    );
+    assert_eq!(
+        refused(&["apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {gw: yes}}\n"]),
+        [
+            "file0.yaml: Node a: metadata.labels.gw: is read as true, not as a text; put it in quotes"
+        ]
+    );
+}
