@@ -368,7 +368,9 @@ fn its_death_is_seen_on_the_newest_page_and_its_beats_move_there() {
     let (sender, end) = mpsc::channel();
     thread::spawn(move || {
         for page in [page, old] {
-            drop(sender.send(page.proxy_life.wait_for_end().unwrap()));
+            sender
+                .send(page.proxy_life.wait_for_end().unwrap())
+                .unwrap();
         }
     });
     assert_eq!(end.recv_timeout(SOON), Ok(End::Died));
