@@ -422,3 +422,26 @@ fn words_that_yaml_takes_for_booleans() {
         ]
     );
 }
+
+#[test]
+fn texts_made_to_hurt_are_refused() {
+    let deep = format!("a: {}{}", "[".repeat(50_000), "]".repeat(50_000));
+    let bomb = (1..40).fold("a0: &a0 [x, x, x, x]\n".to_owned(), |text, level| {
+        let last = level - 1;
+        format!("{text}a{level}: &a{level} [*a{last}, *a{last}, *a{last}, *a{last}]\n")
+    });
+    for text in [
+        deep,
+        bomb,
+        "\0".to_owned(),
+        "\u{feff}".to_owned(),
+        "--- ".repeat(10_000),
+    ] {
+        let refusals = refused(&[&text]);
+        assert!(
+            refusals.iter().all(|it| it.len() < 500),
+            "{:?}",
+            refusals[0].get(..200)
+        );
+    }
+}
