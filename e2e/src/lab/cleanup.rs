@@ -1,12 +1,15 @@
 //! Leaves nothing behind: on drop, on a signal, and after an owner that was killed.
 
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -82,20 +85,51 @@ fn watch_signals() {
     });
 }
 
+/// Makes the directory of a new lab, after those of labs whose owner is gone are removed with all that runs there.
+pub(super) fn lab_dir() -> Result<PathBuf> {
+    loop {
+        let base = base()?;
+        let _alone = lock(&base)?;
+        sweep(&base)?;
+        match fresh(&base) {
+            // The last lab to go took the base along while we waited for the lock.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            made => {
+                return made
+                    .with_context(|| format!("cannot make a directory in {}", base.display()));
+            }
+        }
+    }
+}
+
+/// Removes the directory of a lab, and the base with the last one.
+pub(super) fn remove(dir: &Path) -> Result<()> {
+    if std::env::var_os(KEEP).is_some() {
+        eprintln!("lab: kept {}", dir.display());
+        return Ok(());
+    }
+    let base = dir.parent().unwrap_or(dir);
+    let _alone = lock(base)?;
+    fs::remove_dir_all(dir)?;
+    // Others are at work where this fails.
+    fs::remove_dir(base).ok();
+    Ok(())
+}
+
 /// Directory under which every lab has its own. Only root writes there; other users may pass through.
-pub(super) fn base() -> Result<PathBuf> {
+fn base() -> Result<PathBuf> {
     let base = std::env::temp_dir().join("wsha-lab");
     match DirBuilder::new().mode(0o711).create(&base) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(error).with_context(|| format!("cannot make {}", base.display()));
         }
         _ => {}
     }
-    let found = fs::symlink_metadata(&base)?;
-    if !found.is_dir()
-        || found.uid() != nix::unistd::geteuid().as_raw()
-        || found.mode() & 0o022 != 0
-    {
+    let ours = fs::symlink_metadata(&base).is_ok_and(|found| {
+        let private = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+        found.is_dir() && private
+    });
+    if !ours && base.exists() {
         bail!(
             "{} exists and is not a directory of ours; remove it",
             base.display()
@@ -104,35 +138,43 @@ pub(super) fn base() -> Result<PathBuf> {
     Ok(base)
 }
 
-/// Makes the directory of a new lab; its name tells the owner: pid, start time and a counter.
-pub(super) fn lab_dir(base: &Path) -> Result<PathBuf> {
-    static COUNT: Mutex<u32> = Mutex::new(0);
-    let mut count = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
-    *count += 1;
+/// One at a time: a sweeper has files open in the directory it removes, and by those it knows what to end.
+fn lock(base: &Path) -> Result<Option<Flock<fs::File>>> {
+    match fs::File::open(base) {
+        Ok(dir) => {
+            let locked = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+            Ok(Some(locked.context("cannot lock the labs' directory")?))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot open {}", base.display())),
+    }
+}
+
+/// Its name tells the owner: pid, start time and a counter.
+fn fresh(base: &Path) -> std::io::Result<PathBuf> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let pid = nix::unistd::getpid();
-    let started = process::start_time(pid).context("cannot read the own start time")?;
+    let started = process::start_time(pid).unwrap_or_default();
     let dir = base.join(format!("{pid}-{started}-{count}"));
-    DirBuilder::new()
-        .mode(0o711)
-        .create(&dir)
-        .with_context(|| format!("cannot make {}", dir.display()))?;
+    DirBuilder::new().mode(0o711).create(&dir)?;
     Ok(dir)
 }
 
-/// Ends the processes of labs whose owner is gone, and removes their directories.
-pub(super) fn sweep(base: &Path) -> Result<()> {
-    for entry in fs::read_dir(base)?.flatten() {
+fn sweep(base: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(base) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
         let dir = entry.path();
         let name = entry.file_name();
         let mut parts = name.to_str().unwrap_or_default().split('-');
-        let owner = parts
-            .next()
-            .and_then(|pid| pid.parse().ok())
-            .zip(parts.next().and_then(|start| start.parse().ok()));
-        let Some((pid, started)) = owner else {
+        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+        let (Some(pid), Some(started)) = (number(), number()) else {
             continue;
         };
-        if process::start_time(Pid::from_raw(pid)) == Some(started) {
+        let owner = i32::try_from(pid).map(Pid::from_raw);
+        if owner.is_ok_and(|owner| process::start_time(owner) == Some(started)) {
             continue;
         }
         kill_all(|| process::holding(&dir))
@@ -145,4 +187,4 @@ pub(super) fn sweep(base: &Path) -> Result<()> {
 }
 
 /// When set, the lab's directory with its configurations and logs stays.
-pub(super) const KEEP: &str = "WSHA_LAB_KEEP";
+const KEEP: &str = "WSHA_LAB_KEEP";

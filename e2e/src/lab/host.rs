@@ -15,7 +15,7 @@ use nix::sys::socket::SockaddrIn;
 use nix::unistd::Pid;
 
 use super::netns::NetNs;
-use super::process::{self, Process};
+use super::process::{self, Home, Process};
 use super::{INTERFACE, MacAddr, Shared, cleanup, ip};
 use crate::wait;
 
@@ -209,7 +209,7 @@ impl Host {
 
     /// Every process of the host, whatever started it.
     pub fn processes(&self) -> Vec<Pid> {
-        process::at_home(self.ns().handles().home)
+        process::at_home(self.home())
     }
 
     /// The host's processes whose command line `wanted` accepts.
@@ -277,16 +277,24 @@ impl Host {
 
     /// Boots the host: a fresh kernel state, the same address and disk. What ran must be started again.
     pub fn power_on(&self) -> Result<()> {
-        kill_all(|| self.processes())?;
+        self.lab.vacate(self.home())?;
         // The old kernel state, virtual addresses included, goes with the old interface.
         ip(&self.lab.switch, &[&format!("link del {}", self.port())])?;
         let fresh = self.lab.namespace(self.name)?;
-        let old = std::mem::replace(
-            &mut *self.ns.write().unwrap_or_else(PoisonError::into_inner),
-            fresh,
-        );
-        self.lab.retire(old);
+        *self.ns.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.plug()
+    }
+
+    fn home(&self) -> Home {
+        self.ns().handles().home
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Err(error) = self.lab.vacate(self.home()) {
+            eprintln!("lab: {}: {error:#}", self.name);
+        }
     }
 }
 

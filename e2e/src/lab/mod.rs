@@ -90,14 +90,13 @@ impl Shared {
         Ok(made)
     }
 
-    /// Forgets a host's namespaces once they are empty: the kernel gives their numbers to others.
-    fn retire(&self, old: NetNs) {
-        let home = old.handles().home;
-        self.homes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|known| known.mnt != home.mnt);
-        drop(old);
+    /// Ends what runs in a host's namespaces and forgets them. They must still be held: the kernel gives the
+    /// numbers of those that are gone to others.
+    fn vacate(&self, home: Home) -> Result<()> {
+        let ended = host::kill_all(|| process::at_home(home));
+        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        homes.retain(|known| known.mnt != home.mnt);
+        ended
     }
 
     fn tear_down(&self) {
@@ -115,12 +114,8 @@ impl Shared {
         if let Err(error) = host::kill_all(ours) {
             eprintln!("lab: {error:#}");
         }
-        if std::env::var_os(cleanup::KEEP).is_some() {
-            eprintln!("lab: kept {}", self.dir.display());
-        } else if let Err(error) = fs::remove_dir_all(&self.dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            eprintln!("lab: cannot remove {}: {error}", self.dir.display());
+        if let Err(error) = cleanup::remove(&self.dir) {
+            eprintln!("lab: cannot remove {}: {error:#}", self.dir.display());
         }
     }
 }
@@ -146,10 +141,8 @@ impl Lab {
         if !nix::unistd::geteuid().is_root() {
             bail!("the lab needs root: it makes network namespaces, bridges and raw sockets");
         }
-        let base = cleanup::base()?;
-        cleanup::sweep(&base)?;
         let switch = NetNs::create("switch")?;
-        let dir = cleanup::lab_dir(&base)?;
+        let dir = cleanup::lab_dir()?;
         let initial_net = Arc::new(
             File::open("/proc/self/ns/net").context("cannot open the own network namespace")?,
         );
