@@ -55,14 +55,14 @@ pub(super) fn check(
 }
 
 /// Priority of the last word of a router that yields: below the winner's, so that the winner takes
-/// it for another Active and announces, and no one else follows it. `None` where there is no such
-/// priority.
-pub(super) fn farewell(own: (Priority, IpAddr), winner: &Peer) -> Option<Priority> {
+/// it for another Active and announces, and no one else follows it. Below 1 there is only 0, which
+/// makes an Active of ours announce as well.
+pub(super) fn farewell(own: (Priority, IpAddr), winner: &Peer) -> Priority {
     if compare(own, (winner.priority, winner.source)) == Ordering::Less {
-        return Some(own.0);
+        own.0
+    } else {
+        Priority::new(winner.priority.get().saturating_sub(1))
     }
-    let below = winner.priority.get().checked_sub(1)?;
-    (below > 0).then(|| Priority::new(below))
 }
 
 #[cfg(test)]
@@ -99,16 +99,10 @@ mod tests {
 
     #[test]
     fn farewell_is_always_below_the_winner() {
-        assert_eq!(farewell(at(50, 1), &peer(100, 2)), Some(Priority::new(50)));
-        assert_eq!(
-            farewell(at(100, 1), &peer(100, 2)),
-            Some(Priority::new(100))
-        );
-        assert_eq!(farewell(at(100, 2), &peer(100, 1)), Some(Priority::new(99)));
-        assert_eq!(
-            farewell(at(250, 1), &peer(235, 2)),
-            Some(Priority::new(234))
-        );
-        assert_eq!(farewell(at(250, 1), &peer(1, 2)), None);
+        assert_eq!(farewell(at(50, 1), &peer(100, 2)), Priority::new(50));
+        assert_eq!(farewell(at(100, 1), &peer(100, 2)), Priority::new(100));
+        assert_eq!(farewell(at(100, 2), &peer(100, 1)), Priority::new(99));
+        assert_eq!(farewell(at(250, 1), &peer(235, 2)), Priority::new(234));
+        assert_eq!(farewell(at(250, 1), &peer(1, 2)), Priority::RELEASE);
     }
 }

@@ -16,10 +16,14 @@ mod cause;
 mod config;
 mod effect;
 mod election;
+mod hearing;
+mod holding;
 mod input;
+mod joining;
 mod phase;
 mod queue;
 mod router;
+mod timing;
 
 pub use cause::Cause;
 pub use config::{Config, ConfigError, Preemption, Settings, default_linger};

@@ -1,6 +1,6 @@
 //! The states with what is meaningful in each: no timer can be armed in the wrong one.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{Peer, State, announcements::Announcements};
 use crate::{Centiseconds, Instant};
@@ -67,25 +67,79 @@ pub(super) enum Expects {
 }
 
 /// A router that ceased to be Active without priority 0 may have left neighbours with its hardware
-/// address, and the winner may never have heard of it. Once its addresses are gone it says so.
+/// address, and the winner may never have heard of it. Once its addresses are gone it says so, until
+/// the winner answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Farewell {
     /// The host confirmed that the addresses are gone.
-    pub(super) removed: bool,
-    /// How many are left to send: the second makes up for the loss of the first.
-    pub(super) left: u8,
-    /// Earliest moment for the next.
-    pub(super) not_before: Instant,
+    removed: bool,
+    /// How many may still be sent: a winner that never answers is left alone after these.
+    left: u8,
+    /// When the newest was sent.
+    sent_at: Option<Instant>,
+    /// The newest was sent right after an advertisement of the winner: the next that comes before
+    /// half an interval has passed is its answer. One sent at any other moment cannot tell.
+    in_phase: bool,
 }
 
 impl Farewell {
-    pub(super) const fn owed(now: Instant) -> Self {
+    pub(super) const fn owed() -> Self {
         Self {
             removed: false,
-            left: 2,
-            not_before: now,
+            left: 5,
+            sent_at: None,
+            in_phase: false,
         }
     }
+
+    /// The addresses are gone: whether to speak now, where the winner is known already.
+    pub(super) fn confirm(&mut self, now: Instant, winner_known: bool) -> bool {
+        let first = !self.removed;
+        self.removed = true;
+        let speak = first && winner_known;
+        if speak {
+            self.speak(now);
+        }
+        speak
+    }
+
+    /// The winner was heard: whether to speak now, and whether this was its answer.
+    pub(super) fn hear(&mut self, now: Instant, interval: Duration) -> Heard {
+        if !self.removed {
+            return Heard::Nothing;
+        }
+        let since = self.sent_at.map(|sent_at| now.since(sent_at));
+        let soon = since.is_some_and(|since| since < interval / 2);
+        if soon {
+            return if self.in_phase {
+                Heard::Answer
+            } else {
+                Heard::Nothing
+            };
+        }
+        if self.left == 0 {
+            return Heard::Answer;
+        }
+        self.in_phase = true;
+        self.speak(now);
+        Heard::Speak
+    }
+
+    fn speak(&mut self, now: Instant) {
+        self.left = self.left.saturating_sub(1);
+        self.sent_at = Some(now);
+    }
+}
+
+/// What an advertisement of the winner means for a farewell.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Heard {
+    /// Wait.
+    Nothing,
+    /// Say farewell.
+    Speak,
+    /// It is said and heard.
+    Answer,
 }
 
 #[derive(Clone, Debug)]

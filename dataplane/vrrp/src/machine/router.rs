@@ -1,22 +1,16 @@
 //! The transitions.
 
-use std::{cmp::Ordering, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use super::{
-    Cause, Config, ConfigError, Effect, Input, Peer, Preemption, Settings, State, Transition,
+    Cause, Config, ConfigError, Effect, Input, Peer, Settings, State, Transition,
     announcements::Announcements,
-    election,
-    phase::{Active, Backup, Expects, Farewell, Phase, Quiet},
+    phase::{Active, Backup, Expects, Farewell, Phase},
     queue::Queue,
 };
 use crate::{
-    Advertisement, Centiseconds, Discard, Instant, Priority, active_down_interval, skew_time,
-    wire::AddressList,
+    Advertisement, Centiseconds, Instant, Priority, active_down_interval, wire::AddressList,
 };
-
-/// How long a router that lost its addresses leaves the role to others: whatever took them would
-/// most likely take them again.
-const HOLD_AFTER_LOSS: Duration = Duration::from_secs(5);
 
 /// One virtual router: inputs and time in, effects out.
 ///
@@ -30,10 +24,11 @@ const HOLD_AFTER_LOSS: Duration = Duration::from_secs(5);
 /// * **Farewell.** After a silent partition both sides are Active. If the lower one hears the higher
 ///   one first and yields without a word, the higher one never learns of it, announces nothing, and
 ///   clients keep the loser's hardware address until it ages. So a router that ceases to be Active
-///   without priority 0 sends one more advertisement, with a priority below the winner's, once its
-///   addresses are gone, and a second one an interval later in case the first was lost. The winner
-///   answers as it answers any Active of lower priority, and announces. It cannot loop: the sender
-///   is Backup, a Backup answers nothing, and the two are counted.
+///   without priority 0 (or finds at its restart that it did) sends one more advertisement once its
+///   addresses are gone, with a priority below the winner's. The winner answers as it answers any
+///   Active of lower priority, and announces. The farewell is repeated after the winner's next
+///   advertisements until one is answered, five times at most. It cannot loop: the sender is Backup,
+///   and a Backup answers nothing.
 /// * **Announcements when another Active is heard**, of lower priority or leaving, for the same
 ///   reason: whatever it claimed is claimed back.
 /// * **Woke late.** An Active that did not run for the active-down interval of the quickest possible
@@ -44,17 +39,17 @@ const HOLD_AFTER_LOSS: Duration = Duration::from_secs(5);
 /// * **Hold.** See [`Input::HoldPreemption`]; a router that lost its addresses holds for 5 s.
 #[derive(Clone, Debug)]
 pub struct VirtualRouter {
-    config: Config,
-    phase: Phase,
-    effects: Queue,
+    pub(super) config: Config,
+    pub(super) phase: Phase,
+    pub(super) effects: Queue,
     /// Told to take part and not to stop since.
-    started: bool,
-    link_up: bool,
-    endpoint_usable: bool,
-    hold_until: Instant,
-    last_heard: Option<Peer>,
-    twin: Option<Peer>,
-    stranger: Option<IpAddr>,
+    pub(super) started: bool,
+    pub(super) link_up: bool,
+    pub(super) endpoint_usable: bool,
+    pub(super) hold_until: Instant,
+    pub(super) last_heard: Option<Peer>,
+    pub(super) twin: Option<Peer>,
+    pub(super) stranger: Option<IpAddr>,
 }
 
 impl VirtualRouter {
@@ -207,388 +202,19 @@ impl VirtualRouter {
         self.effects.lost()
     }
 
-    // Starting and leaving.
-
-    /// RFC 9568 section 6.4.1; RFC 3768 section 6.4.1.
-    fn start(&mut self, now: Instant) {
-        if self.started {
-            return;
-        }
-        self.started = true;
-        if self.link_up {
-            self.listen_or_own(now, Cause::Started);
-        }
-    }
-
-    /// Becomes Active as owner, else Backup that listens.
-    fn listen_or_own(&mut self, now: Instant, cause: Cause) {
-        let quiet = match self.phase {
-            Phase::Initialize { quiet } => quiet,
-            Phase::Leaving { .. } => {
-                self.effects.push(Effect::RemoveAddresses);
-                None
-            }
-            Phase::Backup(_) | Phase::Active(_) => return,
-        };
-        if self.priority().is_owner() {
-            self.become_active(now, Cause::OwnerStarted);
-            return;
-        }
-        let mut backup = self.listening(now);
-        if let Some(quiet) = quiet {
-            backup.learned = quiet.learned.unwrap_or(backup.learned);
-            let armed = quiet.since + self.active_down(backup.learned);
-            backup.active_down_at = armed.max(now);
-        }
-        self.enter(now, Phase::Backup(backup), cause);
-    }
-
-    /// Within two intervals no Backup can have risen: the quickest waits for three.
-    fn resume(&mut self, now: Instant, last_advertisement_at: Instant) {
-        if self.started {
-            return;
-        }
-        let limit = self.config.settings.interval.as_duration() * 2;
-        let in_time = last_advertisement_at <= now && now.since(last_advertisement_at) <= limit;
-        if in_time && self.link_up {
-            self.started = true;
-            self.become_active(now, Cause::Resumed);
-            return;
-        }
-        self.effects.push(Effect::RemoveAddresses);
-        self.started = true;
-        if self.link_up {
-            let backup = self.listening(now);
-            self.enter(now, Phase::Backup(backup), Cause::ResumedLate);
-        }
-    }
-
-    /// RFC 9568 sections 6.4.2 and 6.4.3, Shutdown, with the linger described above.
-    fn leave(&mut self, now: Instant, cause: Cause) {
-        self.started = false;
-        match &self.phase {
-            Phase::Initialize { .. } | Phase::Leaving { .. } => {}
-            Phase::Backup(backup) => {
-                let quiet = match backup.expects {
-                    Expects::Advertisements(peer) | Expects::ToPreempt(peer) => Some(Quiet {
-                        since: peer.heard_at,
-                        learned: Some(backup.learned),
-                    }),
-                    Expects::Nobody | Expects::Successor(_) => Some(Quiet {
-                        since: now,
-                        learned: None,
-                    }),
-                };
-                self.enter(now, Phase::Initialize { quiet }, cause);
-            }
-            Phase::Active(_) => {
-                self.send(Priority::RELEASE);
-                let until = now + self.config.settings.linger;
-                self.enter(now, Phase::Leaving { until }, cause);
-            }
-        }
-    }
-
-    fn finish_leaving(&mut self, now: Instant, learned: Option<Centiseconds>) {
-        self.effects.push(Effect::RemoveAddresses);
-        // Both ends of it are Initialize: no transition to tell of.
-        self.phase = Phase::Initialize {
-            quiet: Some(Quiet {
-                since: now,
-                learned,
-            }),
-        };
-    }
-
-    fn on_link_down(&mut self, now: Instant) {
-        self.link_up = false;
-        match self.phase {
-            Phase::Initialize { ref mut quiet } => *quiet = None,
-            Phase::Leaving { .. } => {
-                self.finish_leaving(now, None);
-                self.phase = Phase::Initialize { quiet: None };
-            }
-            Phase::Backup(_) => {
-                self.enter(now, Phase::Initialize { quiet: None }, Cause::LinkDown);
-            }
-            Phase::Active(_) => {
-                self.effects.push(Effect::RemoveAddresses);
-                self.enter(now, Phase::Initialize { quiet: None }, Cause::LinkDown);
-            }
-        }
-    }
-
-    fn on_link_up(&mut self, now: Instant) {
-        self.link_up = true;
-        if self.started {
-            self.listen_or_own(now, Cause::LinkUp);
-        }
-    }
-
-    // Addresses of the host.
-
-    fn on_addresses_added(&mut self, now: Instant) {
-        if let Phase::Active(active) = &mut self.phase
-            && active.announcements.is_none()
-        {
-            active.announcements = Some(Announcements::begin(now));
-            self.effects.push(Effect::AnnounceAddresses);
-        }
-    }
-
-    fn on_addresses_removed(&mut self, now: Instant) {
-        if let Phase::Backup(backup) = &mut self.phase
-            && let Some(farewell) = &mut backup.farewell
-        {
-            farewell.removed = true;
-            if let Expects::Advertisements(peer) | Expects::ToPreempt(peer) = backup.expects {
-                self.say_farewell(now, &peer);
-            }
-        }
-    }
-
-    fn on_addresses_lost(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Active(_)) {
-            self.send(Priority::RELEASE);
-            self.effects.push(Effect::RemoveAddresses);
-            self.hold_until = self.hold_until.max(now + HOLD_AFTER_LOSS);
-            let backup = self.listening(now);
-            self.enter(now, Phase::Backup(backup), Cause::AddressesLost);
-        }
-    }
-
-    fn on_peer_took_over(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Active(_) => self.let_go(now, Cause::PeerTookOver),
-            Phase::Leaving { .. } => self.finish_leaving(now, None),
-            Phase::Initialize { .. } | Phase::Backup(_) => {}
-        }
-    }
-
-    // Advertisements.
-
-    fn on_advertisement(
-        &mut self,
-        now: Instant,
-        source: IpAddr,
-        advertisement: &Advertisement<'_>,
-    ) {
-        let checked = election::check(&self.config, source, advertisement);
-        self.note_addresses(source, advertisement, checked);
-        if let Err(discard) = checked {
-            self.effects.push(Effect::Discarded(discard));
-            return;
-        }
-        let peer = Peer {
-            source,
-            priority: advertisement.priority,
-            heard_at: now,
-        };
-        self.last_heard = Some(peer);
-        if peer.priority == self.priority() {
-            self.twin = Some(peer);
-        } else if self.twin.is_some_and(|twin| twin.source == source) && !peer.priority.is_release()
-        {
-            self.twin = None;
-        }
-        let learned = advertisement
-            .interval
-            .unwrap_or(self.config.settings.interval);
-        let release = advertisement.priority.is_release();
-        match &mut self.phase {
-            Phase::Initialize { quiet } if !release => {
-                *quiet = Some(Quiet {
-                    since: now,
-                    learned: Some(learned),
-                });
-            }
-            Phase::Leaving { .. } if !release => self.finish_leaving(now, Some(learned)),
-            Phase::Initialize { .. } | Phase::Leaving { .. } => {}
-            Phase::Backup(_) => self.backup_hears(now, peer, learned),
-            Phase::Active(_) => self.active_hears(now, peer, learned),
-        }
-    }
-
-    /// RFC 9568 section 6.4.2; RFC 3768 section 6.4.2.
-    fn backup_hears(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
-        let own = self.priority();
-        let version = self.config.version;
-        let preemption = self.config.settings.preemption;
-        let hold_until = self.hold_until;
-        let Phase::Backup(backup) = &mut self.phase else {
-            return;
-        };
-        if peer.priority.is_release() {
-            // A repeated priority 0 must not put off what the first one started.
-            let soon = now + skew_time(version, own, backup.learned);
-            backup.active_down_at = backup.active_down_at.min(soon);
-            backup.expects = Expects::Successor(peer.source);
-            return;
-        }
-        let ignored = if peer.priority >= own {
-            backup.preempt_at = None;
-            false
-        } else {
-            match preemption {
-                Preemption::Disabled => false,
-                Preemption::Enabled { delay } => {
-                    let preempt_at = *backup.preempt_at.get_or_insert(now + delay);
-                    now >= preempt_at && now >= hold_until
-                }
-            }
-        };
-        if ignored {
-            // The timer runs on: not restarted, or a lower router could never be replaced.
-            backup.expects = Expects::ToPreempt(peer);
-        } else {
-            backup.learned = learned;
-            backup.active_down_at = now + active_down_interval(version, own, learned);
-            backup.expects = Expects::Advertisements(peer);
-        }
-        self.say_farewell(now, &peer);
-    }
-
-    /// RFC 9568 section 6.4.3; RFC 3768 section 6.4.3.
-    fn active_hears(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
-        if peer.priority.is_release() {
-            self.advertise_out_of_turn(now);
-            self.announce_again(now);
-            return;
-        }
-        let own = (self.priority(), self.config.settings.source);
-        if election::compare((peer.priority, peer.source), own) == Ordering::Less {
-            // RFC 9568: assert the role at once. The announcement repairs what it claimed.
-            self.advertise_out_of_turn(now);
-            self.announce_again(now);
-            return;
-        }
-        let (source, priority) = (peer.source, peer.priority);
-        let cause = if priority > own.0 {
-            Cause::HigherPriority { source, priority }
-        } else {
-            Cause::GreaterAddress { source, priority }
-        };
-        self.let_go(now, cause);
-        if let Phase::Backup(backup) = &mut self.phase {
-            backup.learned = learned;
-            backup.active_down_at = now + active_down_interval(self.config.version, own.0, learned);
-            backup.expects = Expects::Advertisements(peer);
-        }
-    }
-
-    /// Keeps what [`Self::differing_addresses_from`] tells.
-    fn note_addresses(
-        &mut self,
-        source: IpAddr,
-        advertisement: &Advertisement<'_>,
-        checked: Result<(), Discard>,
-    ) {
-        if !matches!(checked, Ok(()) | Err(Discard::OtherAddresses)) {
-            return;
-        }
-        let own = AddressList::from_slice(&self.config.addresses);
-        if !advertisement.addresses.same_set(&own) {
-            self.stranger = Some(source);
-        } else if self.stranger == Some(source) {
-            self.stranger = None;
-        }
-    }
-
-    fn say_farewell(&mut self, now: Instant, winner: &Peer) {
-        let own = (self.priority(), self.config.settings.source);
-        let interval = self.config.settings.interval.as_duration();
-        let Phase::Backup(backup) = &mut self.phase else {
-            return;
-        };
-        let Some(farewell) = &mut backup.farewell else {
-            return;
-        };
-        if !farewell.removed || now < farewell.not_before {
-            return;
-        }
-        farewell.left = farewell.left.saturating_sub(1);
-        farewell.not_before = now + interval;
-        if farewell.left == 0 {
-            backup.farewell = None;
-        }
-        if let Some(priority) = election::farewell(own, winner) {
-            self.send(priority);
-        }
-    }
-
-    // Time.
-
-    fn on_timer(&mut self, now: Instant) {
-        match &mut self.phase {
-            Phase::Initialize { .. } => {}
-            Phase::Leaving { until } => {
-                if now >= *until {
-                    self.send(Priority::RELEASE);
-                    self.finish_leaving(now, None);
-                }
-            }
-            Phase::Backup(backup) => {
-                if now < backup.active_down_at {
-                    return;
-                }
-                let (learned, late_by) = (backup.learned, now.since(backup.active_down_at));
-                let expects = backup.expects;
-                let down = self.active_down(learned);
-                if late_by > down {
-                    self.listen_anew(now + down);
-                } else {
-                    self.become_active(now, cause_of(expects));
-                }
-            }
-            Phase::Active(active) => {
-                let advertise = now >= active.advertise_at;
-                let announce = active
-                    .announcements
-                    .as_mut()
-                    .is_some_and(|announcements| announcements.take_due(now));
-                if advertise {
-                    self.advertise_in_turn(now);
-                }
-                if announce {
-                    self.effects.push(Effect::AnnounceAddresses);
-                }
-            }
-        }
-    }
-
-    /// Silence while not running is no evidence.
-    fn listen_anew(&mut self, until: Instant) {
-        if let Phase::Backup(backup) = &mut self.phase {
-            backup.active_down_at = until;
-            backup.preempt_at = None;
-        }
-    }
-
-    /// See *Woke late* above.
-    fn let_go_if_late(&mut self, now: Instant) {
-        if let Phase::Active(active) = &self.phase {
-            let settings = &self.config.settings;
-            let quickest = Priority::new(254);
-            let limit = active_down_interval(self.config.version, quickest, settings.interval);
-            if now.since(active.sent_at) > limit {
-                self.let_go(now, Cause::WokeLate);
-            }
-        }
-    }
-
     // Parts of transitions.
 
     /// Active to Backup: the addresses go before all else.
-    fn let_go(&mut self, now: Instant, cause: Cause) {
+    pub(super) fn let_go(&mut self, now: Instant, cause: Cause) {
         self.effects.push(Effect::RemoveAddresses);
         let mut backup = self.listening(now);
-        backup.farewell = Some(Farewell::owed(now));
+        backup.farewell = Some(Farewell::owed());
         self.enter(now, Phase::Backup(backup), cause);
     }
 
     /// RFC 9568 section 6.4.2, `Active_Down_Timer` fires: advertise before adding, so that whoever
     /// holds the addresses lets go; announce only once they are held.
-    fn become_active(&mut self, now: Instant, cause: Cause) {
+    pub(super) fn become_active(&mut self, now: Instant, cause: Cause) {
         self.send(self.priority());
         self.effects.push(Effect::AddAddresses);
         let active = Active {
@@ -600,7 +226,7 @@ impl VirtualRouter {
     }
 
     /// A Backup that has heard nobody.
-    fn listening(&self, now: Instant) -> Backup {
+    pub(super) fn listening(&self, now: Instant) -> Backup {
         let learned = self.config.settings.interval;
         Backup {
             active_down_at: now + self.active_down(learned),
@@ -611,11 +237,11 @@ impl VirtualRouter {
         }
     }
 
-    fn active_down(&self, learned: Centiseconds) -> Duration {
+    pub(super) fn active_down(&self, learned: Centiseconds) -> Duration {
         active_down_interval(self.config.version, self.priority(), learned)
     }
 
-    fn enter(&mut self, at: Instant, phase: Phase, cause: Cause) {
+    pub(super) fn enter(&mut self, at: Instant, phase: Phase, cause: Cause) {
         let from = self.phase.state();
         let to = phase.state();
         self.phase = phase;
@@ -627,12 +253,12 @@ impl VirtualRouter {
         }));
     }
 
-    fn send(&mut self, priority: Priority) {
+    pub(super) fn send(&mut self, priority: Priority) {
         self.effects.push(Effect::SendAdvertisement { priority });
     }
 
     /// Keeps the rhythm: a late advertisement does not make the next one late.
-    fn advertise_in_turn(&mut self, now: Instant) {
+    pub(super) fn advertise_in_turn(&mut self, now: Instant) {
         let interval = self.config.settings.interval.as_duration();
         self.send(self.priority());
         if let Phase::Active(active) = &mut self.phase {
@@ -642,7 +268,7 @@ impl VirtualRouter {
         }
     }
 
-    fn advertise_out_of_turn(&mut self, now: Instant) {
+    pub(super) fn advertise_out_of_turn(&mut self, now: Instant) {
         let interval = self.config.settings.interval.as_duration();
         self.send(self.priority());
         if let Phase::Active(active) = &mut self.phase {
@@ -651,26 +277,12 @@ impl VirtualRouter {
         }
     }
 
-    fn announce_again(&mut self, now: Instant) {
+    pub(super) fn announce_again(&mut self, now: Instant) {
         if let Phase::Active(active) = &mut self.phase
             && let Some(announcements) = &mut active.announcements
         {
             *announcements = Announcements::begin(now);
             self.effects.push(Effect::AnnounceAddresses);
         }
-    }
-}
-
-const fn cause_of(expects: Expects) -> Cause {
-    match expects {
-        Expects::Nobody => Cause::NoActiveHeard,
-        Expects::Advertisements(peer) => Cause::ActiveSilent {
-            source: peer.source,
-        },
-        Expects::Successor(source) => Cause::ActiveReleased { source },
-        Expects::ToPreempt(peer) => Cause::Preempted {
-            source: peer.source,
-            priority: peer.priority,
-        },
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn owner_starts_as_active(version: Version) {
     assert_eq!(bench.input(Input::AddressesAdded), [Announce]);
 }
 
-/// RFC 9568 6.4.2 (Active_Down_Timer fires), RFC 3768 6.4.2: advertise, hold, and announce once
+/// RFC 9568 6.4.2 (`Active_Down_Timer` fires), RFC 3768 6.4.2: advertise, hold, and announce once
 /// held, in this order; the timer is then the advertisement timer.
 pub(crate) fn backup_rises_when_the_timer_fires(version: Version) {
     let mut bench = Bench::backup(version);
@@ -139,7 +139,7 @@ pub(crate) fn backup_without_preemption_is_held_by_a_lower_priority(version: Ver
     assert_eq!(bench.router.state(), State::Active);
 }
 
-/// RFC 9568 6.4.3 (Adver_Timer fires), RFC 3768 6.4.3: one advertisement per interval, in rhythm.
+/// RFC 9568 6.4.3 (`Adver_Timer` fires), RFC 3768 6.4.3: one advertisement per interval, in rhythm.
 pub(crate) fn active_advertises_every_interval(version: Version) {
     let mut bench = Bench::active(version);
     let begin = bench.now;

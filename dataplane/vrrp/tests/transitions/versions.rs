@@ -6,7 +6,7 @@ use vrrp::{Centiseconds, Config, Discard, Priority, State, Version, VirtualRoute
 
 use crate::bench::*;
 
-/// RFC 9568 section 6.4.2 (Active_Adver_Interval): a Backup of version 3 waits by the interval of the
+/// RFC 9568 section 6.4.2 (`Active_Adver_Interval`): a Backup of version 3 waits by the interval of the
 /// Active router, its own skew included, and advertises at its own once it is Active.
 #[test]
 fn v3_backup_learns_the_interval() {
@@ -107,6 +107,9 @@ fn v2_skew_does_not_grow_with_the_interval() {
     assert_eq!(bench.armed(), Some(SECOND * 30 + SKEW));
 }
 
+/// A change that makes a configuration impossible, and what is said about it.
+type Impossible = (fn(&mut Config), &'static str);
+
 /// Every way in which a configuration cannot be run is refused with its own error.
 #[test]
 fn impossible_configurations_are_refused() {
@@ -115,7 +118,7 @@ fn impossible_configurations_are_refused() {
         change(&mut config);
         VirtualRouter::new(config).unwrap_err().to_string()
     };
-    let cases: [(fn(&mut Config), &str); 6] = [
+    let cases: [Impossible; 6] = [
         (|c| c.addresses.clear(), "1 to 255 addresses"),
         (
             |c| c.addresses.push("fe80::1".parse().unwrap()),

@@ -1,0 +1,162 @@
+//! What an advertisement does.
+
+use std::{cmp::Ordering, net::IpAddr};
+
+use super::{
+    Cause, Effect, Peer, Preemption, VirtualRouter, election,
+    phase::{Expects, Heard, Phase, Quiet},
+};
+use crate::{
+    Advertisement, Centiseconds, Discard, Instant, active_down_interval, skew_time,
+    wire::AddressList,
+};
+
+impl VirtualRouter {
+    pub(super) fn on_advertisement(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        advertisement: &Advertisement<'_>,
+    ) {
+        let checked = election::check(&self.config, source, advertisement);
+        self.note_addresses(source, advertisement, checked);
+        if let Err(discard) = checked {
+            self.effects.push(Effect::Discarded(discard));
+            return;
+        }
+        let peer = Peer {
+            source,
+            priority: advertisement.priority,
+            heard_at: now,
+        };
+        self.last_heard = Some(peer);
+        if peer.priority == self.priority() {
+            self.twin = Some(peer);
+        } else if self.twin.is_some_and(|twin| twin.source == source) && !peer.priority.is_release()
+        {
+            self.twin = None;
+        }
+        let learned = advertisement
+            .interval
+            .unwrap_or(self.config.settings.interval);
+        let release = advertisement.priority.is_release();
+        match &mut self.phase {
+            Phase::Initialize { quiet } if !release => {
+                *quiet = Some(Quiet {
+                    since: now,
+                    learned: Some(learned),
+                });
+            }
+            Phase::Leaving { .. } if !release => self.finish_leaving(now, Some(learned)),
+            Phase::Initialize { .. } | Phase::Leaving { .. } => {}
+            Phase::Backup(_) => self.backup_hears(now, peer, learned),
+            Phase::Active(_) => self.active_hears(now, peer, learned),
+        }
+    }
+
+    /// RFC 9568 section 6.4.2; RFC 3768 section 6.4.2.
+    pub(super) fn backup_hears(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
+        let own = self.priority();
+        let version = self.config.version;
+        let preemption = self.config.settings.preemption;
+        let hold_until = self.hold_until;
+        let own_interval = self.config.settings.interval;
+        let Phase::Backup(backup) = &mut self.phase else {
+            return;
+        };
+        if peer.priority.is_release() {
+            // A repeated priority 0 must not put off what the first one started.
+            let soon = now + skew_time(version, own, backup.learned);
+            backup.active_down_at = backup.active_down_at.min(soon);
+            backup.expects = Expects::Successor(peer.source);
+            return;
+        }
+        let may_preempt_at = match preemption {
+            _ if peer.priority >= own => {
+                backup.preempt_at = None;
+                None
+            }
+            Preemption::Disabled => None,
+            Preemption::Enabled { delay } => {
+                let preempt_at = *backup.preempt_at.get_or_insert(now + delay);
+                Some(preempt_at.max(hold_until))
+            }
+        };
+        if may_preempt_at.is_some_and(|at| at <= now) {
+            // The timer runs on: not restarted, or a lower router could never be replaced.
+            backup.expects = Expects::ToPreempt(peer);
+        } else {
+            backup.learned = learned;
+            backup.active_down_at = now + active_down_interval(version, own, learned);
+            backup.expects = Expects::Advertisements(peer);
+            // The end of a delay is followed by the skew time and not by the next advertisement that
+            // would be ignored: that one reaches some before and some after their delay's end, and
+            // a worse router would rise first.
+            let rise_at = may_preempt_at.map(|at| at + skew_time(version, own, learned));
+            if let Some(rise_at) = rise_at
+                && rise_at <= backup.active_down_at
+            {
+                backup.active_down_at = rise_at;
+                backup.expects = Expects::ToPreempt(peer);
+            }
+        }
+        let interval = learned.min(own_interval).as_duration();
+        let heard = backup.farewell.as_mut().map(|it| it.hear(now, interval));
+        match heard {
+            Some(Heard::Speak) => self.say_farewell(&peer),
+            Some(Heard::Answer) => backup.farewell = None,
+            Some(Heard::Nothing) | None => {}
+        }
+    }
+
+    /// RFC 9568 section 6.4.3; RFC 3768 section 6.4.3.
+    pub(super) fn active_hears(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
+        if peer.priority.is_release() {
+            self.advertise_out_of_turn(now);
+            self.announce_again(now);
+            return;
+        }
+        let own = (self.priority(), self.config.settings.source);
+        if election::compare((peer.priority, peer.source), own) == Ordering::Less {
+            // RFC 9568: assert the role at once. The announcement repairs what it claimed.
+            self.advertise_out_of_turn(now);
+            self.announce_again(now);
+            return;
+        }
+        let (source, priority) = (peer.source, peer.priority);
+        let cause = if priority > own.0 {
+            Cause::HigherPriority { source, priority }
+        } else {
+            Cause::GreaterAddress { source, priority }
+        };
+        self.let_go(now, cause);
+        if let Phase::Backup(backup) = &mut self.phase {
+            backup.learned = learned;
+            backup.active_down_at = now + active_down_interval(self.config.version, own.0, learned);
+            backup.expects = Expects::Advertisements(peer);
+        }
+    }
+
+    /// Keeps what [`Self::differing_addresses_from`] tells.
+    pub(super) fn note_addresses(
+        &mut self,
+        source: IpAddr,
+        advertisement: &Advertisement<'_>,
+        checked: Result<(), Discard>,
+    ) {
+        if !matches!(checked, Ok(()) | Err(Discard::OtherAddresses)) {
+            return;
+        }
+        let own = AddressList::from_slice(&self.config.addresses);
+        if !advertisement.addresses.same_set(&own) {
+            self.stranger = Some(source);
+        } else if self.stranger == Some(source) {
+            self.stranger = None;
+        }
+    }
+
+    pub(super) fn say_farewell(&mut self, winner: &Peer) {
+        let own = (self.priority(), self.config.settings.source);
+        self.send(election::farewell(own, winner));
+    }
+}

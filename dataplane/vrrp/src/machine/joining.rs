@@ -1,0 +1,126 @@
+//! Taking part and ceasing to: start, restart, planned leave, the link.
+
+use super::{
+    Cause, Effect, VirtualRouter,
+    phase::{Expects, Farewell, Phase, Quiet},
+};
+use crate::{Centiseconds, Instant, Priority};
+
+impl VirtualRouter {
+    /// RFC 9568 section 6.4.1; RFC 3768 section 6.4.1.
+    pub(super) fn start(&mut self, now: Instant) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        if self.link_up {
+            self.listen_or_own(now, Cause::Started);
+        }
+    }
+
+    /// Becomes Active as owner, else Backup that listens.
+    pub(super) fn listen_or_own(&mut self, now: Instant, cause: Cause) {
+        let quiet = match self.phase {
+            Phase::Initialize { quiet } => quiet,
+            Phase::Leaving { .. } => {
+                self.effects.push(Effect::RemoveAddresses);
+                None
+            }
+            Phase::Backup(_) | Phase::Active(_) => return,
+        };
+        if self.priority().is_owner() {
+            self.become_active(now, Cause::OwnerStarted);
+            return;
+        }
+        let mut backup = self.listening(now);
+        if let Some(quiet) = quiet {
+            backup.learned = quiet.learned.unwrap_or(backup.learned);
+            let armed = quiet.since + self.active_down(backup.learned);
+            backup.active_down_at = armed.max(now);
+        }
+        self.enter(now, Phase::Backup(backup), cause);
+    }
+
+    /// Within two intervals no Backup can have risen: the quickest waits for three.
+    pub(super) fn resume(&mut self, now: Instant, last_advertisement_at: Instant) {
+        if self.started {
+            return;
+        }
+        let limit = self.config.settings.interval.as_duration() * 2;
+        let in_time = last_advertisement_at <= now && now.since(last_advertisement_at) <= limit;
+        if in_time && self.link_up {
+            self.started = true;
+            self.become_active(now, Cause::Resumed);
+            return;
+        }
+        self.effects.push(Effect::RemoveAddresses);
+        self.started = true;
+        if self.link_up {
+            let mut backup = self.listening(now);
+            backup.farewell = Some(Farewell::owed());
+            self.enter(now, Phase::Backup(backup), Cause::ResumedLate);
+        }
+    }
+
+    /// RFC 9568 sections 6.4.2 and 6.4.3, Shutdown, with the linger described above.
+    pub(super) fn leave(&mut self, now: Instant, cause: Cause) {
+        self.started = false;
+        match &self.phase {
+            Phase::Initialize { .. } | Phase::Leaving { .. } => {}
+            Phase::Backup(backup) => {
+                let quiet = match backup.expects {
+                    Expects::Advertisements(peer) | Expects::ToPreempt(peer) => Some(Quiet {
+                        since: peer.heard_at,
+                        learned: Some(backup.learned),
+                    }),
+                    Expects::Nobody | Expects::Successor(_) => Some(Quiet {
+                        since: now,
+                        learned: None,
+                    }),
+                };
+                self.enter(now, Phase::Initialize { quiet }, cause);
+            }
+            Phase::Active(_) => {
+                self.send(Priority::RELEASE);
+                let until = now + self.config.settings.linger;
+                self.enter(now, Phase::Leaving { until }, cause);
+            }
+        }
+    }
+
+    pub(super) fn finish_leaving(&mut self, now: Instant, learned: Option<Centiseconds>) {
+        self.effects.push(Effect::RemoveAddresses);
+        // Both ends of it are Initialize: no transition to tell of.
+        self.phase = Phase::Initialize {
+            quiet: Some(Quiet {
+                since: now,
+                learned,
+            }),
+        };
+    }
+
+    pub(super) fn on_link_down(&mut self, now: Instant) {
+        self.link_up = false;
+        match self.phase {
+            Phase::Initialize { ref mut quiet } => *quiet = None,
+            Phase::Leaving { .. } => {
+                self.finish_leaving(now, None);
+                self.phase = Phase::Initialize { quiet: None };
+            }
+            Phase::Backup(_) => {
+                self.enter(now, Phase::Initialize { quiet: None }, Cause::LinkDown);
+            }
+            Phase::Active(_) => {
+                self.effects.push(Effect::RemoveAddresses);
+                self.enter(now, Phase::Initialize { quiet: None }, Cause::LinkDown);
+            }
+        }
+    }
+
+    pub(super) fn on_link_up(&mut self, now: Instant) {
+        self.link_up = true;
+        if self.started {
+            self.listen_or_own(now, Cause::LinkUp);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A host: the process with the machine, the thread that talks to the kernel, and the kernel.
+
+use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+
+use vrrp::{Config, Instant, State, VirtualRouter, wire::Mac};
+
+use crate::defect::{Defect, Driver};
+
+/// What happens to the process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Process {
+    Runs,
+    /// Stopped; packets wait in its socket.
+    Frozen,
+    /// The whole machine stands still; packets are lost.
+    Suspended,
+    Dead,
+}
+
+/// What the thread that talks to the kernel is asked to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Op {
+    Add,
+    Remove,
+}
+
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) driver: Driver,
+    pub(crate) process: Process,
+    /// Counts processes: what an earlier one ordered is void.
+    pub(crate) incarnation: u32,
+    /// Packets that wait in the socket of a frozen process.
+    pub(crate) inbox: VecDeque<Vec<u8>>,
+    pub(crate) powered: bool,
+    pub(crate) link: bool,
+    /// Hosts of one side hear each other; the client is on side 0.
+    pub(crate) side: u8,
+    /// A fault is under way.
+    pub(crate) busy: bool,
+    /// The kernel holds the address until then.
+    pub(crate) held_until: Option<Instant>,
+    /// The thread that talks to the kernel is to keep the address.
+    pub(crate) keeps: bool,
+    /// When that thread is done with what it was asked.
+    pub(crate) netlink_free_at: Instant,
+    /// `last_advertisement` on the shared page; survives the process.
+    pub(crate) last_advertisement: Option<Instant>,
+    /// Holds off preemption until then.
+    pub(crate) hold_until: Instant,
+    /// When it last woke from standing still.
+    pub(crate) woke_at: Instant,
+    /// How late its timers fire.
+    pub(crate) lag: Duration,
+}
+
+impl Host {
+    pub(crate) fn new(config: Config, defect: Defect, lag: Duration) -> Self {
+        Self {
+            driver: Driver::new(VirtualRouter::new(config.clone()).unwrap(), defect),
+            config,
+            process: Process::Runs,
+            incarnation: 0,
+            inbox: VecDeque::new(),
+            powered: true,
+            link: true,
+            side: 0,
+            busy: false,
+            held_until: None,
+            keeps: false,
+            netlink_free_at: Instant::ZERO,
+            last_advertisement: None,
+            hold_until: Instant::ZERO,
+            woke_at: Instant::ZERO,
+            lag,
+        }
+    }
+
+    pub(crate) fn source(&self) -> Ipv4Addr {
+        match self.config.settings.source {
+            std::net::IpAddr::V4(source) => source,
+            std::net::IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+        }
+    }
+
+    pub(crate) fn mac(&self) -> Mac {
+        let [.., last] = self.source().octets();
+        Mac([2, 0, 0, 0, 0, last])
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.powered && self.process == Process::Runs
+    }
+
+    /// A new process with a machine that knows nothing.
+    pub(crate) fn new_process(&mut self, defect: Defect) {
+        self.driver = Driver::new(VirtualRouter::new(self.config.clone()).unwrap(), defect);
+        self.process = Process::Runs;
+        self.incarnation += 1;
+        self.inbox.clear();
+        self.keeps = false;
+        self.hold_until = Instant::ZERO;
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.driver.router.state()
+    }
+
+    /// Takes part and can hear and speak.
+    pub(crate) fn is_able(&self) -> bool {
+        self.runs() && self.link && self.state() != State::Initialize
+    }
+
+    /// The kernel answers for the address on the segment.
+    pub(crate) fn answers(&self, now: Instant) -> bool {
+        self.powered
+            && self.link
+            && self.process != Process::Suspended
+            && self.held_until.is_some_and(|until| until > now)
+    }
+}

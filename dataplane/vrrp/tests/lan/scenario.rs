@@ -1,0 +1,86 @@
+//! The segment of one seed: its hosts, their settings, its weather.
+
+use std::{net::IpAddr, time::Duration};
+
+use vrrp::{
+    Centiseconds, Config, Preemption, Priority, Settings, Version, Vrid, machine::default_linger,
+};
+
+use crate::{fault::Fault, random::Random};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    hosts: u8,
+    version: Version,
+    interval: Centiseconds,
+    preemption: Preemption,
+    /// Packets lost, in ten thousand.
+    pub(crate) loss: usize,
+    /// Packets late by 1-40 ms, which also turns their order, in ten thousand.
+    pub(crate) spikes: usize,
+}
+
+impl Scenario {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let centiseconds = |value| Centiseconds::new(value).unwrap();
+        let (version, interval) = random.pick(&[
+            (Version::V2, centiseconds(100)),
+            (Version::V3, centiseconds(3)),
+            (Version::V3, centiseconds(10)),
+            (Version::V3, centiseconds(10)),
+            (Version::V3, centiseconds(10)),
+        ]);
+        let enabled = |delay| Preemption::Enabled { delay };
+        let preemption = random.pick(&[
+            enabled(Duration::ZERO),
+            enabled(Duration::ZERO),
+            enabled(Duration::ZERO),
+            enabled(Duration::from_secs(1)),
+            Preemption::Disabled,
+        ]);
+        Self {
+            hosts: 2 + u8::try_from(random.below(4)).unwrap(),
+            version,
+            interval,
+            preemption,
+            loss: random.pick(&[0, 0, 0, 50, 300]),
+            spikes: random.pick(&[0, 0, 0, 20]),
+        }
+    }
+
+    /// Priorities as the planner gives them, ranks from the bottom for hosts without an endpoint.
+    /// Every other host has the greater address for the lower priority.
+    pub(crate) fn configs(&self) -> Vec<Config> {
+        let config = |rank: u8| Config {
+            vrid: Vrid::new(51).unwrap(),
+            version: self.version,
+            addresses: vec![IpAddr::from([192, 168, 1, 110])],
+            settings: Settings {
+                source: IpAddr::from([192, 168, 1, 11 + (rank ^ 1)]),
+                priority: Priority::new(250 - 15 * rank),
+                priority_without_endpoint: Priority::new(self.hosts - rank),
+                interval: self.interval,
+                preemption: self.preemption,
+                linger: default_linger(self.version, self.interval),
+            },
+        };
+        (0..self.hosts).map(config).collect()
+    }
+
+    /// Faults for the first 48 of 60 seconds, some on top of each other.
+    pub(crate) fn faults(&self, random: &mut Random) -> Vec<(Duration, Fault)> {
+        let pause = self.interval.as_duration() * 5;
+        let mut at = Duration::from_secs(2) + pause;
+        let mut faults = Vec::new();
+        while at < Duration::from_secs(48) {
+            let hosts = usize::from(self.hosts);
+            faults.push((at, Fault::draw(random, hosts)));
+            if random.chance(2_500) {
+                let soon = random.millis(0, 400);
+                faults.push((at + soon, Fault::draw(random, hosts)));
+            }
+            at += random.span(pause, Duration::from_secs(7) + pause);
+        }
+        faults
+    }
+}

@@ -1,0 +1,445 @@
+//! The segment, its hosts, a client, and time.
+
+mod incidents;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use vrrp::{
+    Effect, Input, Instant,
+    wire::{Arp, ChecksumReading, Destination, GROUP_V4, Mac, emit_ipv4, parse_ipv4},
+};
+
+use crate::{
+    defect::Defect,
+    fault::Fault,
+    host::{Host, Op, Process},
+    judge::{Calm, Judge, Violation},
+    random::Random,
+    scenario::Scenario,
+};
+
+/// The longest that a packet takes when nothing is wrong.
+pub(crate) const DELAY: Duration = Duration::from_micros(300);
+/// A netlink thread looks this often whether to renew.
+const RENEW: Duration = Duration::from_millis(500);
+/// How many packets wait in the socket of a frozen process.
+const INBOX: usize = 64;
+
+/// What is to happen, and to whom.
+#[derive(Clone, Debug)]
+enum Event {
+    Packet {
+        host: usize,
+        bytes: Vec<u8>,
+    },
+    Arp {
+        frame: Vec<u8>,
+    },
+    Netlink {
+        host: usize,
+        incarnation: u32,
+        op: Op,
+    },
+    Renew {
+        host: usize,
+    },
+    /// A netlink thread that woke late looks at once.
+    RenewAfterWake {
+        host: usize,
+    },
+    /// The client asks who has the address.
+    Ask,
+    /// It asks once more because nobody answered.
+    AskAgain,
+    Fault(Fault),
+    Start {
+        host: usize,
+    },
+    ProxyBack {
+        host: usize,
+    },
+    Restart {
+        host: usize,
+    },
+    /// The agent removes what a dead process left.
+    Clean {
+        host: usize,
+        incarnation: u32,
+    },
+    Wake {
+        host: usize,
+    },
+    PowerOn {
+        host: usize,
+    },
+    LinkUp {
+        host: usize,
+    },
+    EndpointBack {
+        host: usize,
+    },
+    Heal,
+    StormEnds,
+}
+
+pub(crate) struct World {
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    count: u64,
+    hosts: Vec<Host>,
+    neighbour: Option<usize>,
+    judge: Judge,
+    calm: Calm,
+    random: Random,
+    scenario: Scenario,
+    storm: bool,
+    /// When the newest packet from one host to another arrives.
+    arrivals: [[Instant; 5]; 5],
+    defect: Defect,
+    trace: VecDeque<String>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, defect: Defect) -> Self {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::draw(&mut random);
+        let hosts: Vec<_> = scenario
+            .configs()
+            .into_iter()
+            .map(|config| {
+                let lag = random.span(Duration::ZERO, Duration::from_micros(200));
+                Host::new(config, defect, lag)
+            })
+            .collect();
+        let mut world = Self {
+            now: Instant::ZERO,
+            events: BTreeMap::new(),
+            count: 0,
+            neighbour: None,
+            judge: Judge::new(&hosts),
+            calm: Calm {
+                network: Instant::ZERO,
+                all: Instant::ZERO,
+            },
+            random,
+            scenario,
+            storm: false,
+            arrivals: [[Instant::ZERO; 5]; 5],
+            defect,
+            trace: VecDeque::new(),
+            hosts,
+        };
+        for host in 0..world.hosts.len() {
+            let after = world.random.millis(0, 1_500);
+            world.after(after, Event::Start { host });
+            let phase = world.random.millis(0, 499);
+            world.after(phase, Event::Renew { host });
+        }
+        world.after(Duration::ZERO, Event::Ask);
+        let faults = world.scenario.faults(&mut world.random);
+        for (at, fault) in faults {
+            world.after(at, Event::Fault(fault));
+        }
+        world
+    }
+
+    /// Sixty seconds, or until an invariant is broken.
+    pub(crate) fn run(mut self) -> Result<u64, (Violation, String)> {
+        let end = Instant::ZERO + Duration::from_mins(1);
+        let mut steps = 0_u64;
+        while self.now < end {
+            self.step();
+            steps += 1;
+            assert!(steps < 3_000_000, "the machines wake without end");
+            self.judge
+                .look(self.now, &self.hosts, self.calm, self.neighbour);
+            if let Some(violation) = self.judge.found.take() {
+                let mut story = format!("{:?}\n", self.scenario);
+                for line in &self.trace {
+                    writeln!(story, "{line}").unwrap();
+                }
+                return Err((violation, story));
+            }
+        }
+        Ok(steps)
+    }
+
+    fn step(&mut self) {
+        let timer = self.next_timer();
+        let event_at = self.events.first_key_value().map(|((at, _), _)| *at);
+        match (timer, event_at) {
+            (Some((at, host)), Some(event_at)) if at < event_at => self.timer(at, host),
+            (_, Some(_)) => {
+                if let Some(((at, _), event)) = self.events.pop_first() {
+                    self.now = at.max(self.now);
+                    self.happen(event);
+                }
+            }
+            (Some((at, host)), None) => self.timer(at, host),
+            (None, None) => self.now = self.now + Duration::from_mins(1),
+        }
+    }
+
+    fn next_timer(&self) -> Option<(Instant, usize)> {
+        let due = |(host, it): (usize, &Host)| {
+            let at = it.runs().then(|| it.driver.poll_timeout())??;
+            Some((at + it.lag, host))
+        };
+        self.hosts.iter().enumerate().filter_map(due).min()
+    }
+
+    fn timer(&mut self, at: Instant, host: usize) {
+        self.now = at.max(self.now);
+        self.tell(host, Input::Timer);
+    }
+
+    fn after(&mut self, span: Duration, event: Event) {
+        self.count += 1;
+        self.events.insert((self.now + span, self.count), event);
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.trace.len() == 150 {
+            self.trace.pop_front();
+        }
+        let seconds = Duration::from_nanos(self.now.as_nanos()).as_secs_f64();
+        let line = line();
+        self.trace.push_back(format!("{seconds:9.4} {line}"));
+    }
+
+    fn disturb(&mut self) {
+        self.calm.all = self.now;
+    }
+
+    fn disturb_network(&mut self) {
+        (self.calm.network, self.calm.all) = (self.now, self.now);
+    }
+
+    /// Hands an input to a host's machine and carries out what it wants.
+    fn tell(&mut self, host: usize, input: Input<'_>) {
+        self.hosts[host].driver.handle(self.now, input);
+        self.carry_out(host);
+    }
+
+    fn carry_out(&mut self, host: usize) {
+        while let Some(effect) = self.hosts[host].driver.poll_effect() {
+            match effect {
+                Effect::SendAdvertisement { priority } => {
+                    let it = &self.hosts[host];
+                    let mut bytes = vec![0; 64];
+                    let advertisement = it.driver.router.advertisement(priority);
+                    let reading = ChecksumReading::WithPseudoHeader;
+                    let len = emit_ipv4(
+                        &mut bytes,
+                        it.source(),
+                        GROUP_V4,
+                        0,
+                        &advertisement,
+                        reading,
+                    )
+                    .unwrap();
+                    bytes.truncate(len);
+                    self.broadcast(host, &bytes);
+                }
+                Effect::AddAddresses => self.ask_kernel(host, Op::Add),
+                Effect::RemoveAddresses => self.ask_kernel(host, Op::Remove),
+                Effect::AnnounceAddresses => self.send_arp(host),
+                Effect::Transition(transition) => {
+                    let (from, to) = (transition.from, transition.to);
+                    let cause = transition.cause;
+                    self.note(|| format!("host {host}: {from:?} -> {to:?}: {cause}"));
+                }
+                Effect::Discarded(discard) => panic!("host {host} dropped: {discard}"),
+            }
+        }
+        let it = &mut self.hosts[host];
+        assert_eq!(it.driver.router.lost_effects(), 0);
+        it.last_advertisement = it.driver.router.last_advertisement();
+    }
+
+    /// How long a packet takes; `None`: it is lost.
+    fn transit(&mut self) -> Option<Duration> {
+        let loss = if self.storm {
+            5_000
+        } else {
+            self.scenario.loss
+        };
+        if self.random.chance(loss) {
+            self.disturb_network();
+            return None;
+        }
+        if self.random.chance(self.scenario.spikes) {
+            self.disturb_network();
+            let late = self.random.millis(1, 40);
+            // Until it arrives, nothing is as it was.
+            self.calm.network = self.now + late;
+            self.calm.all = self.now + late;
+            self.note(|| format!("the next packet is late by {late:?}"));
+            return Some(late);
+        }
+        Some(self.random.span(DELAY / 10, DELAY))
+    }
+
+    fn broadcast(&mut self, from: usize, bytes: &[u8]) {
+        for host in 0..self.hosts.len() {
+            if host == from || !self.hears(from, host) {
+                continue;
+            }
+            if let Some(mut delay) = self.transit() {
+                // Without a disturbance, packets of one sender keep their order.
+                let arrives = &mut self.arrivals[from][host];
+                if delay <= DELAY {
+                    *arrives = (self.now + delay).max(*arrives);
+                    delay = arrives.since(self.now);
+                }
+                let bytes = bytes.to_vec();
+                self.after(delay, Event::Packet { host, bytes });
+            } else {
+                self.note(|| format!("lost on the way from {from} to {host}"));
+            }
+        }
+    }
+
+    fn hears(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (&self.hosts[from], &self.hosts[to]);
+        from.side == to.side && from.link && to.link && to.powered
+    }
+
+    fn send_arp(&mut self, host: usize) {
+        let it = &self.hosts[host];
+        if it.side != 0 || !it.link {
+            return;
+        }
+        let mut frame = vec![0; 42];
+        Arp::gratuitous(it.mac(), Ipv4Addr::new(192, 168, 1, 110))
+            .emit_frame(&mut frame, it.mac(), Mac::BROADCAST)
+            .unwrap();
+        if let Some(delay) = self.transit() {
+            self.after(delay, Event::Arp { frame });
+        }
+    }
+
+    fn ask_kernel(&mut self, host: usize, op: Op) {
+        let slow = self.random.chance(300);
+        let takes = if slow {
+            self.random.millis(5, 60)
+        } else {
+            self.random.millis(0, 2)
+        };
+        let it = &mut self.hosts[host];
+        it.netlink_free_at = it.netlink_free_at.max(self.now) + takes;
+        let incarnation = it.incarnation;
+        let span = it.netlink_free_at.since(self.now);
+        let event = Event::Netlink {
+            host,
+            incarnation,
+            op,
+        };
+        self.after(span, event);
+    }
+
+    /// A kernel lifetime of 2 s ends up to half a second late.
+    fn lease(&mut self) -> Instant {
+        self.now + self.random.millis(2_000, 2_500)
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Packet { host, bytes } => self.packet(host, bytes),
+            Event::Arp { frame } => {
+                let arp = Arp::parse_frame(&frame).unwrap();
+                let from = self.hosts.iter().position(|it| it.mac() == arp.sender_mac);
+                if self.neighbour != from {
+                    self.note(|| format!("client: address is at {from:?}"));
+                }
+                self.neighbour = from;
+            }
+            Event::Netlink {
+                host,
+                incarnation,
+                op,
+            } => self.netlink(host, incarnation, op),
+            Event::Renew { host } => {
+                self.renew(host);
+                self.after(RENEW, Event::Renew { host });
+            }
+            Event::RenewAfterWake { host } => self.renew(host),
+            Event::Ask => {
+                self.ask();
+                let again = self.random.millis(700, 3_000);
+                self.after(again, Event::Ask);
+            }
+            Event::AskAgain => self.ask(),
+            Event::Clean { host, incarnation } => {
+                let it = &mut self.hosts[host];
+                if it.incarnation == incarnation {
+                    it.held_until = None;
+                }
+            }
+            other => {
+                self.note(|| format!("{other:?}"));
+                self.disturb();
+                self.incident(other);
+            }
+        }
+    }
+
+    fn packet(&mut self, host: usize, bytes: Vec<u8>) {
+        let it = &mut self.hosts[host];
+        match it.process {
+            Process::Runs if it.powered && it.link => self.hear(host, &bytes),
+            Process::Frozen if it.powered && it.inbox.len() < INBOX => it.inbox.push_back(bytes),
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self, host: usize, bytes: &[u8]) {
+        let received = parse_ipv4(bytes, Destination::Multicast).unwrap();
+        let input = Input::Advertisement {
+            source: received.source,
+            advertisement: &received.advertisement,
+        };
+        self.tell(host, input);
+    }
+
+    fn netlink(&mut self, host: usize, incarnation: u32, op: Op) {
+        let it = &self.hosts[host];
+        if it.incarnation != incarnation || !it.powered || it.process == Process::Dead {
+            return;
+        }
+        if it.process != Process::Runs {
+            // Done after the wake.
+            let event = Event::Netlink {
+                host,
+                incarnation,
+                op,
+            };
+            self.after(Duration::from_millis(1), event);
+            return;
+        }
+        let until = self.lease();
+        let it = &mut self.hosts[host];
+        it.keeps = op == Op::Add;
+        it.held_until = it.keeps.then_some(until);
+        let input = match op {
+            Op::Add => Input::AddressesAdded,
+            Op::Remove => Input::AddressesRemoved,
+        };
+        self.tell(host, input);
+    }
+
+    /// The lifetime is renewed only on a permit younger than an interval.
+    fn renew(&mut self, host: usize) {
+        let until = self.lease();
+        let now = self.now;
+        let it = &mut self.hosts[host];
+        if it.runs() && it.keeps && it.driver.router.permit(now).is_some() {
+            it.held_until = Some(until);
+        }
+    }
+}
