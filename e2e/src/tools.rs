@@ -52,7 +52,8 @@ pub fn install_peers() -> Result<()> {
     }
     need("apt-get", "apt").context("the peers can be installed by apt only")?;
     let _alone = alone("apt")?;
-    let guard = PolicyGuard::set()?;
+    lab::on_exit(|| restore(Path::new(POLICY), Path::new(SAVED)));
+    let guard = PolicyGuard::set(Path::new(POLICY), Path::new(SAVED))?;
     let mut words = vec!["install", "-y", "--no-install-recommends"];
     words.extend(&missing);
     if apt(&words).is_err() {
@@ -181,37 +182,87 @@ fn quiet(command: &mut Command) -> Result<()> {
 }
 
 /// Keeps services from starting while packages are installed, and puts the previous state back.
-struct PolicyGuard;
+#[derive(Debug)]
+struct PolicyGuard<'a> {
+    policy: &'a Path,
+    saved: &'a Path,
+}
 
-impl PolicyGuard {
-    fn set() -> Result<Self> {
+impl<'a> PolicyGuard<'a> {
+    fn set(policy: &'a Path, saved: &'a Path) -> Result<Self> {
         // What an installation that was killed left behind.
-        restore();
-        if Path::new(POLICY).exists() {
-            fs::rename(POLICY, SAVED).with_context(|| format!("cannot put {POLICY} aside"))?;
+        restore(policy, saved);
+        if policy.exists() {
+            fs::rename(policy, saved)
+                .with_context(|| format!("cannot put {} aside", policy.display()))?;
         }
-        lab::on_exit(restore);
-        let guard = Self;
-        fs::write(POLICY, OURS).with_context(|| format!("cannot write {POLICY}"))?;
-        fs::set_permissions(POLICY, Permissions::from_mode(0o755))?;
+        let guard = Self { policy, saved };
+        fs::write(policy, OURS).with_context(|| format!("cannot write {}", policy.display()))?;
+        fs::set_permissions(policy, Permissions::from_mode(0o755))?;
         Ok(guard)
     }
 }
 
-impl Drop for PolicyGuard {
+impl Drop for PolicyGuard<'_> {
     fn drop(&mut self) {
-        restore();
+        restore(self.policy, self.saved);
     }
 }
 
 /// Puts the previous `policy-rc.d` back, or none where there was none.
-fn restore() {
-    if Path::new(SAVED).exists() {
-        if let Err(error) = fs::rename(SAVED, POLICY) {
-            eprintln!("cannot put {POLICY} back, it lies at {SAVED}: {error}");
+fn restore(policy: &Path, saved: &Path) {
+    let outcome = if saved.exists() {
+        fs::rename(saved, policy)
+    } else if fs::read_to_string(policy).is_ok_and(|text| text == OURS) {
+        fs::remove_file(policy)
+    } else {
+        Ok(())
+    };
+    if let Err(error) = outcome {
+        eprintln!(
+            "cannot put {} back, see also {}: {error}",
+            policy.display(),
+            saved.display()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_previous_policy_comes_back_whatever_happened() {
+        let dir = std::env::temp_dir().join(format!("wsha-policy-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (policy, saved) = (dir.join("policy-rc.d"), dir.join("saved"));
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+
+        let guard = PolicyGuard::set(&policy, &saved).unwrap();
+        assert_eq!(
+            (fs::read_to_string(&policy).unwrap().as_str(), mode(&policy)),
+            (OURS, 0o755)
+        );
+        drop(guard);
+        assert!(!policy.exists());
+
+        fs::write(&policy, "theirs").unwrap();
+        fs::set_permissions(&policy, Permissions::from_mode(0o700)).unwrap();
+        for killed in [false, true] {
+            let guard = PolicyGuard::set(&policy, &saved).unwrap();
+            assert_eq!(fs::read_to_string(&policy).unwrap(), OURS);
+            if killed {
+                std::mem::forget(guard);
+                drop(PolicyGuard::set(&policy, &saved).unwrap());
+            } else {
+                drop(guard);
+            }
+            assert_eq!(
+                (fs::read_to_string(&policy).unwrap().as_str(), mode(&policy)),
+                ("theirs", 0o700)
+            );
+            assert!(!saved.exists());
         }
-    } else if fs::read_to_string(POLICY).is_ok_and(|text| text == OURS) {
-        // A failure leaves a file that says itself that it is safe to remove.
-        drop(fs::remove_file(POLICY));
+        fs::remove_dir_all(&dir).unwrap();
     }
 }
