@@ -1,8 +1,217 @@
-//! The vrrp process.
+//! The vrrp process: owns the virtual addresses and nothing else (DESIGN sections 3 and 4).
+//!
+//! * [`control`], on the main thread, talks to agent and proxy and decides who takes part.
+//! * [`machine`] drives the state machines: real-time priority, never waits for anybody.
+//! * [`host`] makes the netlink requests: leases, interfaces.
+//! * Small threads read the two sockets, write to the agent, and wait for the end of the proxy.
 
-use crate::cli::VrrpArgs;
+mod control;
+mod host;
+mod inbox;
+mod machine;
+mod messages;
+mod outbox;
+mod world;
+
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use control::Control;
+use host::Host;
+use inbox::{Event, Sender};
+use machine::{Bell, Inputs, Machine, io::Outputs};
+use outbox::Outbox;
+
+use crate::{
+    cli::VrrpArgs,
+    ipc::{AGENT_SOCKET, Hello, ToVrrp},
+    sys::{
+        channel::Channel,
+        memory::Shared,
+        packet::FrameSocket,
+        pages::{MOST_ROUTERS, RouterTable},
+        realtime::{self, Capability},
+        ring::ring,
+        wait::Wake,
+    },
+};
+
+/// Commands, answers and news under way between two threads: several for each virtual router.
+const QUEUE: usize = MOST_ROUTERS * 8;
+/// The agent may be stopped for as long as it likes; a thread of its own waits for it.
+const AGENT_PATIENCE: Duration = Duration::from_hours(24);
+/// Stack of the machine and the netlink thread; memory is locked, so it is small.
+const STACK: usize = 256 * 1024;
+/// Above ordinary real-time programs, below the kernel's own threads.
+const MACHINE_PRIORITY: i32 = 50;
+/// A takeover waits for the netlink thread.
+const HOST_PRIORITY: i32 = 40;
 
 /// Runs the process until it has stopped in order.
 pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
-    anyhow::bail!("{args:?} is not wired up yet")
+    realtime::ignore_stop_signals().context("cannot ignore SIGTERM and SIGINT")?;
+    check_rights()?;
+    let mut warnings = Vec::new();
+    if let Err(error) = realtime::lock_memory() {
+        warnings.push(format!(
+            "the vrrp process cannot lock its memory ({error}): give it CAP_IPC_LOCK"
+        ));
+    }
+    let path = args.run_dir.join(AGENT_SOCKET);
+    let (channel, table) = greet(&path)?;
+    // Pages are held through their mapping to the end of the process.
+    let table: &'static _ = Box::leak(Box::new(Shared::from_fd(table)?));
+    serve(&channel, table, warnings)
+}
+
+/// Says what is missing before anything fails for lack of it.
+fn check_rights() -> anyhow::Result<()> {
+    for capability in [Capability::NetAdmin, Capability::NetRaw] {
+        let has = realtime::has_capability(capability)
+            .context("cannot read /proc/thread-self/status: mount /proc")?;
+        ensure!(
+            has,
+            "{} is missing: run as root, or give the program this capability",
+            capability.name()
+        );
+    }
+    Ok(())
+}
+
+/// Connects to the agent, which answers with the router table.
+fn greet(path: &Path) -> anyhow::Result<(Channel, OwnedFd)> {
+    let socket = UnixStream::connect(path)
+        .with_context(|| format!("cannot connect to the agent at {}", path.display()))?;
+    let channel = Channel::new(socket, AGENT_PATIENCE)?;
+    channel.send(&Hello::Vrrp, &[])?;
+    match channel.receive::<ToVrrp>()? {
+        Some((ToVrrp::Table, fds)) => {
+            let table = fds.into_iter().next().context("the table is missing")?;
+            Ok((channel, table))
+        }
+        Some((other, _)) => bail!("the agent began with {other:?} instead of the router table"),
+        None => bail!("the agent closed the connection"),
+    }
+}
+
+/// Starts the threads and runs control on this one.
+fn serve(
+    channel: &Channel,
+    table: &'static Shared<RouterTable>,
+    mut warnings: Vec<String>,
+) -> anyhow::Result<()> {
+    let wake = Arc::new(Wake::new()?);
+    let host_wake = Arc::new(Wake::new()?);
+    let bell = Arc::new(Bell::new()?);
+    let (sender, events) = Sender::new(Arc::clone(&wake));
+    let (to_machine, commands) = ring(QUEUE);
+    let (from_machine, machine_news) = ring(QUEUE);
+    let (lease_commands, lease_orders) = ring(QUEUE);
+    let (lease_answers, answers) = ring(QUEUE);
+    let (to_host, host_orders) = mpsc::channel();
+
+    let frames = FrameSocket::open().context("cannot open a packet socket")?;
+    let machine = Machine::new(
+        Inputs {
+            commands,
+            answers,
+            bell: Arc::clone(&bell),
+        },
+        Outputs {
+            leases: lease_commands,
+            leases_wake: Arc::clone(&host_wake),
+            control: from_machine,
+            control_wake: Arc::clone(&wake),
+        },
+        frames,
+        &table.machine_beat,
+        MOST_ROUTERS,
+    );
+    warnings.extend(start_machine(machine)?);
+    let host = Host::open(
+        host::Ends {
+            commands: lease_orders,
+            answers: lease_answers,
+            bell: Arc::clone(&bell),
+            orders: host_orders,
+            wake: Arc::clone(&host_wake),
+            control: sender.clone(),
+        },
+        &table.netlink_beat,
+    )
+    .context("cannot talk to the kernel over rtnetlink")?;
+    start("netlink", move || {
+        // Reported by the machine thread, which needs it more.
+        drop(realtime::real_time(HOST_PRIORITY));
+        host.run();
+    })?;
+    read_agent(channel.try_clone()?, sender.clone())?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let ends = control::Ends {
+        wake,
+        events,
+        sender,
+        machine: to_machine,
+        machine_news,
+        bell,
+        host: to_host,
+        host_wake,
+        outbox: Outbox::start(channel.try_clone()?)?,
+    };
+    Control::new(ends, table, warnings).run()
+}
+
+/// Starts the machine thread; returns what it has to do without.
+fn start_machine(machine: Machine) -> anyhow::Result<Option<String>> {
+    let (report, outcome) = mpsc::channel();
+    start("machine", move || {
+        // The receiver waits for exactly this.
+        drop(report.send(realtime::real_time(MACHINE_PRIORITY)));
+        if let Err(error) = machine.run() {
+            // Without this thread the process is of no use; the agent starts another one.
+            tracing::error!(%error, "the machine thread cannot wait for its sockets");
+            std::process::exit(1);
+        }
+    })?;
+    Ok(match outcome.recv()? {
+        Ok(()) => None,
+        Err(error) => Some(format!(
+            "the vrrp process has no real-time priority ({error}): give it CAP_SYS_NICE, or a busy \
+             host may lose its addresses"
+        )),
+    })
+}
+
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(body)
+        .with_context(|| format!("cannot start the {name} thread"))?;
+    Ok(())
+}
+
+/// Reads what the agent says; its end is an order to leave.
+fn read_agent(channel: Channel, sender: Sender) -> std::io::Result<()> {
+    control::spawn("agent-read", move || {
+        loop {
+            match channel.receive::<ToVrrp>() {
+                Ok(Some((message, fds))) => sender.send(Event::Agent(message, fds)),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "cannot understand the agent");
+                    break;
+                }
+            }
+        }
+        sender.send(Event::AgentGone);
+    })
 }

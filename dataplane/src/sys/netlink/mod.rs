@@ -1,0 +1,205 @@
+//! Links and addresses of the host over rtnetlink: synchronous requests and a subscription.
+
+mod message;
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+pub use message::{Address, Change, Link, OWN_PROTOCOL};
+use message::{DUMP_INTERRUPTED, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Request};
+
+/// Larger than any datagram that the kernel makes for a dump.
+const BUFFER: usize = 64 * 1024;
+/// A dump that keeps being interrupted is taken as it is after so many tries.
+const TRIES: usize = 5;
+
+/// A socket for requests, each answered before the next.
+#[derive(Debug)]
+pub struct Requests {
+    fd: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Requests {
+    /// Opens it.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            fd: open(0, false)?,
+            sequence: 0,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Holds `address` for `lifetime` seconds from now on: adds it, or sets the lifetime of the
+    /// one that is there.
+    pub fn hold(&mut self, index: u32, address: IpAddr, lifetime: u32) -> io::Result<()> {
+        self.acknowledged(Request::add_address(index, address, lifetime))
+    }
+
+    /// Removes an address. That it, or its interface, is not there is success.
+    pub fn remove(&mut self, index: u32, address: IpAddr) -> io::Result<()> {
+        match self.acknowledged(Request::remove_address(index, address)) {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO)
+                ) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// All interfaces, then all addresses.
+    pub fn dump(&mut self) -> io::Result<Vec<Change>> {
+        let mut changes = self.dump_of(message::RTM_GETLINK)?;
+        changes.append(&mut self.dump_of(message::RTM_GETADDR)?);
+        Ok(changes)
+    }
+
+    fn dump_of(&mut self, kind: u16) -> io::Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        for _ in 0..TRIES {
+            changes.clear();
+            let mut interrupted = false;
+            self.exchange(Request::dump(kind), |message| {
+                interrupted |= message.flags & DUMP_INTERRUPTED != 0;
+                changes.extend(message.change());
+            })?;
+            if !interrupted {
+                break;
+            }
+        }
+        Ok(changes)
+    }
+
+    fn acknowledged(&mut self, request: Request) -> io::Result<()> {
+        self.exchange(request, |_| {})
+    }
+
+    /// Sends a request and hands over its answers, up to the acknowledgement or the end of a dump.
+    fn exchange(&mut self, request: Request, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let bytes = request.finish(self.sequence);
+        // SAFETY: the buffer is valid for its length. A netlink socket sends to the kernel unless
+        // told otherwise.
+        let sent =
+            unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        loop {
+            let length = receive(self.fd.as_fd(), &mut self.buffer)?;
+            let datagram = self.buffer.get(..length).unwrap_or(&[]);
+            for message in message::messages(datagram) {
+                // Answers to an earlier request that was given up.
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                match message.kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => {
+                        return match message.error() {
+                            Some(0) => Ok(()),
+                            Some(error) => Err(io::Error::from_raw_os_error(error)),
+                            None => Err(io::ErrorKind::InvalidData.into()),
+                        };
+                    }
+                    _ => each(&message),
+                }
+            }
+        }
+    }
+}
+
+/// A subscription to changes of links and addresses. Subscribe before the first dump.
+#[derive(Debug)]
+pub struct Events {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// Subscribes.
+    pub fn subscribe() -> io::Result<Self> {
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        Ok(Self {
+            fd: open(groups.cast_unsigned(), true)?,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Hands over all changes that wait. `false`: some were lost, a dump must follow.
+    pub fn take(&mut self, mut each: impl FnMut(Change)) -> io::Result<bool> {
+        let mut complete = true;
+        loop {
+            let length = match receive(self.fd.as_fd(), &mut self.buffer) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(complete),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    complete = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for message in message::messages(self.buffer.get(..length).unwrap_or(&[])) {
+                if message.kind == NLMSG_OVERRUN {
+                    complete = false;
+                }
+                if let Some(change) = message.change() {
+                    each(change);
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn open(groups: u32, nonblocking: bool) -> io::Result<OwnedFd> {
+    let kind =
+        libc::SOCK_RAW | libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
+    // SAFETY: plain numbers; the result is checked.
+    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened, known to nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: an all-zero `sockaddr_nl` is a valid value.
+    let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    address.nl_family = u16::try_from(libc::AF_NETLINK).unwrap_or(0);
+    address.nl_groups = groups;
+    let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(0);
+    // SAFETY: the address is valid for the stated length.
+    let result = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
+    if result == 0 {
+        Ok(fd)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the buffer is valid for its length.
+        let length =
+            unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        if let Ok(length) = usize::try_from(length) {
+            return Ok(length);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}

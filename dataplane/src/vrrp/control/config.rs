@@ -1,0 +1,67 @@
+//! From a configuration to what the state machine takes.
+
+use std::net::IpAddr;
+
+use ::vrrp::{
+    Centiseconds, Config, ConfigError, Preemption, Priority, Settings, Version, Vrid,
+    machine::default_linger,
+};
+use node_api::VrrpVersion;
+
+use crate::ipc::Router;
+
+/// Why a virtual router cannot be run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum RouterError {
+    /// VRID 0.
+    #[error("virtualRouterID is 0; use 1 to 255")]
+    Vrid,
+    /// An interval that no version can state.
+    #[error("advertisementInterval is not a whole number of hundredths of a second up to 255s")]
+    Interval,
+    /// IPv6.
+    #[error("IPv6 addresses are not supported yet; use an IPv4 address")]
+    Ipv6,
+    /// What the state machine refuses.
+    #[error(transparent)]
+    Config(ConfigError),
+}
+
+/// What the state machine takes for `router`, sending from `source`.
+pub(super) fn config(router: &Router, source: IpAddr) -> Result<Config, RouterError> {
+    let settings = settings(router, source)?;
+    let config = Config {
+        vrid: Vrid::new(router.settings.virtual_router_id).ok_or(RouterError::Vrid)?,
+        version: version(router),
+        addresses: router.settings.addresses.clone(),
+        settings,
+    };
+    if config.addresses.iter().any(IpAddr::is_ipv6) {
+        return Err(RouterError::Ipv6);
+    }
+    config.check().map_err(RouterError::Config)?;
+    Ok(config)
+}
+
+fn settings(router: &Router, source: IpAddr) -> Result<Settings, RouterError> {
+    let interval = Centiseconds::from_duration(router.settings.advertisement_interval)
+        .ok_or(RouterError::Interval)?;
+    Ok(Settings {
+        source,
+        priority: Priority::new(router.priority),
+        priority_without_endpoint: Priority::new(router.priority_without_endpoint),
+        interval,
+        preemption: match router.settings.preemption {
+            node_api::Preemption::Enabled { delay } => Preemption::Enabled { delay },
+            node_api::Preemption::Disabled => Preemption::Disabled,
+        },
+        linger: default_linger(version(router), interval),
+    })
+}
+
+const fn version(router: &Router) -> Version {
+    match router.settings.version {
+        VrrpVersion::V2 => Version::V2,
+        VrrpVersion::V3 => Version::V3,
+    }
+}

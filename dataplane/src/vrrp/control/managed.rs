@@ -1,0 +1,156 @@
+//! One virtual router as control sees it.
+
+use std::{collections::VecDeque, net::IpAddr};
+
+use ::vrrp::{Family, Instant, Settings};
+use node_api::{RouterState, Transition};
+
+use crate::{
+    ipc::Router,
+    sys::pages::RouterRow,
+    vrrp::{
+        messages::{PairingNumber, RouterId},
+        world::Binding,
+    },
+};
+
+/// Transitions kept for reports.
+const HISTORY: usize = 16;
+
+/// What tells two virtual routers apart on a host.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Key {
+    interface: Option<String>,
+    family: Family,
+    virtual_router_id: u8,
+    /// Another list, or another version, is another virtual router: it is replaced.
+    addresses: Vec<IpAddr>,
+    is_version_2: bool,
+}
+
+impl Key {
+    pub(super) fn of(router: &Router) -> Self {
+        let settings = &router.settings;
+        Self {
+            interface: settings.interface.clone(),
+            family: settings
+                .addresses
+                .first()
+                .copied()
+                .map_or(Family::V4, Family::of),
+            virtual_router_id: settings.virtual_router_id,
+            addresses: settings.addresses.clone(),
+            is_version_2: settings.version == node_api::VrrpVersion::V2,
+        }
+    }
+
+    /// Whether both cannot be there at a time.
+    pub(super) fn conflicts(&self, other: &Self) -> bool {
+        self.addresses.iter().any(|a| other.addresses.contains(a))
+            || (self.virtual_router_id, self.family) == (other.virtual_router_id, other.family)
+    }
+}
+
+/// A configured virtual router, or one that is leaving.
+#[derive(Debug)]
+pub(super) struct Managed {
+    pub(super) key: Key,
+    pub(super) spec: Router,
+    pub(super) is_leaving: bool,
+    /// Interface and source, or why there is none.
+    pub(super) binding: Result<Binding, String>,
+    pub(super) instance: Option<Instance>,
+    /// Ports on which the proxy must accept for it to take part.
+    pub(super) required_ports: Vec<u16>,
+    pub(super) state: RouterState,
+    pub(super) since_unix_ms: u64,
+    pub(super) cause: String,
+    pub(super) history: VecDeque<Transition>,
+    pub(super) transitions: [u64; 3],
+    /// What failed last.
+    pub(super) problem: Option<String>,
+    pub(super) is_held: bool,
+}
+
+/// A virtual router in the machine thread and the netlink thread.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) id: RouterId,
+    pub(super) index: u32,
+    pub(super) row: &'static RouterRow,
+    /// What the state machine was told.
+    pub(super) settings: Settings,
+    pub(super) stage: Stage,
+    /// The pairing under which it was told to take part.
+    pub(super) pairing: Option<PairingNumber>,
+    pub(super) is_usable: bool,
+    /// The former process was Active until then, and its addresses are still there.
+    pub(super) resume: Option<Instant>,
+}
+
+/// Where an instance is on its way out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stage {
+    Live,
+    /// The proxy closes listeners and tells sessions.
+    AwaitProxy {
+        until: Instant,
+    },
+    /// The state machine says priority 0 and lingers.
+    AwaitStop {
+        until: Instant,
+    },
+    /// Its parts come back from the other two threads.
+    AwaitGone {
+        is_returned: bool,
+        is_forgotten: bool,
+    },
+}
+
+impl Managed {
+    pub(super) fn new(spec: Router, now_unix_ms: u64) -> Self {
+        Self {
+            key: Key::of(&spec),
+            required_ports: spec.ports.clone(),
+            spec,
+            is_leaving: false,
+            binding: Err("has not started yet".to_owned()),
+            instance: None,
+            state: RouterState::Initialize,
+            since_unix_ms: now_unix_ms,
+            cause: String::new(),
+            history: VecDeque::with_capacity(HISTORY),
+            transitions: [0; 3],
+            problem: None,
+            is_held: false,
+        }
+    }
+
+    pub(super) fn is(&self, id: RouterId) -> bool {
+        self.instance.as_ref().is_some_and(|i| i.id == id)
+    }
+
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        &self.spec.settings.addresses
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.instance
+            .as_ref()
+            .is_some_and(|instance| instance.stage == Stage::Live)
+    }
+
+    /// Records a change of state.
+    pub(super) fn enter(&mut self, transition: Transition) {
+        self.state = transition.to;
+        self.since_unix_ms = transition.at_unix_ms;
+        self.cause.clone_from(&transition.cause);
+        if let Some(count) = self.transitions.get_mut(transition.to as usize) {
+            *count += 1;
+        }
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(transition);
+    }
+}

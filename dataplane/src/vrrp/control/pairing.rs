@@ -1,0 +1,155 @@
+//! The proxy that this process is paired with.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use node_api::PoolRef;
+
+use crate::{
+    ipc::{ProxyToVrrp, VrrpToProxy},
+    sys::{channel::Channel, life::End, memory::Shared, pages::PairPage, realtime},
+    vrrp::{
+        inbox::{Event, Sender},
+        machine::Bell,
+        messages::PairingNumber,
+    },
+};
+
+/// A proxy that does not take a message for this long hangs.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Stack of the threads here: they do next to nothing, and memory is locked.
+const STACK: usize = 128 * 1024;
+/// Above the machine thread: it only rings its bell.
+const WATCHER_PRIORITY: i32 = 51;
+
+/// One pairing.
+#[derive(Debug)]
+pub(super) struct Pairing {
+    pub(super) number: PairingNumber,
+    pub(super) page: &'static Shared<PairPage>,
+    channel: Channel,
+    /// The proxy holds its life mutex and is watched.
+    pub(super) is_watched: bool,
+    /// The machine thread sees it turn its loops.
+    pub(super) beats: bool,
+    accepting: HashSet<SocketAddr>,
+}
+
+/// Usable endpoints by pool; kept over pairings, until the new proxy says otherwise.
+pub(super) type Usable = HashMap<PoolRef, usize>;
+
+impl Pairing {
+    /// Takes the page and the socket, holds vrrp's life mutex with the calling thread, and starts
+    /// to listen.
+    pub(super) fn begin(
+        number: PairingNumber,
+        fds: Vec<OwnedFd>,
+        sender: &Sender,
+        bell: &Arc<Bell>,
+    ) -> io::Result<Self> {
+        let Ok([page, socket]) = <[OwnedFd; 2]>::try_from(fds) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a pairing comes with two descriptors",
+            ));
+        };
+        let page: &'static _ = Box::leak(Box::new(Shared::<PairPage>::from_fd(page)?));
+        page.vrrp_life.hold()?;
+        let channel = Channel::new(UnixStream::from(socket), PATIENCE)?;
+        listen(
+            number,
+            channel.try_clone()?,
+            sender.clone(),
+            Arc::clone(bell),
+        )?;
+        Ok(Self {
+            number,
+            page,
+            channel,
+            is_watched: false,
+            beats: false,
+            accepting: HashSet::new(),
+        })
+    }
+
+    /// Starts to wait for the end of the proxy, which holds its mutex by now.
+    pub(super) fn watch(&mut self, sender: &Sender, bell: &Arc<Bell>) -> io::Result<()> {
+        let (number, page) = (self.number, self.page);
+        let (sender, bell) = (sender.clone(), Arc::clone(bell));
+        spawn("proxy-watch", move || {
+            // The machine thread reports whether real-time priority is to be had at all.
+            drop(realtime::real_time(WATCHER_PRIORITY));
+            match page.proxy_life.wait_for_end() {
+                Ok(End::Died | End::Released) => {
+                    bell.proxy_died(number);
+                    sender.send(Event::ProxyGone(number));
+                }
+                Err(error) => tracing::warn!(%error, "cannot watch the life of the proxy"),
+            }
+        })?;
+        self.is_watched = true;
+        Ok(())
+    }
+
+    /// Tells the proxy something; `false`: it is not there any more.
+    pub(super) fn tell(&self, message: &VrrpToProxy) -> bool {
+        self.channel.send(message, &[]).is_ok()
+    }
+
+    pub(super) fn set_accepting(&mut self, listeners: Vec<SocketAddr>) {
+        self.accepting = listeners.into_iter().collect();
+    }
+
+    /// The first listener that a virtual router needs and that does not accept.
+    pub(super) fn missing(&self, addresses: &[IpAddr], ports: &[u16]) -> Option<SocketAddr> {
+        addresses
+            .iter()
+            .flat_map(|address| ports.iter().map(|port| SocketAddr::new(*address, *port)))
+            .find(|listener| !self.accepting.contains(listener))
+    }
+}
+
+impl Drop for Pairing {
+    fn drop(&mut self) {
+        self.channel.shutdown();
+    }
+}
+
+/// Reads what the proxy says. End-of-file is the second sign of its death.
+fn listen(
+    number: PairingNumber,
+    channel: Channel,
+    sender: Sender,
+    bell: Arc<Bell>,
+) -> io::Result<()> {
+    spawn("proxy-read", move || {
+        loop {
+            match channel.receive::<ProxyToVrrp>() {
+                Ok(Some((message, _))) => sender.send(Event::Proxy(number, message)),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot understand the proxy");
+                    break;
+                }
+            }
+        }
+        bell.proxy_died(number);
+        sender.send(Event::ProxyGone(number));
+    })
+}
+
+/// Starts a thread that ends by itself.
+pub(in crate::vrrp) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(body)
+        .map(drop)
+}

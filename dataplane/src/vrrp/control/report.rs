@@ -1,0 +1,178 @@
+//! What the agent is told.
+
+use std::time::Duration;
+
+use ::vrrp::{Discard, Instant};
+use node_api::{PeerReport, RouterReport, RouterState};
+
+use super::managed::Managed;
+use crate::{
+    ipc::VrrpReport,
+    metrics::{Metric, Sample},
+    vrrp::{
+        machine,
+        messages::{Observed, Snapshot},
+    },
+};
+
+/// Timers later than this are worth a warning: a tenth of the default interval is 10 ms, and the
+/// skew between two routers is 6 ms.
+const LATE: Duration = Duration::from_millis(50);
+
+/// Builds a report from what control knows and what the machine thread filled in.
+pub(super) fn report(
+    routers: &[Managed],
+    reasons: &[String],
+    snapshot: &Snapshot,
+    standing: &[String],
+    now: Instant,
+) -> VrrpReport {
+    let mut report = VrrpReport {
+        routers: Vec::with_capacity(routers.len()),
+        warnings: standing.to_vec(),
+        samples: Vec::new(),
+    };
+    for (router, reason) in routers.iter().zip(reasons) {
+        let observed = snapshot.routers.iter().find(|o| router.is(o.id));
+        report
+            .routers
+            .push(router_report(router, reason, observed, now));
+        warnings(router, observed, &mut report.warnings);
+        samples(router, observed, &mut report.samples);
+    }
+    if snapshot.latest_timer > LATE {
+        report.warnings.push(format!(
+            "timers of the vrrp process ran up to {} ms late: give the host more processor time, \
+             or the process CAP_SYS_NICE",
+            snapshot.latest_timer.as_millis()
+        ));
+    }
+    report.samples.push(Sample {
+        metric: Metric::VrrpTimerDelay,
+        labels: Vec::new(),
+        value: snapshot.latest_timer.as_secs_f64(),
+    });
+    for discard in Discard::ALL {
+        let count = snapshot.discards.get(discard.index()).copied().unwrap_or(0);
+        report.samples.push(Sample {
+            metric: Metric::VrrpDiscardedAdvertisements,
+            labels: vec![("reason".to_owned(), discard.label().to_owned())],
+            value: float(count),
+        });
+    }
+    report.samples.push(Sample {
+        metric: Metric::VrrpForeignAdvertisements,
+        labels: Vec::new(),
+        value: float(snapshot.strangers),
+    });
+    report
+}
+
+fn router_report(
+    router: &Managed,
+    reason: &str,
+    observed: Option<&Observed>,
+    now: Instant,
+) -> RouterReport {
+    let peers = observed.and_then(|observed| observed.last_heard);
+    RouterReport {
+        pool: router.spec.pool.clone(),
+        virtual_router_id: router.spec.settings.virtual_router_id,
+        addresses: router.addresses().to_vec(),
+        interface: router.binding.as_ref().ok().map(|b| b.interface.clone()),
+        // The machine thread is nearer to the truth than the events from it.
+        state: observed.map_or(RouterState::Initialize, |o| machine::state(o.state)),
+        since_unix_ms: router.since_unix_ms,
+        reason: reason.to_owned(),
+        priority: observed.map_or(router.spec.priority, |o| o.priority.get()),
+        peers: peers
+            .into_iter()
+            .map(|peer| PeerReport {
+                address: peer.source,
+                priority: peer.priority.get(),
+                last_heard_ms: millis(now.since(peer.heard_at)),
+            })
+            .collect(),
+        transitions: router.history.iter().cloned().collect(),
+    }
+}
+
+fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<String>) {
+    let vrid = router.spec.settings.virtual_router_id;
+    let Some(address) = router.addresses().first() else {
+        return;
+    };
+    if let Some(problem) = &router.problem {
+        warnings.push(format!("{address} (VRID {vrid}): {problem}"));
+    }
+    if let Some(twin) = observed.and_then(|observed| observed.equal_priority) {
+        warnings.push(format!(
+            "{address} (VRID {vrid}): host {} advertises priority {}, which is this host's: give \
+             each host its own --node-name, or its own priority",
+            twin.source, twin.priority
+        ));
+    }
+    if let Some(source) = observed.and_then(|observed| observed.differing) {
+        warnings.push(format!(
+            "{address} (VRID {vrid}): host {source} advertises other addresses under this VRID: \
+             give it the same configuration, or set another virtualRouterID"
+        ));
+    }
+}
+
+fn samples(router: &Managed, observed: Option<&Observed>, samples: &mut Vec<Sample>) {
+    let interface = router
+        .binding
+        .as_ref()
+        .map_or_else(|_| String::new(), |binding| binding.interface.clone());
+    let labels = vec![
+        ("interface".to_owned(), interface),
+        (
+            "vrid".to_owned(),
+            router.spec.settings.virtual_router_id.to_string(),
+        ),
+    ];
+    let mut add = |metric, value| {
+        samples.push(Sample {
+            metric,
+            labels: labels.clone(),
+            value,
+        });
+    };
+    let state = observed.map_or(0.0, |observed| match observed.state {
+        ::vrrp::State::Initialize => 0.0,
+        ::vrrp::State::Backup => 1.0,
+        ::vrrp::State::Active => 2.0,
+    });
+    add(Metric::VrrpState, state);
+    add(
+        Metric::VrrpAdvertisementsSent,
+        observed.map_or(0.0, |o| float(o.sent)),
+    );
+    add(
+        Metric::VrrpAdvertisementsReceived,
+        observed.map_or(0.0, |o| float(o.received)),
+    );
+    let words = ["Initialize", "Backup", "Active"];
+    for (word, count) in words.iter().zip(router.transitions) {
+        let mut labels = labels.clone();
+        labels.push(("state".to_owned(), (*word).to_owned()));
+        samples.push(Sample {
+            metric: Metric::VrrpTransitions,
+            labels,
+            value: float(count),
+        });
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "metrics are floating-point numbers; counters stay far below 2^53"
+)]
+fn float(count: u64) -> f64 {
+    count as f64
+}

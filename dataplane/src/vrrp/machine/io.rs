@@ -1,0 +1,125 @@
+//! What effects act on: sockets, queues and counters of the machine thread. Nothing here waits or
+//! allocates.
+
+use std::{os::fd::AsFd, sync::Arc};
+
+use ::vrrp::{Discard, wire::Mac};
+
+use super::segment::Segment;
+use crate::{
+    sys::{
+        packet::FrameSocket,
+        raw::BUFFER,
+        ring::Producer,
+        wait::{Waiter, Wake},
+    },
+    vrrp::messages::{FromMachine, LeaseCommand},
+};
+
+/// Everything that the machine thread writes to.
+#[derive(Debug)]
+pub(super) struct Io {
+    pub(super) segments: Vec<Box<Segment>>,
+    frames: FrameSocket,
+    /// The advertisement about to be sent.
+    pub(super) packet: [u8; BUFFER],
+    leases: Producer<LeaseCommand>,
+    leases_wake: Arc<Wake>,
+    has_lease_command: bool,
+    control: Producer<FromMachine>,
+    control_wake: Arc<Wake>,
+    has_news: bool,
+    pub(super) discards: [u64; Discard::ALL.len()],
+    pub(super) strangers: u64,
+}
+
+/// The ends of the queues that the machine thread writes to.
+#[derive(Debug)]
+pub(in crate::vrrp) struct Outputs {
+    pub(in crate::vrrp) leases: Producer<LeaseCommand>,
+    pub(in crate::vrrp) leases_wake: Arc<Wake>,
+    pub(in crate::vrrp) control: Producer<FromMachine>,
+    pub(in crate::vrrp) control_wake: Arc<Wake>,
+}
+
+impl Io {
+    pub(super) fn new(frames: FrameSocket, outputs: Outputs) -> Self {
+        Self {
+            segments: Vec::new(),
+            frames,
+            packet: [0; BUFFER],
+            leases: outputs.leases,
+            leases_wake: outputs.leases_wake,
+            has_lease_command: false,
+            control: outputs.control,
+            control_wake: outputs.control_wake,
+            has_news: false,
+            discards: [0; Discard::ALL.len()],
+            strangers: 0,
+        }
+    }
+
+    /// Sends the first bytes of [`Self::packet`]; tells whether they left.
+    pub(super) fn send(&self, segment: u32, length: usize) -> bool {
+        let packet = self.packet.get(..length).unwrap_or(&[]);
+        self.segments
+            .iter()
+            .find(|entry| entry.index == segment)
+            .is_some_and(|entry| entry.socket.send(packet).is_ok())
+    }
+
+    pub(super) fn mac(&self, segment: u32) -> Option<Mac> {
+        self.segments
+            .iter()
+            .find(|entry| entry.index == segment)
+            .map(|entry| entry.mac)
+    }
+
+    pub(super) fn send_frame(&self, segment: u32, frame: &[u8]) {
+        // An interface that cannot send tells so by its link state.
+        drop(self.frames.send(segment, frame));
+    }
+
+    /// Asks the netlink thread. Its queue holds more than all virtual routers can ask for while it
+    /// stalls; a command lost nevertheless is covered by the lease, which ends without a permit.
+    pub(super) fn lease(&mut self, command: LeaseCommand) {
+        self.has_lease_command |= self.leases.push(command).is_ok();
+    }
+
+    /// Tells control; `false`: its queue is full.
+    pub(super) fn tell(&mut self, news: FromMachine) -> bool {
+        let told = self.control.push(news).is_ok();
+        self.has_news |= told;
+        told
+    }
+
+    pub(super) fn discarded(&mut self, discard: Discard) {
+        if let Some(counter) = self.discards.get_mut(discard.index()) {
+            *counter += 1;
+        }
+    }
+
+    /// Wakes whoever was told something: the netlink thread first, clients wait for it.
+    pub(super) fn wake_others(&mut self) {
+        if std::mem::take(&mut self.has_lease_command) {
+            self.leases_wake.wake();
+        }
+        if std::mem::take(&mut self.has_news) {
+            self.control_wake.wake();
+        }
+    }
+
+    pub(super) fn add(&mut self, segment: Box<Segment>, waiter: &mut Waiter) {
+        waiter.watch(segment.socket.as_fd());
+        self.segments.push(segment);
+    }
+
+    /// Takes a socket out; closing it is not for this thread.
+    pub(super) fn remove(&mut self, index: u32, waiter: &mut Waiter) {
+        if let Some(at) = self.segments.iter().position(|s| s.index == index) {
+            let segment = self.segments.swap_remove(at);
+            waiter.forget(segment.socket.as_fd());
+            self.tell(FromMachine::Closed(segment));
+        }
+    }
+}

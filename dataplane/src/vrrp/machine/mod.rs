@@ -1,0 +1,408 @@
+//! The machine thread: packets, timers and commands into the state machines, effects out.
+//!
+//! It never waits but for its descriptors, takes no lock, makes no netlink call, and allocates
+//! nothing per packet or timer.
+
+pub(super) mod io;
+pub(super) mod segment;
+pub(super) mod slot;
+
+use std::{
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ::vrrp::{
+    Input, Instant, State,
+    wire::{self, Destination},
+};
+use io::{Io, Outputs};
+use slot::Slot;
+
+use super::messages::{FromMachine, LeaseAnswer, PairingNumber, RouterId, Snapshot, ToMachine};
+use crate::sys::{
+    clock,
+    memory::Shared,
+    packet::FrameSocket,
+    pages::{Beat, PairPage},
+    raw::BUFFER,
+    ring::Consumer,
+    wait::{Waiter, Wake},
+};
+
+/// The beat of the shared page comes at least this often.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// A proxy whose oldest beat is older than this hangs.
+const PROXY_HANGS_AFTER: Duration = Duration::from_millis(600);
+/// Whoever did not run this long cannot judge the beats of others.
+const BLIND_AFTER: Duration = Duration::from_millis(300);
+/// Packets taken from one socket in one turn: a flood must not keep the timers waiting.
+const PACKETS_PER_TURN: usize = 64;
+
+/// What other threads signal to the machine thread without a queue.
+#[derive(Debug)]
+pub(super) struct Bell {
+    /// Wakes it.
+    pub(super) wake: Wake,
+    /// The newest pairing whose proxy is known to be dead.
+    dead: AtomicU64,
+}
+
+impl Bell {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            wake: Wake::new()?,
+            dead: AtomicU64::new(0),
+        })
+    }
+
+    /// The proxy of this pairing, and of all before it, is dead.
+    pub(super) fn proxy_died(&self, pairing: PairingNumber) {
+        self.dead.fetch_max(pairing, Ordering::AcqRel);
+        self.wake.wake();
+    }
+}
+
+/// The ends of the queues that the machine thread reads, and what it is woken by.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) commands: Consumer<ToMachine>,
+    pub(super) answers: Consumer<LeaseAnswer>,
+    pub(super) bell: Arc<Bell>,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Machine {
+    inputs: Inputs,
+    io: Io,
+    waiter: Waiter,
+    slots: Vec<Box<Slot>>,
+    beat: &'static Beat,
+    pairing: Option<Pairing>,
+    dead: PairingNumber,
+    turned_at: Instant,
+    latest_timer: Duration,
+    buffer: [u8; BUFFER],
+}
+
+#[derive(Debug)]
+struct Pairing {
+    number: PairingNumber,
+    page: &'static Shared<PairPage>,
+    beats: bool,
+}
+
+impl Machine {
+    /// Makes the thread's state, with room for `capacity` virtual routers.
+    pub(super) fn new(
+        inputs: Inputs,
+        outputs: Outputs,
+        frames: FrameSocket,
+        beat: &'static Beat,
+        capacity: usize,
+    ) -> Self {
+        let mut waiter = Waiter::new();
+        waiter.watch(inputs.bell.wake.as_fd());
+        Self {
+            inputs,
+            io: Io::new(frames, outputs),
+            waiter,
+            slots: Vec::with_capacity(capacity),
+            beat,
+            pairing: None,
+            dead: 0,
+            turned_at: now(),
+            latest_timer: Duration::ZERO,
+            buffer: [0; BUFFER],
+        }
+    }
+
+    /// Runs until told to quit.
+    pub(super) fn run(mut self) -> std::io::Result<()> {
+        while let Some(timeout) = self.turn() {
+            self.waiter.wait(Some(timeout))?;
+        }
+        Ok(())
+    }
+
+    /// One turn of the loop; returns for how long nothing is to be done, `None` at the end.
+    fn turn(&mut self) -> Option<Duration> {
+        self.beat.beat();
+        if self.waiter.is_ready(self.inputs.bell.wake.as_fd()) {
+            self.inputs.bell.wake.clear();
+        }
+        self.watch_proxy();
+        while let Some(answer) = self.inputs.answers.pop() {
+            self.on_answer(answer);
+        }
+        while let Some(command) = self.inputs.commands.pop() {
+            if matches!(command, ToMachine::Quit) {
+                return None;
+            }
+            self.on_command(command);
+        }
+        // Packets before timers: what was there all the time is not silence.
+        self.receive();
+        self.timers();
+        for slot in &mut self.slots {
+            slot.tell_if_stopped(&mut self.io);
+        }
+        self.io.wake_others();
+        Some(self.timeout())
+    }
+
+    // Waiting.
+
+    fn timeout(&self) -> Duration {
+        let next = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.router.poll_timeout())
+            .min();
+        let wait = next.map_or(LONGEST_WAIT, |next| next.since(now()));
+        wait.min(LONGEST_WAIT)
+    }
+
+    fn timers(&mut self) {
+        let now = now();
+        for slot in &mut self.slots {
+            let Some(due) = slot.router.poll_timeout().filter(|due| *due <= now) else {
+                continue;
+            };
+            self.latest_timer = self.latest_timer.max(now.since(due));
+            slot.handle(&mut self.io, now, Input::Timer);
+        }
+    }
+
+    fn receive(&mut self) {
+        for at in 0..self.io.segments.len() {
+            for _ in 0..PACKETS_PER_TURN {
+                let Some(segment) = self.io.segments.get(at) else {
+                    break;
+                };
+                if !self.waiter.is_ready(segment.socket.as_fd()) {
+                    break;
+                }
+                let index = segment.index;
+                // An error belongs to the socket's past (interface down) and is cleared by this.
+                let Ok(Some(packet)) = segment.socket.receive(&mut self.buffer) else {
+                    break;
+                };
+                deliver(&mut self.slots, &mut self.io, index, packet);
+            }
+        }
+    }
+
+    // Proxy.
+
+    /// Withdraws everything when the proxy is dead or hangs (DESIGN section 4, Tracking).
+    fn watch_proxy(&mut self) {
+        let now = now();
+        let was_blind = now.since(self.turned_at) > BLIND_AFTER;
+        self.turned_at = now;
+        let dead = self.inputs.bell.dead.load(Ordering::Acquire);
+        if dead > self.dead {
+            self.dead = dead;
+            self.pairing = self.pairing.take().filter(|pairing| pairing.number > dead);
+            self.withdraw_all(now, dead);
+        }
+        let Some(pairing) = &mut self.pairing else {
+            return;
+        };
+        let silence = now.since(Instant::from_nanos(pairing.page.oldest_beat()));
+        let beats = silence <= PROXY_HANGS_AFTER;
+        if beats == pairing.beats || (was_blind && !beats) {
+            return;
+        }
+        pairing.beats = beats;
+        let number = pairing.number;
+        self.io.tell(FromMachine::Beats(number, beats));
+        if !beats {
+            self.withdraw_all(now, number);
+        }
+    }
+
+    fn withdraw_all(&mut self, now: Instant, up_to: PairingNumber) {
+        for slot in &mut self.slots {
+            if slot.pairing.is_some_and(|pairing| pairing <= up_to) {
+                slot.pairing = None;
+                slot.handle(&mut self.io, now, Input::Withdraw);
+            }
+        }
+    }
+
+    // Commands.
+
+    fn on_answer(&mut self, answer: LeaseAnswer) {
+        let (id, input) = match answer {
+            LeaseAnswer::Held(id) => (id, Input::AddressesAdded),
+            LeaseAnswer::Removed(id) => (id, Input::AddressesRemoved),
+            LeaseAnswer::Lost(id) => (id, Input::AddressesLost),
+        };
+        self.hand_in(id, input);
+    }
+
+    fn on_command(&mut self, command: ToMachine) {
+        match command {
+            ToMachine::Pairing(number, page) => self.pair(number, page),
+            ToMachine::Open(segment) => self.io.add(segment, &mut self.waiter),
+            ToMachine::Close(index) => self.io.remove(index, &mut self.waiter),
+            ToMachine::Link(index, is_up, mac) => {
+                for segment in self.io.segments.iter_mut().filter(|s| s.index == index) {
+                    segment.mac = mac;
+                }
+                let now = now();
+                for slot in self.slots.iter_mut().filter(|slot| slot.segment == index) {
+                    let input = if is_up {
+                        Input::LinkUp
+                    } else {
+                        Input::LinkDown
+                    };
+                    slot.handle(&mut self.io, now, input);
+                }
+            }
+            ToMachine::Create(slot) => self.slots.push(slot),
+            ToMachine::Destroy(id) => {
+                if let Some(at) = self.slots.iter().position(|slot| slot.id == id) {
+                    let slot = self.slots.swap_remove(at);
+                    self.io.tell(FromMachine::Returned(slot));
+                }
+            }
+            ToMachine::Participate {
+                id,
+                pairing,
+                hold_until,
+                resume,
+            } => self.participate(id, pairing, hold_until, resume),
+            ToMachine::Withdraw(id) => {
+                self.leave(id, Input::Withdraw);
+            }
+            ToMachine::Stop(id) => {
+                self.leave(id, Input::Stop);
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
+                    slot.stopping = true;
+                }
+            }
+            ToMachine::Update(id, settings) => {
+                let now = now();
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
+                    // Checked by control with the same rules; a refusal changes nothing.
+                    slot.router.update(now, &settings).ok();
+                    slot.carry_out(&mut self.io, now);
+                }
+            }
+            ToMachine::EndpointUsable(id, usable) => {
+                self.hand_in(id, Input::EndpointUsable(usable));
+            }
+            ToMachine::Snapshot(snapshot) => self.snapshot(snapshot),
+            ToMachine::Quit => {}
+        }
+    }
+
+    fn pair(&mut self, number: PairingNumber, page: &'static Shared<PairPage>) {
+        if number > self.dead {
+            self.pairing = Some(Pairing {
+                number,
+                page,
+                beats: false,
+            });
+            self.watch_proxy();
+        }
+    }
+
+    fn participate(
+        &mut self,
+        id: RouterId,
+        pairing: PairingNumber,
+        hold_until: Instant,
+        resume: Option<Instant>,
+    ) {
+        // The proxy may have died after control decided.
+        let serves = |own: &Pairing| own.number == pairing && own.beats;
+        if !self.pairing.as_ref().is_some_and(serves) {
+            return;
+        }
+        let now = now();
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) else {
+            return;
+        };
+        slot.pairing = Some(pairing);
+        slot.handle(
+            &mut self.io,
+            now,
+            Input::HoldPreemption { until: hold_until },
+        );
+        let input = match resume {
+            Some(last_advertisement_at) => Input::Resume {
+                last_advertisement_at,
+            },
+            None => Input::Start,
+        };
+        slot.handle(&mut self.io, now, input);
+    }
+
+    fn leave(&mut self, id: RouterId, input: Input<'_>) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
+            slot.pairing = None;
+            slot.handle(&mut self.io, now(), input);
+        }
+    }
+
+    fn hand_in(&mut self, id: RouterId, input: Input<'_>) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
+            slot.handle(&mut self.io, now(), input);
+        }
+    }
+
+    /// Fills what control made room for.
+    fn snapshot(&mut self, mut snapshot: Box<Snapshot>) {
+        snapshot.routers.clear();
+        for slot in &self.slots {
+            if snapshot.routers.len() < snapshot.routers.capacity() {
+                snapshot.routers.push(slot.observe());
+            }
+        }
+        snapshot.discards = self.io.discards;
+        snapshot.strangers = self.io.strangers;
+        snapshot.latest_timer = std::mem::take(&mut self.latest_timer);
+        self.io.tell(FromMachine::Snapshot(snapshot));
+    }
+}
+
+/// Parses a packet and hands it to its virtual router.
+fn deliver(slots: &mut [Box<Slot>], io: &mut Io, segment: u32, packet: &[u8]) {
+    let received = match wire::parse_ipv4(packet, Destination::Multicast) {
+        Ok(received) => received,
+        Err(discard) => {
+            io.discarded(discard);
+            return;
+        }
+    };
+    let Some(slot) = slots
+        .iter_mut()
+        .find(|slot| slot.is_addressed(segment, &received.advertisement))
+    else {
+        io.strangers += 1;
+        return;
+    };
+    slot.hear(io, now(), &received);
+}
+
+/// The clock of the process, of the shared pages and of the state machines.
+pub(super) fn now() -> Instant {
+    Instant::from_nanos(clock::monotonic_ns())
+}
+
+/// The word for a state in reports.
+pub(super) const fn state(state: State) -> node_api::RouterState {
+    match state {
+        State::Initialize => node_api::RouterState::Initialize,
+        State::Backup => node_api::RouterState::Backup,
+        State::Active => node_api::RouterState::Active,
+    }
+}

@@ -1,0 +1,175 @@
+//! One virtual router on the machine thread: the only place that knows the interface of the core.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ::vrrp::{
+    Advertisement, Config, ConfigError, Effect, Input, Instant, Priority, State, VirtualRouter,
+    wire::{self, Arp, ChecksumReading, Mac, Received, arp::FRAME_LEN},
+};
+
+use super::io::Io;
+use crate::{
+    sys::pages::RouterRow,
+    vrrp::messages::{FromMachine, LeaseCommand, Observed, PairingNumber, RouterId},
+};
+
+/// A virtual router with its trace and its counters.
+#[derive(Debug)]
+pub(in crate::vrrp) struct Slot {
+    pub(in crate::vrrp) id: RouterId,
+    /// Index of its interface.
+    pub(in crate::vrrp) segment: u32,
+    pub(super) router: VirtualRouter,
+    row: &'static RouterRow,
+    /// The pairing under which it takes part; `None`: it does not.
+    pub(super) pairing: Option<PairingNumber>,
+    /// A planned stop that control waits for.
+    pub(super) stopping: bool,
+    identification: u16,
+    sent: u64,
+    received: u64,
+}
+
+impl Slot {
+    /// A virtual router that does not take part yet.
+    pub(in crate::vrrp) fn new(
+        id: RouterId,
+        segment: u32,
+        config: Config,
+        row: &'static RouterRow,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            id,
+            segment,
+            router: VirtualRouter::new(config)?,
+            row,
+            pairing: None,
+            stopping: false,
+            identification: 0,
+            sent: 0,
+            received: 0,
+        })
+    }
+
+    /// Hands in an input and carries out what follows from it.
+    pub(super) fn handle(&mut self, io: &mut Io, now: Instant, input: Input<'_>) {
+        self.router.handle(now, input);
+        self.carry_out(io, now);
+    }
+
+    /// Hands in an advertisement and counts it, if it is accepted.
+    pub(super) fn hear(&mut self, io: &mut Io, now: Instant, received: &Received<'_>) {
+        let input = Input::Advertisement {
+            source: received.source,
+            advertisement: &received.advertisement,
+        };
+        self.router.handle(now, input);
+        if !self.carry_out(io, now) {
+            self.received += 1;
+        }
+    }
+
+    /// Carries out all effects, in order: the order is protocol. Tells whether an advertisement was
+    /// discarded.
+    pub(super) fn carry_out(&mut self, io: &mut Io, now: Instant) -> bool {
+        let mut is_discarded = false;
+        while let Some(effect) = self.router.poll_effect() {
+            match effect {
+                Effect::SendAdvertisement { priority } => self.send(io, now, priority),
+                Effect::AddAddresses => io.lease(LeaseCommand::Hold(self.id)),
+                Effect::RemoveAddresses => {
+                    // Whoever looks at the trace must not take it for a permit any more.
+                    self.row.not_active();
+                    io.lease(LeaseCommand::Remove(self.id));
+                }
+                Effect::AnnounceAddresses => self.announce(io),
+                Effect::Transition(transition) => {
+                    if transition.to != State::Active {
+                        self.row.not_active();
+                    }
+                    io.tell(FromMachine::Transition(self.id, transition));
+                }
+                Effect::Discarded(discard) => {
+                    is_discarded = true;
+                    io.discarded(discard);
+                }
+            }
+        }
+        is_discarded
+    }
+
+    /// Tells control once that a planned stop is through. Repeated while control's queue is full.
+    pub(super) fn tell_if_stopped(&mut self, io: &mut Io) {
+        if self.stopping
+            && self.router.state() == State::Initialize
+            && !self.router.is_leaving()
+            && io.tell(FromMachine::Stopped(self.id))
+        {
+            self.stopping = false;
+        }
+    }
+
+    /// Whether an advertisement is for this virtual router.
+    pub(super) fn is_addressed(&self, segment: u32, advertisement: &Advertisement<'_>) -> bool {
+        self.segment == segment && self.router.config().vrid == advertisement.vrid
+    }
+
+    /// For reports.
+    pub(super) fn observe(&self) -> Observed {
+        Observed {
+            id: self.id,
+            state: self.router.state(),
+            priority: self.router.priority(),
+            last_heard: self.router.last_heard(),
+            equal_priority: self.router.equal_priority_peer(),
+            differing: self.router.differing_addresses_from(),
+            sent: self.sent,
+            received: self.received,
+        }
+    }
+
+    /// Sends an advertisement. Only one that left the host as Active counts as a permit: a host that
+    /// cannot speak loses its addresses with their lease.
+    fn send(&mut self, io: &mut Io, now: Instant, priority: Priority) {
+        let IpAddr::V4(source) = self.router.config().settings.source else {
+            return;
+        };
+        self.identification = self.identification.wrapping_add(1);
+        let advertisement = self.router.advertisement(priority);
+        let Ok(length) = wire::emit_ipv4(
+            &mut io.packet,
+            source,
+            wire::GROUP_V4,
+            self.identification,
+            &advertisement,
+            ChecksumReading::WithPseudoHeader,
+        ) else {
+            return;
+        };
+        let is_sent = io.send(self.segment, length);
+        if is_sent {
+            self.sent += 1;
+            if !priority.is_release() && self.router.state() == State::Active {
+                self.row.advertised(now.as_nanos());
+            }
+        }
+    }
+
+    /// One gratuitous ARP for each address (RFC 9568 section 6.4.2).
+    fn announce(&self, io: &mut Io) {
+        for address in &self.router.config().addresses {
+            if let IpAddr::V4(address) = address {
+                announce_v4(io, self.segment, *address);
+            }
+        }
+    }
+}
+
+fn announce_v4(io: &mut Io, segment: u32, address: Ipv4Addr) {
+    let Some(mac) = io.mac(segment) else { return };
+    let mut frame = [0; FRAME_LEN];
+    let arp = Arp::gratuitous(mac, address);
+    if let Ok(length) = arp.emit_frame(&mut frame, mac, Mac::BROADCAST) {
+        io.send_frame(segment, frame.get(..length).unwrap_or(&[]));
+    }
+}

@@ -1,0 +1,153 @@
+//! What the threads of the process tell each other.
+//!
+//! Control and the netlink thread may wait and allocate; the machine thread may not, so whatever
+//! crosses its border is made and dropped on the other side.
+
+use std::net::IpAddr;
+
+use ::vrrp::{Instant, Peer, Priority, Settings, State, Transition, wire::Mac};
+
+use super::{
+    machine::{segment::Segment, slot::Slot},
+    world::World,
+};
+use crate::sys::{
+    memory::Shared,
+    pages::{PairPage, RouterRow},
+};
+
+/// Number of a virtual router within this process, never used twice.
+pub(super) type RouterId = u32;
+/// Number of a pairing with a proxy, growing; 0 is none.
+pub(super) type PairingNumber = u64;
+
+/// Control to the machine thread.
+#[derive(Debug)]
+pub(super) enum ToMachine {
+    /// A new pairing: its page tells whether the proxy hangs.
+    Pairing(PairingNumber, &'static Shared<PairPage>),
+    /// A socket for an interface.
+    Open(Box<Segment>),
+    /// Give the socket of this interface back.
+    Close(u32),
+    /// State of the link of this interface.
+    Link(u32, bool, Mac),
+    /// A virtual router that does not take part yet.
+    Create(Box<Slot>),
+    /// Give it back, without a word.
+    Destroy(RouterId),
+    /// Take part.
+    Participate {
+        id: RouterId,
+        /// Ignored if this proxy is known to be dead by now.
+        pairing: PairingNumber,
+        /// Do not preempt until then.
+        hold_until: Instant,
+        /// Last advertisement of the former process, if it was Active.
+        resume: Option<Instant>,
+    },
+    /// Stop taking part: the proxy does not accept.
+    Withdraw(RouterId),
+    /// Planned stop; answered by [`FromMachine::Stopped`].
+    Stop(RouterId),
+    /// New settings, without leaving the state.
+    Update(RouterId, Box<Settings>),
+    /// Whether the host has a usable endpoint.
+    EndpointUsable(RouterId, bool),
+    /// Fill this and send it back.
+    Snapshot(Box<Snapshot>),
+    /// End the thread.
+    Quit,
+}
+
+/// The machine thread to control.
+#[derive(Debug)]
+pub(super) enum FromMachine {
+    Transition(RouterId, Transition),
+    /// A planned stop is through as far as the machine is concerned.
+    Stopped(RouterId),
+    /// The proxy of this pairing began (`true`) or ceased to turn its loops.
+    Beats(PairingNumber, bool),
+    Returned(Box<Slot>),
+    Closed(Box<Segment>),
+    Snapshot(Box<Snapshot>),
+}
+
+/// State of the machine thread.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) routers: Vec<Observed>,
+    pub(super) discards: [u64; ::vrrp::Discard::ALL.len()],
+    /// Advertisements that no virtual router was there for.
+    pub(super) strangers: u64,
+    /// Longest delay of a timer since the snapshot before.
+    pub(super) latest_timer: std::time::Duration,
+}
+
+/// One virtual router as the machine thread sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Observed {
+    pub(super) id: RouterId,
+    pub(super) state: State,
+    pub(super) priority: Priority,
+    pub(super) last_heard: Option<Peer>,
+    pub(super) equal_priority: Option<Peer>,
+    pub(super) differing: Option<IpAddr>,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
+/// The machine thread to the netlink thread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LeaseCommand {
+    Hold(RouterId),
+    Remove(RouterId),
+}
+
+/// The netlink thread to the machine thread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LeaseAnswer {
+    Held(RouterId),
+    Removed(RouterId),
+    Lost(RouterId),
+}
+
+/// Control to the netlink thread.
+#[derive(Debug)]
+pub(super) enum ToHost {
+    /// A virtual router that may ask for its addresses from now on.
+    Register(Registration),
+    /// Its permit is now good for this long.
+    Interval(RouterId, std::time::Duration),
+    /// Remove its addresses and forget it; answered by [`FromHost::Forgotten`].
+    Forget(RouterId),
+    /// Remove an address that a former process left behind.
+    Remove(u32, IpAddr),
+    /// End the thread.
+    Quit,
+}
+
+/// What the netlink thread must know of a virtual router.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) id: RouterId,
+    pub(super) index: u32,
+    pub(super) addresses: Vec<IpAddr>,
+    /// Where the machine thread records its advertisements: the permit.
+    pub(super) row: &'static RouterRow,
+    pub(super) interval: std::time::Duration,
+}
+
+/// The netlink thread to control.
+#[derive(Debug)]
+pub(super) enum FromHost {
+    /// Interfaces and addresses changed; the first one is the state at the start.
+    World(World),
+    /// The host began or ceased to hold the addresses.
+    Held(RouterId, bool),
+    Forgotten(RouterId),
+    /// Something failed, a sentence.
+    Problem(RouterId, String),
+    /// Netlink itself failed: the process cannot go on.
+    Broken(String),
+}

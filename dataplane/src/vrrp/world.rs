@@ -1,0 +1,277 @@
+//! Interfaces and addresses of the host, and which of them a virtual router gets.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use crate::sys::netlink::{Address, Change, Link};
+
+/// What rtnetlink told.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct World {
+    links: BTreeMap<u32, Link>,
+    /// In the kernel's order: the first of an interface is its primary one.
+    addresses: Vec<Address>,
+}
+
+/// Interface and source address of a virtual router.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Binding {
+    pub(super) index: u32,
+    pub(super) interface: String,
+    pub(super) source: IpAddr,
+    pub(super) mac: [u8; 6],
+    pub(super) is_up: bool,
+}
+
+/// Why a virtual router has no interface, as a sentence with its remedy.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum Unbound {
+    #[error("there is no interface {0}: name one that exists, or leave `interface` out")]
+    NoInterface(String),
+    #[error(
+        "no interface has an on-link prefix that contains {0}: give the host an address of that \
+         network, or set `interface`"
+    )]
+    NoPrefix(IpAddr),
+    #[error("interface {interface} has no {family} address to send from: give it one")]
+    NoSource {
+        interface: String,
+        family: &'static str,
+    },
+    #[error("interface {0} is not an Ethernet: choose another")]
+    NotEthernet(String),
+}
+
+impl World {
+    /// The state after a dump.
+    pub(super) fn of(changes: Vec<Change>) -> Self {
+        let mut world = Self::default();
+        for change in changes {
+            world.apply(change);
+        }
+        world
+    }
+
+    /// Applies a change; tells whether anything but own addresses differs now.
+    pub(super) fn apply(&mut self, change: Change) -> bool {
+        match change {
+            Change::Link(link) => self.links.insert(link.index, link.clone()) != Some(link),
+            Change::LinkGone(index) => {
+                self.addresses.retain(|address| address.index != index);
+                self.links.remove(&index).is_some()
+            }
+            Change::Address(address) => {
+                if self.addresses.contains(&address) {
+                    return false;
+                }
+                let matters = !address.is_own;
+                self.remove(&address);
+                self.addresses.push(address);
+                matters
+            }
+            Change::AddressGone(address) => self.remove(&address) && !address.is_own,
+        }
+    }
+
+    fn remove(&mut self, gone: &Address) -> bool {
+        let before = self.addresses.len();
+        self.addresses
+            .retain(|a| (a.index, a.address, a.prefix) != (gone.index, gone.address, gone.prefix));
+        self.addresses.len() != before
+    }
+
+    /// Whether the host has `address` on this interface.
+    pub(super) fn has(&self, index: u32, address: IpAddr) -> bool {
+        self.addresses
+            .iter()
+            .any(|a| a.index == index && a.address == address)
+    }
+
+    /// Addresses that carry our mark.
+    pub(super) fn own(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+        self.addresses
+            .iter()
+            .filter(|address| address.is_own)
+            .map(|address| (address.index, address.address))
+    }
+
+    /// The interface on which somebody else configured `address`.
+    pub(super) fn foreign(&self, address: IpAddr) -> Option<&str> {
+        let own = self
+            .addresses
+            .iter()
+            .find(|a| a.address == address && !a.is_own)?;
+        self.links.get(&own.index).map(|link| link.name.as_str())
+    }
+
+    /// Interface and source for a virtual router whose first address is `address`: the named
+    /// interface, or the one on whose link the address lies.
+    pub(super) fn bind(
+        &self,
+        interface: Option<&str>,
+        address: IpAddr,
+    ) -> Result<Binding, Unbound> {
+        let link = match interface {
+            Some(name) => self
+                .links
+                .values()
+                .find(|link| link.name == name)
+                .ok_or_else(|| Unbound::NoInterface(name.to_owned()))?,
+            None => self.on_link(address).ok_or(Unbound::NoPrefix(address))?,
+        };
+        let mac = link
+            .mac
+            .filter(|_| !link.is_loopback)
+            .ok_or_else(|| Unbound::NotEthernet(link.name.clone()))?;
+        let source = self
+            .source(link.index, address)
+            .ok_or_else(|| Unbound::NoSource {
+                interface: link.name.clone(),
+                family: if address.is_ipv4() { "IPv4" } else { "IPv6" },
+            })?;
+        Ok(Binding {
+            index: link.index,
+            interface: link.name.clone(),
+            source,
+            mac,
+            is_up: link.is_up,
+        })
+    }
+
+    /// The interface with the longest prefix that contains `address`.
+    fn on_link(&self, address: IpAddr) -> Option<&Link> {
+        self.addresses
+            .iter()
+            .filter(|own| {
+                self.links
+                    .get(&own.index)
+                    .is_some_and(|link| !link.is_loopback)
+            })
+            .filter(|own| contains(own, address))
+            .max_by_key(|own| own.prefix)
+            .and_then(|own| self.links.get(&own.index))
+    }
+
+    /// The primary address of the interface: the first whose prefix contains `address`, else the
+    /// first. For IPv6 the link-local one (RFC 9568 section 5.1.2.1).
+    fn source(&self, index: u32, address: IpAddr) -> Option<IpAddr> {
+        let candidates = || {
+            self.addresses.iter().filter(move |own| {
+                own.index == index
+                    && !own.is_own
+                    && own.address != address
+                    && own.address.is_ipv4() == address.is_ipv4()
+            })
+        };
+        if address.is_ipv6() {
+            return candidates()
+                .map(|own| own.address)
+                .find(|own| matches!(own, IpAddr::V6(own) if own.is_unicast_link_local()));
+        }
+        candidates()
+            .find(|own| contains(own, address))
+            .or_else(|| candidates().next())
+            .map(|own| own.address)
+    }
+}
+
+/// Whether `address` lies on the link of `own`, which is not a virtual address itself.
+fn contains(own: &Address, address: IpAddr) -> bool {
+    !own.is_own
+        && own.address != address
+        && IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str) -> Change {
+        Change::Link(Link {
+            index,
+            name: name.to_owned(),
+            is_up: true,
+            is_loopback: name == "lo",
+            mac: Some([0, 0, 0, 0, 0, u8::try_from(index).unwrap()]),
+        })
+    }
+
+    fn address(index: u32, text: &str, is_own: bool) -> Change {
+        let net: IpNet = text.parse().unwrap();
+        Change::Address(Address {
+            index,
+            address: net.addr(),
+            prefix: net.prefix_len(),
+            is_own,
+        })
+    }
+
+    fn world() -> World {
+        World::of(vec![
+            link(1, "lo"),
+            link(2, "eth0"),
+            link(3, "eth1"),
+            address(1, "127.0.0.1/8", false),
+            address(2, "10.0.0.5/8", false),
+            address(3, "192.168.1.1/24", false),
+            address(3, "192.168.1.110/32", true),
+        ])
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn interface_is_found_by_prefix_and_source_is_not_a_virtual_address() {
+        let binding = world().bind(None, ip("192.168.1.110")).unwrap();
+        assert_eq!(binding.interface, "eth1");
+        assert_eq!(binding.source, ip("192.168.1.1"));
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let mut world = world();
+        assert!(world.apply(address(3, "10.1.0.9/16", false)));
+        let binding = world.bind(None, ip("10.1.2.3")).unwrap();
+        assert_eq!(
+            (binding.interface.as_str(), binding.source),
+            ("eth1", ip("10.1.0.9"))
+        );
+    }
+
+    #[test]
+    fn a_named_interface_may_be_on_another_network() {
+        let binding = world().bind(Some("eth0"), ip("192.168.1.110")).unwrap();
+        assert_eq!(binding.source, ip("10.0.0.5"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let world = world();
+        assert_eq!(
+            world.bind(Some("eth9"), ip("10.0.0.9")),
+            Err(Unbound::NoInterface("eth9".to_owned()))
+        );
+        assert_eq!(
+            world.bind(None, ip("172.16.0.1")),
+            Err(Unbound::NoPrefix(ip("172.16.0.1")))
+        );
+        assert!(matches!(
+            world.bind(Some("eth1"), ip("fe80::1")),
+            Err(Unbound::NoSource { .. })
+        ));
+    }
+
+    #[test]
+    fn own_addresses_do_not_matter_to_others() {
+        let mut world = world();
+        assert!(!world.apply(address(3, "192.168.1.110/32", true)));
+        assert!(!world.apply(address(3, "192.168.1.112/32", true)));
+        assert!(world.has(3, ip("192.168.1.112")));
+        assert_eq!(world.own().count(), 2);
+        assert!(world.apply(Change::LinkGone(3)));
+        assert_eq!(world.own().count(), 0);
+    }
+}

@@ -1,0 +1,102 @@
+//! Hosts as network namespaces on a bridge, each a thread that entered a namespace of its own.
+//! Everything goes with the threads.
+
+use std::{
+    process::{Command, Output},
+    sync::mpsc,
+    thread,
+};
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::gettid,
+};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread in a network namespace of its own.
+pub(crate) struct Host {
+    jobs: mpsc::Sender<Job>,
+    tid: i32,
+}
+
+impl Host {
+    /// `None`, with the reason printed, where namespaces are not permitted.
+    fn start() -> Option<Self> {
+        let (jobs, todo) = mpsc::channel::<Job>();
+        let (ready, wait) = mpsc::channel();
+        thread::spawn(move || {
+            let entered = unshare(CloneFlags::CLONE_NEWNET);
+            ready.send((entered, gettid().as_raw())).unwrap();
+            if entered.is_ok() {
+                todo.into_iter().for_each(|job| job());
+            }
+        });
+        match wait.recv().unwrap() {
+            (Ok(()), tid) => Some(Self { jobs, tid }),
+            (Err(error), _) => {
+                println!("SKIPPED: cannot make a network namespace: {error}");
+                None
+            }
+        }
+    }
+
+    /// Runs `job` in the namespace; threads and processes that it starts live there too.
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, wait) = mpsc::channel();
+        self.jobs
+            .send(Box::new(move || done.send(job()).unwrap()))
+            .unwrap();
+        wait.recv().unwrap()
+    }
+
+    /// Runs `ip` with these words.
+    pub(crate) fn ip(&self, words: &str) -> String {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        let text = words.join(" ");
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.run(move || Command::new("ip").args(words).output().unwrap());
+        assert!(
+            status.success(),
+            "ip {text}: {}",
+            String::from_utf8_lossy(&stderr)
+        );
+        String::from_utf8(stdout).unwrap()
+    }
+
+    /// What `ip` says of `address`; empty if the host does not have it.
+    pub(crate) fn shown(&self, address: &str) -> String {
+        self.ip(&format!("-4 -o addr show to {address}"))
+    }
+}
+
+/// A bridge, and hosts on it: 192.168.1.1, .2, ... on `eth0`.
+pub(crate) struct Lab {
+    pub(crate) switch: Host,
+    pub(crate) hosts: Vec<Host>,
+}
+
+impl Lab {
+    pub(crate) fn start(count: usize) -> Option<Self> {
+        let switch = Host::start()?;
+        switch.ip("link add br0 type bridge mcast_snooping 0");
+        switch.ip("link set br0 up");
+        let mut hosts = Vec::new();
+        for number in 1..=count {
+            let host = Host::start()?;
+            host.ip("link set lo up");
+            let tid = host.tid;
+            switch.ip(&format!(
+                "link add port{number} type veth peer name eth0 netns {tid}"
+            ));
+            switch.ip(&format!("link set port{number} master br0 up"));
+            host.ip(&format!("addr add 192.168.1.{number}/24 dev eth0"));
+            host.ip("link set eth0 up");
+            hosts.push(host);
+        }
+        Some(Self { switch, hosts })
+    }
+}

@@ -1,0 +1,87 @@
+//! What a host hears on its segment.
+
+use std::{
+    io::Read,
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use vrrp::wire::{Arp, Destination, parse_ipv4};
+
+use crate::{lab::Host, node::LONG};
+
+const ALL_PROTOCOLS: u16 = 3;
+
+/// Something heard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Heard {
+    Advertisement {
+        source: IpAddr,
+        vrid: u8,
+        priority: u8,
+    },
+    Announcement {
+        address: Ipv4Addr,
+    },
+}
+
+/// A packet socket on a host.
+pub(crate) struct Ear(Socket);
+
+impl Ear {
+    pub(crate) fn on(host: &Host) -> Self {
+        let socket = host.run(|| {
+            let protocol = Protocol::from(i32::from(ALL_PROTOCOLS.to_be()));
+            Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).unwrap()
+        });
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        Self(socket)
+    }
+
+    /// The next thing heard before `end`.
+    pub(crate) fn next(&mut self, end: Instant) -> Option<Heard> {
+        let mut frame = [0; 2048];
+        while Instant::now() < end {
+            let Ok(length) = self.0.read(&mut frame) else {
+                continue;
+            };
+            let frame = &frame[..length];
+            if let Ok(arp) = Arp::parse_frame(frame)
+                && arp.is_gratuitous()
+            {
+                let address = arp.sender;
+                return Some(Heard::Announcement { address });
+            }
+            if frame.get(12..14) == Some(&[8, 0])
+                && let Ok(received) = parse_ipv4(&frame[14..], Destination::Multicast)
+            {
+                return Some(Heard::Advertisement {
+                    source: received.source,
+                    vrid: received.advertisement.vrid.get(),
+                    priority: received.advertisement.priority.get(),
+                });
+            }
+        }
+        None
+    }
+
+    /// Waits for something; returns all that was heard up to it.
+    pub(crate) fn wait(&mut self, what: impl Fn(&Heard) -> bool) -> Vec<Heard> {
+        let end = Instant::now() + LONG;
+        let mut all = Vec::new();
+        while let Some(heard) = self.next(end) {
+            all.push(heard);
+            if what(&heard) {
+                return all;
+            }
+        }
+        panic!("never heard it, but {all:?}");
+    }
+
+    pub(crate) fn wait_announcement(&mut self) {
+        self.wait(|heard| matches!(heard, Heard::Announcement { .. }));
+    }
+}
