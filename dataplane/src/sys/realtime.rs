@@ -2,8 +2,6 @@
 
 use std::io;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
-
 /// Less real-time budget than this without a pause, and the kernel would kill us for a busy moment.
 const LEAST_BUDGET_MICROS: libc::rlim_t = 1_000_000;
 
@@ -100,16 +98,6 @@ pub fn has_capability(capability: Capability) -> io::Result<bool> {
         .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
         .ok_or(io::ErrorKind::InvalidData)?;
     Ok(effective >> (capability as u32) & 1 == 1)
-}
-
-/// Makes the process ignore SIGTERM and SIGINT: systemd and Ctrl-C signal the whole group, but the
-/// order of leaving is the agent's to give.
-pub fn ignore_stop_signals() -> io::Result<()> {
-    for number in [Signal::SIGTERM, Signal::SIGINT] {
-        // SAFETY: ignoring a signal installs no handler.
-        unsafe { signal(number, SigHandler::SigIgn) }?;
-    }
-    Ok(())
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

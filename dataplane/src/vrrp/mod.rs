@@ -38,6 +38,7 @@ use crate::{
         pages::{MOST_ROUTERS, RouterTable},
         realtime::{self, Capability},
         ring::ring,
+        signals,
         wait::Wake,
     },
 };
@@ -55,7 +56,7 @@ const HOST_PRIORITY: i32 = 40;
 
 /// Runs the process until it has stopped in order.
 pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
-    realtime::ignore_stop_signals().context("cannot ignore SIGTERM and SIGINT")?;
+    signals::ignore_stop().context("cannot ignore SIGTERM and SIGINT")?;
     check_rights()?;
     let mut warnings = Vec::new();
     if let Err(error) = realtime::lock_memory() {
