@@ -6,10 +6,14 @@ use clap::Parser;
 use dataplane::{
     agent,
     cli::{Cli, Command},
-    logging, proxy, vrrp,
+    logging, proxy,
+    sys::spawn,
+    vrrp,
 };
 
 fn main() -> ExitCode {
+    // Started through /proc/self/exe, the other processes would be called `exe`.
+    spawn::name_process(c"wsha-dataplane");
     let result = match Cli::parse().command {
         Command::Run(args) => {
             logging::start(args.log_format);

@@ -1,6 +1,12 @@
 //! The one list of metrics: name, kind, help. Each process fills in samples of its own; the agent
 //! serves them all.
 
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Registry,
+};
 use serde::{Deserialize, Serialize};
 
 /// A value of a metric at the time of a report.
@@ -55,6 +61,14 @@ macro_rules! metrics {
 }
 
 metrics! {
+    BuildInfo, Gauge, "wsha_build_info", "Always 1; the version is a label";
+    ConfigStale, Gauge, "wsha_config_stale", "1 while the newest files are not in use, since they were refused";
+    ConfigChanges, Counter, "wsha_config_changes", "Changes of the files, by result: accepted or refused";
+    ConfigAcceptedTime, Gauge, "wsha_config_accepted_timestamp_seconds", "When the files in use were accepted, seconds since the Unix epoch";
+    ProcessUp, Gauge, "wsha_process_up", "1 while the process runs and is connected to the agent";
+    ProcessRestarts, Counter, "wsha_process_restarts", "How often the process was started again after its end";
+    ListenerProblems, Gauge, "wsha_listener_problems", "Listeners that could not be opened";
+    Warnings, Gauge, "wsha_warnings", "Warnings that `status` shows now";
     VrrpState, Gauge, "wsha_vrrp_state", "State of a virtual router: 0 Initialize, 1 Backup, 2 Active";
     VrrpTransitions, Counter, "wsha_vrrp_transitions", "Changes of state of a virtual router, by the state entered";
     VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
@@ -78,4 +92,111 @@ metrics! {
     ProxyPings, Counter, "wsha_proxy_pings", "Pings sent to sides that had been quiet";
     ProxyPongs, Counter, "wsha_proxy_pongs", "Pongs received that answered pings of the proxy";
     ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left";
+}
+
+/// The form in which [`encode`] writes: that of `OpenMetrics`, which Prometheus reads.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All samples as text, in the order of [`Metric::ALL`].
+pub fn encode(samples: Vec<Sample>) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Samples(samples)));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// Hands samples to the encoder, one metric after another.
+#[derive(Debug)]
+struct Samples(Vec<Sample>);
+
+impl Collector for Samples {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for &metric in Metric::ALL {
+            let of_metric = || self.0.iter().filter(|sample| sample.metric == metric);
+            if of_metric().next().is_none() {
+                continue;
+            }
+            let kind = match metric.kind() {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
+            let mut family = encoder.encode_descriptor(metric.name(), metric.help(), None, kind)?;
+            for sample in of_metric() {
+                if sample.labels.is_empty() {
+                    encode_value(&mut family, metric.kind(), sample.value)?;
+                } else {
+                    let mut one = family.encode_family(&sample.labels)?;
+                    encode_value(&mut one, metric.kind(), sample.value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_value(
+    encoder: &mut MetricEncoder<'_>,
+    kind: Kind,
+    value: f64,
+) -> Result<(), std::fmt::Error> {
+    match kind {
+        Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None),
+        Kind::Gauge => encoder.encode_gauge(&value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn sample(metric: Metric, labels: &[(&str, &str)], value: f64) -> Sample {
+        Sample {
+            metric,
+            labels: labels
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            value,
+        }
+    }
+
+    #[test]
+    fn samples_are_served_with_their_labels() {
+        let text = encode(vec![
+            sample(
+                Metric::VrrpTransitions,
+                &[("vrid", "51"), ("to", "Active")],
+                3.0,
+            ),
+            sample(Metric::VrrpState, &[("vrid", "51")], 2.0),
+            sample(Metric::VrrpState, &[("vrid", "52")], 1.0),
+            sample(Metric::ConfigStale, &[], 0.0),
+        ])
+        .unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "wsha_config_stale 0.0",
+                "wsha_vrrp_state{vrid=\"51\"} 2.0",
+                "wsha_vrrp_state{vrid=\"52\"} 1.0",
+                "wsha_vrrp_transitions_total{vrid=\"51\",to=\"Active\"} 3.0",
+            ]
+        );
+        assert!(text.contains("# TYPE wsha_vrrp_transitions counter\n"));
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let names: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        assert_eq!(names.len(), Metric::ALL.len());
+        for name in names {
+            assert!(name.starts_with("wsha_"), "{name}");
+            assert!(!name.ends_with("_total"), "the encoder adds it to {name}");
+        }
+    }
 }

@@ -1,8 +1,81 @@
 //! `wsha-dataplane status`: asks the running agent and prints.
 
-use crate::cli::StatusArgs;
+use std::{
+    io::{self, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use node_api::NodeReport;
+
+use crate::{
+    agent::{
+        claim::{self, Holder},
+        table,
+    },
+    cli::{OutputFormat, StatusArgs},
+    ipc::{AGENT_SOCKET, Answer, Hello},
+    sys::channel::Channel,
+};
+
+/// The agent answers within 500 ms whatever the other processes do.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints the state of the agent's node on standard output.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    anyhow::bail!("{args:?} is not wired up yet")
+    let report = ask(args)?;
+    let text = match args.output {
+        OutputFormat::Json => serde_json::to_string_pretty(&report)? + "\n",
+        OutputFormat::Table => table::render(&report, claim::unix_ms()),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // `status | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot print the state"),
+    }
+}
+
+fn ask(args: &StatusArgs) -> anyhow::Result<NodeReport> {
+    let state_dir = args.state_dir.display();
+    let holder: Holder = match claim::holder_of(&args.state_dir) {
+        Ok(holder) => holder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
+            "no agent ever ran with state directory {state_dir}; give the one that `run` was \
+             started with"
+        ),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the lock in {state_dir}"));
+        }
+    };
+    let path = holder.run_dir.join(AGENT_SOCKET);
+    let stream = match UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            bail!(
+                "no agent runs with state directory {state_dir}; the last was process {} for node \
+                 {}",
+                holder.pid,
+                holder.node_name
+            )
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot connect to {}", path.display()));
+        }
+    };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let channel = Channel::new(stream, PATIENCE)?;
+    let answer = channel
+        .send(&Hello::Status, &[])
+        .and_then(|()| channel.receive::<Answer>())
+        .with_context(|| format!("process {} does not answer", holder.pid))?;
+    match answer {
+        Some((Answer { report }, _)) => Ok(report),
+        None => bail!("process {} stopped before it answered", holder.pid),
+    }
 }

@@ -3,7 +3,10 @@
 
 pub mod channel;
 pub mod clock;
+pub mod inotify;
 pub mod life;
+pub mod listen;
+pub mod lock;
 pub mod memory;
 pub mod netlink;
 pub mod outgoing;
@@ -15,5 +18,10 @@ pub mod realtime;
 pub mod ring;
 pub mod seccomp;
 pub mod signals;
+pub mod spawn;
 pub mod tcp;
+pub mod users;
 pub mod wait;
+
+#[cfg(test)]
+pub(crate) mod temporary;

@@ -1,0 +1,412 @@
+//! The agent's loop: one state, one event at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use node_api::{Pool, PoolRef};
+use tokio::sync::mpsc;
+
+use crate::{
+    agent::{
+        child::{self, Child, Recipe},
+        claim::{self, Claim},
+        event::{Event, Role},
+        files::Accepted,
+        link::Link,
+        notify::{self, Notifier},
+        rollout::Rollout,
+        watchdog::Watchdog,
+    },
+    ipc::{FromProxy, FromVrrp, ProxyReport, Router, ToProxy, ToVrrp, VrrpReport},
+    sys::{
+        channel::{Channel, Peer},
+        memory::Shared,
+        pages::{PairPage, RouterTable},
+    },
+};
+
+/// Where the configuration in use came from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// What was accepted.
+    pub(super) accepted: Accepted,
+    /// Why the newest files are not in use.
+    pub(super) stale_reason: Option<String>,
+}
+
+/// What the agent knows.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) claim: Claim,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) notifier: Notifier,
+    notify_every: Option<Duration>,
+    notified: Instant,
+    ready: bool,
+    /// Outlives each vrrp process: what the next one needs to go on.
+    pub(super) table: Shared<RouterTable>,
+    pub(super) vrrp: Child<ToVrrp>,
+    pub(super) proxy: Child<ToProxy>,
+    /// What the vrrp that is connected now was told last.
+    pub(super) vrrp_has: Option<Vec<Router>>,
+    /// What the proxy that is connected now was told last.
+    pub(super) proxy_has: ProxyHas,
+    pub(super) pairing: Option<Pairing>,
+    pub(super) rollout: Rollout,
+    /// Listeners added under running virtual routers that have not accepted so far.
+    pub(super) not_yet: BTreeSet<SocketAddr>,
+    /// Listeners that could not be opened, each with a sentence.
+    pub(super) refused: BTreeMap<SocketAddr, String>,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) vrrp_report: Option<VrrpReport>,
+    pub(super) vrrp_problems: Vec<String>,
+    pub(super) proxy_report: Option<ProxyReport>,
+    pub(super) stale_reason: Option<String>,
+    pub(super) unresolved: Vec<String>,
+    pub(super) counts: Counts,
+    pub(super) questions: Vec<super::questions::Question>,
+    pub(super) watchdog: Watchdog,
+    pub(super) leaving: Option<super::leave::Leaving>,
+}
+
+/// What a proxy was told.
+#[derive(Debug, Default)]
+pub(super) struct ProxyHas {
+    pub(super) workers: usize,
+    pub(super) sockets: BTreeSet<SocketAddr>,
+    pub(super) content: Option<ProxyContent>,
+    /// When sockets that it lost may be sent again.
+    pub(super) resend_at: Option<Instant>,
+}
+
+/// Pools, and listeners that could not be opened.
+pub(super) type ProxyContent = (Vec<(PoolRef, Pool)>, Vec<(SocketAddr, String)>);
+
+/// Two connections that were introduced to each other.
+#[derive(Debug)]
+pub(super) struct Pairing {
+    pub(super) vrrp: u64,
+    pub(super) proxy: u64,
+    pub(super) page: Shared<PairPage>,
+}
+
+/// For metrics.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) accepted_unix_ms: u64,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Flow {
+    /// It does.
+    Continue,
+    /// All is stopped.
+    Done,
+}
+
+impl App {
+    /// An agent that has started nothing yet.
+    ///
+    /// # Errors
+    /// If there is no memory for the shared table.
+    pub(super) fn new(
+        claim: Claim,
+        recipes: (Recipe, Recipe),
+        origin: Origin,
+        events: mpsc::Sender<Event>,
+    ) -> std::io::Result<Self> {
+        let accepted = u64::from(origin.stale_reason.is_none());
+        Ok(Self {
+            claim,
+            events,
+            notifier: Notifier::from_environment(),
+            notify_every: notify::watchdog_interval(),
+            notified: Instant::now(),
+            ready: false,
+            table: RouterTable::create()?,
+            vrrp: Child::new(recipes.0),
+            proxy: Child::new(recipes.1),
+            vrrp_has: None,
+            proxy_has: ProxyHas::default(),
+            pairing: None,
+            rollout: Rollout::new(origin.accepted.config),
+            not_yet: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            retry_at: None,
+            vrrp_report: None,
+            vrrp_problems: Vec::new(),
+            proxy_report: None,
+            stale_reason: origin.stale_reason,
+            unresolved: origin.accepted.unresolved,
+            counts: Counts {
+                accepted,
+                refused: 1 - accepted,
+                accepted_unix_ms: claim::unix_ms(),
+            },
+            questions: Vec::new(),
+            watchdog: Watchdog::default(),
+            leaving: None,
+        })
+    }
+
+    /// Turns until all is stopped.
+    pub(super) async fn run(&mut self, mut events: mpsc::Receiver<Event>) {
+        self.start(Role::Proxy);
+        self.start(Role::Vrrp);
+        while let Some(event) = events.recv().await {
+            if self.handle(event) == Flow::Done {
+                break;
+            }
+        }
+        self.claim.remove_sockets();
+    }
+
+    fn handle(&mut self, event: Event) -> Flow {
+        match event {
+            Event::Arrived {
+                id,
+                peer,
+                workers,
+                channel,
+            } => self.arrived(id, peer, workers, channel),
+            Event::Vrrp(id, message) if self.vrrp.has_link(id) => self.hear_vrrp(message),
+            Event::Proxy(id, message) if self.proxy.has_link(id) => self.hear_proxy(message),
+            // Of a connection that was refused or replaced.
+            Event::Vrrp(..) | Event::Proxy(..) => {}
+            Event::Closed(id) => self.closed(id),
+            Event::Ended(role, start) => self.ended(role, start),
+            Event::Start(role) => self.start(role),
+            Event::Accepted(accepted) => self.accepted(*accepted),
+            Event::Refused(sentences) => self.refused(&sentences),
+            Event::Snapshot(reply) => self.ask(reply),
+            Event::SnapshotDue(id) => self.answer_overdue(id),
+            Event::Stop(why) => self.leave(&why),
+            Event::Tick => self.tick(),
+            Event::Ping(reply) => drop(reply.send(())),
+        }
+        if self.leaving.is_some() {
+            return self.go_on_leaving();
+        }
+        self.reconcile();
+        self.say_ready();
+        Flow::Continue
+    }
+
+    fn start(&mut self, role: Role) {
+        if self.leaving.is_some() {
+            return;
+        }
+        let started = match role {
+            Role::Vrrp if self.vrrp.runs() => Ok(()),
+            Role::Proxy if self.proxy.runs() => Ok(()),
+            Role::Vrrp => self.vrrp.start(&self.events),
+            Role::Proxy => self.proxy.start(&self.events),
+        };
+        if let Err(error) = started {
+            tracing::error!(process = role.name(), %error, "cannot start a process");
+            self.start_later(role);
+        }
+    }
+
+    fn start_later(&mut self, role: Role) {
+        let wait = match role {
+            Role::Vrrp => self.vrrp.wait_before_restart(),
+            Role::Proxy => self.proxy.wait_before_restart(),
+        };
+        if wait.is_zero() {
+            self.start(role);
+            return;
+        }
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            drop(events.send(Event::Start(role)).await);
+        });
+    }
+
+    fn ended(&mut self, role: Role, start: u64) {
+        let (status, pid) = match role {
+            Role::Vrrp => (self.vrrp.reap(start), self.vrrp.pid()),
+            Role::Proxy => (self.proxy.reap(start), self.proxy.pid()),
+        };
+        let Some(status) = status else { return };
+        let how = child::describe(status);
+        if self.leaving.is_some() {
+            tracing::debug!(process = role.name(), "the {} process {how}", role.name());
+            return;
+        }
+        tracing::warn!(
+            process = role.name(),
+            pid,
+            "the {} process {how}; it is started again",
+            role.name()
+        );
+        self.pairing = None;
+        match role {
+            Role::Vrrp => {
+                self.vrrp_has = None;
+                if std::mem::take(&mut self.watchdog.vrrp_hung) {
+                    // Others took over long ago; the next vrrp must not find them and go on.
+                    self.remove_addresses();
+                }
+            }
+            Role::Proxy => self.proxy_has = ProxyHas::default(),
+        }
+        self.start_later(role);
+    }
+
+    fn arrived(&mut self, id: u64, peer: Peer, workers: Option<usize>, channel: Channel) {
+        let role = workers.map_or(Role::Vrrp, |_| Role::Proxy);
+        let ours = match role {
+            Role::Vrrp => self.vrrp.pid(),
+            Role::Proxy => self.proxy.pid(),
+        };
+        if ours.and_then(|pid| i32::try_from(pid).ok()) != Some(peer.pid) {
+            tracing::warn!(
+                process = role.name(),
+                pid = peer.pid,
+                "refused a {} process that this agent did not start",
+                role.name()
+            );
+            channel.shutdown();
+            return;
+        }
+        let connected = match role {
+            Role::Vrrp => Link::start(id, channel).map(|link| {
+                self.vrrp.connect(link);
+                self.vrrp_has = None;
+                self.introduce_table();
+            }),
+            Role::Proxy => Link::start(id, channel).map(|link| {
+                self.proxy.connect(link);
+                self.proxy_has = ProxyHas {
+                    workers: workers.unwrap_or(1).clamp(1, 1024),
+                    ..ProxyHas::default()
+                };
+            }),
+        };
+        if let Err(error) = connected {
+            tracing::error!(process = role.name(), %error, "cannot serve a process; it is ended");
+            match role {
+                Role::Vrrp => self.vrrp.kill(),
+                Role::Proxy => self.proxy.kill(),
+            }
+        }
+    }
+
+    fn closed(&mut self, id: u64) {
+        // The end of the process follows; one that lives on without us is ended by the watchdog.
+        if self.vrrp.has_link(id) {
+            self.vrrp.link = None;
+            self.vrrp_has = None;
+            self.pairing = None;
+        } else if self.proxy.has_link(id) {
+            self.proxy.link = None;
+            self.proxy_has = ProxyHas::default();
+            self.pairing = None;
+        }
+    }
+
+    fn hear_vrrp(&mut self, message: FromVrrp) {
+        match message {
+            FromVrrp::Applied { sequence, problems } => {
+                self.vrrp.applied = sequence;
+                for problem in &problems {
+                    if !self.vrrp_problems.contains(problem) {
+                        tracing::warn!(process = "vrrp", "{problem}");
+                    }
+                }
+                self.vrrp_problems = problems;
+            }
+            FromVrrp::Report(report) => {
+                self.vrrp_report = Some(report);
+                self.answered(Role::Vrrp);
+            }
+            FromVrrp::Left => self.left(Role::Vrrp),
+        }
+    }
+
+    fn hear_proxy(&mut self, message: FromProxy) {
+        match message {
+            FromProxy::Applied { sequence } => self.proxy.applied = sequence,
+            FromProxy::Report(report) => {
+                self.look_for_lost_sockets(&report);
+                self.proxy_report = Some(report);
+                self.answered(Role::Proxy);
+            }
+            FromProxy::Left => self.left(Role::Proxy),
+        }
+    }
+
+    fn accepted(&mut self, accepted: Accepted) {
+        self.counts.accepted += 1;
+        self.counts.accepted_unix_ms = claim::unix_ms();
+        self.stale_reason = None;
+        for sentence in &accepted.unresolved {
+            if !self.unresolved.contains(sentence) {
+                tracing::warn!("{sentence}");
+            }
+        }
+        self.unresolved = accepted.unresolved;
+        if accepted.config == *self.rollout.newest() {
+            tracing::info!("accepted the files; nothing changes for this node");
+            return;
+        }
+        tracing::info!(
+            pools = accepted.config.pools.len(),
+            "accepted the files; they take effect now"
+        );
+        let added = super::desired::added_under_way(self.rollout.for_vrrp(), &accepted.config);
+        self.not_yet.extend(added);
+        self.rollout.begin(accepted.config, Instant::now());
+    }
+
+    fn refused(&mut self, sentences: &[String]) {
+        self.counts.refused += 1;
+        for sentence in sentences {
+            tracing::error!("refused the files: {sentence}");
+        }
+        self.stale_reason = Some(format!(
+            "the newest files were refused and those accepted before are in use: {}",
+            sentences.join("; ")
+        ));
+    }
+
+    fn tick(&mut self) {
+        let every = self.notify_every;
+        if every.is_some_and(|every| self.notified.elapsed() >= every) {
+            self.notified = Instant::now();
+            self.notifier.send("WATCHDOG=1");
+        }
+        self.look_for_hangs();
+    }
+
+    /// Removes our addresses where no vrrp does.
+    pub(super) fn remove_addresses(&self) {
+        let routers = self.rollout.for_vrrp().pools.values();
+        let routers: usize = routers.map(|pool| pool.virtual_routers.len()).sum();
+        tracing::warn!(
+            routers,
+            "addresses that vrrp left behind run out by their kernel lease"
+        );
+    }
+
+    fn say_ready(&mut self) {
+        let configured = |sent, applied| sent > 0 && sent == applied;
+        if self.ready
+            || !configured(self.vrrp.sent, self.vrrp.applied)
+            || !configured(self.proxy.sent, self.proxy.applied)
+        {
+            return;
+        }
+        self.ready = true;
+        tracing::info!(node = self.rollout.newest().node_name, "serving");
+        self.notifier.send("READY=1\nSTATUS=serving");
+    }
+}

@@ -1,0 +1,68 @@
+//! What the agent's loop reacts to, one at a time.
+
+use tokio::sync::oneshot;
+
+use crate::{
+    agent::{files::Accepted, report::Snapshot},
+    ipc::{FromProxy, FromVrrp},
+    sys::channel::{Channel, Peer},
+};
+
+/// One of the two processes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Role {
+    /// Holds the virtual addresses.
+    Vrrp,
+    /// Faces the clients.
+    Proxy,
+}
+
+impl Role {
+    /// As it is called in `ps`, logs and metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Vrrp => "vrrp",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A process connected; one with `workers` is a proxy.
+    Arrived {
+        /// Of the connection.
+        id: u64,
+        /// Who it is.
+        peer: Peer,
+        /// How many sockets it wants for each listener.
+        workers: Option<usize>,
+        /// To send.
+        channel: Channel,
+    },
+    /// vrrp said something on this connection.
+    Vrrp(u64, FromVrrp),
+    /// The proxy said something on this connection.
+    Proxy(u64, FromProxy),
+    /// A connection ended.
+    Closed(u64),
+    /// A process ended: the one with this number of start.
+    Ended(Role, u64),
+    /// Time to start a process again.
+    Start(Role),
+    /// The files changed, and were accepted.
+    Accepted(Box<Accepted>),
+    /// The files changed, and were refused or could not be read; sentences.
+    Refused(Vec<String>),
+    /// Someone wants to know how we are.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// That question waited long enough.
+    SnapshotDue(u64),
+    /// Stop in order; why.
+    Stop(String),
+    /// Look after time-outs.
+    Tick,
+    /// Answer, to show that the loop turns.
+    Ping(oneshot::Sender<()>),
+}

@@ -1,0 +1,109 @@
+//! The order in which a change reaches the two processes; pure.
+//!
+//! What is new starts at the proxy, so that a virtual router never waits for a port that was only
+//! just asked for. What goes starts at vrrp, which stops it in order (DESIGN section 9.9) while the
+//! proxy still has it.
+
+use std::time::{Duration, Instant};
+
+use node_api::NodeConfig;
+
+use crate::agent::desired::union;
+
+/// The proxy opens and reports within milliseconds.
+const EXPAND: Duration = Duration::from_secs(2);
+/// vrrp stops one router after another, each 200 ms at most (DESIGN section 9.9).
+const SWITCH: Duration = Duration::from_secs(6);
+
+/// Where the change under way stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// The proxy adds what is new and keeps what goes.
+    Expand { until: Instant },
+    /// vrrp takes the new configuration.
+    Switch { until: Instant },
+    /// The proxy drops what went: all is as desired.
+    Settled,
+}
+
+/// The configurations of the two processes.
+#[derive(Clone, Debug)]
+pub(super) struct Rollout {
+    stage: Stage,
+    proxy: NodeConfig,
+    vrrp: NodeConfig,
+    target: NodeConfig,
+    next: Option<NodeConfig>,
+}
+
+impl Rollout {
+    /// The first configuration goes to both at once: vrrp waits for the proxy itself.
+    pub(super) fn new(first: NodeConfig) -> Self {
+        Self {
+            stage: Stage::Settled,
+            proxy: first.clone(),
+            vrrp: first.clone(),
+            target: first,
+            next: None,
+        }
+    }
+
+    /// Begins the change to `target`, or queues it behind the one under way.
+    pub(super) fn begin(&mut self, target: NodeConfig, now: Instant) {
+        if self.stage != Stage::Settled {
+            self.next = Some(target);
+            return;
+        }
+        if target == self.target {
+            return;
+        }
+        self.proxy = union(&self.vrrp, &target);
+        self.target = target;
+        self.stage = Stage::Expand {
+            until: now + EXPAND,
+        };
+    }
+
+    /// Goes on if the process of the stage has done its part, or has had its time. Says whether
+    /// something changed.
+    pub(super) fn advance(&mut self, proxy_done: bool, vrrp_done: bool, now: Instant) -> bool {
+        match self.stage {
+            Stage::Expand { until } if proxy_done || now >= until => {
+                self.vrrp = self.target.clone();
+                self.stage = Stage::Switch {
+                    until: now + SWITCH,
+                };
+                true
+            }
+            Stage::Switch { until } if vrrp_done || now >= until => {
+                self.proxy = self.target.clone();
+                self.stage = Stage::Settled;
+                if let Some(next) = self.next.take() {
+                    self.begin(next, now);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What the proxy shall serve now.
+    pub(super) fn for_proxy(&self) -> &NodeConfig {
+        &self.proxy
+    }
+
+    /// What vrrp shall run now.
+    pub(super) fn for_vrrp(&self) -> &NodeConfig {
+        &self.vrrp
+    }
+
+    /// What both shall have in the end.
+    pub(super) fn newest(&self) -> &NodeConfig {
+        self.next.as_ref().unwrap_or(&self.target)
+    }
+
+    /// Whether no change is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.stage == Stage::Settled
+    }
+}

@@ -1,0 +1,234 @@
+//! What is kept over restarts: the last accepted text of the files.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::files::FileSet;
+
+/// Form of the saved file; a release reads its own and, once there is one, the form before.
+const FORMAT: u32 = 1;
+const SAVED: &str = "accepted.json";
+
+/// The directory given as `--state-dir`.
+#[derive(Clone, Debug)]
+pub(super) struct StateDir(PathBuf);
+
+/// Why the saved files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// Nothing was ever accepted.
+    #[error("{path} does not exist: no files were accepted before")]
+    Missing {
+        /// The saved file.
+        path: PathBuf,
+    },
+    /// It is there and cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The saved file.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what was written.
+    #[error("{path} is damaged; remove it once the files given as --manifests are in order")]
+    Corrupt {
+        /// The saved file.
+        path: PathBuf,
+        /// Where it is damaged.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another release wrote it.
+    #[error("{path} has format {found} and this release reads format {FORMAT} only")]
+    Format {
+        /// The saved file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+}
+
+/// The step of saving that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}")]
+pub(super) struct SaveError {
+    action: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Saved {
+    format: u32,
+    version: String,
+    files: Vec<SavedFile>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct SavedFile {
+    name: String,
+    text: String,
+}
+
+impl StateDir {
+    /// The directory at `path`, made if absent, for its owner only.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)?;
+        path.canonicalize().map(Self)
+    }
+
+    /// Its canonical path.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the lock is.
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// Keeps `files`; after a crash at any moment either these or those before are found.
+    pub(super) fn save(&self, files: &FileSet) -> Result<(), SaveError> {
+        let saved = Saved {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            files: files
+                .iter()
+                .map(|(name, text)| SavedFile {
+                    name: name.clone(),
+                    text: text.clone(),
+                })
+                .collect(),
+        };
+        let temporary = self.0.join("accepted.json.new");
+        let path = self.0.join(SAVED);
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| SaveError {
+                action,
+                path,
+                source,
+            }
+        };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(failed("create", &temporary))?;
+        let text = serde_json::to_vec(&saved)
+            .map_err(io::Error::from)
+            .map_err(failed("encode", &temporary))?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .map_err(failed("write", &temporary))?;
+        fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
+        // The rename itself is on disk only once the directory is.
+        File::open(&self.0)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed("sync", &self.0))
+    }
+
+    /// The files that were accepted last.
+    pub(super) fn load(&self) -> Result<FileSet, LoadError> {
+        let path = self.0.join(SAVED);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(LoadError::Missing { path });
+            }
+            Err(source) => return Err(LoadError::Read { path, source }),
+        };
+        let corrupt = |source| LoadError::Corrupt {
+            path: path.clone(),
+            source,
+        };
+        let Format { format } = serde_json::from_slice(&text).map_err(corrupt)?;
+        if format != FORMAT {
+            return Err(LoadError::Format {
+                path,
+                found: format,
+            });
+        }
+        let saved: Saved = serde_json::from_slice(&text).map_err(corrupt)?;
+        Ok(saved
+            .files
+            .into_iter()
+            .map(|file| (file.name, file.text))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::sys::temporary::Directory;
+
+    fn files(text: &str) -> FileSet {
+        vec![("a.yaml".to_owned(), text.to_owned())]
+    }
+
+    #[test]
+    fn the_newest_save_is_loaded() {
+        let directory = Directory::new();
+        let state = StateDir::open(&directory.path().join("deep/er")).unwrap();
+        assert!(matches!(state.load(), Err(LoadError::Missing { .. })));
+        state.save(&files("one")).unwrap();
+        state.save(&files("two")).unwrap();
+        assert_eq!(state.load().unwrap(), files("two"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state.path().join(SAVED)), 0o600);
+        assert_eq!(mode(state.path()), 0o700);
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_leaves_the_one_before() {
+        let directory = Directory::new();
+        let state = StateDir::open(directory.path()).unwrap();
+        state.save(&files("one")).unwrap();
+        fs::write(state.path().join("accepted.json.new"), "{\"for").unwrap();
+        assert_eq!(state.load().unwrap(), files("one"));
+        state.save(&files("two")).unwrap();
+        assert_eq!(state.load().unwrap(), files("two"));
+    }
+
+    #[test]
+    fn damage_and_other_formats_are_told_apart() {
+        let directory = Directory::new();
+        let state = StateDir::open(directory.path()).unwrap();
+        let path = state.path().join(SAVED);
+        for damaged in ["", "{", "{\"format\":1}", "\u{0}\u{0}"] {
+            fs::write(&path, damaged).unwrap();
+            assert!(
+                matches!(state.load(), Err(LoadError::Corrupt { .. })),
+                "{damaged}"
+            );
+        }
+        fs::write(&path, "{\"format\":7,\"what\":[]}").unwrap();
+        assert!(matches!(
+            state.load(),
+            Err(LoadError::Format { found: 7, .. })
+        ));
+    }
+}

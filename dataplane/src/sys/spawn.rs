@@ -1,0 +1,290 @@
+//! Starts the other processes with no more rights than they need.
+
+use std::{
+    io,
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::{Child, Command},
+};
+
+use tokio::io::unix::AsyncFd;
+
+use crate::sys::users::{Capability, Identity};
+
+/// Descriptors a process may have, where the host allows it.
+const MOST_DESCRIPTORS: libc::rlim_t = 1 << 20;
+/// Highest number a capability may have in the kernel's interface.
+const LAST_CAPABILITY: u8 = 63;
+/// Version 3 of the kernel's capability structures: two words of 32 bits each.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// What a process may do.
+#[derive(Clone, Debug)]
+pub struct Rights {
+    /// The user it becomes; `None`: stays ours.
+    pub user: Option<Identity>,
+    /// Capabilities it keeps; a process of another user keeps none.
+    pub keep: Vec<Capability>,
+}
+
+/// A process that was started.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pidfd: OwnedFd,
+}
+
+/// To wait for the end of a process.
+#[derive(Debug)]
+pub struct EndSignal(AsyncFd<OwnedFd>);
+
+impl EndSignal {
+    /// Waits for it; if the kernel cannot tell, returns at once.
+    pub async fn wait(&self) {
+        drop(self.0.readable().await);
+    }
+}
+
+impl Process {
+    /// Starts `command`.
+    ///
+    /// # Errors
+    /// What `fork`, `exec` or one of the steps between says; a process that could not give up its
+    /// rights does not start.
+    pub fn start(mut command: Command, rights: &Rights) -> io::Result<Self> {
+        let user = rights.user;
+        let keep = if user.is_some() {
+            0
+        } else {
+            rights.keep.iter().fold(0, |bits, cap| bits | cap.bit())
+        };
+        // SAFETY: between fork and exec only system calls are made, on values made before: no
+        // memory is allocated and no lock is taken.
+        unsafe { command.pre_exec(move || restrict(user, keep)) };
+        let child = command.spawn()?;
+        let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+        // SAFETY: plain system call; the process is our child and not reaped yet, so the number
+        // is still its own.
+        let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let raw = RawFd::try_from(raw).unwrap_or(-1);
+        if raw < 0 {
+            let error = io::Error::last_os_error();
+            let mut child = child;
+            drop(child.kill());
+            drop(child.wait());
+            return Err(error);
+        }
+        // SAFETY: just opened, and nobody else knows it.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
+        Ok(Self { child, pidfd })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// To wait for its end. Call it on a tokio runtime.
+    pub fn end_signal(&self) -> io::Result<EndSignal> {
+        let pidfd = self.pidfd.try_clone()?;
+        // SAFETY: an `OwnedFd` stays open, and the same, for its life.
+        Ok(EndSignal(unsafe { AsyncFd::register(pidfd) }?))
+    }
+
+    /// How it ended; `None`: it lives. Reaps it.
+    pub fn ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Kills it (`SIGKILL`); success if it has ended already.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()
+    }
+
+    /// Kills it and waits for its end.
+    pub fn kill_and_reap(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Lets this process have as many descriptors as the host allows it; best effort.
+pub fn raise_descriptor_limit() {
+    limits();
+}
+
+/// Names this process (`/proc/self/comm`), which `ps` and `pgrep` show.
+pub fn name_process(name: &std::ffi::CStr) {
+    // SAFETY: the kernel copies at most 16 bytes of a valid C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Runs in the child between fork and exec: system calls only.
+fn restrict(user: Option<Identity>, keep: u64) -> io::Result<()> {
+    limits();
+    // A terminal or a service manager signals all processes at once: these stop on the agent's word.
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: plain system call; to ignore needs no handler.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+    // The bounding set first: it takes a right that is gone afterwards. Best effort, since a
+    // process without `CAP_SETPCAP` may not; what it may do is bounded by the steps below anyway.
+    for number in (0..=LAST_CAPABILITY).filter(|number| keep & (1 << number) == 0) {
+        // SAFETY: plain system call with numbers.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+    }
+    if let Some(Identity { uid, gid }) = user {
+        // SAFETY: plain system calls; an empty list needs no pointer.
+        unsafe {
+            check(libc::setgroups(0, std::ptr::null()))?;
+            check(libc::setresgid(gid, gid, gid))?;
+            check(libc::setresuid(uid, uid, uid))?;
+            check(libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::c_ulong::from(libc::PR_CAP_AMBIENT_CLEAR_ALL as u32),
+                0,
+                0,
+                0,
+            ))?;
+        }
+        drop_capabilities()?;
+    }
+    // SAFETY: plain system call with numbers.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+}
+
+/// Many descriptors where that is allowed, and no core dump: writing one delays every sign of the
+/// process' death.
+fn limits() {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let many = libc::rlimit {
+        rlim_cur: MOST_DESCRIPTORS,
+        rlim_max: MOST_DESCRIPTORS,
+    };
+    let mut now = none;
+    // SAFETY: plain system calls on values on this stack.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut now);
+        if now.rlim_max >= MOST_DESCRIPTORS
+            || libc::setrlimit(libc::RLIMIT_NOFILE, &raw const many) != 0
+        {
+            now.rlim_cur = now.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const now);
+        }
+    }
+}
+
+/// Becoming another user takes root's capabilities already; this takes those of an agent that is
+/// not root.
+fn drop_capabilities() -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let header = Header {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    // Effective, permitted and inheritable, twice 32 bits of each.
+    let none = [0_u32; 6];
+    // SAFETY: both structures have the layout that version 3 prescribes and outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) })
+}
+
+fn check(result: impl Into<i64>) -> io::Result<()> {
+    if result.into() < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, process::Stdio};
+
+    use super::*;
+    use crate::sys::users;
+
+    fn status_of(rights: &Rights) -> Option<String> {
+        if users::effective_uid() != 0 {
+            println!("SKIPPED: needs root to become another user");
+            return None;
+        }
+        let mut command = Command::new("/bin/cat");
+        command.arg("/proc/self/status").stdout(Stdio::piped());
+        let mut process = Process::start(command, rights).unwrap();
+        let mut text = String::new();
+        let mut output = process.child.stdout.take().unwrap();
+        output.read_to_string(&mut text).unwrap();
+        assert!(process.child.wait().unwrap().success());
+        Some(text)
+    }
+
+    fn field<'a>(status: &'a str, name: &str) -> &'a str {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim_start_matches(':').trim()
+    }
+
+    #[test]
+    fn the_proxy_has_no_right_at_all() {
+        let user = Identity {
+            uid: 65534,
+            gid: 65534,
+        };
+        let rights = Rights {
+            user: Some(user),
+            keep: vec![users::NET_ADMIN],
+        };
+        let Some(status) = status_of(&rights) else {
+            return;
+        };
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(&status, set), "0000000000000000", "{set}");
+        }
+        assert_eq!(field(&status, "NoNewPrivs"), "1");
+        assert_eq!(field(&status, "Uid"), "65534\t65534\t65534\t65534");
+        assert_eq!(field(&status, "Gid"), "65534\t65534\t65534\t65534");
+        assert_eq!(field(&status, "Groups"), "");
+    }
+
+    #[test]
+    fn vrrp_keeps_what_it_needs_and_no_more() {
+        let rights = Rights {
+            user: None,
+            keep: vec![users::NET_ADMIN, users::NET_RAW],
+        };
+        let Some(status) = status_of(&rights) else {
+            return;
+        };
+        for set in ["CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(field(&status, set), "0000000000003000", "{set}");
+        }
+        assert_eq!(field(&status, "NoNewPrivs"), "1");
+    }
+
+    #[test]
+    fn a_killed_process_is_reaped() {
+        let mut command = Command::new("/bin/cat");
+        command.stdin(Stdio::piped());
+        let rights = Rights {
+            user: None,
+            keep: Vec::new(),
+        };
+        let mut process = Process::start(command, &rights).unwrap();
+        assert!(process.ended().unwrap().is_none());
+        process.kill_and_reap();
+        let status = process.ended().unwrap().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9)
+        );
+    }
+}
