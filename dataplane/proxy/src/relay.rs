@@ -621,6 +621,19 @@ impl Session {
         self.worker.set_timer(&self.control, next);
     }
 
+    fn is_over(&self) -> bool {
+        let (client, backend) = (&self.client, &self.backend);
+        if self.over || (client.is_over() && backend.is_over()) {
+            return true;
+        }
+        // Both Close frames have passed and the end of one connection was passed on, too: nothing
+        // more will come (RFC 6455 section 5.5.1), so a peer that is slow to end is not waited for.
+        let passed_on = |from: &Leg, to: &Leg| from.input_ended && to.fin_sent;
+        client.frames.is_closed()
+            && backend.frames.is_closed()
+            && (passed_on(client, backend) || passed_on(backend, client))
+    }
+
     /// Bounds a session of which one half has ended.
     fn half_deadline(&self) -> Option<Instant> {
         let half = |leg: &Leg| leg.input_ended || leg.frames.is_closing();
@@ -636,11 +649,13 @@ impl Session {
             return None;
         }
         match leg.pulse.verdict(now, heartbeat)? {
-            Verdict::Wait(until) => Some(until),
+            // An answer lets the next interval begin before this one's time is over.
+            Verdict::Wait(until) => Some(until.min(now + heartbeat.interval)),
             Verdict::Ping => {
                 self.insert_soon(side, Insert::Ping);
                 let (leg, _) = self.legs(side);
-                leg.pulse.pinged.map(|pinged| pinged + timeout(heartbeat))
+                let patience = timeout(heartbeat).min(heartbeat.interval);
+                leg.pulse.pinged.map(|pinged| pinged + patience)
             }
             Verdict::Silent => {
                 // A long queue on a slow link delays our Ping: while the peer takes from the queue
@@ -691,7 +706,7 @@ impl Future for Session {
         if !this.over && this.ended == Some(Ended::Left) {
             this.report_farewell(cx);
         }
-        if this.over || (this.client.is_over() && this.backend.is_over()) {
+        if this.is_over() {
             return Poll::Ready(());
         }
         if this.control.due.get() {

@@ -1,5 +1,5 @@
-//! The proxy from outside: real sockets on loopback, one module per topic.
-
+//! The proxy from outside: the seams as tables and properties, the rest with real sockets on
+//! loopback, one module per topic.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -9,4 +9,13 @@
 
 mod support;
 
+mod closing;
+mod config;
 mod echo;
+mod handshake;
+mod heartbeat;
+mod http;
+mod leave;
+mod pressure;
+mod properties;
+mod upstream;

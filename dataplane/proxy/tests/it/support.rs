@@ -95,10 +95,6 @@ impl Rig {
         connect(self.address).await
     }
 
-    pub(crate) fn live(&self) -> u64 {
-        self.proxy.snapshot().counters.live_sessions
-    }
-
     /// Waits until the proxy looks as wanted.
     pub(crate) async fn until(&self, what: &str, is: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let begun = Instant::now();

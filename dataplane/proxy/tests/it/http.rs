@@ -1,0 +1,287 @@
+//! The handshake through the proxy: what the backend sees, what the client gets.
+
+use std::time::Duration;
+
+use proxy::HandshakeResult;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+use crate::support::{
+    REQUEST, Rig, SWITCH, echo, listen, nowhere, raw_backend, raw_client, read_head, soon,
+};
+
+/// Everything until the proxy ends the connection.
+async fn exchange(rig: &Rig, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    soon(stream.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// A backend that gives each request it gets away and answers with `answer`.
+async fn answering(answer: &'static [u8]) -> (std::net::SocketAddr, mpsc::Receiver<String>) {
+    let (listener, address) = listen().await;
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                if let Some(head) = read_head(&mut stream).await {
+                    sender.send(head).await.unwrap();
+                    stream.write_all(answer).await.unwrap();
+                    // Kept open, as a backend that keeps connections alive would.
+                    let _rest = stream.read_u8().await;
+                }
+            });
+        }
+    });
+    (address, receiver)
+}
+
+#[tokio::test]
+async fn the_backend_sees_the_request_and_where_it_came_from() {
+    let (backend, mut heads) = answering(SWITCH).await;
+    let rig = Rig::new(&[backend]);
+    let request = String::from_utf8(REQUEST.to_vec()).unwrap();
+    let request = request.replace(
+        "Connection: Upgrade\r\n",
+        "Connection: keep-alive, Upgrade, X-Private\r\nKeep-Alive: 5\r\nX-Private: a\r\n\
+         Origin: https://example.org\r\nCookie: a=b\r\n\
+         X-Forwarded-For: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX-Real-IP: 10.9.9.9\r\n\
+         Sec-WebSocket-Protocol: chat, superchat\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+    );
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    assert!(soon(read_head(&mut client)).await.is_some());
+    let head = soon(heads.recv()).await.unwrap();
+    assert!(
+        head.starts_with("GET /chat HTTP/1.1\r\nHost: example.org\r\n"),
+        "{head}"
+    );
+    let port = rig.address.port();
+    for line in [
+        "Upgrade: websocket".to_owned(),
+        "Connection: Upgrade".to_owned(),
+        "Origin: https://example.org".to_owned(),
+        "Cookie: a=b".to_owned(),
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+        "Sec-WebSocket-Version: 13".to_owned(),
+        "Sec-WebSocket-Protocol: chat, superchat".to_owned(),
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits".to_owned(),
+        "X-Forwarded-For: 127.0.0.1".to_owned(),
+        "X-Forwarded-Proto: http".to_owned(),
+        "X-Forwarded-Host: example.org".to_owned(),
+        format!("X-Forwarded-Port: {port}"),
+        "Forwarded: for=127.0.0.1;host=\"example.org\";proto=http".to_owned(),
+    ] {
+        let count = head.split("\r\n").filter(|other| *other == line).count();
+        assert_eq!(count, 1, "{line} in {head}");
+    }
+    for gone in [
+        "X-Private",
+        "Keep-Alive",
+        "keep-alive",
+        "10.9.9.9",
+        "X-Real-IP",
+    ] {
+        assert!(!head.contains(gone), "{gone} in {head}");
+    }
+}
+
+#[tokio::test]
+async fn the_client_sees_the_101_without_fields_of_the_connection() {
+    let (backend, _heads) = answering(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+        HTTP/1.1 101 Web Socket Protocol Handshake\r\nUPGRADE: WebSocket\r\n\
+        connection: upgrade, x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+        Sec-WebSocket-Protocol: chat\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n\r\n",
+    )
+    .await;
+    let rig = Rig::new(&[backend]);
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    client.write_all(REQUEST).await.unwrap();
+    let head = soon(read_head(&mut client)).await.unwrap();
+    assert_eq!(
+        head,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
+        Set-Cookie: a=b\r\nSet-Cookie: c=d\r\n\r\n"
+    );
+}
+
+#[tokio::test]
+async fn another_answer_is_passed_on_whole() {
+    let content_length: &[u8] = b"HTTP/1.1 403 Not You\r\nContent-Length: 5\r\n\
+        Connection: keep-alive\r\nX-Why: a\r\n\r\nnever";
+    let chunked: &[u8] = b"HTTP/1.1 401 Who\r\nTransfer-Encoding: chunked\r\n\
+        WWW-Authenticate: Basic\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let cases = [
+        (content_length, "HTTP/1.1 403 Not You\r\n", "\r\n\r\nnever"),
+        (
+            chunked,
+            "HTTP/1.1 401 Who\r\n",
+            "\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ),
+    ];
+    for (answer, line, end) in cases {
+        let (backend, _heads) = answering(answer).await;
+        let rig = Rig::new(&[backend]);
+        let got = exchange(&rig, REQUEST).await;
+        assert!(got.starts_with(line) && got.ends_with(end), "{got}");
+        assert!(
+            got.contains("\r\nConnection: close\r\n") && !got.contains("keep-alive"),
+            "{got}"
+        );
+        rig.until("counted", |s| {
+            s.counters.handshakes(HandshakeResult::Answered) == 1
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn early_frames_of_both_sides_are_passed_on() {
+    let backend = raw_backend(|mut stream| async move {
+        stream.write_all(b"\x81\x05early").await.unwrap();
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame).await.unwrap();
+        assert_eq!(&frame, b"\x81\x83abcdxyz");
+        stream.write_all(b"\x81\x03got").await.unwrap();
+    })
+    .await;
+    let rig = Rig::new(&[backend]);
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    let early = [REQUEST, b"\x81\x83abcdxyz"].concat();
+    client.write_all(&early).await.unwrap();
+    assert!(
+        soon(read_head(&mut client))
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 101")
+    );
+    let mut frames = [0; 12];
+    soon(client.read_exact(&mut frames)).await.unwrap();
+    assert_eq!(&frames, b"\x81\x05early\x81\x03got");
+}
+
+#[tokio::test]
+async fn a_request_in_single_bytes_is_understood() {
+    let rig = Rig::new(&[echo().await]);
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    for byte in REQUEST {
+        client.write_u8(*byte).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert!(
+        soon(read_head(&mut client))
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 101")
+    );
+}
+
+#[tokio::test]
+async fn refusals_are_whole_answers() {
+    let rig = Rig::new(&[echo().await]);
+    let plain = exchange(&rig, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(
+        plain.starts_with("HTTP/1.1 426 Upgrade Required\r\n"),
+        "{plain}"
+    );
+    let smuggled = exchange(
+        &rig,
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n\r\n",
+    )
+    .await;
+    assert!(
+        smuggled.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+        "{smuggled}"
+    );
+    assert_eq!(smuggled.matches("HTTP/1.1").count(), 1, "{smuggled}");
+    // More is on its way than is ever read: the answer must arrive all the same.
+    let long = [&b"GET /"[..], &vec![b'a'; 100_000]].concat();
+    let answer = exchange(&rig, &long).await;
+    assert!(answer.starts_with("HTTP/1.1 414 "), "{answer}");
+    let snapshot = rig
+        .until("counted", |s| {
+            s.counters.handshakes(HandshakeResult::Refused) == 3
+        })
+        .await;
+    assert_eq!(snapshot.counters.live_sessions, 0);
+}
+
+#[tokio::test]
+async fn a_slow_request_is_answered_408_and_a_silent_one_closed() {
+    let rig = Rig::with(&[echo().await], |pool| {
+        pool.upstream.handshake_timeout = Duration::from_millis(100);
+    });
+    let slow = exchange(&rig, &REQUEST[..40]).await;
+    assert!(
+        slow.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+        "{slow}"
+    );
+    assert_eq!(exchange(&rig, b"").await, "");
+    rig.until("counted", |s| {
+        s.counters.handshakes(HandshakeResult::ClientTimeout) == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn failures_of_backends_have_their_status() {
+    let rig = Rig::new(&[]);
+    let none = exchange(&rig, REQUEST).await;
+    assert!(
+        none.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+        "{none}"
+    );
+    assert!(none.contains("\r\nRetry-After: 1\r\n"), "{none}");
+
+    let rig = Rig::new(&[nowhere()]);
+    let refused = exchange(&rig, REQUEST).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 502 Bad Gateway\r\n"),
+        "{refused}"
+    );
+
+    let (garbage, _heads) = answering(b"SSH-2.0-OpenSSH_9\r\n\r\n").await;
+    let rig = Rig::new(&[garbage]);
+    let garbage = exchange(&rig, REQUEST).await;
+    assert!(
+        garbage.starts_with("HTTP/1.1 502 Bad Gateway\r\n"),
+        "{garbage}"
+    );
+
+    let (mute, _heads) = answering(b"").await;
+    let rig = Rig::with(&[mute], |pool| {
+        pool.upstream.handshake_timeout = Duration::from_millis(100);
+    });
+    let timeout = exchange(&rig, REQUEST).await;
+    assert!(
+        timeout.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"),
+        "{timeout}"
+    );
+}
+
+#[tokio::test]
+async fn many_slow_handshakes_do_not_hold_up_others() {
+    let rig = Rig::new(&[echo().await]);
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.write_all(&REQUEST[..50]).await.unwrap();
+        slow.push(stream);
+    }
+    let mut ws = rig.connect().await;
+    crate::support::round_trip(&mut ws, "quick").await;
+    let raw = raw_client(rig.address).await;
+    drop((slow, raw));
+}

@@ -1,0 +1,201 @@
+//! Which endpoint a client gets, and what happens when one fails.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::StreamExt;
+use proxy::{Balancing, EndpointProblem, Event, Phase};
+use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+use crate::support::{
+    POOL, Rig, Ws, connect, echo, endpoint, listen, named, nowhere, round_trip, soon, try_connect,
+};
+
+async fn name(ws: &mut Ws) -> String {
+    let message = soon(ws.next()).await.unwrap().unwrap();
+    message.to_text().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn round_robin_is_exact_over_all_workers() {
+    let backends = [named("a").await, named("b").await, named("c").await];
+    let rig = Rig::new(&backends);
+    let mut names = Vec::new();
+    let mut open = Vec::new();
+    for _ in 0..9 {
+        let mut ws = rig.connect().await;
+        names.push(name(&mut ws).await);
+        open.push(ws);
+    }
+    assert_eq!(names, ["a", "b", "c", "a", "b", "c", "a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn weights_give_shares() {
+    let backends = [named("a").await, named("b").await];
+    let rig = Rig::with(&backends, |pool| pool.upstream.endpoints[0].weight = 3);
+    let mut count = BTreeMap::new();
+    for _ in 0..8 {
+        *count
+            .entry(name(&mut rig.connect().await).await)
+            .or_insert(0) += 1;
+    }
+    assert_eq!(
+        count,
+        BTreeMap::from([("a".to_owned(), 6), ("b".to_owned(), 2)])
+    );
+}
+
+#[tokio::test]
+async fn least_connections_fills_the_emptiest() {
+    let backends = [named("a").await, named("b").await];
+    let mut rig = Rig::with(&backends, |pool| {
+        pool.upstream.balancing = Balancing::LeastConnections;
+        pool.upstream.endpoints.truncate(1);
+    });
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(rig.connect().await);
+    }
+    rig.edit(|pool| pool.upstream.endpoints.push(endpoint(backends[1])));
+    for _ in 0..4 {
+        let mut ws = rig.connect().await;
+        assert_eq!(name(&mut ws).await, "b");
+        open.push(ws);
+    }
+    let snapshot = rig.proxy.snapshot();
+    assert_eq!(
+        snapshot
+            .endpoints
+            .iter()
+            .map(|e| e.sessions)
+            .collect::<Vec<_>>(),
+        [4, 4]
+    );
+}
+
+#[tokio::test]
+async fn a_refusing_endpoint_costs_the_client_nothing_and_is_left_out() {
+    let dead = nowhere();
+    let rig = Rig::new(&[dead, named("b").await]);
+    for _ in 0..4 {
+        assert_eq!(name(&mut rig.connect().await).await, "b");
+    }
+    let snapshot = rig.until("left out", |s| !s.endpoints[0].usable).await;
+    assert_eq!(
+        snapshot.endpoints[0].problem,
+        Some(EndpointProblem::Refused)
+    );
+    assert!(snapshot.endpoints[1].usable);
+    assert!(
+        snapshot.counters.retries <= 1,
+        "tried again and again: {snapshot:?}"
+    );
+    // It comes, and within a second or two it is used.
+    let listener = TcpListener::bind(dead).await.unwrap();
+    rig.until("usable again", |s| s.endpoints[0].usable).await;
+    drop(listener);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_dies_before_its_101_costs_the_client_nothing() {
+    for answer in [&b""[..], b"HTTP/1.1 101 Swi", b"nonsense\r\n\r\n"] {
+        let (listener, dying) = listen().await;
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answered = stream.write_all(answer).await;
+                drop((answered, stream));
+            }
+        });
+        let rig = Rig::new(&[dying, named("b").await]);
+        for _ in 0..3 {
+            assert_eq!(name(&mut rig.connect().await).await, "b");
+        }
+        let snapshot = rig.proxy.snapshot();
+        assert!(snapshot.counters.retries >= 1);
+        assert!(snapshot.endpoints[0].usable, "it does accept connections");
+    }
+}
+
+async fn next_usable(rig: &Rig) -> usize {
+    let next = async {
+        loop {
+            match rig.events.try_recv() {
+                Ok(Event::UsableEndpoints { pool, count }) => {
+                    assert_eq!(pool, POOL);
+                    return count;
+                }
+                Ok(Event::ListenerState { .. }) => {}
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    soon(next).await
+}
+
+#[tokio::test]
+async fn usable_endpoints_are_told_as_they_change() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut rig = Rig::new(&[address, echo().await]);
+    assert_eq!(next_usable(&rig).await, 2);
+    drop(listener);
+    // The one gone is found when a client is to get it, and taken back when it accepts.
+    let mut open = vec![rig.connect().await, rig.connect().await];
+    assert_eq!(next_usable(&rig).await, 1);
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    assert_eq!(next_usable(&rig).await, 2);
+    rig.edit(|pool| pool.upstream.endpoints[0].phase = Phase::Terminating);
+    assert_eq!(next_usable(&rig).await, 1);
+    rig.edit(|pool| pool.upstream.endpoints.remove(0).phase = Phase::Ready);
+    drop(listener);
+    round_trip(&mut open[0], "through all of it").await;
+    // A new endpoint that is not there is found without any client.
+    rig.edit(|pool| pool.upstream.endpoints.push(endpoint(nowhere())));
+    let snapshot = rig.until("found", |s| !s.endpoints[1].usable).await;
+    assert_eq!(snapshot.counters.retries, 1);
+    assert!(snapshot.endpoints[0].usable);
+}
+
+#[tokio::test]
+async fn a_lost_session_has_its_endpoint_checked() {
+    let (listener, address) = listen().await;
+    let rig = Rig::new(&[address]);
+    let accept = async {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            if let Ok(ws) = tokio_tungstenite::accept_async(stream).await {
+                return ws;
+            }
+        }
+    };
+    let (client, server) = tokio::join!(connect(rig.address), soon(accept));
+    assert!(rig.proxy.snapshot().endpoints[0].usable);
+    // As when the host of the endpoint crashes and its kernel answers with resets.
+    drop(listener);
+    drop(server);
+    rig.until("found", |s| !s.endpoints[0].usable).await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn with_nothing_else_left_an_endpoint_known_to_fail_is_tried_again() {
+    let address = nowhere();
+    let rig = Rig::with(&[address], |pool| {
+        pool.upstream.handshake_timeout = Duration::from_secs(2);
+    });
+    assert!(soon(try_connect(rig.address)).await.is_err());
+    rig.until("left out", |s| !s.endpoints[0].usable).await;
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if let Ok(mut ws) = tokio_tungstenite::accept_async(stream).await {
+                    while let Some(Ok(_)) = ws.next().await {}
+                }
+            });
+        }
+    });
+    let ws = connect(rig.address).await;
+    assert!(rig.proxy.snapshot().endpoints[0].usable);
+    drop(ws);
+}
