@@ -12,12 +12,10 @@ use socket2::{SockRef, Socket};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::AbortHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
-use crate::{
-    handshake::Reject, heartbeat, live::Route, observe::ListenerProblem, open, worker::Worker,
-};
+use crate::{handshake::Reject, observe::ListenerProblem, open, worker::Worker};
 
 /// Pause after an error of `accept`, so that one that stays does not take the whole thread.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -32,8 +30,8 @@ pub(crate) fn open(
     socket: StdListener,
 ) -> Option<AbortHandle> {
     let state = worker.state();
-    let route = state.routes.get(&address)?;
-    let prepared = prepare(&socket, route)
+    state.routes.get(&address)?;
+    let prepared = prepare(&socket)
         .and_then(|()| socket.set_nonblocking(true))
         .and_then(|()| TcpListener::from_std(socket));
     match prepared {
@@ -53,13 +51,8 @@ pub(crate) fn open(
 }
 
 /// Sets what accepted sockets inherit, rather than once for each of them.
-fn prepare(socket: &StdListener, route: &Route) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
-    // A client that acknowledges nothing for so long is gone (RFC 5482).
-    let heartbeat = route.pool.heartbeat;
-    let patience = heartbeat.interval + heartbeat::timeout(heartbeat);
-    socket.set_tcp_user_timeout(Some(patience))
+fn prepare(socket: &StdListener) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_nodelay(true)
 }
 
 struct Acceptor {
@@ -82,11 +75,19 @@ impl Acceptor {
 
     async fn run(&mut self, listener: &TcpListener) {
         loop {
-            match listener.accept().await {
+            let accept = listener.accept();
+            let accepted = if self.starved.is_none() {
+                accept.await
+            } else if let Ok(accepted) = timeout(RECOVERED, accept).await {
+                accepted
+            } else {
+                self.recover();
+                continue;
+            };
+            match accepted {
                 Ok((client, peer)) => {
                     if self.starved.is_some_and(|at| at.elapsed() > RECOVERED) {
-                        self.starved = None;
-                        self.tell(None);
+                        self.recover();
                     }
                     self.take(client, peer);
                 }
@@ -129,13 +130,17 @@ impl Acceptor {
     /// Answers one client 503 with the spare descriptor.
     async fn shed(&mut self, listener: &TcpListener) {
         if self.spare.take().is_some()
-            && let Ok(Ok((client, _))) =
-                tokio::time::timeout(Duration::from_millis(1), listener.accept()).await
+            && let Ok(Ok((client, _))) = timeout(Duration::from_millis(1), listener.accept()).await
         {
             self.worker.stats().shed.add(1);
             open::turn_away(&client, Reject::Unavailable);
         }
         self.spare = spare();
+    }
+
+    fn recover(&mut self) {
+        self.starved = None;
+        self.tell(None);
     }
 
     fn tell(&self, problem: Option<ListenerProblem>) {

@@ -1,9 +1,17 @@
 //! Brings a client to an endpoint: reads its request, tries endpoints until one answers, passes the
 //! answer on, and makes the session.
 
-use std::{future::poll_fn, io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -12,6 +20,7 @@ use tokio::{
 
 use crate::{
     balance::{self, Lease},
+    config::Heartbeat,
     endpoint::{self, ConnectFault},
     forward,
     handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, ResponseParser},
@@ -36,6 +45,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of it that are read meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// With heartbeats off: silence after which the kernel probes a peer, and how often it then does.
+const PROBE_AFTER: Duration = Duration::from_mins(1);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
 /// How a handshake ends without a session.
 enum Failure {
     /// The client is told.
@@ -53,6 +66,7 @@ pub(crate) async fn open(
 ) -> HandshakeResult {
     let failure = match establish(&worker, &route, &mut client, peer).await {
         Ok(Opened::Session(ready)) => {
+            bound_silence(&client, route.pool.heartbeat);
             let control = Rc::new(Control::new(
                 worker.next_id(),
                 Arc::clone(&route.pool),
@@ -100,17 +114,18 @@ fn result_of(reject: Reject) -> HandshakeResult {
 
 /// Answers a client that cannot be served, without waiting for anything.
 pub(crate) fn turn_away(client: &TcpStream, reject: Reject) {
+    // By the socket itself: the event loop does not know yet that it is ready.
+    let socket = SockRef::from(client);
     // Unread bytes would turn the close into a reset, which may overtake the answer.
-    let mut request = [0; 4096];
-    drop(client.try_read(&mut request));
-    drop(client.try_write(&reject.response()));
-    drop(SockRef::from(client).shutdown(std::net::Shutdown::Write));
+    drop((&*socket).read(&mut [0; 4096]));
+    drop((&*socket).write(&reject.response()));
+    drop(socket.shutdown(Shutdown::Write));
 }
 
 /// Ends a connection so that the answer arrives: with unread bytes a close is a reset, which may
 /// overtake it (RFC 9112 section 9.6).
 async fn linger(worker: &Worker, mut client: TcpStream) {
-    drop(SockRef::from(&client).shutdown(std::net::Shutdown::Write));
+    drop(SockRef::from(&client).shutdown(Shutdown::Write));
     let drain = async {
         let mut dropped = Vec::new();
         while dropped.len() < LINGER_BYTES {
@@ -136,6 +151,22 @@ async fn fill(worker: &Worker, stream: &mut TcpStream, into: &mut Vec<u8>) -> io
         })
     })
     .await
+}
+
+/// Has the kernel end a connection whose peer is gone, where heartbeats cannot tell: while what was
+/// sent is not acknowledged (RFC 5482), and with heartbeats off, by probes.
+fn bound_silence(stream: &TcpStream, heartbeat: Heartbeat) {
+    let socket = SockRef::from(stream);
+    // Where an option cannot be set the peer's end is only noticed later.
+    if heartbeat.interval.is_zero() {
+        let probes = TcpKeepalive::new()
+            .with_time(PROBE_AFTER)
+            .with_interval(PROBE_EVERY);
+        drop(socket.set_tcp_keepalive(&probes));
+    } else {
+        let patience = heartbeat.interval + heartbeat::timeout(heartbeat);
+        drop(socket.set_tcp_user_timeout(Some(patience)));
+    }
 }
 
 enum Opened {
@@ -280,10 +311,7 @@ async fn attempt(
             Attempt::Final(Reject::Unavailable)
         }
     })?;
-    let heartbeat = route.pool.heartbeat;
-    let patience = heartbeat.interval + heartbeat::timeout(heartbeat);
-    // Without it a dead backend is only noticed later.
-    drop(SockRef::from(&backend).set_tcp_user_timeout(Some(patience)));
+    bound_silence(&backend, route.pool.heartbeat);
     let exchange = async {
         // It may have closed already and still have said why: the answer decides.
         drop(backend.write_all(request).await);

@@ -228,9 +228,9 @@ async fn many_backends_lost_at_once_are_all_told() {
     let (stop, _) = tokio::sync::broadcast::channel::<()>(1);
     let stopper = stop.clone();
     let backend = raw_backend(move |stream| {
-        let mut stopped = stopper.subscribe();
+        let mut end = stopper.subscribe();
         async move {
-            let _stopped = stopped.recv().await;
+            let _ended = end.recv().await;
             drop(stream);
         }
     })

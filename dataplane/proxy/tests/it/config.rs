@@ -129,7 +129,7 @@ async fn sessions_of_a_terminating_endpoint_are_closed_over_the_drain_time() {
 #[tokio::test]
 async fn an_endpoint_that_comes_back_keeps_its_sessions() {
     let mut rig = Rig::with(&[echo().await], |pool| {
-        pool.drain.timeout = Duration::from_secs(3600);
+        pool.drain.timeout = Duration::from_hours(1);
     });
     let mut clients = open(&rig, 8).await;
     let endpoint = rig.config.pools[POOL].upstream.endpoints[0];
@@ -295,7 +295,7 @@ fn edits() -> impl Strategy<Value = Edit> {
     ]
 }
 
-fn make(rig: &mut Rig, edit: Edit, spare: SocketAddr) {
+fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
     let twin = "default/twin".to_owned();
     let mine = rig.config.pools[POOL].upstream.endpoints.iter();
     let first = mine
@@ -306,7 +306,7 @@ fn make(rig: &mut Rig, edit: Edit, spare: SocketAddr) {
     let pool = rig.config.pools.get_mut(POOL).unwrap();
     let endpoints = &mut pool.upstream.endpoints;
     let spare_taken = pool.listeners.len() > 1;
-    match edit {
+    match *edit {
         // Above the first, so that the first stays the one with the sessions.
         Edit::AddEndpoint(port) => {
             let address = SocketAddr::from(([127, 0, 0, 9], port));
@@ -374,7 +374,7 @@ async fn random_edits_that_do_not_concern_a_session_never_close_it() {
     let mut runner = TestRunner::default();
     for round in 0..60 {
         let edit = edits().new_tree(&mut runner).unwrap().current();
-        make(&mut rig, edit.clone(), spare);
+        make(&mut rig, &edit, spare);
         rig.apply();
         let i = round % clients.len();
         round_trip(&mut clients[i], &format!("after {edit:?}")).await;

@@ -124,6 +124,7 @@ fn absolute_form_overrides_host() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn refused_with_400() {
     let host = |line: &str| with(HOST, line);
     let also = |line: &str| with(HOST, &format!("{HOST}{line}"));

@@ -74,15 +74,15 @@ async fn quiet_sides_are_pinged_and_only_our_own_pongs_are_swallowed() {
     assert!(snapshot.counters.pings >= 2 * pings);
     assert_eq!(snapshot.counters.live_sessions, 1);
     // The backend saw our pings and the client's pong, but never the pongs that answered us.
-    let mut pongs = Vec::new();
+    let mut payloads = Vec::new();
     while let Ok(message) = seen.try_recv() {
         match message {
             Message::Ping(payload) => assert_eq!(payload.len(), 8),
-            Message::Pong(payload) => pongs.push(payload.to_vec()),
+            Message::Pong(payload) => payloads.push(payload.to_vec()),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(pongs, [b"unasked!".to_vec()]);
+    assert_eq!(payloads, [b"unasked!".to_vec()]);
     round_trip(&mut ws, "still here").await;
 }
 

@@ -193,7 +193,7 @@ async fn a_handshake_under_way_ends_with_its_listener() {
 fn heartbeat(timeout: u64) -> impl FnOnce(&mut proxy::Pool) {
     move |pool| {
         pool.heartbeat = Heartbeat {
-            interval: Duration::from_secs(3600),
+            interval: Duration::from_hours(1),
             timeout: Duration::from_millis(timeout),
         };
     }

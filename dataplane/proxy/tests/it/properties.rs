@@ -98,12 +98,12 @@ impl Frame {
         let mask = if self.masked { 0x80 } else { 0 };
         match self.payload.len() {
             len if self.long => {
-                bytes.push(mask | 127);
+                bytes.push(mask + 127);
                 bytes.extend((len as u64).to_be_bytes());
             }
             len @ 0..126 => bytes.push(mask | u8::try_from(len).unwrap()),
             len => {
-                bytes.push(mask | 126);
+                bytes.push(mask + 126);
                 bytes.extend(u16::try_from(len).unwrap().to_be_bytes());
             }
         }

@@ -140,7 +140,7 @@ async fn usable_endpoints_are_told_as_they_change() {
     assert_eq!(next_usable(&rig).await, 2);
     drop(listener);
     // The one gone is found when a client is to get it, and taken back when it accepts.
-    let mut open = vec![rig.connect().await, rig.connect().await];
+    let mut open = [rig.connect().await, rig.connect().await];
     assert_eq!(next_usable(&rig).await, 1);
     let listener = std::net::TcpListener::bind(address).unwrap();
     assert_eq!(next_usable(&rig).await, 2);

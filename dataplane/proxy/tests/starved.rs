@@ -1,0 +1,62 @@
+//! No file descriptor left. A process of its own: the limit concerns all of it.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests"
+)]
+
+#[allow(dead_code, reason = "this test needs few of the helpers")]
+#[path = "it/support.rs"]
+mod support;
+
+use std::{fs::File, io::Read, net::TcpStream};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use proxy::ListenerProblem;
+use socket2::{Domain, Socket, Type};
+use support::{Rig, SOON, echo, round_trip};
+
+#[tokio::test]
+async fn without_descriptors_clients_are_told_and_sessions_live_on() {
+    let rig = Rig::new(&[echo().await]);
+    let mut ws = rig.connect().await;
+    round_trip(&mut ws, "before").await;
+
+    let stream = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let clients: Vec<_> = (0..3).map(|_| stream()).collect();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 200, hard).unwrap();
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    let mut told = Vec::new();
+    for client in clients {
+        client.connect(&rig.address.into()).unwrap();
+        let mut client = TcpStream::from(client);
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let mut answer = String::new();
+        // It may end with a reset: there is no descriptor to wait for the client's request with.
+        let _ended = client.read_to_string(&mut answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+            "{answer}"
+        );
+        // Its descriptor would be the proxy's next.
+        told.push(client);
+    }
+    let snapshot = rig.until("counted", |s| s.counters.shed == 3).await;
+    assert_eq!(
+        snapshot.listeners[0].problem,
+        Some(ListenerProblem::OutOfDescriptors)
+    );
+    assert!(snapshot.listeners[0].accepting);
+    round_trip(&mut ws, "during").await;
+
+    drop((files, told));
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    round_trip(&mut rig.connect().await, "after").await;
+    rig.until("well again", |s| s.listeners[0].problem.is_none())
+        .await;
+}
