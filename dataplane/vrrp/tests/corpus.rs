@@ -1,6 +1,6 @@
 //! Replays the fuzz corpus: every file through every decoder, and the named ones against what they
-//! must give. `keepalived-*` were captured from Debian's keepalived 2.2.7 on a veth pair, `forged-*`
-//! are one of them with the named defect and otherwise correct checksums.
+//! must give. `keepalived-*` were captured from Debian's keepalived 2.2.7 on a veth pair, `*frr-*` from
+//! its FRR 8.4.4; `forged-*` are one of the former with the named defect and otherwise correct checksums.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -126,6 +126,10 @@ fn ipv4() {
         .map(|(name, outcome)| (name.as_str(), *outcome))
         .collect();
     expected.extend([
+        ("v2-frr-priority-120", Ok(())),
+        ("v2-frr-priority-0", Ok(())),
+        ("v3-frr-priority-120", Ok(())),
+        ("v3-frr-priority-0", Ok(())),
         ("forged-ttl-254", Err(Discard::Ttl)),
         ("forged-protocol-51", Err(Discard::Protocol)),
         ("forged-ip-checksum", Err(Discard::IpChecksum)),
