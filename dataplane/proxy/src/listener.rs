@@ -21,7 +21,7 @@ use crate::{handshake::Reject, observe::ListenerProblem, open, worker::Worker};
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A lack of descriptors counts as over when none was seen for so long.
-const RECOVERED: Duration = Duration::from_secs(5);
+const RECOVERED: Duration = Duration::from_secs(2);
 
 /// Starts to accept; `None`: the socket cannot be used.
 pub(crate) fn open(

@@ -205,6 +205,8 @@ pub(crate) struct Session {
     deadline: Option<Instant>,
     ended: Option<Ended>,
     class: CodeClass,
+    /// A planned stop waits for the client's acknowledgement.
+    leaving: bool,
     /// Ended at once, whatever is under way.
     over: bool,
     /// The part of a planned stop that concerns the backend waits for the next turn.
@@ -230,6 +232,7 @@ impl Session {
             deadline: None,
             ended: None,
             class: CodeClass::None,
+            leaving: false,
             over: false,
             backend_end: None,
         };
@@ -544,6 +547,7 @@ impl Session {
         self.ends(end.by);
         self.insert_soon(Side::Client, Insert::Close(end.code, end.reason));
         if end.by == Ended::Left {
+            self.leaving = true;
             // All clients of the address come before their backends: the address waits for them.
             if self.client.close_sent {
                 self.client.fin = true;
@@ -703,7 +707,7 @@ impl Future for Session {
         if !this.over {
             this.pump(Side::Backend, &mut now, cx);
         }
-        if !this.over && this.ended == Some(Ended::Left) {
+        if !this.over && this.leaving {
             this.report_farewell(cx);
         }
         if this.is_over() {

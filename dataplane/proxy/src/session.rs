@@ -21,6 +21,16 @@ pub(crate) struct End {
     pub(crate) reason: &'static str,
 }
 
+impl End {
+    pub(crate) fn listener_gone(pool: &Pool) -> Self {
+        Self {
+            by: Ended::ListenerGone,
+            code: pool.drain.close_code,
+            reason: "listener was removed",
+        }
+    }
+}
+
 /// How far a planned stop has come with a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Farewell {

@@ -225,11 +225,7 @@ impl Worker {
             let pool = Arc::clone(&control.pool.borrow());
             let route = state.routes.get(&control.gate.address);
             let Some(route) = route.filter(|route| route.pool.name == pool.name) else {
-                control.end(End {
-                    by: Ended::ListenerGone,
-                    code: pool.drain.close_code,
-                    reason: "listener was removed",
-                });
+                control.end(End::listener_gone(&pool));
                 continue;
             };
             if route.pool.heartbeat != pool.heartbeat {
@@ -426,9 +422,16 @@ impl Worker {
         self.sessions
             .borrow_mut()
             .insert(control.id, Rc::clone(control));
-        // While the handshake was under way its endpoint may have gone.
-        if !control.lease.endpoint.keeps_sessions() {
-            control.drain_at.set(Some(Instant::now()));
+        // While the handshake was under way the configuration may have changed.
+        let pool = Arc::clone(&control.pool.borrow());
+        match self.state().routes.get(&control.gate.address) {
+            Some(route) if route.pool.name == pool.name => {
+                *control.pool.borrow_mut() = Arc::clone(&route.pool);
+                if !control.lease.endpoint.is_ready() {
+                    control.drain_at.set(Some(Instant::now()));
+                }
+            }
+            _ => control.end(End::listener_gone(&pool)),
         }
         control.due.set(true);
         tokio::task::spawn_local(session);

@@ -386,3 +386,23 @@ async fn random_edits_that_do_not_concern_a_session_never_close_it() {
     let closed: u64 = Ended::ALL.iter().map(|by| counters.ended_by(*by)).sum();
     assert_eq!((counters.live_sessions, closed), (10, 0));
 }
+
+#[tokio::test]
+async fn every_worker_shows_that_it_turns() {
+    let (sender, mut beats) = tokio::sync::mpsc::unbounded_channel();
+    let proxy = proxy::Proxy::start(proxy::Options {
+        workers: 3,
+        beat: std::sync::Arc::new(move |worker| {
+            // The test may have seen enough.
+            sender.send(worker).ok();
+        }),
+        events: None,
+    })
+    .unwrap();
+    let mut count = [0; 3];
+    while count.iter().any(|count| *count < 3) {
+        count[soon(beats.recv()).await.unwrap()] += 1;
+    }
+    drop(proxy);
+    while soon(beats.recv()).await.is_some() {}
+}

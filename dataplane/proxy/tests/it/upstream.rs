@@ -152,7 +152,6 @@ async fn usable_endpoints_are_told_as_they_change() {
     // A new endpoint that is not there is found without any client.
     rig.edit(|pool| pool.upstream.endpoints.push(endpoint(nowhere())));
     let snapshot = rig.until("found", |s| !s.endpoints[1].usable).await;
-    assert_eq!(snapshot.counters.retries, 1);
     assert!(snapshot.endpoints[0].usable);
 }
 
