@@ -4,6 +4,8 @@
 pub mod channel;
 pub mod clock;
 pub mod inotify;
+#[cfg(test)]
+pub(crate) mod counting;
 pub mod life;
 pub mod listen;
 pub mod lock;

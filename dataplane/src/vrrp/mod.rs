@@ -147,7 +147,7 @@ fn serve(
         &table.netlink_beat,
     )
     .context("cannot talk to the kernel over rtnetlink")?;
-    start("netlink", move || {
+    let host_thread = start("netlink", move || {
         // Reported by the machine thread, which needs it more.
         drop(realtime::real_time(HOST_PRIORITY));
         host.run();
@@ -165,6 +165,7 @@ fn serve(
         bell,
         host: to_host,
         host_wake,
+        host_thread,
         outbox: Outbox::start(channel.try_clone()?)?,
     };
     Control::new(ends, table, warnings).run()
@@ -191,13 +192,15 @@ fn start_machine(machine: Machine) -> anyhow::Result<Option<String>> {
     })
 }
 
-fn start(name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+fn start(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> anyhow::Result<thread::JoinHandle<()>> {
     thread::Builder::new()
         .name(name.to_owned())
         .stack_size(STACK)
         .spawn(body)
-        .with_context(|| format!("cannot start the {name} thread"))?;
-    Ok(())
+        .with_context(|| format!("cannot start the {name} thread"))
 }
 
 /// Reads what the agent says; its end is an order to leave.

@@ -11,6 +11,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::gettid,
 };
+use vrrp::wire::Mac;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -65,6 +66,17 @@ impl Host {
             String::from_utf8_lossy(&stderr)
         );
         String::from_utf8(stdout).unwrap()
+    }
+
+    /// Hardware address of `eth0`.
+    pub(crate) fn mac(&self) -> Mac {
+        let shown = self.ip("-o link show dev eth0");
+        let text = shown.split("link/ether ").nth(1).unwrap();
+        let bytes: Vec<u8> = text[..17]
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect();
+        Mac(bytes.try_into().unwrap())
     }
 
     /// What `ip` says of `address`; empty if the host does not have it.

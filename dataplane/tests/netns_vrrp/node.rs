@@ -129,13 +129,13 @@ impl Proxy {
         self.beats.store(beats, Ordering::Release);
     }
 
-    pub(crate) fn wait_message(&self, what: impl Fn(&VrrpToProxy) -> bool) {
+    pub(crate) fn wait_message(&self, what: impl Fn(&VrrpToProxy) -> bool) -> VrrpToProxy {
         let end = Instant::now() + LONG;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let message = self.messages.recv_timeout(left).expect("no such message");
             if what(&message) {
-                return;
+                return message;
             }
         }
     }
@@ -277,6 +277,11 @@ impl Node {
             FromVrrp::Applied { problems, .. } => problems,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The agent ends without a word.
+    pub(crate) fn end_agent(&self) {
+        self.channel.shutdown();
     }
 
     pub(crate) fn send(&self, message: &ToVrrp) {

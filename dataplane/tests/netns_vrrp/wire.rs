@@ -7,7 +7,7 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use vrrp::wire::{Arp, Destination, parse_ipv4};
+use vrrp::wire::{Arp, Destination, Mac, parse_ipv4};
 
 use crate::{lab::Host, node::LONG};
 
@@ -23,6 +23,7 @@ pub(crate) enum Heard {
     },
     Announcement {
         address: Ipv4Addr,
+        mac: Mac,
     },
 }
 
@@ -52,8 +53,10 @@ impl Ear {
             if let Ok(arp) = Arp::parse_frame(frame)
                 && arp.is_gratuitous()
             {
-                let address = arp.sender;
-                return Some(Heard::Announcement { address });
+                return Some(Heard::Announcement {
+                    address: arp.sender,
+                    mac: arp.sender_mac,
+                });
             }
             if frame.get(12..14) == Some(&[8, 0])
                 && let Ok(received) = parse_ipv4(&frame[14..], Destination::Multicast)
@@ -81,7 +84,19 @@ impl Ear {
         panic!("never heard it, but {all:?}");
     }
 
-    pub(crate) fn wait_announcement(&mut self) {
-        self.wait(|heard| matches!(heard, Heard::Announcement { .. }));
+    /// Waits until the host with this hardware address announces `address`.
+    pub(crate) fn wait_announcement(&mut self, address: &str, host: Mac) {
+        let wanted = Heard::Announcement {
+            address: address.parse().unwrap(),
+            mac: host,
+        };
+        self.wait(|heard| *heard == wanted);
+    }
+
+    /// Waits for an advertisement with this priority.
+    pub(crate) fn wait_priority(&mut self, wanted: u8) {
+        self.wait(
+            |heard| matches!(heard, Heard::Advertisement { priority, .. } if *priority == wanted),
+        );
     }
 }

@@ -13,6 +13,7 @@ mod settle;
 use std::{
     os::fd::AsFd,
     sync::{Arc, mpsc},
+    thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -41,6 +42,9 @@ use crate::{
 
 /// Reports go out at most this often.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
+/// A timer later than this is worth a warning: half of the default interval.
+const LATE: Duration = Duration::from_millis(50);
+const SHOW_DELAY_FOR: Duration = Duration::from_mins(1);
 
 /// What control is connected to.
 #[derive(Debug)]
@@ -53,6 +57,7 @@ pub(super) struct Ends {
     pub(super) bell: Arc<Bell>,
     pub(super) host: mpsc::Sender<ToHost>,
     pub(super) host_wake: Arc<Wake>,
+    pub(super) host_thread: JoinHandle<()>,
     pub(super) outbox: Outbox,
 }
 
@@ -77,12 +82,16 @@ pub(super) struct Control {
     is_leaving: bool,
     warnings: Vec<String>,
     report: ReportState,
+    /// The latest timer of the last minute or so, and when it was reported first.
+    late: Option<(Duration, Instant)>,
 }
 
 #[derive(Debug)]
 struct Desired {
     sequence: u64,
     routers: Vec<Router>,
+    /// Every virtual router of it has its place; none waits for another to be gone.
+    is_adopted: bool,
     is_applied: bool,
 }
 
@@ -116,6 +125,7 @@ impl Control {
             is_leaving: false,
             warnings,
             report: ReportState::default(),
+            late: None,
         }
     }
 
@@ -139,9 +149,13 @@ impl Control {
             self.send_report_request(now);
             waiter.wait(self.timeout(now))?;
         }
-        self.ends.outbox.post(FromVrrp::Left);
         self.to_machine(ToMachine::Quit);
         self.to_host(ToHost::Quit);
+        // It may still be removing what a former process left behind.
+        if self.ends.host_thread.join().is_err() {
+            tracing::error!("the netlink thread panicked");
+        }
+        self.ends.outbox.post(FromVrrp::Left);
         self.ends.outbox.close();
         Ok(())
     }
@@ -161,9 +175,7 @@ impl Control {
             Event::ProxyGone(number) => {
                 if self.pairing.as_ref().is_some_and(|p| p.number == number) {
                     tracing::warn!("the proxy is gone; every virtual router is withdrawn");
-                    self.pairing = None;
-                    self.deaths.add(machine::now());
-                    self.report.is_wanted = true;
+                    self.lose_proxy();
                 }
             }
             Event::Host(news) => self.on_host(news)?,
@@ -180,6 +192,7 @@ impl Control {
                     self.desired = Some(Desired {
                         sequence,
                         routers,
+                        is_adopted: false,
                         is_applied: false,
                     });
                 }
@@ -197,11 +210,18 @@ impl Control {
         }
     }
 
+    fn lose_proxy(&mut self) {
+        if self.pairing.take().is_some_and(|old| !old.is_counted) {
+            self.deaths.add(machine::now());
+        }
+        self.report.is_wanted = true;
+    }
+
     fn pair(&mut self, fds: Vec<std::os::fd::OwnedFd>) {
-        if let Some(old) = self.pairing.take() {
+        if let Some(old) = &self.pairing {
             // Its end was not noticed yet, or the agent knows better.
             self.ends.bell.proxy_died(old.number);
-            self.deaths.add(machine::now());
+            self.lose_proxy();
         }
         self.pairings += 1;
         match Pairing::begin(self.pairings, fds, &self.ends.sender, &self.ends.bell) {
@@ -307,6 +327,7 @@ impl Control {
                     if !beats {
                         tracing::warn!("the proxy hangs; every virtual router is withdrawn");
                         self.deaths.add(machine::now());
+                        pairing.is_counted = true;
                     }
                     self.report.is_wanted = true;
                 }
@@ -365,11 +386,30 @@ impl Control {
 
     fn on_snapshot(&mut self, snapshot: &Snapshot) {
         self.report.is_under_way = false;
+        let now = machine::now();
+        self.note_delay(snapshot.latest_timer, now);
         let reasons: Vec<_> = self.routers.iter().map(|r| self.reason(r)).collect();
         let mut standing = self.warnings.clone();
         standing.extend(self.foreign_addresses());
-        let report = report::report(&self.routers, &reasons, snapshot, &standing, machine::now());
+        standing.extend(self.late.map(|(delay, _)| {
+            format!(
+                "timers of the vrrp process ran up to {} ms late: give the host more processor \
+                 time, or the process CAP_SYS_NICE",
+                delay.as_millis()
+            )
+        }));
+        let report = report::report(&self.routers, &reasons, snapshot, &standing, now);
         self.ends.outbox.post(FromVrrp::Report(report));
+    }
+
+    /// Keeps the longest delay for a while, so that somebody sees it.
+    fn note_delay(&mut self, delay: Duration, now: Instant) {
+        self.late = self
+            .late
+            .filter(|(longest, since)| *longest > delay && now.since(*since) < SHOW_DELAY_FOR);
+        if delay > LATE && self.late.is_none() {
+            self.late = Some((delay, now));
+        }
     }
 
     /// Why a virtual router is in its state, in words.

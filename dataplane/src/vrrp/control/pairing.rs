@@ -40,6 +40,8 @@ pub(super) struct Pairing {
     /// The machine thread sees it turn its loops.
     pub(super) beats: bool,
     accepting: HashSet<SocketAddr>,
+    /// Its end was counted already: it hung before.
+    pub(super) is_counted: bool,
 }
 
 /// Usable endpoints by pool; kept over pairings, until the new proxy says otherwise.
@@ -76,6 +78,7 @@ impl Pairing {
             is_watched: false,
             beats: false,
             accepting: HashSet::new(),
+            is_counted: false,
         })
     }
 

@@ -15,10 +15,6 @@ use crate::{
     },
 };
 
-/// Timers later than this are worth a warning: a tenth of the default interval is 10 ms, and the
-/// skew between two routers is 6 ms.
-const LATE: Duration = Duration::from_millis(50);
-
 /// Builds a report from what control knows and what the machine thread filled in.
 pub(super) fn report(
     routers: &[Managed],
@@ -39,13 +35,6 @@ pub(super) fn report(
             .push(router_report(router, reason, observed, now));
         warnings(router, observed, &mut report.warnings);
         samples(router, observed, &mut report.samples);
-    }
-    if snapshot.latest_timer > LATE {
-        report.warnings.push(format!(
-            "timers of the vrrp process ran up to {} ms late: give the host more processor time, \
-             or the process CAP_SYS_NICE",
-            snapshot.latest_timer.as_millis()
-        ));
     }
     report.samples.push(Sample {
         metric: Metric::VrrpTimerDelay,

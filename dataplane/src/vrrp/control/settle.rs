@@ -35,10 +35,15 @@ impl Control {
         if self.world.is_none() {
             return;
         }
-        self.adopt_configuration();
-        self.bind_all();
-        self.clean_residuals(now);
-        self.advance_leaving(now);
+        loop {
+            self.adopt_configuration();
+            self.bind_all();
+            self.clean_residuals(now);
+            // What is gone now may make room for what waits.
+            if !self.advance_leaving(now) {
+                break;
+            }
+        }
         self.participate(now);
         self.tell_usable();
         self.close_segments();
@@ -88,6 +93,7 @@ impl Control {
                 router.is_leaving = true;
             }
         }
+        let mut is_adopted = true;
         for (key, spec) in wanted {
             let known = self
                 .routers
@@ -108,7 +114,12 @@ impl Control {
             {
                 let now = unix_ms(Some(SystemTime::now()));
                 self.routers.push(Managed::new(spec, now));
+            } else {
+                is_adopted = false;
             }
+        }
+        if let Some(desired) = &mut self.desired {
+            desired.is_adopted = is_adopted;
         }
     }
 
@@ -117,7 +128,7 @@ impl Control {
         let Some(desired) = self.desired.as_mut().filter(|d| !d.is_applied) else {
             return;
         };
-        if is_leaving {
+        if is_leaving || !desired.is_adopted {
             return;
         }
         desired.is_applied = true;
@@ -457,8 +468,9 @@ impl Control {
     // Leaving.
 
     /// Moves planned stops on: the proxy first, then the protocol, then the addresses (DESIGN
-    /// section 9.9). Those that are Active go one after another, the others at once.
-    fn advance_leaving(&mut self, now: Instant) {
+    /// section 9.9). Those that are Active go one after another, the others at once. Tells whether
+    /// any is gone for good.
+    fn advance_leaving(&mut self, now: Instant) -> bool {
         for at in 0..self.routers.len() {
             let Some(router) = self.routers.get(at) else {
                 continue;
@@ -475,8 +487,10 @@ impl Control {
                 _ => {}
             }
         }
+        let before = self.routers.len();
         self.routers
             .retain(|router| !router.is_leaving || router.instance.is_some());
+        self.routers.len() != before
     }
 
     fn begin_leaving(&mut self, at: usize, id: RouterId, now: Instant) {

@@ -15,6 +15,8 @@ use crate::{
 pub(super) const LIFETIME_SECONDS: u32 = 2;
 /// How often it is set anew.
 pub(super) const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// Renewals that are due this soon are made together.
+const SLACK: Duration = Duration::from_millis(25);
 /// How soon it is tried again where the permit was too old.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// Age of the newest success from which on the address may have ended.
@@ -99,7 +101,9 @@ impl Lease {
             Phase::Wanted if self.has_permit(now) => Todo::Set,
             Phase::Wanted => Todo::Nothing,
             Phase::Held { set_at, .. } if is_late(set_at, now) => Todo::Lose,
-            Phase::Held { due, .. } if due <= now && self.has_permit(now) => Todo::Set,
+            Phase::Held { due, .. } if due <= now + nanos(SLACK) && self.has_permit(now) => {
+                Todo::Set
+            }
             Phase::Held { .. } => Todo::Nothing,
         }
     }
@@ -203,7 +207,7 @@ mod tests {
         assert!(lease.set(1000 * MS, 1001 * MS));
         assert_eq!(lease.wake_at(1001 * MS), Some(1500 * MS));
         lease.row.advertised(1490 * MS);
-        assert_eq!(lease.todo(1499 * MS), Todo::Nothing);
+        assert_eq!(lease.todo(1474 * MS), Todo::Nothing);
         assert_eq!(lease.todo(1500 * MS), Todo::Set);
         assert_eq!(lease.todo(1600 * MS), Todo::Nothing, "no permit");
         assert_eq!(lease.wake_at(1600 * MS), Some(1650 * MS));

@@ -6,6 +6,8 @@
 pub(super) mod io;
 pub(super) mod segment;
 pub(super) mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::{
     os::fd::AsFd,
@@ -147,7 +149,10 @@ impl Machine {
             self.on_command(command);
         }
         // Packets before timers: what was there all the time is not silence.
-        self.receive();
+        let now = now();
+        let is_due = |slot: &Slot| slot.router.poll_timeout().is_some_and(|due| due <= now);
+        let is_any_due = self.slots.iter().any(|slot| is_due(slot));
+        self.receive(is_any_due);
         self.timers();
         for slot in &mut self.slots {
             slot.tell_if_stopped(&mut self.io);
@@ -179,13 +184,15 @@ impl Machine {
         }
     }
 
-    fn receive(&mut self) {
+    /// Takes what waits. With a timer due, looks at every socket again: a packet may have come since
+    /// the wait ended, and this thread may have been stopped in between.
+    fn receive(&mut self, from_all: bool) {
         for at in 0..self.io.segments.len() {
             for _ in 0..PACKETS_PER_TURN {
                 let Some(segment) = self.io.segments.get(at) else {
                     break;
                 };
-                if !self.waiter.is_ready(segment.socket.as_fd()) {
+                if !from_all && !self.waiter.is_ready(segment.socket.as_fd()) {
                     break;
                 }
                 let index = segment.index;

@@ -1,0 +1,268 @@
+//! The loop of the machine thread with real packets, and what it allocates for them: nothing.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    process::Command,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use ::vrrp::{
+    Advertisement, Centiseconds, Config, Priority, Settings, Version, Vrid,
+    machine::{Preemption, default_linger},
+    wire::{self, AddressList, ChecksumReading},
+};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::gettid,
+};
+
+use super::*;
+use crate::{
+    sys::{
+        counting::allocations,
+        pages::{RouterKey, RouterTable},
+        ring::{Producer, ring},
+    },
+    vrrp::{messages::LeaseCommand, world::World},
+};
+
+const PEER: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 2);
+const INTERVAL: Centiseconds = Centiseconds::new(1).unwrap();
+const COUNT: u8 = 20;
+
+/// The machine of a host, on the thread of the test, with the other ends of its queues.
+struct Rig {
+    machine: Machine,
+    commands: Producer<ToMachine>,
+    answers: Producer<LeaseAnswer>,
+    leases: Consumer<LeaseCommand>,
+    news: Consumer<FromMachine>,
+    peer: Segment,
+}
+
+fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {words}");
+}
+
+fn segment(name: &str, address: &str) -> Segment {
+    let world = World::of(crate::sys::netlink::Requests::open().unwrap().dump().unwrap());
+    let binding = world.bind(Some(name), address.parse().unwrap()).unwrap();
+    Segment::open(&binding).unwrap()
+}
+
+/// A cable from `eth0` in a namespace that the calling thread enters to `peer0` in another one.
+/// `None`, with the reason printed, where that is not permitted.
+fn rig() -> Option<Rig> {
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+        println!("SKIPPED: cannot make a network namespace: {error}");
+        return None;
+    }
+    let (tids, tid) = mpsc::channel();
+    let (go, wait) = mpsc::channel::<()>();
+    let peer = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        tids.send(gettid().as_raw()).unwrap();
+        wait.recv().unwrap();
+        ip("addr add 192.168.9.2/24 dev peer0");
+        ip("link set peer0 up");
+        segment("peer0", "192.168.9.2")
+    });
+    let tid = tid.recv().unwrap();
+    ip(&format!("link add eth0 type veth peer name peer0 netns {tid}"));
+    ip("addr add 192.168.9.1/24 dev eth0");
+    ip("link set eth0 up");
+    go.send(()).unwrap();
+    let peer = peer.join().unwrap();
+
+    let (commands, from_control) = ring(64);
+    let (answers, from_host) = ring(64);
+    let (to_host, leases) = ring(1024);
+    let (to_control, news) = ring(1024);
+    let inputs = Inputs {
+        commands: from_control,
+        answers: from_host,
+        bell: Arc::new(Bell::new().unwrap()),
+    };
+    let outputs = Outputs {
+        leases: to_host,
+        leases_wake: Arc::new(Wake::new().unwrap()),
+        control: to_control,
+        control_wake: Arc::new(Wake::new().unwrap()),
+    };
+    let table: &'static _ = Box::leak(Box::new(RouterTable::create().unwrap()));
+    let frames = FrameSocket::open().unwrap();
+    let machine = Machine::new(inputs, outputs, frames, &table.machine_beat, 64);
+    let mut rig = Rig {
+        machine,
+        commands,
+        answers,
+        leases,
+        news,
+        peer,
+    };
+    let own = segment("eth0", "192.168.9.1");
+    let index = own.index;
+    rig.command(ToMachine::Open(Box::new(own)));
+    let page: &'static _ = Box::leak(Box::new(PairPage::create().unwrap()));
+    page.proxy_beats[0].beat();
+    page.workers.store(1, Ordering::Release);
+    rig.command(ToMachine::Pairing(1, page));
+    for number in 1..=COUNT {
+        let row = table.row(RouterKey::new(index, 4, number)).unwrap();
+        let slot = Slot::new(number.into(), index, config(number), row).unwrap();
+        rig.command(ToMachine::Create(Box::new(slot)));
+        rig.command(ToMachine::Participate {
+            id: number.into(),
+            pairing: 1,
+            hold_until: Instant::ZERO,
+            resume: None,
+        });
+    }
+    Some(rig)
+}
+
+fn address(number: u8) -> IpAddr {
+    IpAddr::from([192, 168, 9, 100 + number])
+}
+
+fn config(number: u8) -> Config {
+    Config {
+        vrid: Vrid::new(number).unwrap(),
+        version: Version::V3,
+        addresses: vec![address(number)],
+        settings: Settings {
+            source: IpAddr::from([192, 168, 9, 1]),
+            priority: Priority::new(100),
+            priority_without_endpoint: Priority::new(10),
+            interval: INTERVAL,
+            preemption: Preemption::Disabled,
+            linger: default_linger(Version::V3, INTERVAL),
+        },
+    }
+}
+
+impl Rig {
+    /// Hands in a command. The pairing's beats are never renewed, so tests end within 600 ms.
+    fn command(&mut self, command: ToMachine) {
+        self.commands.push(command).unwrap();
+        self.machine.turn().unwrap();
+    }
+
+    fn turn(&mut self) {
+        let timeout = self.machine.turn().unwrap();
+        self.machine
+            .waiter
+            .wait(Some(timeout.min(Duration::from_millis(1))))
+            .unwrap();
+    }
+
+    /// An advertisement of every virtual router from the other host.
+    fn peer_advertises(&self, priority: u8) {
+        let mut packet = [0; 128];
+        for number in 1..=COUNT {
+            let advertisement = Advertisement {
+                version: Version::V3,
+                vrid: Vrid::new(number).unwrap(),
+                priority: Priority::new(priority),
+                interval: Some(INTERVAL),
+                addresses: AddressList::from_slice(&[address(number)]),
+            };
+            let length = wire::emit_ipv4(
+                &mut packet,
+                PEER,
+                wire::GROUP_V4,
+                1,
+                &advertisement,
+                ChecksumReading::WithPseudoHeader,
+            )
+            .unwrap();
+            self.peer.socket.send(&packet[..length]).unwrap();
+        }
+    }
+
+    fn all_in(&self, state: State) -> bool {
+        self.machine
+            .slots
+            .iter()
+            .all(|slot| slot.router.state() == state)
+    }
+
+    fn received(&self) -> u64 {
+        self.machine.slots.iter().map(|s| s.observe().received).sum()
+    }
+
+    fn sent(&self) -> u64 {
+        self.machine.slots.iter().map(|s| s.observe().sent).sum()
+    }
+
+    /// As the netlink thread would.
+    fn answer_leases(&mut self) {
+        while let Some(command) = self.leases.pop() {
+            let answer = match command {
+                LeaseCommand::Hold(id) => LeaseAnswer::Held(id),
+                LeaseCommand::Remove(id) => LeaseAnswer::Removed(id),
+            };
+            self.answers.push(answer).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_backup_allocates_nothing_per_packet() {
+    let Some(mut rig) = rig() else { return };
+    rig.peer_advertises(200);
+    rig.turn();
+    assert!(rig.all_in(State::Backup));
+    let (before, received) = (allocations(), rig.received());
+    for _ in 0..25 {
+        rig.peer_advertises(200);
+        rig.turn();
+    }
+    let heard = rig.received() - received;
+    assert!(heard >= 400, "only {heard} packets");
+    assert!(rig.all_in(State::Backup));
+    assert_eq!(allocations() - before, 0, "for {heard} packets");
+}
+
+/// With packets of a lower Active on top, each of which is answered and announced against.
+#[test]
+fn an_active_allocates_nothing_per_advertisement() {
+    let Some(mut rig) = rig() else { return };
+    while !rig.all_in(State::Active) {
+        rig.turn();
+    }
+    rig.answer_leases();
+    rig.turn();
+    let (before, sent) = (allocations(), rig.sent());
+    while rig.sent() - sent < 400 {
+        rig.peer_advertises(50);
+        rig.turn();
+    }
+    assert!(rig.all_in(State::Active));
+    assert!(rig.received() > 0);
+    assert_eq!(allocations() - before, 0);
+}
+
+/// Transitions and orders to the netlink thread neither.
+#[test]
+fn a_takeover_allocates_nothing() {
+    let Some(mut rig) = rig() else { return };
+    let before = allocations();
+    while !rig.all_in(State::Active) {
+        rig.turn();
+    }
+    rig.answer_leases();
+    rig.turn();
+    assert_eq!(allocations() - before, 0);
+    let mut to_active = 0;
+    while let Some(news) = rig.news.pop() {
+        to_active += u32::from(matches!(
+            news,
+            FromMachine::Transition(_, transition) if transition.to == State::Active
+        ));
+    }
+    assert_eq!(to_active, u32::from(COUNT));
+}

@@ -1,0 +1,113 @@
+//! Configuration and interfaces of virtual routers.
+
+use dataplane::ipc::FromVrrp;
+use node_api::RouterState::{Active, Backup, Initialize};
+
+use crate::{
+    ADDRESS,
+    lab::Lab,
+    node::{Node, eventually, router},
+    wire::Ear,
+};
+
+#[test]
+fn link_down_ends_it_and_link_up_starts_as_backup() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.switch.ip("link set port1 down");
+    let report = node.wait_state(Initialize);
+    assert_eq!(report.reason, "the interface has no link");
+    eventually("address gone", || lab.hosts[0].shown(ADDRESS).is_empty());
+    lab.switch.ip("link set port1 up");
+    let report = node.wait_state(Active);
+    let states: Vec<_> = report.transitions.iter().map(|t| t.to).collect();
+    assert_eq!(states, [Backup, Active, Initialize, Backup, Active]);
+}
+
+#[test]
+fn an_interface_that_comes_back_under_another_number_is_found() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].ip("link del eth0");
+    let report = node.wait_router(|router| router.interface.is_none());
+    assert_eq!(report.state, Initialize);
+    assert!(
+        report.reason.contains("no interface has"),
+        "{}",
+        report.reason
+    );
+    lab.hosts[0].ip("link add eth7 type veth peer name eth8");
+    lab.hosts[0].ip("addr add 192.168.1.1/24 dev eth7");
+    lab.hosts[0].ip("link set eth8 up");
+    lab.hosts[0].ip("link set eth7 up");
+    let report = node.wait_state(Active);
+    assert_eq!(report.interface.as_deref(), Some("eth7"));
+    assert!(lab.hosts[0].shown(ADDRESS).contains("eth7"));
+}
+
+#[test]
+fn settings_change_without_leaving_active() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut ear = Ear::on(&lab.hosts[1]);
+    let mut wanted = router(ADDRESS, 250);
+    let mut node = Node::serving(&lab.hosts[0], std::slice::from_ref(&wanted));
+    node.wait_state(Active);
+    wanted.priority = 200;
+    wanted.settings.advertisement_interval = std::time::Duration::from_millis(50);
+    assert!(node.configure(&[wanted]).is_empty());
+    ear.wait_priority(200);
+    let report = node.wait_state(Active);
+    assert_eq!((report.priority, report.transitions.len()), (200, 2));
+}
+
+#[test]
+fn one_of_two_is_removed_and_the_other_does_not_notice() {
+    let Some(lab) = Lab::start(1) else { return };
+    let routers = [router(ADDRESS, 250), router("192.168.1.112", 250)];
+    let mut node = Node::serving(&lab.hosts[0], &routers);
+    node.wait_message(|message| match message {
+        FromVrrp::Report(report) => {
+            report.routers.len() == 2 && report.routers.iter().all(|r| r.state == Active)
+        }
+        _ => false,
+    });
+    assert!(node.configure(&routers[1..]).is_empty());
+    assert_eq!(lab.hosts[0].shown(ADDRESS), "", "gone once it is applied");
+    let report = node.wait_router(|router| router.virtual_router_id == 112);
+    assert_eq!((report.state, report.transitions.len()), (Active, 2));
+}
+
+/// An address that moves to another VRID is given up before it is taken.
+#[test]
+fn an_address_moves_between_virtual_routers() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut wanted = router(ADDRESS, 250);
+    let mut node = Node::serving(&lab.hosts[0], std::slice::from_ref(&wanted));
+    node.wait_state(Active);
+    wanted.settings.virtual_router_id = 7;
+    assert!(node.configure(&[wanted]).is_empty());
+    let report = node.wait_router(|r| r.virtual_router_id == 7 && r.state == Active);
+    assert_eq!(report.transitions.len(), 2);
+    assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
+}
+
+#[test]
+fn what_cannot_run_is_a_sentence() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut named = router(ADDRESS, 250);
+    named.settings.interface = Some("eth9".to_owned());
+    let routers = [named, router("10.9.9.9", 250)];
+    let mut node = Node::serving(&lab.hosts[0], &routers);
+    let problems = node.configure(&routers);
+    assert_eq!(problems.len(), 2);
+    assert!(
+        problems[0].contains("there is no interface eth9"),
+        "{problems:?}"
+    );
+    assert!(
+        problems[1].contains("no interface has an on-link prefix"),
+        "{problems:?}"
+    );
+}
