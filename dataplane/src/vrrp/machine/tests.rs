@@ -18,7 +18,7 @@ use nix::{
     unistd::gettid,
 };
 
-use super::*;
+use super::{segment::Segment, *};
 use crate::{
     sys::{
         counting::allocations,
@@ -47,9 +47,14 @@ fn ip(words: &str) {
     assert!(status.success(), "ip {words}");
 }
 
-fn segment(name: &str, address: &str) -> Segment {
-    let world = World::of(crate::sys::netlink::Requests::open().unwrap().dump().unwrap());
-    let binding = world.bind(Some(name), address.parse().unwrap()).unwrap();
+fn segment(name: &str) -> Segment {
+    let world = World::of(
+        crate::sys::netlink::Requests::open()
+            .unwrap()
+            .dump()
+            .unwrap(),
+    );
+    let binding = world.bind(Some(name), address(1)).unwrap();
     Segment::open(&binding).unwrap()
 }
 
@@ -68,10 +73,12 @@ fn rig() -> Option<Rig> {
         wait.recv().unwrap();
         ip("addr add 192.168.9.2/24 dev peer0");
         ip("link set peer0 up");
-        segment("peer0", "192.168.9.2")
+        segment("peer0")
     });
     let tid = tid.recv().unwrap();
-    ip(&format!("link add eth0 type veth peer name peer0 netns {tid}"));
+    ip(&format!(
+        "link add eth0 type veth peer name peer0 netns {tid}"
+    ));
     ip("addr add 192.168.9.1/24 dev eth0");
     ip("link set eth0 up");
     go.send(()).unwrap();
@@ -103,7 +110,7 @@ fn rig() -> Option<Rig> {
         news,
         peer,
     };
-    let own = segment("eth0", "192.168.9.1");
+    let own = segment("eth0");
     let index = own.index;
     rig.command(ToMachine::Open(Box::new(own)));
     let page: &'static _ = Box::leak(Box::new(PairPage::create().unwrap()));
@@ -163,12 +170,13 @@ impl Rig {
     fn peer_advertises(&self, priority: u8) {
         let mut packet = [0; 128];
         for number in 1..=COUNT {
+            let addresses = [address(number)];
             let advertisement = Advertisement {
                 version: Version::V3,
                 vrid: Vrid::new(number).unwrap(),
                 priority: Priority::new(priority),
                 interval: Some(INTERVAL),
-                addresses: AddressList::from_slice(&[address(number)]),
+                addresses: AddressList::from_slice(&addresses),
             };
             let length = wire::emit_ipv4(
                 &mut packet,
@@ -191,7 +199,11 @@ impl Rig {
     }
 
     fn received(&self) -> u64 {
-        self.machine.slots.iter().map(|s| s.observe().received).sum()
+        self.machine
+            .slots
+            .iter()
+            .map(|s| s.observe().received)
+            .sum()
     }
 
     fn sent(&self) -> u64 {
