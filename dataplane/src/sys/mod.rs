@@ -3,9 +3,9 @@
 
 pub mod channel;
 pub mod clock;
-pub mod inotify;
 #[cfg(test)]
 pub(crate) mod counting;
+pub mod inotify;
 pub mod life;
 pub mod listen;
 pub mod lock;

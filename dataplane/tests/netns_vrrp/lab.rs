@@ -30,7 +30,9 @@ impl Host {
             let entered = unshare(CloneFlags::CLONE_NEWNET);
             ready.send((entered, gettid().as_raw())).unwrap();
             if entered.is_ok() {
-                todo.into_iter().for_each(|job| job());
+                for job in todo {
+                    job();
+                }
             }
         });
         match wait.recv().unwrap() {

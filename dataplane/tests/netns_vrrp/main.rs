@@ -1,6 +1,13 @@
 //! The vrrp process against the kernel: namespaces, real sockets, real addresses. Agent and proxy
 //! are played by the test.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, outside test functions"
+)]
+
 mod addresses;
 mod lab;
 mod node;

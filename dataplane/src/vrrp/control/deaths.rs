@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::vrrp::Instant;
 
 const FIRST: Duration = Duration::from_secs(3);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 /// A proxy that lives this long is forgiven.
 const FORGIVEN_AFTER: Duration = Duration::from_mins(5);
 

@@ -149,8 +149,8 @@ impl Control {
             self.send_report_request(now);
             waiter.wait(self.timeout(now))?;
         }
-        self.to_machine(ToMachine::Quit);
-        self.to_host(ToHost::Quit);
+        self.tell_machine(ToMachine::Quit);
+        self.tell_host(ToHost::Quit);
         // It may still be removing what a former process left behind.
         if self.ends.host_thread.join().is_err() {
             tracing::error!("the netlink thread panicked");
@@ -244,7 +244,7 @@ impl Control {
                     return;
                 }
                 let page = pairing.page;
-                self.to_machine(ToMachine::Pairing(number, page));
+                self.tell_machine(ToMachine::Pairing(number, page));
                 self.tell_all_held();
             }
             ProxyToVrrp::Accepting { listeners } => pairing.set_accepting(listeners),
@@ -380,7 +380,7 @@ impl Control {
                 routers: Vec::with_capacity(self.routers.len() + 8),
                 ..Snapshot::default()
             };
-            self.to_machine(ToMachine::Snapshot(Box::new(snapshot)));
+            self.tell_machine(ToMachine::Snapshot(Box::new(snapshot)));
         }
     }
 
@@ -455,7 +455,7 @@ impl Control {
 
     // Sending.
 
-    fn to_machine(&mut self, mut command: ToMachine) {
+    fn tell_machine(&mut self, mut command: ToMachine) {
         // Full only while the machine thread hangs, and then the agent ends the process.
         while let Err(back) = self.ends.machine.push(command) {
             command = back;
@@ -465,7 +465,7 @@ impl Control {
         self.ends.bell.wake.wake();
     }
 
-    fn to_host(&self, order: ToHost) {
+    fn tell_host(&self, order: ToHost) {
         // A thread that ended said so, and the process ends with it.
         drop(self.ends.host.send(order));
         self.ends.host_wake.wake();

@@ -202,8 +202,8 @@ impl Control {
         if instance.settings != config.settings {
             instance.settings.clone_from(&config.settings);
             let interval = config.settings.interval.as_duration();
-            self.to_host(ToHost::Interval(id, interval));
-            self.to_machine(ToMachine::Update(id, Box::new(config.settings)));
+            self.tell_host(ToHost::Interval(id, interval));
+            self.tell_machine(ToMachine::Update(id, Box::new(config.settings)));
         }
         self.tell_link(&binding);
     }
@@ -258,14 +258,14 @@ impl Control {
         let id = self.next_id;
         self.next_id += 1;
         let slot = Slot::new(id, binding.index, config, row).map_err(|error| error.to_string())?;
-        self.to_host(ToHost::Register(Registration {
+        self.tell_host(ToHost::Register(Registration {
             id,
             index: binding.index,
             addresses,
             row,
             interval,
         }));
-        self.to_machine(ToMachine::Create(Box::new(slot)));
+        self.tell_machine(ToMachine::Create(Box::new(slot)));
         if let Some(router) = self.routers.get_mut(at) {
             router.instance = Some(Instance {
                 id,
@@ -297,7 +297,7 @@ impl Control {
         })?;
         self.segments
             .push((binding.index, binding.is_up, binding.mac));
-        self.to_machine(ToMachine::Open(Box::new(segment)));
+        self.tell_machine(ToMachine::Open(Box::new(segment)));
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Control {
             .collect();
         for index in unused {
             self.segments.retain(|(other, ..)| *other != index);
-            self.to_machine(ToMachine::Close(index));
+            self.tell_machine(ToMachine::Close(index));
         }
     }
 
@@ -333,7 +333,7 @@ impl Control {
 
     fn send_link(&mut self, binding: &Binding) {
         let mac = ::vrrp::wire::Mac(binding.mac);
-        self.to_machine(ToMachine::Link(binding.index, binding.is_up, mac));
+        self.tell_machine(ToMachine::Link(binding.index, binding.is_up, mac));
     }
 
     // What a former process left.
@@ -388,7 +388,7 @@ impl Control {
 
     fn remove_residual(&self, index: u32, address: IpAddr) {
         tracing::info!(%address, "removing an address that a former process left behind");
-        self.to_host(ToHost::Remove(index, address));
+        self.tell_host(ToHost::Remove(index, address));
     }
 
     // Taking part.
@@ -422,14 +422,14 @@ impl Control {
             match number {
                 Some(pairing) => {
                     let resume = instance.resume.take();
-                    self.to_machine(ToMachine::Participate {
+                    self.tell_machine(ToMachine::Participate {
                         id,
                         pairing,
                         hold_until,
                         resume,
                     });
                 }
-                None if was.is_some() => self.to_machine(ToMachine::Withdraw(id)),
+                None if was.is_some() => self.tell_machine(ToMachine::Withdraw(id)),
                 None => {}
             }
             self.report.is_wanted = true;
@@ -459,7 +459,7 @@ impl Control {
             {
                 instance.is_usable = is_usable;
                 let id = instance.id;
-                self.to_machine(ToMachine::EndpointUsable(id, is_usable));
+                self.tell_machine(ToMachine::EndpointUsable(id, is_usable));
                 self.report.is_wanted = true;
             }
         }
@@ -521,7 +521,7 @@ impl Control {
     fn stop(&mut self, id: RouterId, now: Instant) {
         let until = now + STOPS_WITHIN;
         self.set_stage(id, Stage::AwaitStop { until });
-        self.to_machine(ToMachine::Stop(id));
+        self.tell_machine(ToMachine::Stop(id));
     }
 
     /// Takes an instance out of the other threads, its addresses with it.
@@ -531,8 +531,8 @@ impl Control {
             is_forgotten: false,
         };
         self.set_stage(id, stage);
-        self.to_machine(ToMachine::Destroy(id));
-        self.to_host(ToHost::Forget(id));
+        self.tell_machine(ToMachine::Destroy(id));
+        self.tell_host(ToHost::Forget(id));
     }
 
     /// A part of an instance came back; with the second one it is gone.

@@ -97,14 +97,12 @@ impl Lease {
     /// What is to be done at `now`.
     pub(super) fn todo(&self, now: u64) -> Todo {
         match self.phase {
-            Phase::Absent => Todo::Nothing,
-            Phase::Wanted if self.has_permit(now) => Todo::Set,
-            Phase::Wanted => Todo::Nothing,
             Phase::Held { set_at, .. } if is_late(set_at, now) => Todo::Lose,
+            Phase::Wanted if self.has_permit(now) => Todo::Set,
             Phase::Held { due, .. } if due <= now + nanos(SLACK) && self.has_permit(now) => {
                 Todo::Set
             }
-            Phase::Held { .. } => Todo::Nothing,
+            Phase::Absent | Phase::Wanted | Phase::Held { .. } => Todo::Nothing,
         }
     }
 

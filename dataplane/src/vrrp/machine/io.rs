@@ -19,6 +19,10 @@ use crate::{
 /// Everything that the machine thread writes to.
 #[derive(Debug)]
 pub(super) struct Io {
+    #[expect(
+        clippy::vec_box,
+        reason = "boxes are handed back as they came, without an allocation"
+    )]
     pub(super) segments: Vec<Box<Segment>>,
     frames: FrameSocket,
     /// The advertisement about to be sent.

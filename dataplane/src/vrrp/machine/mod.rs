@@ -83,6 +83,10 @@ pub(super) struct Machine {
     inputs: Inputs,
     io: Io,
     waiter: Waiter,
+    #[expect(
+        clippy::vec_box,
+        reason = "boxes are handed back as they came, without an allocation"
+    )]
     slots: Vec<Box<Slot>>,
     beat: &'static Beat,
     pairing: Option<Pairing>,
