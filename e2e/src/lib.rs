@@ -2,7 +2,8 @@
 //!
 //! A [`lab::Lab`] is the article's network on one machine. A [`subject::Subject`] is what runs on its two
 //! gateways: keepalived and nginx as the article sets them up, the same at their best, or wsha. A
-//! [`probe::Probe`] is the client, and [`measure`] turns what it saw into figures.
+//! [`probe::Probe`] is the client, and [`measure`] turns what it saw into figures. [`testing`] is what the
+//! integration tests share.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod lab;
 pub mod measure;
 pub mod probe;
 pub mod subject;
+pub mod testing;
 pub mod tools;
 pub mod wait;
 pub mod ws;

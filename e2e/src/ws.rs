@@ -118,6 +118,30 @@ pub fn frame(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A client frame of any length, masked with `mask`, that ends its message or not (RFC 6455 section 5.2).
+pub fn frame_of(last: bool, opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut bytes = vec![u8::from(last) << 7 | opcode.bits()];
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(length @ ..=125), _) => bytes.push(0x80 | length),
+        (_, Ok(length)) => {
+            bytes.push(0x80 | 0x7e);
+            bytes.extend(length.to_be_bytes());
+        }
+        _ => {
+            bytes.push(0x80 | 0x7f);
+            bytes.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(mask);
+    bytes.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
+    bytes
+}
+
 /// Cuts the server's byte stream into frames.
 #[derive(Debug, Default)]
 pub struct Decoder {

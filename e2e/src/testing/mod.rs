@@ -1,0 +1,97 @@
+//! What the integration tests share: a lab with wsha on both gateways, driven and read from outside.
+//!
+//! A test gets a [`Cluster`] by [`in_cluster`] or [`in_lab`], one at a time on the machine, as what is
+//! tested is timing; where the machine cannot run it, the test says SKIPPED and why.
+
+mod binary;
+mod cluster;
+pub mod forge;
+mod manifest;
+mod session;
+mod watch;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use nix::fcntl::{Flock, FlockArg};
+
+pub use self::binary::dataplane;
+pub use self::cluster::{Cluster, Gateway, Part};
+pub use self::manifest::{Endpoint, Manifest, Pool};
+pub use self::session::{Event, Session};
+pub use self::watch::{SETTLE, SPLIT, Watch};
+use crate::lab::{Host, Lab};
+use crate::tools;
+
+/// Runs `body` in a lab with the article's backends, and nothing on the gateways yet.
+pub fn in_lab(test: &str, body: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    if let Some(why) = cannot_run() {
+        skipped(test, &why);
+        return Ok(());
+    }
+    let _alone = alone()?;
+    let mut cluster = Cluster::new(dataplane()?)?;
+    let outcome = body(&mut cluster).and_then(|()| cluster.sound());
+    if outcome.is_err() {
+        eprintln!("{}", cluster.logs());
+    }
+    outcome
+}
+
+/// As [`in_lab`], with wsha on both gateways and each address of `manifest` at its preferred node.
+pub fn in_cluster(
+    test: &str,
+    manifest: &Manifest,
+    body: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    in_lab(test, |cluster| {
+        cluster.apply(manifest)?;
+        cluster.start_both()?;
+        body(cluster)
+    })
+}
+
+/// Says on standard error, past the capture of the test harness, that `test` did not run.
+pub fn skipped(test: &str, why: &str) {
+    // Nothing is left to do when standard error is closed.
+    drop(writeln!(std::io::stderr(), "SKIPPED: {test}: {why}"));
+}
+
+/// Why no lab can be built here, if so.
+fn cannot_run() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root, for network namespaces and raw sockets".into());
+    }
+    ["ip", "node", "npm"]
+        .into_iter()
+        .find(|program| tools::find(program).is_none())
+        .map(|missing| format!("needs {missing}"))
+}
+
+/// Waits until no other test has a lab.
+fn alone() -> Result<Flock<File>> {
+    let file = File::create(std::env::temp_dir().join("wsha-lab.lock"))
+        .context("cannot make the lock of the tests")?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| anyhow!("cannot take the lock of the tests: {errno}"))
+}
+
+/// Runs `job` on a thread inside the namespaces of `host`: sockets made there belong to the host.
+pub fn inside<T: Send>(host: &Host, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            host.enter()?;
+            job()
+        });
+        worker
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("a thread on {} panicked", host.name())))
+    })
+}
+
+/// The lab's client.
+pub(crate) fn client(lab: &Lab) -> &Host {
+    lab.client()
+}

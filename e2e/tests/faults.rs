@@ -1,0 +1,310 @@
+//! What breaks, and what must hold after each: one host answers for each address, two never do for longer than
+//! the lease and one second, and the sessions of the other host's address notice nothing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::lab::{VIP_SERVER1, VIP_SERVER2, kill_at_once, signal_all};
+use e2e::testing::{Cluster, Gateway, Manifest, Part, SETTLE, Watch, in_cluster};
+use e2e::wait;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use node_api::RouterState;
+
+const HIT: Gateway = Gateway::One;
+
+/// What the other host does while the fault lasts.
+#[derive(Clone, Copy, PartialEq)]
+enum Other {
+    TakesOver,
+    /// The fault may be over before it is missed.
+    May,
+    StaysBackup,
+}
+
+/// Strikes server1, which holds [`VIP_SERVER1`]; [`VIP_SERVER2`] is at server2, which nothing happens to.
+fn fault(
+    test: &str,
+    other: Other,
+    strike: impl FnOnce(&mut Cluster) -> Result<()>,
+    heal: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    in_cluster(test, &Manifest::article(), |cluster| {
+        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+        let risen = cluster.entered(Gateway::Two, VIP_SERVER1, RouterState::Active)?;
+        let struck = Instant::now();
+        strike(cluster)?;
+        match other {
+            Other::TakesOver => {
+                watch
+                    .settles(cluster, VIP_SERVER1, Gateway::Two)
+                    .context("after the fault")?;
+                watch.serves(VIP_SERVER1, Instant::now())?;
+            }
+            Other::StaysBackup => stays(&watch, cluster, risen)?,
+            Other::May => {}
+        }
+        watch.settles(cluster, VIP_SERVER2, Gateway::Two)?;
+        heal(cluster)?;
+        cluster.wait_home()?;
+        watch
+            .settles(cluster, VIP_SERVER1, HIT)
+            .context("after the repair")?;
+        watch.settles(cluster, VIP_SERVER2, Gateway::Two)?;
+        watch.serves(VIP_SERVER1, Instant::now())?;
+        if other == Other::StaysBackup {
+            watch.undisturbed(VIP_SERVER1, struck)?;
+        }
+        watch.undisturbed(VIP_SERVER2, struck)?;
+        watch.never_split()
+    })
+}
+
+/// Lets longer pass than any take-over needs, and fails if one happened.
+fn stays(watch: &Watch, cluster: &Cluster, risen: usize) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(4);
+    wait::until("nothing to happen", SETTLE, || {
+        Ok((Instant::now() >= until).then_some(()))
+    })?;
+    watch.settles(cluster, VIP_SERVER1, HIT)?;
+    ensure!(
+        cluster.entered(Gateway::Two, VIP_SERVER1, RouterState::Active)? == risen,
+        "server2 took over"
+    );
+    Ok(())
+}
+
+fn all(cluster: &Cluster) -> Vec<Pid> {
+    Part::ALL
+        .into_iter()
+        .flat_map(|part| cluster.pids(HIT, part))
+        .collect()
+}
+
+/// Sends `signal` to a part of the host that is struck; waits for its successor.
+fn replaced(cluster: &Cluster, part: Part, signal: Signal) -> Result<()> {
+    let before = cluster.pid(HIT, part)?;
+    cluster.signal(HIT, part, signal)?;
+    cluster.wait_restarted(HIT, part, before).map(drop)
+}
+
+#[test]
+fn proxy_killed() -> Result<()> {
+    fault(
+        "proxy_killed",
+        Other::TakesOver,
+        |cluster| replaced(cluster, Part::Proxy, Signal::SIGKILL),
+        |_| Ok(()),
+    )
+}
+
+#[test]
+fn vrrp_killed() -> Result<()> {
+    fault(
+        "vrrp_killed",
+        Other::May,
+        |cluster| replaced(cluster, Part::Vrrp, Signal::SIGKILL),
+        |_| Ok(()),
+    )
+}
+
+#[test]
+fn agent_killed() -> Result<()> {
+    fault(
+        "agent_killed",
+        Other::TakesOver,
+        |cluster| cluster.signal(HIT, Part::Agent, Signal::SIGKILL),
+        |cluster| cluster.start(HIT),
+    )
+}
+
+#[test]
+fn agent_killed_and_back_at_once() -> Result<()> {
+    fault(
+        "agent_killed_and_back_at_once",
+        Other::May,
+        |cluster| {
+            cluster.signal(HIT, Part::Agent, Signal::SIGKILL)?;
+            cluster.start(HIT)
+        },
+        |_| Ok(()),
+    )
+}
+
+#[test]
+fn all_three_killed() -> Result<()> {
+    fault(
+        "all_three_killed",
+        Other::TakesOver,
+        |cluster| {
+            let pids = all(cluster);
+            ensure!(pids.len() == 3, "{} processes instead of three", pids.len());
+            kill_at_once(&pids);
+            Ok(())
+        },
+        |cluster| cluster.start(HIT),
+    )
+}
+
+#[test]
+fn proxy_stopped() -> Result<()> {
+    fault(
+        "proxy_stopped",
+        Other::TakesOver,
+        |cluster| cluster.signal(HIT, Part::Proxy, Signal::SIGSTOP),
+        // The agent finds that it hangs, ends it and starts another.
+        |_| Ok(()),
+    )
+}
+
+#[test]
+fn vrrp_stopped() -> Result<()> {
+    fault(
+        "vrrp_stopped",
+        Other::May,
+        |cluster| replaced(cluster, Part::Vrrp, Signal::SIGSTOP),
+        |_| Ok(()),
+    )
+}
+
+#[test]
+fn agent_stopped() -> Result<()> {
+    fault(
+        "agent_stopped",
+        Other::StaysBackup,
+        |cluster| cluster.signal(HIT, Part::Agent, Signal::SIGSTOP),
+        |cluster| cluster.signal(HIT, Part::Agent, Signal::SIGCONT),
+    )
+}
+
+#[test]
+fn all_three_stopped() -> Result<()> {
+    fault(
+        "all_three_stopped",
+        Other::TakesOver,
+        |cluster| {
+            signal_all(&all(cluster), Signal::SIGSTOP);
+            Ok(())
+        },
+        |cluster| {
+            signal_all(&all(cluster), Signal::SIGCONT);
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn link_down_at_the_host() -> Result<()> {
+    fault(
+        "link_down_at_the_host",
+        Other::TakesOver,
+        |cluster| cluster.host(HIT).link_down(),
+        |cluster| cluster.host(HIT).link_up(),
+    )
+}
+
+#[test]
+fn link_down_at_the_switch() -> Result<()> {
+    fault(
+        "link_down_at_the_switch",
+        Other::TakesOver,
+        |cluster| cluster.host(HIT).cable_cut(),
+        |cluster| cluster.host(HIT).cable_mended(),
+    )
+}
+
+/// After each heal the holder must be believed: a client that kept the other's MAC would be stuck for its ARP time-out.
+#[test]
+fn silent_partition_healed_three_times() -> Result<()> {
+    in_cluster(
+        "silent_partition_healed_three_times",
+        &Manifest::article(),
+        |cluster| {
+            let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+            let struck = Instant::now();
+            for _ in 0..3 {
+                cluster.host(HIT).silence()?;
+                watch.settles(cluster, VIP_SERVER1, Gateway::Two)?;
+                watch.serves(VIP_SERVER1, Instant::now())?;
+                cluster.host(HIT).unsilence()?;
+                watch.settles(cluster, VIP_SERVER1, HIT)?;
+                let (mac, client) = (cluster.host(HIT).mac().to_string(), cluster.lab.client());
+                wait::until(
+                    "the client to know who holds the address",
+                    Duration::from_secs(5),
+                    || Ok(client.neighbour(VIP_SERVER1)?.contains(&mac).then_some(())),
+                )?;
+                watch.serves(VIP_SERVER1, Instant::now())?;
+                cluster.wait_home()?;
+            }
+            watch.settles(cluster, VIP_SERVER2, Gateway::Two)?;
+            watch.undisturbed(VIP_SERVER2, struck)?;
+            watch.never_split()
+        },
+    )
+}
+
+#[test]
+fn both_hosts_lose_power() -> Result<()> {
+    in_cluster("both_hosts_lose_power", &Manifest::article(), |cluster| {
+        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+        for gateway in Gateway::BOTH {
+            cluster.host(gateway).power_off()?;
+        }
+        for gateway in Gateway::BOTH {
+            cluster.host(gateway).power_on()?;
+            ensure!(
+                cluster.host(gateway).addresses()? == [cluster.host(gateway).address()],
+                "an address outlived the power"
+            );
+        }
+        cluster.start_both()?;
+        watch.settles(cluster, VIP_SERVER1, Gateway::One)?;
+        watch.settles(cluster, VIP_SERVER2, Gateway::Two)?;
+        let since = Instant::now();
+        watch.serves(VIP_SERVER1, since)?;
+        watch.serves(VIP_SERVER2, since)?;
+        watch.never_split()
+    })
+}
+
+#[test]
+fn a_crash_looping_proxy_moves_its_address_once() -> Result<()> {
+    in_cluster(
+        "a_crash_looping_proxy_moves_its_address_once",
+        &Manifest::article(),
+        |cluster| {
+            let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+            let struck = Instant::now();
+            let risen = |gateway| cluster.entered(gateway, VIP_SERVER1, RouterState::Active);
+            let before = [risen(HIT)?, risen(Gateway::Two)?];
+            let mut proxy = cluster.pid(HIT, Part::Proxy)?;
+            for crash in 1..=4 {
+                cluster.signal(HIT, Part::Proxy, Signal::SIGKILL)?;
+                proxy = cluster
+                    .wait_restarted(HIT, Part::Proxy, proxy)
+                    .with_context(|| format!("after crash {crash}"))?;
+                // It serves again, so that only its past speaks against it.
+                cluster.wait_status(HIT, "an accepting proxy", |report| {
+                    let mut listeners = report.pools.iter().flat_map(|pool| &pool.listeners);
+                    listeners.all(|listener| listener.accepting).then_some(())
+                })?;
+            }
+            watch.settles(cluster, VIP_SERVER1, Gateway::Two)?;
+            ensure!(
+                risen(HIT)? == before[0],
+                "server1 took the address back in between"
+            );
+            ensure!(
+                risen(Gateway::Two)? == before[1] + 1,
+                "the address moved more than once"
+            );
+            watch.undisturbed(VIP_SERVER2, struck)?;
+            ensure!(
+                watch.losses(VIP_SERVER1, struck)? <= 1,
+                "the client of the moved address lost more than one session"
+            );
+            watch.never_split()
+        },
+    )
+}
