@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use e2e::lab::{VIP_SERVER1, VIP_SERVER2};
@@ -31,6 +32,76 @@ fn four_clients(cluster: &Cluster) -> Result<Vec<Ipv4Addr>> {
         .collect()
 }
 
+/// Six clients of each address, one after another: each backend answers in its turn.
+fn in_turn(cluster: &Cluster) -> Result<()> {
+    for address in [VIP_SERVER1, VIP_SERVER2] {
+        // One after another: it is their order that is looked at.
+        let mut sessions = Vec::new();
+        let mut turn = Vec::new();
+        for number in 0..6 {
+            let mut session = Session::open(cluster.lab.client(), address)?;
+            turn.push(session.say(&format!("client {number}"))?);
+            sessions.push(session);
+        }
+        ensure!(
+            turn[..3].iter().collect::<BTreeSet<_>>().len() == 3,
+            "not all backends answer: {turn:?}"
+        );
+        ensure!(turn[..3] == turn[3..], "not round robin: {turn:?}");
+    }
+    Ok(())
+}
+
+/// A fourth backend by one edit: new clients reach it, and nobody's session is closed.
+fn fourth_backend(cluster: &mut Cluster, manifest: &mut Manifest, watch: &Watch) -> Result<()> {
+    for address in [VIP_SERVER1, VIP_SERVER2] {
+        watch.serves(address, Instant::now())?;
+    }
+    let before = Instant::now();
+    let mut live = Session::open_many(cluster.lab.client(), VIP_SERVER1, e2e::lab::PORT, 12)?;
+    live.extend(Session::open_many(
+        cluster.lab.client(),
+        VIP_SERVER2,
+        e2e::lab::PORT,
+        12,
+    )?);
+    let serving = live
+        .iter_mut()
+        .map(|session| session.say("before"))
+        .collect::<Result<Vec<_>>>()?;
+    cluster.backends.add_fourth(&cluster.lab)?;
+    manifest.pool().endpoints.push(Endpoint::backend(19));
+    cluster.apply(manifest)?;
+    let fourth = Ipv4Addr::new(192, 168, 1, 19);
+    for gateway in Gateway::BOTH {
+        cluster.wait_status(gateway, "the fourth backend", |report| {
+            let mut endpoints = report.pools.iter().flat_map(|pool| &pool.endpoints);
+            endpoints
+                .any(|endpoint| endpoint.address.ip() == fourth && endpoint.usable)
+                .then_some(())
+        })?;
+    }
+    for address in [VIP_SERVER1, VIP_SERVER2] {
+        let mut fresh = Session::open_many(cluster.lab.client(), address, e2e::lab::PORT, 4)?;
+        let turn = fresh
+            .iter_mut()
+            .map(|session| session.say("after"))
+            .collect::<Result<BTreeSet<_>>>()?;
+        ensure!(
+            turn.len() == 4 && turn.contains(&fourth),
+            "four new clients of {address} reached {turn:?}"
+        );
+    }
+    for (session, server) in live.iter_mut().zip(serving) {
+        ensure!(
+            session.say("after")? == server,
+            "a session moved to another backend"
+        );
+    }
+    watch.undisturbed(VIP_SERVER1, before)?;
+    watch.undisturbed(VIP_SERVER2, before)
+}
+
 #[test]
 fn the_whole_article() -> Result<()> {
     let mut manifest = Manifest::article();
@@ -52,21 +123,7 @@ fn the_whole_article() -> Result<()> {
             answered[0] != answered[2] && answered[1] != answered[3],
             "not in turn: {answered:?}"
         );
-        for address in [VIP_SERVER1, VIP_SERVER2] {
-            // One after another: it is their order that is looked at.
-            let mut sessions = Vec::new();
-            let mut turn = Vec::new();
-            for number in 0..6 {
-                let mut session = Session::open(cluster.lab.client(), address)?;
-                turn.push(session.say(&format!("client {number}"))?);
-                sessions.push(session);
-            }
-            ensure!(
-                turn[..3].iter().collect::<BTreeSet<_>>().len() == 3,
-                "not all backends answer: {turn:?}"
-            );
-            ensure!(turn[..3] == turn[3..], "not round robin: {turn:?}");
-        }
+        in_turn(cluster)?;
 
         // `killall -9 nginx` on server1: both addresses at server2.
         cluster.signal(Gateway::One, Part::Proxy, Signal::SIGKILL)?;
@@ -98,52 +155,7 @@ fn the_whole_article() -> Result<()> {
                 && !shows(cluster, Gateway::Two, VIP_SERVER1)?
         );
 
-        // A fourth backend by one edit: new clients reach it, and nobody's session is closed.
-        let before = std::time::Instant::now();
-        watch.serves(VIP_SERVER1, before)?;
-        watch.serves(VIP_SERVER2, before)?;
-        let mut live = Session::open_many(cluster.lab.client(), VIP_SERVER1, e2e::lab::PORT, 12)?;
-        live.extend(Session::open_many(
-            cluster.lab.client(),
-            VIP_SERVER2,
-            e2e::lab::PORT,
-            12,
-        )?);
-        let serving = live
-            .iter_mut()
-            .map(|session| session.say("before"))
-            .collect::<Result<Vec<_>>>()?;
-        cluster.backends.add_fourth(&cluster.lab)?;
-        manifest.pool().endpoints.push(Endpoint::backend(19));
-        cluster.apply(&manifest)?;
-        let fourth = Ipv4Addr::new(192, 168, 1, 19);
-        for gateway in Gateway::BOTH {
-            cluster.wait_status(gateway, "the fourth backend", |report| {
-                let mut endpoints = report.pools.iter().flat_map(|pool| &pool.endpoints);
-                endpoints
-                    .any(|endpoint| endpoint.address.ip() == fourth && endpoint.usable)
-                    .then_some(())
-            })?;
-        }
-        for address in [VIP_SERVER1, VIP_SERVER2] {
-            let mut fresh = Session::open_many(cluster.lab.client(), address, e2e::lab::PORT, 4)?;
-            let turn = fresh
-                .iter_mut()
-                .map(|session| session.say("after"))
-                .collect::<Result<BTreeSet<_>>>()?;
-            ensure!(
-                turn.len() == 4 && turn.contains(&fourth),
-                "four new clients of {address} reached {turn:?}"
-            );
-        }
-        for (session, server) in live.iter_mut().zip(serving) {
-            ensure!(
-                session.say("after")? == server,
-                "a session moved to another backend"
-            );
-        }
-        watch.undisturbed(VIP_SERVER1, before)?;
-        watch.undisturbed(VIP_SERVER2, before)?;
+        fourth_backend(cluster, &mut manifest, &watch)?;
         watch.never_split()
     })
 }

@@ -158,3 +158,35 @@ fn longest_split(rounds: &[Round]) -> Duration {
     }
     longest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::MacAddr;
+
+    /// Rounds 10 ms apart; for each, how many hosts answered.
+    fn rounds(answers: &[u8]) -> Vec<Round> {
+        let begin = Instant::now();
+        let round = |(number, count): (u32, &u8)| Round {
+            asked: begin + PERIOD * number,
+            answers: (0..*count).map(|host| MacAddr([host; 6])).collect(),
+        };
+        (0..).zip(answers).map(round).collect()
+    }
+
+    #[test]
+    fn a_split_lasts_from_its_first_to_its_last_round() {
+        let all_alone = vec![1; 500];
+        assert_eq!(longest_split(&rounds(&all_alone)), Duration::ZERO);
+        let mut split = all_alone.clone();
+        split[100..=400].fill(2);
+        assert_eq!(longest_split(&rounds(&split)), PERIOD * 300);
+        // A lost answer or two do not end it.
+        split[200] = 1;
+        split[300] = 0;
+        assert_eq!(longest_split(&rounds(&split)), PERIOD * 300);
+        // Two spans are not one.
+        split[150..=200].fill(1);
+        assert_eq!(longest_split(&rounds(&split)), PERIOD * 199);
+    }
+}
