@@ -387,16 +387,6 @@ impl App {
         self.look_for_hangs();
     }
 
-    /// Removes our addresses where no vrrp does.
-    pub(super) fn remove_addresses(&self) {
-        let routers = self.rollout.for_vrrp().pools.values();
-        let routers: usize = routers.map(|pool| pool.virtual_routers.len()).sum();
-        tracing::warn!(
-            routers,
-            "addresses that vrrp left behind run out by their kernel lease"
-        );
-    }
-
     fn say_ready(&mut self) {
         let configured = |sent, applied| sent > 0 && sent == applied;
         if self.ready

@@ -116,3 +116,121 @@ fn addresses(pool: &Pool) -> Vec<IpAddr> {
         .flat_map(|router| router.addresses.clone())
         .collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use node_api::{Drain, Heartbeat, Preemption, RankedNode, VrrpVersion};
+
+    use super::*;
+
+    fn name(name: &str) -> PoolRef {
+        PoolRef {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn pool(addresses: &[&str], ports: &[u16]) -> Pool {
+        let router = |address: &&str| VirtualRouter {
+            virtual_router_id: address.rsplit('.').next().unwrap().parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
+            interface: None,
+            version: VrrpVersion::V3,
+            advertisement_interval: Duration::from_millis(100),
+            preemption: Preemption::Disabled,
+            nodes: vec![RankedNode {
+                node_name: "server1".to_owned(),
+                priority: 250,
+                priority_without_endpoint: 10,
+            }],
+        };
+        Pool {
+            virtual_routers: addresses.iter().map(router).collect(),
+            listeners: ports
+                .iter()
+                .map(|port| Listener {
+                    name: format!("p{port}"),
+                    port: *port,
+                })
+                .collect(),
+            upstreams: Vec::new(),
+            heartbeat: Heartbeat {
+                interval: Duration::ZERO,
+                timeout: Duration::ZERO,
+            },
+            drain: Drain {
+                timeout: Duration::ZERO,
+                close_code: 1001,
+            },
+        }
+    }
+
+    /// One pool with a virtual router for each address.
+    pub(in crate::agent) fn config(addresses: &[&str], ports: &[u16]) -> NodeConfig {
+        NodeConfig {
+            node_name: "server1".to_owned(),
+            pools: [(name("chat"), pool(addresses, ports))].into(),
+        }
+    }
+
+    fn at(texts: &[&str]) -> BTreeSet<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn served(config: &NodeConfig) -> BTreeSet<SocketAddr> {
+        listeners(config).into_keys().collect()
+    }
+
+    #[test]
+    fn each_listener_is_on_each_address() {
+        let config = config(&["10.0.0.1", "10.0.0.2"], &[80, 81]);
+        let all = at(&["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "10.0.0.2:81"]);
+        assert_eq!(served(&config), all);
+        let routers = routers(&config, &BTreeSet::new());
+        assert_eq!(routers.len(), 2);
+        assert!(routers.iter().all(|router| router.ports == [80, 81]
+            && router.priority == 250
+            && router.priority_without_endpoint == 10));
+    }
+
+    #[test]
+    fn a_port_that_was_added_under_way_waits_until_it_accepts() {
+        let old = config(&["10.0.0.1"], &[80]);
+        let new = config(&["10.0.0.1", "10.0.0.2"], &[80, 81]);
+        let added = added_under_way(&old, &new);
+        assert_eq!(
+            added,
+            at(&["10.0.0.1:81"]),
+            "the other router is new as a whole"
+        );
+        let ports: Vec<_> = routers(&new, &added)
+            .into_iter()
+            .map(|one| one.ports)
+            .collect();
+        assert_eq!(ports, [vec![80], vec![80, 81]]);
+    }
+
+    #[test]
+    fn until_vrrp_has_changed_the_proxy_serves_what_goes() {
+        let old = config(&["10.0.0.1", "10.0.0.2"], &[80, 81]);
+        let new = config(&["10.0.0.2", "10.0.0.3"], &[81, 82]);
+        let both = union(&old, &new);
+        assert!(served(&both).is_superset(&served(&old)));
+        assert!(served(&both).is_superset(&served(&new)));
+        assert_eq!(union(&new, &new), new);
+
+        let gone = NodeConfig {
+            pools: BTreeMap::new(),
+            ..old.clone()
+        };
+        assert_eq!(union(&old, &gone), old, "a pool that goes stays as it is");
+    }
+
+    #[test]
+    fn an_address_that_changes_pools_is_served_by_one_of_them() {
+        let old = config(&["10.0.0.1", "10.0.0.2"], &[80]);
+        let mut new = config(&["10.0.0.2"], &[80]);
+        new.pools.insert(name("other"), pool(&["10.0.0.1"], &[80]));
+        assert_eq!(union(&old, &new), new);
+    }
+}

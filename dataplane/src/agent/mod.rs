@@ -1,6 +1,7 @@
 //! The agent process: small and long-lived. Reads the configuration, supervises the other two,
 //! answers `status` and metrics.
 
+mod addresses;
 mod admin;
 mod app;
 mod child;

@@ -97,12 +97,19 @@ impl Material<'_> {
             }
         }
         for listener in report.pools.iter().flat_map(|pool| &pool.listeners) {
-            if !listener.accepting {
-                let why = listener.problem.as_deref().unwrap_or("it is not open yet");
-                let (name, address) = (&listener.name, listener.address);
-                reasons.push(format!(
-                    "listener {name} does not accept on {address}: {why}"
-                ));
+            let (name, address) = (&listener.name, listener.address);
+            match &listener.problem {
+                _ if listener.accepting => {}
+                // Says which listener it is itself.
+                Some(problem) if self.refused.contains_key(&address) => {
+                    reasons.push(problem.clone());
+                }
+                problem => {
+                    let why = problem.as_deref().unwrap_or("it is not open yet");
+                    reasons.push(format!(
+                        "listener {name} does not accept on {address}: {why}"
+                    ));
+                }
             }
         }
         reasons

@@ -107,3 +107,75 @@ impl Rollout {
         self.stage == Stage::Settled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::desired::{self, tests::config};
+
+    fn ports(config: &NodeConfig) -> Vec<u16> {
+        desired::listeners(config)
+            .keys()
+            .map(std::net::SocketAddr::port)
+            .collect()
+    }
+
+    #[test]
+    fn what_is_new_begins_at_the_proxy_and_what_goes_begins_at_vrrp() {
+        let now = Instant::now();
+        let mut rollout = Rollout::new(config(&["10.0.0.1"], &[1]));
+        rollout.begin(config(&["10.0.0.1"], &[2]), now);
+        assert_eq!(
+            ports(rollout.for_proxy()),
+            [1, 2],
+            "both, until vrrp has changed"
+        );
+        assert_eq!(ports(rollout.for_vrrp()), [1]);
+        assert!(
+            !rollout.advance(false, true, now),
+            "the proxy has not opened it yet"
+        );
+        assert!(rollout.advance(true, false, now));
+        assert_eq!(ports(rollout.for_proxy()), [1, 2]);
+        assert_eq!(ports(rollout.for_vrrp()), [2]);
+        assert!(
+            !rollout.advance(true, false, now),
+            "vrrp has not changed yet"
+        );
+        assert!(rollout.advance(true, true, now));
+        assert_eq!(ports(rollout.for_proxy()), [2]);
+        assert!(rollout.is_settled());
+    }
+
+    #[test]
+    fn a_process_that_hangs_delays_a_change_but_does_not_prevent_it() {
+        let now = Instant::now();
+        let mut rollout = Rollout::new(config(&["10.0.0.1"], &[1]));
+        rollout.begin(config(&["10.0.0.1"], &[2]), now);
+        assert!(rollout.advance(false, false, now + EXPAND));
+        assert!(rollout.advance(false, false, now + EXPAND + SWITCH));
+        assert_eq!(ports(rollout.for_proxy()), [2]);
+    }
+
+    #[test]
+    fn of_changes_that_come_meanwhile_the_newest_follows() {
+        let now = Instant::now();
+        let mut rollout = Rollout::new(config(&["10.0.0.1"], &[1]));
+        for port in [2, 3, 4] {
+            rollout.begin(config(&["10.0.0.1"], &[port]), now);
+        }
+        assert_eq!(ports(rollout.newest()), [4]);
+        while rollout.advance(true, true, now) {}
+        assert_eq!(ports(rollout.for_proxy()), [4]);
+        assert_eq!(ports(rollout.for_vrrp()), [4]);
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let now = Instant::now();
+        let mut rollout = Rollout::new(config(&["10.0.0.1"], &[1]));
+        rollout.begin(config(&["10.0.0.1"], &[1]), now);
+        assert!(rollout.is_settled());
+        assert!(!rollout.advance(true, true, now));
+    }
+}

@@ -1,0 +1,290 @@
+//! The agent with the real processes, each test on a host of its own.
+
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+mod host;
+
+use std::{fs, net::TcpListener, os::unix::net::UnixDatagram, time::Duration};
+
+use host::{Host, eventually, manifests};
+use nix::sys::signal::{Signal, kill};
+use node_api::RouterState::{Active, Initialize};
+
+const POOL: [u16; 1] = [8020];
+
+#[test]
+fn it_serves_and_leaves_nothing_behind() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let mut agent = host.start(&[]);
+    host.wait_ready();
+    host.wait_status("Active", |report| {
+        let router = &report.virtual_routers[0];
+        router.state == Active && router.interface.as_deref() == Some("eth0")
+    });
+    let table = host.status_text().unwrap();
+    for words in ["Node server1", "192.168.7.110", "default/chat", "p8020"] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+    let (_, metrics) = host.get("/metrics").unwrap();
+    for line in [
+        "wsha_config_stale 0.0\n",
+        "wsha_process_up{process=\"vrrp\"} 1.0\n",
+        "# EOF\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    assert_eq!(host.get("/healthz").unwrap().0, 200);
+    assert_eq!(host.get("/other").unwrap().0, 404);
+    assert!(!host.at("run/proxy.sock").is_dir() && host.at("run/proxy.sock").exists());
+
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.wait().success());
+    let addresses = std::process::Command::new("ip").arg("addr").output();
+    let addresses = String::from_utf8(addresses.unwrap().stdout).unwrap();
+    assert!(!addresses.contains("192.168.7.110"), "{addresses}");
+    assert!(!host.at("run/proxy.sock").exists());
+    let said = host.status_text().unwrap_err();
+    assert!(said.contains("no agent runs"), "{said}");
+}
+
+#[test]
+fn the_proxy_has_no_right_and_a_user_of_its_own() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&["--proxy-user", "4242"]);
+    host.wait_ready();
+    let status = |role| {
+        let pid = agent.process(role).unwrap();
+        fs::read_to_string(format!("/proc/{pid}/status")).unwrap()
+    };
+    let proxy = status("proxy");
+    for line in [
+        "Uid:\t4242\t4242\t4242\t4242",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Name:\twsha-dataplane",
+    ] {
+        assert!(proxy.contains(line), "{line}: {proxy}");
+    }
+    // NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE.
+    assert!(status("vrrp").contains("CapBnd:\t0000000000807000"));
+}
+
+#[test]
+fn killed_processes_are_started_again() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    for role in ["proxy", "vrrp"] {
+        let first = agent.process(role).unwrap();
+        kill(first, Signal::SIGKILL).unwrap();
+        eventually("another process", || {
+            agent.process(role).is_some_and(|pid| pid != first)
+        });
+        host.wait_ready();
+        host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+    }
+    let (_, metrics) = host.get("/metrics").unwrap();
+    assert!(metrics.contains("wsha_process_restarts_total{process=\"vrrp\"} 1.0\n"));
+    assert!(metrics.contains("wsha_process_restarts_total{process=\"proxy\"} 1.0\n"));
+}
+
+#[test]
+fn a_vrrp_that_hangs_is_ended_and_its_address_removed() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+    let first = agent.process("vrrp").unwrap();
+    kill(first, Signal::SIGSTOP).unwrap();
+    eventually("another process", || {
+        agent.process("vrrp").is_some_and(|pid| pid != first)
+    });
+    assert!(agent.log().contains("the vrrp process hangs"));
+    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+}
+
+#[test]
+fn a_second_run_is_refused_and_may_take_over() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let mut first = host.start(&[]);
+    host.wait_ready();
+    let said = host.start_in_vain("server1", &[]);
+    assert!(said.contains(&format!("process {}", first.pid())), "{said}");
+    assert!(said.contains("node server1"), "{said}");
+    assert!(said.contains("--take-over"), "{said}");
+
+    let second = host.start(&["--take-over"]);
+    assert!(first.wait().success(), "the first stopped in order");
+    host.wait_ready();
+    let lock = fs::read_to_string(host.at("state/lock")).unwrap();
+    assert!(
+        lock.contains(&format!("\"pid\":{},", second.pid())),
+        "{lock}"
+    );
+}
+
+#[test]
+fn refused_files_leave_the_last_good_state_serving() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    let proxy = agent.process("proxy");
+
+    let bad = manifests(&["server1"], &POOL).replace("192.168.7.110", "192.168.7.300");
+    for (files, words) in [
+        (bad.as_str(), "192.168.7.300"),
+        ("{", "pool.yaml"),
+        (&manifests(&["other"], &POOL), "server1"),
+    ] {
+        host.write(files);
+        host.wait_status("stale", |report| {
+            let reason = report.stale_reason.as_deref();
+            reason.is_some_and(|reason| reason.contains(words))
+        });
+        let (status, body) = host.get("/readyz").unwrap();
+        assert_eq!(status, 503);
+        assert!(body.contains(words), "{body}");
+        let report = host.status().unwrap();
+        assert!(report.pools[0].listeners[0].accepting);
+    }
+    let (_, metrics) = host.get("/metrics").unwrap();
+    assert!(metrics.contains("wsha_config_stale 1.0\n"), "{metrics}");
+    assert!(metrics.contains("wsha_config_changes_total{result=\"refused\"} 3.0\n"));
+
+    // Back to what is in use, and then on.
+    host.write(&manifests(&["server1"], &POOL));
+    host.wait_ready();
+    host.write(&manifests(&["server1", "server2"], &[8020, 8021]));
+    host.wait_status("both listeners", |report| {
+        report.stale_reason.is_none()
+            && report.pools[0].listeners.iter().all(|one| one.accepting)
+            && report.pools[0].listeners.len() == 2
+    });
+    host.wait_ready();
+    assert_eq!(agent.process("proxy"), proxy, "no process was restarted");
+}
+
+#[test]
+fn it_starts_with_what_was_accepted_before() {
+    let Some(host) = Host::new() else { return };
+    let said = host.start_in_vain("server1", &[]);
+    assert!(said.contains("pool.yaml"), "{said}");
+    assert!(said.contains("no files were accepted before"), "{said}");
+
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    drop(agent);
+    fs::remove_file(host.at("pool.yaml")).unwrap();
+    let agent = host.start(&[]);
+    host.wait_status("serves", |report| {
+        let reason = report.stale_reason.as_deref().unwrap_or_default();
+        reason.contains("pool.yaml") && report.pools[0].listeners[0].accepting
+    });
+    host.write(&manifests(&["server1"], &POOL));
+    host.wait_ready();
+    drop(agent);
+
+    fs::write(host.at("state/accepted.json"), "{").unwrap();
+    host.write("{");
+    let said = host.start_in_vain("server1", &[]);
+    assert!(said.contains("accepted.json is damaged"), "{said}");
+}
+
+#[test]
+fn an_unknown_node_is_told_which_there_are() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1", "server2"], &POOL));
+    let said = host.start_in_vain("server3", &[]);
+    for words in ["--node-name", "server3", "server1, server2"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_taken_admin_port_is_named() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let _taken = TcpListener::bind("127.0.0.1:9101").unwrap();
+    let said = host.start_in_vain("server1", &[]);
+    assert!(said.contains("--admin"), "{said}");
+    assert!(said.contains("127.0.0.1:9101"), "{said}");
+}
+
+#[test]
+fn a_taken_port_is_named_and_tried_again() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let taken = TcpListener::bind("0.0.0.0:8020").unwrap();
+    let _agent = host.start(&[]);
+    host.wait_status("the problem", |report| {
+        let problem = report.pools[0].listeners[0].problem.as_deref();
+        problem.is_some_and(|text| text.contains("ss -Hltnp 'sport = :8020'"))
+    });
+    // A host takes part for an address only while it accepts there.
+    host.wait_status("no part", |report| {
+        report.virtual_routers[0].state == Initialize
+    });
+    drop(taken);
+    host.wait_ready();
+    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+}
+
+/// A listener that cannot be opened must not take the address from those that can.
+#[test]
+fn an_added_listener_that_fails_leaves_the_others_alone() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let _agent = host.start(&[]);
+    host.wait_ready();
+    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+    let since = host.status().unwrap().virtual_routers[0].since_unix_ms;
+    let taken = TcpListener::bind("0.0.0.0:8021").unwrap();
+    host.write(&manifests(&["server1"], &[8020, 8021]));
+    host.wait_status("the problem", |report| {
+        report.pools[0].listeners.len() == 2 && report.pools[0].listeners[1].problem.is_some()
+    });
+    drop(taken);
+    host.wait_ready();
+    let router = &host.status().unwrap().virtual_routers[0];
+    assert_eq!((router.state, router.since_unix_ms), (Active, since));
+}
+
+#[test]
+fn the_service_manager_hears_of_it() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let manager = UnixDatagram::bind(host.at("notify")).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut agent = host.start_with(
+        &[],
+        &[
+            ("NOTIFY_SOCKET", host.at("notify").to_str().unwrap()),
+            ("WATCHDOG_USEC", "200000"),
+        ],
+    );
+    let mut buffer = [0; 256];
+    let mut hear = |wanted: &str| {
+        loop {
+            let length = manager.recv(&mut buffer).unwrap();
+            if buffer[..length].starts_with(wanted.as_bytes()) {
+                return;
+            }
+        }
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    agent.signal(Signal::SIGTERM);
+    hear("STOPPING=1");
+    assert!(agent.wait().success());
+}
