@@ -74,7 +74,7 @@ metrics! {
     VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
     VrrpAdvertisementsReceived, Counter, "wsha_vrrp_advertisements_received", "Advertisements accepted";
     VrrpForeignAdvertisements, Counter, "wsha_vrrp_foreign_advertisements", "Advertisements of virtual routers that this host does not take part in";
-    VrrpTimerDelay, Gauge, "wsha_vrrp_timer_delay_seconds", "Longest delay of a timer of the state machines since the report before";
+    VrrpTimerDelay, Gauge, "wsha_vrrp_timer_delay_seconds", "Longest delay of a timer of the state machines in the last minute";
     VrrpDiscardedAdvertisements, Counter, "wsha_vrrp_discarded_advertisements", "Packets discarded, by reason";
     ProxyListenerAccepting, Gauge, "wsha_proxy_listener_accepting", "Whether a listener accepts clients on an address: 1 or 0";
     ProxySessions, Gauge, "wsha_proxy_sessions", "Live sessions of a listener on an address";

@@ -14,6 +14,8 @@ mod outbox;
 mod world;
 
 use std::{
+    io,
+    net::IpAddr,
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
     sync::{Arc, mpsc},
@@ -27,6 +29,7 @@ use host::Host;
 use inbox::{Event, Sender};
 use machine::{Bell, Inputs, Machine, io::Outputs};
 use outbox::Outbox;
+use world::World;
 
 use crate::{
     cli::VrrpArgs,
@@ -34,6 +37,7 @@ use crate::{
     sys::{
         channel::Channel,
         memory::Shared,
+        netlink::Requests,
         packet::FrameSocket,
         pages::{MOST_ROUTERS, RouterTable},
         realtime::{self, Capability},
@@ -69,6 +73,26 @@ pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
     // Pages are held through their mapping to the end of the process.
     let table: &'static _ = Box::leak(Box::new(Shared::from_fd(table)?));
     serve(&channel, table, warnings)
+}
+
+/// Removes those of `addresses` that a vrrp process of this product holds, whatever interface they
+/// are on, and returns what was removed. For an agent whose vrrp is gone for good, or hung too long
+/// to go on where it stopped; a vrrp that runs would put them back.
+///
+/// # Errors
+/// What rtnetlink says.
+pub fn remove_addresses(addresses: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
+    let mut requests = Requests::open()?;
+    let world = World::of(requests.dump()?);
+    let mut removed = Vec::new();
+    for (index, address) in world
+        .own()
+        .filter(|(_, address)| addresses.contains(address))
+    {
+        requests.remove(index, address)?;
+        removed.push(address);
+    }
+    Ok(removed)
 }
 
 /// Says what is missing before anything fails for lack of it.
@@ -204,7 +228,7 @@ fn start(
 }
 
 /// Reads what the agent says; its end is an order to leave.
-fn read_agent(channel: Channel, sender: Sender) -> std::io::Result<()> {
+fn read_agent(channel: Channel, sender: Sender) -> io::Result<()> {
     control::spawn("agent-read", move || {
         loop {
             match channel.receive::<ToVrrp>() {

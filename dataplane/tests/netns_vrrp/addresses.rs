@@ -1,6 +1,9 @@
 //! Addresses are leases (DESIGN section 4, Fencing).
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use node_api::RouterState::{Active, Backup, Initialize};
 
@@ -23,6 +26,24 @@ fn a_lease_ends_when_nobody_renews_it() {
     eventually("the lease ends", || lab.hosts[0].shown(ADDRESS).is_empty());
     let after = killed.elapsed();
     assert!(after < Duration::from_secs(3), "lease + 1 s, but {after:?}");
+}
+
+/// What an agent does whose vrrp is gone for good.
+#[test]
+fn addresses_of_a_dead_process_can_be_removed() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    node.process.kill().unwrap();
+    node.process.wait().unwrap();
+    let address: IpAddr = ADDRESS.parse().unwrap();
+    let removed = lab.hosts[0].run(move || {
+        let foreign = IpAddr::from([192, 168, 1, 1]);
+        dataplane::vrrp::remove_addresses(&[foreign, address]).unwrap()
+    });
+    assert_eq!(removed, [address]);
+    assert_eq!(lab.hosts[0].shown(ADDRESS), "");
+    assert_ne!(lab.hosts[0].shown("192.168.1.1"), "");
 }
 
 /// A stopped process neither speaks nor renews; when it runs again it finds that it lost the role.
@@ -85,6 +106,7 @@ fn a_process_that_follows_at_once_goes_on_as_active() {
             break report;
         }
     };
+    println!("went on at try {tries}");
     assert_eq!(report.transitions[0].from, Initialize);
     assert_eq!(report.transitions[0].to, Active, "{:?}", report.transitions);
     assert!(lab.hosts[0].shown(ADDRESS).contains("192.168.1.110/32"));

@@ -9,6 +9,7 @@
 )]
 
 mod addresses;
+mod cost;
 mod lab;
 mod node;
 mod proxy_life;

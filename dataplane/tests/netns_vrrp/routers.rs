@@ -1,13 +1,19 @@
 //! Configuration and interfaces of virtual routers.
 
+use std::time::Duration;
+
 use dataplane::ipc::FromVrrp;
-use node_api::RouterState::{Active, Backup, Initialize};
+use node_api::{
+    RouterState::{Active, Backup, Initialize},
+    VrrpVersion,
+};
+use vrrp::Version;
 
 use crate::{
     ADDRESS,
     lab::Lab,
     node::{Node, eventually, router},
-    wire::Ear,
+    wire::{Ear, Heard},
 };
 
 #[test]
@@ -55,7 +61,7 @@ fn settings_change_without_leaving_active() {
     let mut node = Node::serving(&lab.hosts[0], std::slice::from_ref(&wanted));
     node.wait_state(Active);
     wanted.priority = 200;
-    wanted.settings.advertisement_interval = std::time::Duration::from_millis(50);
+    wanted.settings.advertisement_interval = Duration::from_millis(50);
     assert!(node.configure(&[wanted]).is_empty());
     ear.wait_priority(200);
     let report = node.wait_state(Active);
@@ -77,6 +83,29 @@ fn one_of_two_is_removed_and_the_other_does_not_notice() {
     assert_eq!(lab.hosts[0].shown(ADDRESS), "", "gone once it is applied");
     let report = node.wait_router(|router| router.virtual_router_id == 112);
     assert_eq!((report.state, report.transitions.len()), (Active, 2));
+}
+
+#[test]
+fn version_2_is_spoken_where_asked_for() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut ear = Ear::on(&lab.hosts[1]);
+    let mut wanted = router(ADDRESS, 100);
+    wanted.settings.version = VrrpVersion::V2;
+    wanted.settings.advertisement_interval = Duration::from_secs(1);
+    let mut node = Node::serving(&lab.hosts[0], &[wanted]);
+    node.wait_state(Active);
+    let heard = ear.wait(|heard| matches!(heard, Heard::Advertisement { .. }));
+    assert!(
+        matches!(
+            heard.last(),
+            Some(Heard::Advertisement {
+                version: Version::V2,
+                ..
+            })
+        ),
+        "{heard:?}"
+    );
+    assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
 }
 
 /// An address that moves to another VRID is given up before it is taken.

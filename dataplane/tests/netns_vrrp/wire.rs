@@ -7,7 +7,10 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use vrrp::wire::{Arp, Destination, Mac, parse_ipv4};
+use vrrp::{
+    Version,
+    wire::{Arp, Destination, Mac, parse_ipv4},
+};
 
 use crate::{lab::Host, node::LONG};
 
@@ -18,6 +21,7 @@ const ALL_PROTOCOLS: u16 = 3;
 pub(crate) enum Heard {
     Advertisement {
         source: IpAddr,
+        version: Version,
         vrid: u8,
         priority: u8,
     },
@@ -63,6 +67,7 @@ impl Ear {
             {
                 return Some(Heard::Advertisement {
                     source: received.source,
+                    version: received.advertisement.version,
                     vrid: received.advertisement.vrid.get(),
                     priority: received.advertisement.priority.get(),
                 });

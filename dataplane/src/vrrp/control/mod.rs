@@ -82,8 +82,8 @@ pub(super) struct Control {
     is_leaving: bool,
     warnings: Vec<String>,
     report: ReportState,
-    /// The latest timer of the last minute or so, and when it was reported first.
-    late: Option<(Duration, Instant)>,
+    /// The longest delay of a timer in the last minute or so, and when it was noticed.
+    delay: (Duration, Instant),
 }
 
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Control {
             is_leaving: false,
             warnings,
             report: ReportState::default(),
-            late: None,
+            delay: (Duration::ZERO, Instant::ZERO),
         }
     }
 
@@ -391,24 +391,23 @@ impl Control {
         let reasons: Vec<_> = self.routers.iter().map(|r| self.reason(r)).collect();
         let mut standing = self.warnings.clone();
         standing.extend(self.foreign_addresses());
-        standing.extend(self.late.map(|(delay, _)| {
-            format!(
+        let delay = self.delay.0;
+        if delay > LATE {
+            standing.push(format!(
                 "timers of the vrrp process ran up to {} ms late: give the host more processor \
                  time, or the process CAP_SYS_NICE",
                 delay.as_millis()
-            )
-        }));
-        let report = report::report(&self.routers, &reasons, snapshot, &standing, now);
+            ));
+        }
+        let report = report::report(&self.routers, &reasons, snapshot, &standing, delay, now);
         self.ends.outbox.post(FromVrrp::Report(report));
     }
 
     /// Keeps the longest delay for a while, so that somebody sees it.
     fn note_delay(&mut self, delay: Duration, now: Instant) {
-        self.late = self
-            .late
-            .filter(|(longest, since)| *longest > delay && now.since(*since) < SHOW_DELAY_FOR);
-        if delay > LATE && self.late.is_none() {
-            self.late = Some((delay, now));
+        let (longest, since) = self.delay;
+        if delay >= longest || now.since(since) > SHOW_DELAY_FOR {
+            self.delay = (delay, now);
         }
     }
 

@@ -15,12 +15,14 @@ use crate::{
     },
 };
 
-/// Builds a report from what control knows and what the machine thread filled in.
+/// Builds a report from what control knows and what the machine thread filled in; `delay` is the
+/// longest delay of a timer lately.
 pub(super) fn report(
     routers: &[Managed],
     reasons: &[String],
     snapshot: &Snapshot,
     standing: &[String],
+    delay: Duration,
     now: Instant,
 ) -> VrrpReport {
     let mut report = VrrpReport {
@@ -39,7 +41,7 @@ pub(super) fn report(
     report.samples.push(Sample {
         metric: Metric::VrrpTimerDelay,
         labels: Vec::new(),
-        value: snapshot.latest_timer.as_secs_f64(),
+        value: delay.as_secs_f64(),
     });
     for discard in Discard::ALL {
         let count = snapshot.discards.get(discard.index()).copied().unwrap_or(0);
