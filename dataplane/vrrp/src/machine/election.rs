@@ -54,14 +54,15 @@ pub(super) fn check(
     }
 }
 
-/// Priority of the last word of a router that yields: below the winner's, so that the winner takes
-/// it for another Active and announces, and no one else follows it. Below 1 there is only 0, which
-/// makes an Active of ours announce as well.
+/// Priority of the last word of a router that is no longer Active: below the winner's, so that the
+/// winner takes it for another Active and announces. Its own where that is below; else 1, which no
+/// other Backup takes for a reason to wait, since the winner may meanwhile be dead; and 0 where the
+/// winner itself has 1, which makes an Active of ours announce as well.
 pub(super) fn farewell(own: (Priority, IpAddr), winner: &Peer) -> Priority {
     if compare(own, (winner.priority, winner.source)) == Ordering::Less {
         own.0
     } else {
-        Priority::new(winner.priority.get().saturating_sub(1))
+        Priority::new(winner.priority.get().saturating_sub(1).min(1))
     }
 }
 
@@ -101,8 +102,8 @@ mod tests {
     fn farewell_is_always_below_the_winner() {
         assert_eq!(farewell(at(50, 1), &peer(100, 2)), Priority::new(50));
         assert_eq!(farewell(at(100, 1), &peer(100, 2)), Priority::new(100));
-        assert_eq!(farewell(at(100, 2), &peer(100, 1)), Priority::new(99));
-        assert_eq!(farewell(at(250, 1), &peer(235, 2)), Priority::new(234));
+        assert_eq!(farewell(at(100, 2), &peer(100, 1)), Priority::new(1));
+        assert_eq!(farewell(at(250, 1), &peer(235, 2)), Priority::new(1));
         assert_eq!(farewell(at(250, 1), &peer(1, 2)), Priority::RELEASE);
     }
 }

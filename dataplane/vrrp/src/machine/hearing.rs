@@ -41,13 +41,15 @@ impl VirtualRouter {
             .unwrap_or(self.config.settings.interval);
         let release = advertisement.priority.is_release();
         match &mut self.phase {
-            Phase::Initialize { quiet } if !release => {
+            Phase::Initialize { quiet, .. } if !release => {
                 *quiet = Some(Quiet {
                     since: now,
                     learned: Some(learned),
                 });
             }
-            Phase::Leaving { .. } if !release => self.finish_leaving(now, Some(learned)),
+            Phase::Leaving { .. } if !release => {
+                self.finish_leaving(now, Some(learned), Some(peer));
+            }
             Phase::Initialize { .. } | Phase::Leaving { .. } => {}
             Phase::Backup(_) => self.backup_hears(now, peer, learned),
             Phase::Active(_) => self.active_hears(now, peer, learned),
@@ -58,8 +60,6 @@ impl VirtualRouter {
     pub(super) fn backup_hears(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
         let own = self.priority();
         let version = self.config.version;
-        let preemption = self.config.settings.preemption;
-        let hold_until = self.hold_until;
         let own_interval = self.config.settings.interval;
         let Phase::Backup(backup) = &mut self.phase else {
             return;
@@ -71,41 +71,66 @@ impl VirtualRouter {
             backup.expects = Expects::Successor(peer.source);
             return;
         }
-        let may_preempt_at = match preemption {
-            _ if peer.priority >= own => {
-                backup.preempt_at = None;
-                None
-            }
-            Preemption::Disabled => None,
-            Preemption::Enabled { delay } => {
-                let preempt_at = *backup.preempt_at.get_or_insert(now + delay);
-                Some(preempt_at.max(hold_until))
-            }
+        self.weigh(now, peer, learned);
+        let Phase::Backup(backup) = &mut self.phase else {
+            return;
         };
-        if may_preempt_at.is_some_and(|at| at <= now) {
-            // The timer runs on: not restarted, or a lower router could never be replaced.
-            backup.expects = Expects::ToPreempt(peer);
-        } else {
-            backup.learned = learned;
-            backup.active_down_at = now + active_down_interval(version, own, learned);
-            backup.expects = Expects::Advertisements(peer);
-            // The end of a delay is followed by the skew time and not by the next advertisement that
-            // would be ignored: that one reaches some before and some after their delay's end, and
-            // a worse router would rise first.
-            let rise_at = may_preempt_at.map(|at| at + skew_time(version, own, learned));
-            if let Some(rise_at) = rise_at
-                && rise_at <= backup.active_down_at
-            {
-                backup.active_down_at = rise_at;
-                backup.expects = Expects::ToPreempt(peer);
-            }
-        }
         let interval = learned.min(own_interval).as_duration();
         let heard = backup.farewell.as_mut().map(|it| it.hear(now, interval));
         match heard {
             Some(Heard::Speak) => self.say_farewell(&peer),
             Some(Heard::Answer) => backup.farewell = None,
             Some(Heard::Nothing) | None => {}
+        }
+    }
+
+    /// Whether the Active router `peer` is accepted or about to be preempted: sets the timer.
+    fn weigh(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
+        let own = self.priority();
+        let version = self.config.version;
+        let preemption = self.config.settings.preemption;
+        let hold_until = self.hold_until;
+        let Phase::Backup(backup) = &mut self.phase else {
+            return;
+        };
+        let preempt_at = match preemption {
+            _ if peer.priority >= own => {
+                backup.preempt_at = None;
+                None
+            }
+            Preemption::Disabled => None,
+            Preemption::Enabled { delay } => Some(*backup.preempt_at.get_or_insert(now + delay)),
+        };
+        if preempt_at.is_some_and(|at| at.max(hold_until) <= now) {
+            // The timer runs on: not restarted, or a lower router could never be replaced.
+            backup.expects = Expects::ToPreempt(peer);
+            return;
+        }
+        backup.learned = learned;
+        backup.active_down_at = now + active_down_interval(version, own, learned);
+        backup.expects = Expects::Advertisements(peer);
+        // The end of a delay, which all routers count from the same advertisement, is followed by
+        // the skew time and not by the next advertisement that would be ignored: that one reaches
+        // some before and some after their delay's end, and a worse router would rise first.
+        let rise_at = preempt_at
+            .filter(|at| *at > now && *at >= hold_until)
+            .map(|at| at + skew_time(version, own, learned));
+        if let Some(rise_at) = rise_at
+            && rise_at <= backup.active_down_at
+        {
+            backup.active_down_at = rise_at;
+            backup.expects = Expects::ToPreempt(peer);
+        }
+    }
+
+    /// What decides about preemption changed: a Backup about to preempt must not go on with it if it
+    /// no longer may, as with a priority that has just become the lower one.
+    pub(super) fn reconsider(&mut self, now: Instant) {
+        if let Phase::Backup(backup) = &self.phase
+            && let Expects::ToPreempt(peer) = backup.expects
+        {
+            let learned = backup.learned;
+            self.weigh(now, peer, learned);
         }
     }
 

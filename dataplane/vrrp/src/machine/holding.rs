@@ -24,6 +24,12 @@ impl VirtualRouter {
     }
 
     pub(super) fn on_addresses_removed(&mut self, now: Instant) {
+        if let Phase::Initialize { successor, .. } = &mut self.phase
+            && let Some(successor) = successor.take()
+        {
+            self.say_farewell(&successor);
+            return;
+        }
         let Phase::Backup(backup) = &mut self.phase else {
             return;
         };
@@ -53,7 +59,7 @@ impl VirtualRouter {
     pub(super) fn on_peer_took_over(&mut self, now: Instant) {
         match self.phase {
             Phase::Active(_) => self.let_go(now, Cause::PeerTookOver),
-            Phase::Leaving { .. } => self.finish_leaving(now, None),
+            Phase::Leaving { .. } => self.finish_leaving(now, None, None),
             Phase::Initialize { .. } | Phase::Backup(_) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! Taking part and ceasing to: start, restart, planned leave, the link.
 
 use super::{
-    Cause, Effect, VirtualRouter,
+    Cause, Effect, Peer, VirtualRouter,
     phase::{Expects, Farewell, Phase, Quiet},
 };
 use crate::{Centiseconds, Instant, Priority};
@@ -21,7 +21,7 @@ impl VirtualRouter {
     /// Becomes Active as owner, else Backup that listens.
     pub(super) fn listen_or_own(&mut self, now: Instant, cause: Cause) {
         let quiet = match self.phase {
-            Phase::Initialize { quiet } => quiet,
+            Phase::Initialize { quiet, .. } => quiet,
             Phase::Leaving { .. } => {
                 self.effects.push(Effect::RemoveAddresses);
                 None
@@ -78,7 +78,7 @@ impl VirtualRouter {
                         learned: None,
                     }),
                 };
-                self.enter(now, Phase::Initialize { quiet }, cause);
+                self.enter(now, Phase::idle(quiet), cause);
             }
             Phase::Active(_) => {
                 self.send(Priority::RELEASE);
@@ -88,7 +88,12 @@ impl VirtualRouter {
         }
     }
 
-    pub(super) fn finish_leaving(&mut self, now: Instant, learned: Option<Centiseconds>) {
+    pub(super) fn finish_leaving(
+        &mut self,
+        now: Instant,
+        learned: Option<Centiseconds>,
+        successor: Option<Peer>,
+    ) {
         self.effects.push(Effect::RemoveAddresses);
         // Both ends of it are Initialize: no transition to tell of.
         self.phase = Phase::Initialize {
@@ -96,23 +101,24 @@ impl VirtualRouter {
                 since: now,
                 learned,
             }),
+            successor,
         };
     }
 
     pub(super) fn on_link_down(&mut self, now: Instant) {
         self.link_up = false;
         match self.phase {
-            Phase::Initialize { ref mut quiet } => *quiet = None,
+            Phase::Initialize { .. } => self.phase = Phase::IDLE,
             Phase::Leaving { .. } => {
-                self.finish_leaving(now, None);
-                self.phase = Phase::Initialize { quiet: None };
+                self.effects.push(Effect::RemoveAddresses);
+                self.phase = Phase::IDLE;
             }
             Phase::Backup(_) => {
-                self.enter(now, Phase::Initialize { quiet: None }, Cause::LinkDown);
+                self.enter(now, Phase::IDLE, Cause::LinkDown);
             }
             Phase::Active(_) => {
                 self.effects.push(Effect::RemoveAddresses);
-                self.enter(now, Phase::Initialize { quiet: None }, Cause::LinkDown);
+                self.enter(now, Phase::IDLE, Cause::LinkDown);
             }
         }
     }

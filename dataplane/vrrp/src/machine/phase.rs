@@ -11,6 +11,8 @@ pub(super) enum Phase {
     Initialize {
         /// Since when nobody was heard, where that is known: counts as listening at the next start.
         quiet: Option<Quiet>,
+        /// Who was heard when it left, until the addresses are gone: it is then told so.
+        successor: Option<Peer>,
     },
     /// Was Active and left in order: silent, but the addresses are still in place.
     Leaving {
@@ -22,6 +24,17 @@ pub(super) enum Phase {
 }
 
 impl Phase {
+    /// Initialize, with nothing known.
+    pub(super) const IDLE: Self = Self::idle(None);
+
+    /// Initialize, with the silence observed so far.
+    pub(super) const fn idle(quiet: Option<Quiet>) -> Self {
+        Self::Initialize {
+            quiet,
+            successor: None,
+        }
+    }
+
     pub(super) const fn state(&self) -> State {
         match self {
             Self::Initialize { .. } | Self::Leaving { .. } => State::Initialize,

@@ -28,7 +28,8 @@ use crate::{
 ///   addresses are gone, with a priority below the winner's. The winner answers as it answers any
 ///   Active of lower priority, and announces. The farewell is repeated after the winner's next
 ///   advertisements until one is answered, five times at most. It cannot loop: the sender is Backup,
-///   and a Backup answers nothing.
+///   and a Backup answers nothing. A planned leave ends with one farewell to the successor, for what
+///   the host answered to neighbours during its linger.
 /// * **Announcements when another Active is heard**, of lower priority or leaving, for the same
 ///   reason: whatever it claimed is claimed back.
 /// * **Woke late.** An Active that did not run for the active-down interval of the quickest possible
@@ -58,7 +59,7 @@ impl VirtualRouter {
         config.check()?;
         Ok(Self {
             config,
-            phase: Phase::Initialize { quiet: None },
+            phase: Phase::IDLE,
             effects: Queue::new(),
             started: false,
             link_up: true,
@@ -85,8 +86,14 @@ impl VirtualRouter {
                 advertisement,
             } => self.on_advertisement(now, source, advertisement),
             Input::Timer => self.on_timer(now),
-            Input::EndpointUsable(usable) => self.endpoint_usable = usable,
-            Input::HoldPreemption { until } => self.hold_until = until,
+            Input::EndpointUsable(usable) => {
+                self.endpoint_usable = usable;
+                self.reconsider(now);
+            }
+            Input::HoldPreemption { until } => {
+                self.hold_until = until;
+                self.reconsider(now);
+            }
             Input::LinkDown => self.on_link_down(now),
             Input::LinkUp => self.on_link_up(now),
             Input::AddressesAdded => self.on_addresses_added(now),
@@ -108,6 +115,7 @@ impl VirtualRouter {
         if matches!(self.phase, Phase::Active(_)) {
             self.advertise_out_of_turn(now);
         }
+        self.reconsider(now);
         Ok(())
     }
 

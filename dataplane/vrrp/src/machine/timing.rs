@@ -13,7 +13,7 @@ impl VirtualRouter {
             Phase::Leaving { until } => {
                 if now >= *until {
                     self.send(Priority::RELEASE);
-                    self.finish_leaving(now, None);
+                    self.finish_leaving(now, None, None);
                 }
             }
             Phase::Backup(backup) => {

@@ -56,6 +56,10 @@ pub(crate) struct Calm {
     pub(crate) network: Instant,
     /// Anything at all.
     pub(crate) all: Instant,
+    /// Announcements lost.
+    pub(crate) announcements: Instant,
+    /// Routers that woke and said farewell: who hears one may wait once more.
+    pub(crate) wakes: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -198,7 +202,8 @@ impl Judge {
             let Some(oldest) = oldest else { continue };
             let since = oldest
                 .max(self.nobody_since[usize::from(side)])
-                .max(calm.network);
+                .max(calm.network)
+                .max(calm.wakes);
             if now.since(since) > self.interval * 4 + KERNEL {
                 let detail = format!("on side {side} since {since:?}");
                 self.find(Rule::NobodyActive, now, detail);
@@ -293,12 +298,14 @@ impl Judge {
                 let since = *self.stale_since.get_or_insert(now);
                 let since = since.max(calm.all);
                 // A router that lives and is heard says farewell. One that died or was cut off
-                // after it had answered the client cannot: then the schedule must do.
+                // after it had answered the client cannot, and announcements may be lost: then the
+                // schedule must do.
                 let said = neighbour.is_some_and(|at| {
                     let record = &self.records[at];
                     record.able && record.side == 0
                 });
-                let bound = if said {
+                let told = now.since(calm.announcements) > Duration::from_secs(6);
+                let bound = if said && told {
                     self.interval * 3 + KERNEL
                 } else {
                     Duration::from_secs(5) + KERNEL

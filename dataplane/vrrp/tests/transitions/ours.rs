@@ -24,6 +24,8 @@ fn leaving_ends_when_the_next_active_is_heard() {
     assert_eq!(bench.hear(0, 12), [], "one that leaves too is no successor");
     assert_eq!(bench.hear(50, 12), [Remove]);
     assert!(!bench.router.is_leaving());
+    assert_eq!(bench.input(Input::AddressesRemoved), [Send(1)], "farewell");
+    assert_eq!(bench.input(Input::AddressesRemoved), []);
     assert_eq!(bench.armed(), None);
     assert_eq!(bench.router.permit(bench.now), None);
 }
@@ -176,7 +178,7 @@ fn active_that_woke_late_lets_go_first() {
     // announces and goes on, until this one preempts it.
     bench.input(Input::AddressesRemoved);
     bench.pass(MS);
-    assert_eq!(bench.hear(50, 12), [Send(49)]);
+    assert_eq!(bench.hear(50, 12), [Send(1)]);
 }
 
 /// Woke late: an order to stop then finds a Backup, which is silent.
@@ -276,12 +278,15 @@ fn hold_keeps_from_preempting_but_not_from_failover() {
     bench.input(Input::Start);
     while bench.now < until {
         bench.hear(50, 12);
-        let armed = bench.router.poll_timeout().unwrap();
-        assert_eq!(armed, (until + SKEW).min(bench.now + ACTIVE_DOWN));
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
         bench.pass(SECOND);
     }
     bench.hear(50, 12);
-    assert_eq!(bench.armed(), Some(SKEW), "the hold is over");
+    assert_eq!(
+        bench.armed(),
+        Some(ACTIVE_DOWN - SECOND),
+        "the hold is over"
+    );
 
     let mut bench = Bench::new(V3);
     let until = bench.now + SECOND * 60;
@@ -289,6 +294,43 @@ fn hold_keeps_from_preempting_but_not_from_failover() {
     bench.input(Input::Start);
     bench.timer();
     assert_eq!(bench.router.state(), State::Active);
+}
+
+/// Hold, priority, settings: a Backup that is about to preempt does not if it no longer may.
+#[test]
+fn preemption_is_called_off_when_it_no_longer_may() {
+    let preempting = || {
+        let mut bench = Bench::backup(V3);
+        bench.hear(50, 12);
+        bench.pass(SECOND * 3);
+        bench.hear(50, 12);
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND * 3));
+        bench
+    };
+    let mut bench = preempting();
+    let until = bench.now + SECOND * 9;
+    bench.input(Input::HoldPreemption { until });
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+
+    let mut bench = preempting();
+    bench.input(Input::EndpointUsable(false));
+    assert!(bench.armed() > Some(ACTIVE_DOWN), "of priority 2");
+
+    let mut bench = preempting();
+    let mut new = settings(V3);
+    new.preemption = Preemption::Disabled;
+    bench.router.update(bench.now, &new).unwrap();
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+
+    let mut bench = preempting();
+    new = settings(V3);
+    new.priority = Priority::new(90);
+    bench.router.update(bench.now, &new).unwrap();
+    assert_eq!(
+        bench.armed(),
+        Some(ACTIVE_DOWN - SECOND * 3),
+        "still the higher"
+    );
 }
 
 /// Restart of the process within two intervals: goes on as Active, without listening.
@@ -419,8 +461,7 @@ fn addresses_lost_releases_and_holds() {
     let until = bench.now + SECOND * 5;
     while bench.now < until {
         bench.hear(50, 12);
-        let armed = bench.router.poll_timeout().unwrap();
-        assert_eq!(armed, (until + SKEW).min(bench.now + ACTIVE_DOWN));
+        assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
         bench.pass(SECOND);
     }
 }

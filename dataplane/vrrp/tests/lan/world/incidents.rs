@@ -36,15 +36,21 @@ impl World {
                 self.tell(host, Input::HoldPreemption { until });
                 self.start(host);
             }
-            Event::Restart { host } => self.new_process(host),
+            Event::Restart { host } => {
+                self.calm.wakes = self.now;
+                self.new_process(host);
+            }
             Event::PowerOn { host } => {
                 self.hosts[host].powered = true;
                 self.hosts[host].last_advertisement = None;
                 self.new_process(host);
             }
             Event::Wake { host } => {
+                self.calm.wakes = self.now;
                 let it = &mut self.hosts[host];
                 (it.process, it.busy, it.woke_at) = (Process::Runs, false, self.now);
+                // What the kernel was asked for before comes first (see `netlink`).
+                it.netlink_free_at = self.now + Duration::from_millis(2);
                 // What waited in the socket comes before the timer.
                 while let Some(bytes) = self.hosts[host].inbox.pop_front() {
                     self.hear(host, &bytes);

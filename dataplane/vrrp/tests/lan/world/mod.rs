@@ -125,6 +125,8 @@ impl World {
             calm: Calm {
                 network: Instant::ZERO,
                 all: Instant::ZERO,
+                announcements: Instant::ZERO,
+                wakes: Instant::ZERO,
             },
             random,
             scenario,
@@ -321,6 +323,8 @@ impl World {
             .unwrap();
         if let Some(delay) = self.transit() {
             self.after(delay, Event::Arp { frame });
+        } else {
+            self.calm.announcements = self.now;
         }
     }
 
