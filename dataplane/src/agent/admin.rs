@@ -74,8 +74,12 @@ async fn answer(request: &Request<Incoming>, events: &mpsc::Sender<Event>) -> An
             ),
         },
         "/readyz" => match ask(events, Event::Snapshot).await {
-            Some(Snapshot { not_ready, .. }) if not_ready.is_empty() => {
-                text(StatusCode::OK, "ok\n")
+            Some(Snapshot {
+                not_ready, report, ..
+            }) if not_ready.is_empty() => {
+                let warning = |text: &String| format!("warning: {text}\n");
+                let warnings: String = report.warnings.iter().map(warning).collect();
+                text(StatusCode::OK, format!("ok\n{warnings}"))
             }
             Some(Snapshot { not_ready, .. }) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, not_ready.join("\n") + "\n")

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::{Pool, PoolRef};
+use node_api::{Pool, PoolRef, RouterState};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -46,6 +46,7 @@ pub(super) struct App {
     notify_every: Option<Duration>,
     notified: Instant,
     ready: bool,
+    status: String,
     /// Outlives each vrrp process: what the next one needs to go on.
     pub(super) table: Shared<RouterTable>,
     pub(super) vrrp: Child<ToVrrp>,
@@ -78,7 +79,7 @@ pub(super) struct ProxyHas {
     pub(super) workers: usize,
     pub(super) sockets: BTreeSet<SocketAddr>,
     pub(super) content: Option<ProxyContent>,
-    /// When sockets that it lost may be sent again.
+    /// When to look again whether it lost sockets.
     pub(super) resend_at: Option<Instant>,
 }
 
@@ -129,6 +130,7 @@ impl App {
             notify_every: notify::watchdog_interval(),
             notified: Instant::now(),
             ready: false,
+            status: String::new(),
             table: RouterTable::create()?,
             vrrp: Child::new(recipes.0),
             proxy: Child::new(recipes.1),
@@ -168,6 +170,11 @@ impl App {
     }
 
     fn handle(&mut self, event: Event) -> Flow {
+        // Nothing is desired or known that was not before.
+        let idle = matches!(event, Event::Tick | Event::Ping(_) | Event::Snapshot(_))
+            && self.rollout.is_settled()
+            && self.retry_at.is_none()
+            && self.proxy_has.resend_at.is_none();
         match event {
             Event::Arrived {
                 id,
@@ -193,8 +200,10 @@ impl App {
         if self.leaving.is_some() {
             return self.go_on_leaving();
         }
-        self.reconcile();
-        self.say_ready();
+        if !idle {
+            self.reconcile();
+            self.say_ready();
+        }
         Flow::Continue
     }
 
@@ -231,9 +240,9 @@ impl App {
     }
 
     fn ended(&mut self, role: Role, start: u64) {
-        let (status, pid) = match role {
-            Role::Vrrp => (self.vrrp.reap(start), self.vrrp.pid()),
-            Role::Proxy => (self.proxy.reap(start), self.proxy.pid()),
+        let (pid, status) = match role {
+            Role::Vrrp => (self.vrrp.pid(), self.vrrp.reap(start)),
+            Role::Proxy => (self.proxy.pid(), self.proxy.reap(start)),
         };
         let Some(status) = status else { return };
         let how = child::describe(status);
@@ -384,7 +393,36 @@ impl App {
             self.notified = Instant::now();
             self.notifier.send("WATCHDOG=1");
         }
+        self.say_status();
+        let due = self
+            .proxy_has
+            .resend_at
+            .is_some_and(|at| Instant::now() >= at);
+        if let Some(report) = self.proxy_report.take_if(|_| due) {
+            self.look_for_lost_sockets(&report);
+            self.proxy_report = Some(report);
+        }
         self.look_for_hangs();
+    }
+
+    /// Removes our addresses, where no vrrp is left to do so: others may hold them by now. What
+    /// cannot be removed runs out with its kernel lease.
+    pub(super) fn remove_addresses(&self) {
+        let pools = self.rollout.for_vrrp().pools.values();
+        let routers = pools.flat_map(|pool| &pool.virtual_routers);
+        let addresses: Vec<_> = routers
+            .flat_map(|router| router.addresses.clone())
+            .collect();
+        match crate::vrrp::remove_addresses(&addresses) {
+            Ok(removed) => {
+                for address in removed {
+                    tracing::info!(%address, "removed an address that vrrp left behind");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot remove the addresses that vrrp left behind");
+            }
+        }
     }
 
     fn say_ready(&mut self) {
@@ -397,6 +435,34 @@ impl App {
         }
         self.ready = true;
         tracing::info!(node = self.rollout.newest().node_name, "serving");
-        self.notifier.send("READY=1\nSTATUS=serving");
+        self.notifier.send("READY=1");
+    }
+
+    /// One line for `systemctl status`, when it changes.
+    fn say_status(&mut self) {
+        if !self.ready || self.leaving.is_some() {
+            return;
+        }
+        let routers = self
+            .vrrp_report
+            .as_ref()
+            .map_or(&[][..], |report| &report.routers);
+        let active = routers
+            .iter()
+            .filter(|router| router.state == RouterState::Active);
+        let status = format!(
+            "STATUS=Active for {} of {} virtual routers{}",
+            active.count(),
+            routers.len(),
+            if self.stale_reason.is_some() {
+                "; the newest files were refused"
+            } else {
+                ""
+            }
+        );
+        if status != self.status {
+            self.notifier.send(&status);
+            self.status = status;
+        }
     }
 }

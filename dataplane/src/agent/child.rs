@@ -19,9 +19,6 @@ use crate::{
     sys::spawn::{Process, Rights},
 };
 
-/// A process that lived so long did not crash at once.
-const SETTLED: Duration = Duration::from_secs(10);
-
 /// How to start it.
 #[derive(Clone, Debug)]
 pub(super) struct Recipe {
@@ -31,6 +28,8 @@ pub(super) struct Recipe {
     pub(super) arguments: Vec<OsString>,
     /// What it may do.
     pub(super) rights: Rights,
+    /// One that lived so long did not crash at its start.
+    pub(super) settled_after: Duration,
     /// Longest wait before it is started again.
     pub(super) longest_wait: Duration,
 }
@@ -119,7 +118,7 @@ impl<M: Serialize + Send + 'static> Child<M> {
     /// ends soon after its start.
     pub(super) fn wait_before_restart(&mut self) -> Duration {
         self.restarts += 1;
-        if self.started.elapsed() >= SETTLED {
+        if self.started.elapsed() >= self.recipe.settled_after {
             self.quick_ends = 0;
         }
         let wait = backoff(self.quick_ends, self.recipe.longest_wait);

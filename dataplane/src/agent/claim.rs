@@ -25,12 +25,16 @@ use crate::{
 
 /// Where run directories are made by default.
 const RUN_ROOT: &str = "/run/wsha";
+/// A holder that was starting when it was asked to stop may not have heard it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest an agent takes to stop in order, and some.
 const TAKE_OVER: Duration = Duration::from_mins(1);
 /// What the agent and the processes it starts need, as capabilities(7) calls it.
-const NEEDED: [Capability; 4] = [
+const NEEDED: [Capability; 6] = [
     users::NET_ADMIN,
     users::NET_RAW,
+    users::CHOWN,
+    users::KILL,
     users::SETUID,
     users::SETGID,
 ];
@@ -51,6 +55,15 @@ pub(super) struct Holder {
     pub(super) version: String,
     /// When it started, milliseconds since the Unix epoch.
     pub(super) started_unix_ms: u64,
+}
+
+/// What can be made ready beside another agent that runs.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The state directory.
+    pub(super) state: StateDir,
+    run_dir: PathBuf,
+    proxy_user: Identity,
 }
 
 /// What this agent has to itself. Dropped last: the lock is what a successor waits for.
@@ -142,9 +155,9 @@ pub(super) enum ClaimError {
     },
 }
 
-impl Claim {
-    /// Takes the lock, from another agent if that is asked for, and makes the run directory.
-    pub(super) fn take(args: &RunArgs) -> Result<Self, ClaimError> {
+impl Prepared {
+    /// Checks rights and names, and makes the state directory.
+    pub(super) fn new(args: &RunArgs) -> Result<Self, ClaimError> {
         check_rights()?;
         let proxy_user = proxy_user(args.proxy_user.as_deref())?;
         users::keep_files_private();
@@ -154,25 +167,36 @@ impl Claim {
             || Ok(default_run_dir(state.path())),
             |path| std::path::absolute(path).map_err(step("find run directory", path)),
         )?;
-        let holder = Holder {
-            pid: std::process::id(),
-            node_name: args.node_name.clone(),
-            run_dir: run_dir.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_unix_ms: unix_ms(),
-        };
-        let state_lock = take_state_lock(&state, args.take_over, &holder)?;
-        make_run_dir(&run_dir)?;
-        let run_lock = take_run_lock(&run_dir, &holder)?;
         Ok(Self {
             state,
             run_dir,
             proxy_user,
+        })
+    }
+
+    /// Takes the lock, from another agent if that is asked for, and makes the run directory.
+    pub(super) fn claim(self, args: &RunArgs) -> Result<Claim, ClaimError> {
+        let holder = Holder {
+            pid: std::process::id(),
+            node_name: args.node_name.clone(),
+            run_dir: self.run_dir.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_unix_ms: unix_ms(),
+        };
+        let state_lock = take_state_lock(&self.state, args.take_over, &holder)?;
+        make_run_dir(&self.run_dir)?;
+        let run_lock = take_run_lock(&self.run_dir, &holder)?;
+        Ok(Claim {
+            state: self.state,
+            run_dir: self.run_dir,
+            proxy_user: self.proxy_user,
             _run_lock: run_lock,
             _state_lock: state_lock,
         })
     }
+}
 
+impl Claim {
     /// Opens the sockets; those of an agent that was killed are replaced.
     pub(super) fn open_sockets(&self) -> Result<Sockets, ClaimError> {
         let open = |name, owner: Option<Identity>| {
@@ -252,7 +276,7 @@ fn proxy_user(name: Option<&str>) -> Result<Identity, ClaimError> {
 fn take_state_lock(state: &StateDir, take_over: bool, holder: &Holder) -> Result<Lock, ClaimError> {
     let path = state.lock_path();
     let deadline = Instant::now() + TAKE_OVER;
-    let mut asked = false;
+    let mut asked: Option<Instant> = None;
     loop {
         let attempt = Lock::try_take::<Holder>(&path).map_err(step("take", &path))?;
         let other = match attempt {
@@ -274,13 +298,13 @@ fn take_state_lock(state: &StateDir, take_over: bool, holder: &Holder) -> Result
         if left.is_zero() {
             return Err(ClaimError::TakeOver { pid: other.pid });
         }
-        if asked {
-            // It closed the connection and gives the lock back in the same breath.
-            std::thread::sleep(Duration::from_millis(5));
-        } else {
+        if asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
             tracing::info!(pid = other.pid, "asking the running agent to stop in order");
             ask_to_stop(&other, left)?;
-            asked = true;
+            asked = Some(Instant::now());
+        } else {
+            // It closed the connection and gives the lock back in the same breath.
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -290,7 +314,7 @@ fn ask_to_stop(holder: &Holder, patience: Duration) -> Result<(), ClaimError> {
     let path = holder.run_dir.join(AGENT_SOCKET);
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,
-        // It ends just now.
+        // It ends just now, or starts just now.
         Err(error)
             if matches!(
                 error.kind(),

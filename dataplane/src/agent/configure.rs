@@ -161,27 +161,28 @@ impl App {
         for listener in listeners().filter(|listener| listener.accepting) {
             self.not_yet.remove(&listener.address);
         }
-        let now = Instant::now();
-        if !self.rollout.is_settled()
-            || self.proxy.applied != self.proxy.sent
-            || self.leaving.is_some()
-            || self.proxy_has.resend_at.is_some_and(|at| now < at)
-        {
-            return;
-        }
         let lost: BTreeSet<SocketAddr> = listeners()
             .filter(|one| !one.accepting && self.proxy_has.sockets.contains(&one.address))
             .map(|one| one.address)
             .collect();
-        if lost.is_empty() {
+        if lost.is_empty() || self.leaving.is_some() {
+            self.proxy_has.resend_at = None;
             return;
         }
-        tracing::debug!(
-            ?lost,
-            "the proxy gets new sockets for listeners that it closed"
-        );
-        self.proxy_has.sockets.retain(|at| !lost.contains(at));
-        self.proxy_has.resend_at = Some(now + RESEND);
+        let now = Instant::now();
+        let is_due = self.proxy_has.resend_at.is_none_or(|at| now >= at);
+        if is_due || !self.rollout.is_settled() {
+            self.proxy_has.resend_at = Some(now + RESEND);
+        }
+        // While a change is under way, vrrp may be stopping the address, and the report may be of
+        // the time before.
+        if is_due && self.rollout.is_settled() && self.proxy.is_done() {
+            tracing::debug!(
+                ?lost,
+                "the proxy gets new sockets for listeners that it closed"
+            );
+            self.proxy_has.sockets.retain(|at| !lost.contains(at));
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The agent process: small and long-lived. Reads the configuration, supervises the other two,
 //! answers `status` and metrics.
 
-mod addresses;
 mod admin;
 mod app;
 mod child;
@@ -38,7 +37,7 @@ use crate::{
     agent::{
         app::{App, Origin},
         child::Recipe,
-        claim::Claim,
+        claim::{Claim, Prepared},
         event::{Event, Role},
         files::{FileSet, Refused},
         server::{Door, Purpose},
@@ -53,6 +52,11 @@ use crate::{
 const EVENTS: usize = 256;
 /// How often time-outs are looked after.
 const TICK: Duration = Duration::from_millis(100);
+/// A vrrp that lived so long is started again at once: it has two advertisement intervals to go on
+/// where the former one stopped.
+const VRRP_SETTLED: Duration = Duration::from_secs(1);
+/// A proxy that lived so long did not crash at its start.
+const PROXY_SETTLED: Duration = Duration::from_secs(10);
 /// Longest wait before vrrp is started again: without it the host takes no part.
 const VRRP_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait before the proxy is started again.
@@ -60,14 +64,14 @@ const PROXY_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs the process until it has stopped in order.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    // Before the lock: files that can never be accepted must not stop an agent that runs well.
-    let first = read(&args.manifests, &args.node_name);
-    if let Err(Unusable::Node(sentence)) = &first {
-        anyhow::bail!("{sentence}");
+    let prepared = Prepared::new(args)?;
+    // Before the lock: with nothing to serve, an agent that runs well must not be stopped.
+    let (origin, files) = first_configuration(&prepared.state, args)?;
+    let claim = prepared.claim(args)?;
+    if let (Some(files), None) = (&files, &origin.stale_reason) {
+        save(&claim.state, files);
     }
-    let claim = Claim::take(args)?;
     spawn::raise_descriptor_limit();
-    let (origin, files) = first_configuration(first, &claim.state, &args.node_name)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -130,6 +134,7 @@ fn vrrp_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
                 users::IPC_LOCK,
             ],
         },
+        settled_after: VRRP_SETTLED,
         longest_wait: VRRP_WAIT,
     }
 }
@@ -146,6 +151,7 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
             user: Some(claim.proxy_user),
             keep: Vec::new(),
         },
+        settled_after: PROXY_SETTLED,
         longest_wait: PROXY_WAIT,
     }
 }
@@ -187,23 +193,20 @@ fn read(manifests: &Path, node_name: &str) -> Reading {
 /// From the files, or else from what was accepted before. Also gives the files that were looked at,
 /// so that only a change of them is looked at again.
 fn first_configuration(
-    first: Reading,
     state: &StateDir,
-    node_name: &str,
+    args: &RunArgs,
 ) -> anyhow::Result<(Origin, Option<FileSet>)> {
-    let (sentences, files) = match first {
+    let node_name = args.node_name.as_str();
+    let (sentences, files) = match read(&args.manifests, node_name) {
         Ok((accepted, files)) => {
-            // Without it a later start with bad files fails; this one is fine.
-            if let Err(error) = state.save(&files) {
-                tracing::error!("{}; a later start may not find these files", chain(&error));
-            }
             let origin = Origin {
                 accepted,
                 stale_reason: None,
             };
             return Ok((origin, Some(files)));
         }
-        Err(Unusable::Unreadable(sentence) | Unusable::Node(sentence)) => (vec![sentence], None),
+        Err(Unusable::Node(sentence)) => anyhow::bail!("{sentence}"),
+        Err(Unusable::Unreadable(sentence)) => (vec![sentence], None),
         Err(Unusable::Refused(files, sentences)) => (sentences, Some(files)),
     };
     let why = sentences.join("; ");
@@ -312,14 +315,19 @@ fn look(source: &Source, known: Option<&FileSet>) -> Look {
     };
     let event = match files::evaluate(&files, &source.node_name) {
         Ok(accepted) => {
-            if let Err(error) = source.state.save(&files) {
-                tracing::error!("{}; a later start may not find these files", chain(&error));
-            }
+            save(&source.state, &files);
             Event::Accepted(Box::new(accepted))
         }
         Err(refused) => Event::Refused(refused.sentences().to_vec()),
     };
     Look::New(files, event)
+}
+
+/// Without it a later start with bad files may fail; what runs is fine.
+fn save(state: &StateDir, files: &FileSet) {
+    if let Err(error) = state.save(files) {
+        tracing::error!("{}; a later start may not find these files", chain(&error));
+    }
 }
 
 async fn tick(events: mpsc::Sender<Event>) {

@@ -56,6 +56,10 @@ pub const NET_RAW: Capability = Capability(13, "CAP_NET_RAW");
 pub const IPC_LOCK: Capability = Capability(14, "CAP_IPC_LOCK");
 /// Right to real-time priority.
 pub const SYS_NICE: Capability = Capability(23, "CAP_SYS_NICE");
+/// Right to give files to another user.
+pub const CHOWN: Capability = Capability(0, "CAP_CHOWN");
+/// Right to end processes of another user.
+pub const KILL: Capability = Capability(5, "CAP_KILL");
 /// Right to become another user.
 pub const SETUID: Capability = Capability(7, "CAP_SETUID");
 /// Right to become another group.

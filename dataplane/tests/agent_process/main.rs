@@ -105,6 +105,11 @@ fn a_vrrp_that_hangs_is_ended_and_its_address_removed() {
         agent.process("vrrp").is_some_and(|pid| pid != first)
     });
     assert!(agent.log().contains("the vrrp process hangs"));
+    assert!(
+        agent
+            .log()
+            .contains("removed an address that vrrp left behind")
+    );
     host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
 }
 
@@ -287,4 +292,59 @@ fn the_service_manager_hears_of_it() {
     agent.signal(Signal::SIGTERM);
     hear("STOPPING=1");
     assert!(agent.wait().success());
+}
+
+#[test]
+fn a_process_that_does_not_answer_is_quoted() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    let proxy = agent.process("proxy").unwrap();
+    kill(proxy, Signal::SIGSTOP).unwrap();
+    let report = host.status().unwrap();
+    kill(proxy, Signal::SIGCONT).unwrap();
+    let words = "the proxy process did not answer";
+    assert!(report.warnings.iter().any(|text| text.contains(words)));
+    assert_eq!(report.pools[0].listeners.len(), 1);
+    host.wait_status("no warning", |report| {
+        report.warnings.iter().all(|text| !text.contains(words))
+    });
+}
+
+/// vrrp stops the old router in order, with which the proxy closes the listener of its address; the
+/// new router needs one again.
+#[test]
+fn a_router_that_changes_its_vrid_serves_again() {
+    let Some(host) = Host::new() else { return };
+    let with = |id| {
+        let address = "address: 192.168.7.110";
+        manifests(&["server1"], &POOL)
+            .replace(address, &format!("{address}, virtualRouterID: {id}"))
+    };
+    host.write(&with(51));
+    let _agent = host.start(&[]);
+    for id in [51, 52, 53] {
+        host.write(&with(id));
+        host.wait_status("Active", |report| {
+            let router = &report.virtual_routers[0];
+            router.virtual_router_id == id && router.state == Active
+        });
+        host.wait_ready();
+    }
+}
+
+#[test]
+fn a_take_over_with_nothing_to_serve_leaves_the_running_agent_alone() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let mut agent = host.start(&[]);
+    host.wait_ready();
+    fs::remove_file(host.at("state/accepted.json")).unwrap();
+    host.write("{");
+    host.start_in_vain("server1", &["--take-over"]);
+    host.write(&manifests(&["server1"], &POOL));
+    host.wait_ready();
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.wait().success(), "it ran all the time");
 }
