@@ -108,6 +108,22 @@ fn version_2_is_spoken_where_asked_for() {
     assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
 }
 
+#[test]
+fn two_hosts_with_one_priority_are_reported() {
+    let Some(lab) = Lab::start(2) else { return };
+    let routers = [router(ADDRESS, 250)];
+    let mut a = Node::serving(&lab.hosts[0], &routers);
+    a.wait_state(Active);
+    let mut b = Node::serving(&lab.hosts[1], &routers);
+    b.wait_router(|router| router.state == Backup && !router.peers.is_empty());
+    let warning = b.report.warnings.join("\n");
+    assert!(
+        warning.contains("host 192.168.1.1 advertises priority 250")
+            && warning.contains("--node-name"),
+        "{warning}"
+    );
+}
+
 /// An address that moves to another VRID is given up before it is taken.
 #[test]
 fn an_address_moves_between_virtual_routers() {

@@ -5,9 +5,11 @@
 
 mod config;
 mod deaths;
+mod leaving;
 mod managed;
 mod pairing;
 mod report;
+mod residual;
 mod settle;
 
 use std::{
@@ -416,11 +418,7 @@ impl Control {
         if let Err(unbound) = &router.binding {
             return unbound.clone();
         }
-        let takes_part = router
-            .instance
-            .as_ref()
-            .is_some_and(|instance| instance.pairing.is_some());
-        if router.is_leaving || (takes_part && !router.cause.is_empty()) {
+        if router.is_leaving {
             return router.cause.clone();
         }
         match &self.pairing {

@@ -1,12 +1,8 @@
 //! Decisions of control: from what is wanted and what is, to the next steps.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use ::vrrp::{Family, Instant};
-use node_api::RouterState;
 
 use super::{
     Control,
@@ -15,19 +11,14 @@ use super::{
     unix_ms,
 };
 use crate::{
-    ipc::{FromVrrp, Router, VrrpToProxy},
+    ipc::{FromVrrp, Router},
     sys::pages::RouterKey,
     vrrp::{
         machine::{segment::Segment, slot::Slot},
-        messages::{Registration, RouterId, ToHost, ToMachine},
+        messages::{Registration, ToHost, ToMachine},
         world::Binding,
     },
 };
-
-/// How long the proxy may take to close the listeners and sessions of one virtual router.
-const PROXY_LEAVES_WITHIN: Duration = Duration::from_millis(250);
-/// How long a state machine may take for a planned stop; its linger is 120 ms at most.
-const STOPS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Control {
     /// Takes every step that is possible now.
@@ -336,61 +327,6 @@ impl Control {
         self.tell_machine(ToMachine::Link(binding.index, binding.is_up, mac));
     }
 
-    // What a former process left.
-
-    /// Removes own addresses that no virtual router goes on with.
-    fn clean_residuals(&mut self, now: Instant) {
-        if self.desired.is_none() && !self.is_leaving {
-            return;
-        }
-        for at in 0..self.routers.len() {
-            let Some(router) = self.routers.get_mut(at) else {
-                continue;
-            };
-            let limit = resume_limit(&router.spec);
-            let addresses = router.addresses().to_vec();
-            let Some(instance) = &mut router.instance else {
-                continue;
-            };
-            if instance.resume.is_some_and(|last| last + limit < now) {
-                instance.resume = None;
-                let index = instance.index;
-                if instance.pairing.is_none() {
-                    for address in addresses {
-                        self.remove_residual(index, address);
-                    }
-                }
-            }
-        }
-        if self.is_cleaned {
-            return;
-        }
-        self.is_cleaned = true;
-        let kept = |index: u32, address: IpAddr| {
-            self.routers.iter().any(|router| {
-                router.addresses().contains(&address)
-                    && router
-                        .instance
-                        .as_ref()
-                        .is_some_and(|i| i.index == index && i.resume.is_some())
-            })
-        };
-        let residual: Vec<_> = self
-            .world
-            .iter()
-            .flat_map(super::World::own)
-            .filter(|(index, address)| !kept(*index, *address))
-            .collect();
-        for (index, address) in residual {
-            self.remove_residual(index, address);
-        }
-    }
-
-    fn remove_residual(&self, index: u32, address: IpAddr) {
-        tracing::info!(%address, "removing an address that a former process left behind");
-        self.tell_host(ToHost::Remove(index, address));
-    }
-
     // Taking part.
 
     /// Lets virtual routers take part exactly while the proxy serves their addresses.
@@ -464,114 +400,9 @@ impl Control {
             }
         }
     }
-
-    // Leaving.
-
-    /// Moves planned stops on: the proxy first, then the protocol, then the addresses (DESIGN
-    /// section 9.9). Those that are Active go one after another, the others at once. Tells whether
-    /// any is gone for good.
-    fn advance_leaving(&mut self, now: Instant) -> bool {
-        for at in 0..self.routers.len() {
-            let Some(router) = self.routers.get(at) else {
-                continue;
-            };
-            let Some(instance) = &router.instance else {
-                continue;
-            };
-            let id = instance.id;
-            let has_proxy = self.pairing.is_some();
-            match instance.stage {
-                Stage::Live if router.is_leaving => self.begin_leaving(at, id, now),
-                Stage::AwaitProxy { until } if until <= now || !has_proxy => self.stop(id, now),
-                Stage::AwaitStop { until } if until <= now => self.end_instance(id),
-                _ => {}
-            }
-        }
-        let before = self.routers.len();
-        self.routers
-            .retain(|router| !router.is_leaving || router.instance.is_some());
-        self.routers.len() != before
-    }
-
-    fn begin_leaving(&mut self, at: usize, id: RouterId, now: Instant) {
-        let Some(router) = self.routers.get(at) else {
-            return;
-        };
-        let is_serving = router.state == RouterState::Active || router.is_held;
-        let Some(pairing) = self.pairing.as_ref().filter(|_| is_serving) else {
-            self.stop(id, now);
-            return;
-        };
-        let is_other_waiting = self.routers.iter().any(|other| {
-            let stage = other.instance.as_ref().map(|instance| instance.stage);
-            matches!(stage, Some(Stage::AwaitProxy { .. }))
-        });
-        if is_other_waiting {
-            return;
-        }
-        let addresses = router.addresses().to_vec();
-        if pairing.tell(&VrrpToProxy::Leave { addresses }) {
-            let until = now + PROXY_LEAVES_WITHIN;
-            self.set_stage(id, Stage::AwaitProxy { until });
-        } else {
-            self.stop(id, now);
-        }
-    }
-
-    fn stop(&mut self, id: RouterId, now: Instant) {
-        let until = now + STOPS_WITHIN;
-        self.set_stage(id, Stage::AwaitStop { until });
-        self.tell_machine(ToMachine::Stop(id));
-    }
-
-    /// Takes an instance out of the other threads, its addresses with it.
-    pub(super) fn end_instance(&mut self, id: RouterId) {
-        let stage = Stage::AwaitGone {
-            is_returned: false,
-            is_forgotten: false,
-        };
-        self.set_stage(id, stage);
-        self.tell_machine(ToMachine::Destroy(id));
-        self.tell_host(ToHost::Forget(id));
-    }
-
-    /// A part of an instance came back; with the second one it is gone.
-    pub(super) fn on_gone(&mut self, id: RouterId, from_machine: bool) {
-        let Some(router) = self.routers.iter_mut().find(|router| router.is(id)) else {
-            return;
-        };
-        let Some(instance) = &mut router.instance else {
-            return;
-        };
-        let Stage::AwaitGone {
-            is_returned,
-            is_forgotten,
-        } = &mut instance.stage
-        else {
-            return;
-        };
-        if from_machine {
-            *is_returned = true;
-        } else {
-            *is_forgotten = true;
-        }
-        if *is_returned && *is_forgotten {
-            instance.row.clear();
-            router.instance = None;
-            router.state = RouterState::Initialize;
-            router.is_held = false;
-        }
-    }
-
-    fn set_stage(&mut self, id: RouterId, stage: Stage) {
-        let router = self.routers.iter_mut().find(|router| router.is(id));
-        if let Some(instance) = router.and_then(|router| router.instance.as_mut()) {
-            instance.stage = stage;
-        }
-    }
 }
 
 /// Within two intervals of its last advertisement nobody else can have become Active.
-fn resume_limit(router: &Router) -> Duration {
+pub(super) fn resume_limit(router: &Router) -> Duration {
     router.settings.advertisement_interval * 2
 }
