@@ -92,6 +92,15 @@ async fn serve(
         )
     })?;
     let sockets = claim.open_sockets()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = args.node_name,
+        manifests = %args.manifests.display(),
+        state_dir = %claim.state.path().display(),
+        run_dir = %claim.run_dir.display(),
+        admin = %args.admin,
+        "agent started"
+    );
     let (sender, events) = mpsc::channel(EVENTS);
 
     for (socket, purpose, uid) in [

@@ -125,7 +125,7 @@ pub fn name_process(name: &std::ffi::CStr) {
 fn restrict(user: Option<Identity>, keep: u64) -> io::Result<()> {
     limits();
     // A terminal or a service manager signals all processes at once: these stop on the agent's word.
-    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
         // SAFETY: plain system call; to ignore needs no handler.
         unsafe { libc::signal(number, libc::SIG_IGN) };
     }
