@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{VIP_SERVER1, VIP_SERVER2, kill_at_once, signal_all};
-use e2e::testing::{Cluster, Gateway, Manifest, Part, SETTLE, Watch, in_cluster};
+use e2e::testing::{Cluster, Gateway, Manifest, Part, SETTLE, Session, Watch, in_cluster};
 use e2e::wait;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -125,6 +125,8 @@ fn agent_killed_and_back_at_once() -> Result<()> {
         Other::May,
         |cluster| {
             cluster.signal(HIT, Part::Agent, Signal::SIGKILL)?;
+            // As an init system does: once the process has ended.
+            cluster.agent(HIT)?.wait(SETTLE)?;
             cluster.start(HIT)
         },
         |_| Ok(()),
@@ -143,6 +145,36 @@ fn all_three_killed() -> Result<()> {
             Ok(())
         },
         |cluster| cluster.start(HIT),
+    )
+}
+
+#[test]
+fn vrrp_and_proxy_killed() -> Result<()> {
+    fault(
+        "vrrp_and_proxy_killed",
+        Other::May,
+        |cluster| {
+            let vrrp = cluster.pid(HIT, Part::Vrrp)?;
+            let proxy = cluster.pid(HIT, Part::Proxy)?;
+            kill_at_once(&[vrrp, proxy]);
+            cluster.wait_restarted(HIT, Part::Vrrp, vrrp)?;
+            cluster.wait_restarted(HIT, Part::Proxy, proxy).map(drop)
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Nobody is there who could restart anything: vrrp itself must see that the proxy is gone.
+#[test]
+fn proxy_killed_under_a_stopped_agent() -> Result<()> {
+    fault(
+        "proxy_killed_under_a_stopped_agent",
+        Other::TakesOver,
+        |cluster| {
+            cluster.signal(HIT, Part::Agent, Signal::SIGSTOP)?;
+            cluster.signal(HIT, Part::Proxy, Signal::SIGKILL)
+        },
+        |cluster| cluster.signal(HIT, Part::Agent, Signal::SIGCONT),
     )
 }
 
@@ -190,6 +222,49 @@ fn all_three_stopped() -> Result<()> {
             signal_all(&all(cluster), Signal::SIGCONT);
             Ok(())
         },
+    )
+}
+
+/// Too short for the lease to end: the host wakes up with the address in place, and another has it.
+#[test]
+fn all_three_stopped_until_the_address_moves() -> Result<()> {
+    fault(
+        "all_three_stopped_until_the_address_moves",
+        Other::May,
+        |cluster| {
+            signal_all(&all(cluster), Signal::SIGSTOP);
+            wait::until("server2 to take over", SETTLE, || {
+                Ok(cluster.host(Gateway::Two).holds(VIP_SERVER1)?.then_some(()))
+            })
+        },
+        |cluster| {
+            signal_all(&all(cluster), Signal::SIGCONT);
+            Ok(())
+        },
+    )
+}
+
+/// The clients' requests show it, as there is no other sign of it; the host returns when it reaches one again.
+#[test]
+fn no_endpoint_within_reach() -> Result<()> {
+    let routes = |cluster: &Cluster, verb: &str| {
+        let backends = cluster.lab.backends().iter().take(3);
+        backends
+            .map(|backend| format!("route {verb} blackhole {}/32", backend.address()))
+            .try_for_each(|words| cluster.host(HIT).ip(&words).map(drop))
+    };
+    fault(
+        "no_endpoint_within_reach",
+        Other::TakesOver,
+        move |cluster| {
+            routes(cluster, "add")?;
+            wait::until("server2 to take over", SETTLE, || {
+                // Refused, by server1; or served, by server2.
+                drop(Session::open(cluster.lab.client(), VIP_SERVER1));
+                Ok(cluster.host(Gateway::Two).holds(VIP_SERVER1)?.then_some(()))
+            })
+        },
+        move |cluster| routes(cluster, "del"),
     )
 }
 
@@ -264,6 +339,24 @@ fn both_hosts_lose_power() -> Result<()> {
         let since = Instant::now();
         watch.serves(VIP_SERVER1, since)?;
         watch.serves(VIP_SERVER2, since)?;
+        watch.never_split()
+    })
+}
+
+/// With no Active router to be heard, none holds back because of its past.
+#[test]
+fn both_proxies_killed() -> Result<()> {
+    in_cluster("both_proxies_killed", &Manifest::article(), |cluster| {
+        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+        let proxies = Gateway::BOTH.map(|gateway| cluster.pid(gateway, Part::Proxy));
+        let [one, two] = proxies;
+        kill_at_once(&[one?, two?]);
+        let since = Instant::now();
+        watch.serves(VIP_SERVER1, since)?;
+        watch.serves(VIP_SERVER2, since)?;
+        watch.settles(cluster, VIP_SERVER1, Gateway::One)?;
+        watch.settles(cluster, VIP_SERVER2, Gateway::Two)?;
+        cluster.wait_home()?;
         watch.never_split()
     })
 }

@@ -12,6 +12,7 @@ mod watch;
 
 use std::fs::File;
 use std::io::Write as _;
+use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -32,6 +33,10 @@ pub fn in_lab(test: &str, body: impl FnOnce(&mut Cluster) -> Result<()>) -> Resu
         return Ok(());
     }
     let _alone = alone()?;
+    if let Err(error) = tools::install_backend() {
+        skipped(test, &format!("needs the backends' module: {error:#}"));
+        return Ok(());
+    }
     let mut cluster = Cluster::new(dataplane()?)?;
     let outcome = body(&mut cluster).and_then(|()| cluster.sound());
     if outcome.is_err() {
@@ -55,8 +60,8 @@ pub fn in_cluster(
 
 /// Says on standard error, past the capture of the test harness, that `test` did not run.
 pub fn skipped(test: &str, why: &str) {
-    // Nothing is left to do when standard error is closed.
-    drop(writeln!(std::io::stderr(), "SKIPPED: {test}: {why}"));
+    // One write, so that no other thread's words come between. With standard error closed, nothing is left to do.
+    drop(std::io::stderr().write_all(format!("\nSKIPPED: {test}: {why}\n").as_bytes()));
 }
 
 /// Why no lab can be built here, if so.
@@ -64,10 +69,25 @@ fn cannot_run() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("needs root, for network namespaces and raw sockets".into());
     }
-    ["ip", "node", "npm"]
+    let programs = ["ip", "node", "npm", "unshare"];
+    if let Some(missing) = programs
         .into_iter()
         .find(|program| tools::find(program).is_none())
-        .map(|missing| format!("needs {missing}"))
+    {
+        return Some(format!("needs {missing}"));
+    }
+    // A container's root often is not allowed to.
+    let tried = Command::new("unshare")
+        .args(["--net", "--mount", "true"])
+        .output();
+    match tried {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!(
+            "needs network namespaces: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+        Err(error) => Some(format!("needs unshare: {error}")),
+    }
 }
 
 /// Waits until no other test has a lab.

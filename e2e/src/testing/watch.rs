@@ -116,6 +116,10 @@ impl Watch {
                 rounds.len()
             );
             let split = longest_split(&rounds);
+            println!(
+                "{address}: two hosts answered for {} ms at most",
+                split.as_millis()
+            );
             ensure!(
                 split <= SPLIT,
                 "two hosts answered for {address} for {} ms",
