@@ -30,6 +30,8 @@ pub(super) struct Recipe {
     pub(super) rights: Rights,
     /// One that lived so long did not crash at its start.
     pub(super) settled_after: Duration,
+    /// Wait before it is started again after its first end.
+    pub(super) first_wait: Duration,
     /// Longest wait before it is started again.
     pub(super) longest_wait: Duration,
 }
@@ -114,14 +116,14 @@ impl<M: Serialize + Send + 'static> Child<M> {
         Some(status)
     }
 
-    /// How long to wait before the next start: none at first, then 100 ms, doubled each time it
-    /// ends soon after its start.
+    /// How long to wait before the next start: at first what the recipe says, then 100 ms at least,
+    /// doubled each time it ends soon after its start.
     pub(super) fn wait_before_restart(&mut self) -> Duration {
         self.restarts += 1;
         if self.started.elapsed() >= self.recipe.settled_after {
             self.quick_ends = 0;
         }
-        let wait = backoff(self.quick_ends, self.recipe.longest_wait);
+        let wait = backoff(self.quick_ends, self.recipe.longest_wait).max(self.recipe.first_wait);
         self.quick_ends = self.quick_ends.saturating_add(1);
         wait
     }
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_restart_is_immediate_and_a_loop_slows_down() {
+    fn a_loop_slows_down() {
         let waits: Vec<u128> = (0..9)
             .map(|ends| backoff(ends, Duration::from_secs(5)).as_millis())
             .collect();

@@ -59,6 +59,10 @@ const VRRP_SETTLED: Duration = Duration::from_secs(1);
 const PROXY_SETTLED: Duration = Duration::from_secs(10);
 /// Longest wait before vrrp is started again: without it the host takes no part.
 const VRRP_WAIT: Duration = Duration::from_secs(1);
+/// After the proxy's death vrrp leaves the address in place, 120 ms at most, so that clients are
+/// refused rather than ignored until the next host has it. A listener opened meanwhile would take
+/// connections that die with the address. The host takes back after 3 s at the earliest anyway.
+const PROXY_FIRST_WAIT: Duration = Duration::from_millis(150);
 /// Longest wait before the proxy is started again.
 const PROXY_WAIT: Duration = Duration::from_secs(5);
 
@@ -144,6 +148,8 @@ fn vrrp_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
             ],
         },
         settled_after: VRRP_SETTLED,
+        // Within two advertisement intervals it goes on where its predecessor stopped.
+        first_wait: Duration::ZERO,
         longest_wait: VRRP_WAIT,
     }
 }
@@ -161,6 +167,7 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
             keep: Vec::new(),
         },
         settled_after: PROXY_SETTLED,
+        first_wait: PROXY_FIRST_WAIT,
         longest_wait: PROXY_WAIT,
     }
 }

@@ -65,6 +65,27 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every value of [`Self::label`].
+    pub const LABELS: &'static [&'static str] = &[
+        "started",
+        "owner_started",
+        "resumed",
+        "resumed_late",
+        "no_active_heard",
+        "active_silent",
+        "active_released",
+        "preempted",
+        "higher_priority",
+        "greater_address",
+        "woke_late",
+        "stopped",
+        "withdrawn",
+        "link_down",
+        "link_up",
+        "addresses_lost",
+        "peer_took_over",
+    ];
+
     /// Value of the `cause` label of metrics.
     pub const fn label(self) -> &'static str {
         match self {

@@ -1,0 +1,69 @@
+//! ARCHITECTURE.md against the code: what it lists is what there is.
+
+use std::collections::BTreeSet;
+
+use dataplane::metrics::{Kind, Metric};
+
+const DOCUMENT: &str = include_str!("../../ARCHITECTURE.md");
+
+/// The rows of the table below `heading`, cells trimmed.
+fn table(heading: &str) -> Vec<Vec<String>> {
+    let section = DOCUMENT
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("ARCHITECTURE.md has no section {heading}"))
+        .1;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    section
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().to_owned())
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn metrics_are_listed_with_kind_and_help() {
+    let expected: Vec<Vec<String>> = Metric::ALL
+        .iter()
+        .map(|metric| {
+            let (suffix, kind) = match metric.kind() {
+                Kind::Counter => ("_total", "counter"),
+                Kind::Gauge => ("", "gauge"),
+            };
+            vec![
+                format!("`{}{suffix}`", metric.name()),
+                kind.to_owned(),
+                metric.help().to_owned(),
+            ]
+        })
+        .collect();
+    let rows = |rows: &[Vec<String>]| {
+        rows.iter().fold(String::new(), |text, row| {
+            text + "| " + &row.join(" | ") + " |\n"
+        })
+    };
+    assert_eq!(
+        table("Metrics"),
+        expected,
+        "the table should be:\n{}",
+        rows(&expected)
+    );
+}
+
+#[test]
+fn causes_of_transitions_are_listed() {
+    let listed: BTreeSet<String> = table("Causes of a transition")
+        .iter()
+        .filter_map(|row| row.first().map(|cell| cell.trim_matches('`').to_owned()))
+        .collect();
+    let known: BTreeSet<String> = vrrp::Cause::LABELS
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(listed, known);
+}
