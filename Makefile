@@ -1,9 +1,14 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools demo bench-failover
+.PHONY: help install-tools packagers test lint deny deb demo bench-failover
 
 CARGO ?= cargo
 RELEASE = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release
+
+# Tools of a fixed version, each in a directory of its own outside the tree.
+TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsha/tools
+CARGO_DEB = $(TOOLS)/cargo-deb-3.8.0/bin/cargo-deb
+CARGO_DENY = $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -11,6 +16,27 @@ help: ## list the targets
 install-tools: ## install what the lab needs (node's ws, keepalived, nginx), or say what is missing
 	$(CARGO) build --release --package e2e --bin install-tools
 	$(RELEASE)/install-tools
+
+# cargo-deb and cargo-deny are built once, without optimisation: they run for a second. The
+# directory says name and version.
+$(TOOLS)/%:
+	package=$(firstword $(subst /, ,$*)); version=$${package##*-}; \
+	$(CARGO) install --locked --debug --root "$(TOOLS)/$$package" --version "$$version" "$${package%-*}"
+
+test: install-tools $(CARGO_DEB) lint ## everything that needs no other machine; lab and package tests need root or say SKIPPED
+	$(CARGO) test --workspace $(TEST_ARGS) -- --show-output
+
+lint: ## formatting, clippy, documentation, generated files
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
+	$(CARGO) run --quiet --package crds --bin crdgen -- --check
+
+deny: $(CARGO_DENY) ## crates, licences and sources that may be linked
+	$(CARGO_DENY) check $(or $(DENY_ARGS),bans licenses sources)
+
+deb: $(CARGO_DEB) ## build the Debian package
+	$(CARGO_DEB) --package dataplane
 
 demo: ## replay the article: wsha beside keepalived and nginx (root)
 	$(CARGO) build --release --package dataplane --package e2e --bins

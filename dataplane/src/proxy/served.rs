@@ -225,7 +225,11 @@ impl Served {
             }
             Input::Vrrp(number, message) if self.is_current(number) => self.obey(message),
             Input::VrrpGone(number) if self.is_current(number) => {
-                tracing::warn!("vrrp is gone");
+                if self.accepting().is_empty() {
+                    tracing::info!("vrrp has left");
+                } else {
+                    tracing::warn!("vrrp is gone");
+                }
                 self.pairing = None;
                 return;
             }

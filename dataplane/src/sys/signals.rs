@@ -5,10 +5,16 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 /// What ends a service (systemd) and a program in a terminal.
 const STOPPING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
 
-/// Ignores the signals that ask to end: systemd and Ctrl-C signal all processes of the group, and
-/// this one stops on the agent's word.
+/// Ignores the signals that ask to end: systemd and terminals signal all processes of the group,
+/// and this one stops on the agent's word. `SIGQUIT` is what systemd's watchdog sends, to the
+/// group as well, when the agent hangs.
 pub fn ignore_stop() -> nix::Result<()> {
-    for asked in STOPPING {
+    for asked in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGHUP,
+    ] {
         // SAFETY: no handler runs; the signal is dropped by the kernel.
         unsafe { signal(asked, SigHandler::SigIgn) }?;
     }
