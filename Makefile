@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools packagers test lint deny deb demo bench-failover
+.PHONY: help install-tools test lint deny deb demo bench-failover
 
 CARGO ?= cargo
 RELEASE = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release

@@ -1,4 +1,5 @@
 //! ARCHITECTURE.md against the code: what it lists is what there is.
+#![allow(clippy::panic, reason = "helpers of tests fail like tests")]
 
 use std::collections::BTreeSet;
 

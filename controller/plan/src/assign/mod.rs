@@ -3,7 +3,7 @@
 //! One rule gives all ranks: **the node of rank `k` is chosen as if all nodes above it were lost.**
 //! Rank 1 is the case that none is. For the routers whose nodes above rank `k` are the set `S`, the
 //! load of every other node in that event is known (the routers whose best node outside of `S` it
-//! is), and [`spread`] adds these routers to it, which
+//! is), and [`mod@spread`] adds these routers to it, which
 //! 1. makes the loads after the loss of `S` as even as they can be (least sum of squares, so that
 //!    no router could move from one node to another whose load is smaller by two or more),
 //! 2. among such choices, gives each node as even a part as can be of what `S` had,
