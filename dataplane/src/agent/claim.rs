@@ -18,7 +18,7 @@ use crate::{
     ipc::{AGENT_SOCKET, Hello, PROXY_SOCKET},
     sys::{
         channel::Channel,
-        lock::{Attempt, Lock},
+        lock::{Attempt, Lock, NetworkLock},
         users::{self, Capability, Identity},
     },
 };
@@ -29,6 +29,8 @@ const RUN_ROOT: &str = "/run/wsha";
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest an agent takes to stop in order, and some.
 const TAKE_OVER: Duration = Duration::from_mins(1);
+/// From the first lock of a killed holder that is free to the last.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(1);
 /// What the agent and the processes it starts need, as capabilities(7) calls it.
 const NEEDED: [Capability; 6] = [
     users::NET_ADMIN,
@@ -75,6 +77,7 @@ pub(super) struct Claim {
     pub(super) run_dir: PathBuf,
     /// The proxy's user.
     pub(super) proxy_user: Identity,
+    _network_lock: NetworkLock,
     _run_lock: Lock,
     _state_lock: Lock,
 }
@@ -136,6 +139,12 @@ pub(super) enum ClaimError {
         /// The directory.
         run_dir: PathBuf,
     },
+    /// An agent with another state directory serves this host's network.
+    #[error(
+        "another agent, with another state directory, runs in this network namespace: two would \
+         remove each other's addresses; stop it first, or use its state directory with --take-over"
+    )]
+    NetworkTaken,
     /// The holder was asked to stop and did not.
     #[error("process {pid} did not stop within {} s; see its log", TAKE_OVER.as_secs())]
     TakeOver {
@@ -186,10 +195,12 @@ impl Prepared {
         let state_lock = take_state_lock(&self.state, args.take_over, &holder)?;
         make_run_dir(&self.run_dir)?;
         let run_lock = take_run_lock(&self.run_dir, &holder)?;
+        let network_lock = take_network_lock()?;
         Ok(Claim {
             state: self.state,
             run_dir: self.run_dir,
             proxy_user: self.proxy_user,
+            _network_lock: network_lock,
             _run_lock: run_lock,
             _state_lock: state_lock,
         })
@@ -305,6 +316,19 @@ fn take_state_lock(state: &StateDir, take_over: bool, holder: &Holder) -> Result
         } else {
             // It closed the connection and gives the lock back in the same breath.
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A starting vrrp removes what another left behind, so there must be no other on these interfaces.
+fn take_network_lock() -> Result<NetworkLock, ClaimError> {
+    let deadline = Instant::now() + NETWORK_PATIENCE;
+    loop {
+        match NetworkLock::try_take().map_err(step("lock", Path::new("/proc/self/ns/net")))? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() >= deadline => return Err(ClaimError::NetworkTaken),
+            // A holder that was killed gives its locks back one by one.
+            None => std::thread::sleep(Duration::from_millis(5)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     agent::{app::App, desired},
-    sys::clock::monotonic_ns,
+    sys::{clock::monotonic_ns, pages::Beat},
 };
 
 /// A vrrp whose threads do not turn for this many advertisement intervals hangs.
@@ -13,6 +13,9 @@ const INTERVALS: u32 = 5;
 const SHORTEST: Duration = Duration::from_millis(500);
 /// And not later: its kernel leases have long run out.
 const LONGEST: Duration = Duration::from_secs(2);
+/// The netlink thread waits for the kernel, which may be busy with the interfaces of others. Its
+/// leases run out by themselves meanwhile, and one that woke late lets go of its addresses first.
+const NETLINK: Duration = Duration::from_secs(5);
 /// A proxy whose worker does not turn for so long hangs; vrrp has withdrawn the host before.
 const PROXY: Duration = Duration::from_secs(10);
 /// From the start of a process, or the end of its connection, to a word or the end of it.
@@ -78,13 +81,12 @@ impl App {
         }
         let interval = desired::shortest_interval(self.rollout.for_vrrp()).unwrap_or(SHORTEST);
         let limit = (interval * INTERVALS).clamp(SHORTEST, LONGEST);
-        let oldest = self
-            .table
-            .machine_beat
-            .last()
-            .min(self.table.netlink_beat.last());
-        // Zero: none of its threads has said that it beats.
-        oldest != 0 && age(oldest).min(self.vrrp.linked.elapsed()) > limit
+        let is_late = |beat: &Beat, limit| {
+            // Zero: the thread has not said yet that it beats.
+            let last = beat.last();
+            last != 0 && age(last).min(self.vrrp.linked.elapsed()) > limit
+        };
+        is_late(&self.table.machine_beat, limit) || is_late(&self.table.netlink_beat, NETLINK)
     }
 
     fn proxy_is_late(&self) -> bool {

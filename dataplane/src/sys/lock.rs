@@ -1,9 +1,15 @@
-//! A file that one process holds at a time, and in which it says who it is.
+//! What one process holds at a time: a file, in which it says who it is, and a network namespace.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::OpenOptionsExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
     path::Path,
 };
 
@@ -57,6 +63,24 @@ impl Lock {
     /// `NotFound` if no process ever took the lock.
     pub fn read<H: DeserializeOwned>(path: &Path) -> io::Result<H> {
         Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+    }
+}
+
+/// The one place in this network namespace; given back when dropped, or by the kernel when the
+/// process ends.
+#[derive(Debug)]
+pub struct NetworkLock(#[expect(dead_code, reason = "held, not used")] UnixDatagram);
+
+impl NetworkLock {
+    /// Tries to take the place, without waiting; `None`: another process has it.
+    pub fn try_take() -> io::Result<Option<Self>> {
+        // An abstract name belongs to the network namespace, as the addresses do (unix(7)).
+        let name = SocketAddr::from_abstract_name("wsha-dataplane")?;
+        match UnixDatagram::bind_addr(&name) {
+            Ok(socket) => Ok(Some(Self(socket))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
