@@ -25,8 +25,12 @@ use crate::{
 
 /// Where run directories are made by default.
 const RUN_ROOT: &str = "/run/wsha";
+/// A lock outlives its holder by moments: until the kernel has closed the last descriptor of it.
+const AFTER_DEATH: Duration = Duration::from_secs(2);
 /// A holder that was starting when it was asked to stop may not have heard it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// The kernel has no wait with a bound for this kind of lock.
+const POLL: Duration = Duration::from_millis(5);
 /// The longest an agent takes to stop in order, and some.
 const TAKE_OVER: Duration = Duration::from_mins(1);
 /// From the first lock of a killed holder that is free to the last.
@@ -57,6 +61,13 @@ pub(super) struct Holder {
     pub(super) version: String,
     /// When it started, milliseconds since the Unix epoch.
     pub(super) started_unix_ms: u64,
+}
+
+impl Holder {
+    /// Whether a process of that number lives.
+    fn lives(&self) -> bool {
+        Path::new("/proc").join(self.pid.to_string()).exists()
+    }
 }
 
 /// What can be made ready beside another agent that runs.
@@ -284,20 +295,42 @@ fn proxy_user(name: Option<&str>) -> Result<Identity, ClaimError> {
     }
 }
 
-fn take_state_lock(state: &StateDir, take_over: bool, holder: &Holder) -> Result<Lock, ClaimError> {
-    let path = state.lock_path();
-    let deadline = Instant::now() + TAKE_OVER;
-    let mut asked: Option<Instant> = None;
+/// Takes a lock and says who holds it now. While another process has it, asks `taken` what to do.
+fn take_lock(
+    path: &Path,
+    holder: &Holder,
+    mut taken: impl FnMut(Holder) -> Result<(), ClaimError>,
+) -> Result<Lock, ClaimError> {
+    let mut nobody_since = Instant::now();
     loop {
-        let attempt = Lock::try_take::<Holder>(&path).map_err(step("take", &path))?;
-        let other = match attempt {
+        let other = match Lock::try_take::<Holder>(path).map_err(step("take", path))? {
             Attempt::Held(mut lock) => {
-                lock.write(holder).map_err(step("write", &path))?;
+                lock.write(holder).map_err(step("write", path))?;
                 return Ok(lock);
             }
-            Attempt::Taken(None) => return Err(ClaimError::TakenByUnknown { path }),
-            Attempt::Taken(Some(other)) => other,
+            Attempt::Taken(other) => other,
         };
+        let waited = nobody_since.elapsed() >= AFTER_DEATH;
+        match other {
+            // One that has ended, unless its number means another process here than there.
+            Some(other) if other.lives() || waited => {
+                taken(other)?;
+                nobody_since = Instant::now();
+            }
+            None if waited => {
+                let path = path.to_owned();
+                return Err(ClaimError::TakenByUnknown { path });
+            }
+            _ => {}
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn take_state_lock(state: &StateDir, take_over: bool, holder: &Holder) -> Result<Lock, ClaimError> {
+    let deadline = Instant::now() + TAKE_OVER;
+    let mut asked: Option<Instant> = None;
+    take_lock(&state.lock_path(), holder, |other| {
         if !take_over {
             return Err(ClaimError::Taken {
                 pid: other.pid,
@@ -313,11 +346,9 @@ fn take_state_lock(state: &StateDir, take_over: bool, holder: &Holder) -> Result
             tracing::info!(pid = other.pid, "asking the running agent to stop in order");
             ask_to_stop(&other, left)?;
             asked = Some(Instant::now());
-        } else {
-            // It closed the connection and gives the lock back in the same breath.
-            std::thread::sleep(Duration::from_millis(5));
         }
-    }
+        Ok(())
+    })
 }
 
 /// A starting vrrp removes what another left behind, so there must be no other on these interfaces.
@@ -383,17 +414,12 @@ fn make_run_dir(run_dir: &Path) -> Result<(), ClaimError> {
 }
 
 fn take_run_lock(run_dir: &Path, holder: &Holder) -> Result<Lock, ClaimError> {
-    let path = run_dir.join("lock");
-    match Lock::try_take::<Holder>(&path).map_err(step("take", &path))? {
-        Attempt::Held(mut lock) => {
-            lock.write(holder).map_err(step("write", &path))?;
-            Ok(lock)
-        }
-        Attempt::Taken(other) => Err(ClaimError::RunDirTaken {
-            pid: other.map_or(0, |other| other.pid),
+    take_lock(&run_dir.join("lock"), holder, |other| {
+        Err(ClaimError::RunDirTaken {
+            pid: other.pid,
             run_dir: run_dir.to_owned(),
-        }),
-    }
+        })
+    })
 }
 
 /// `/run/wsha/` and a hash of the state directory's canonical path, so that several agents can
@@ -434,6 +460,33 @@ mod tests {
             default_run_dir(Path::new("/var/lib/wsha")),
             default_run_dir(Path::new("/var/lib/wsha2"))
         );
+    }
+
+    #[test]
+    fn a_lock_that_outlives_its_holder_is_waited_for() {
+        let directory = crate::sys::temporary::Directory::new();
+        let path = directory.path().join("lock");
+        let holder = |pid| Holder {
+            pid,
+            node_name: "server1".to_owned(),
+            run_dir: directory.path().to_owned(),
+            version: String::new(),
+            started_unix_ms: 0,
+        };
+        let refuse = |other: Holder| {
+            Err(ClaimError::RunDirTaken {
+                pid: other.pid,
+                run_dir: other.run_dir,
+            })
+        };
+        // Beyond the highest number that the kernel gives.
+        let dead = take_lock(&path, &holder(u32::MAX), refuse).unwrap();
+        let end = std::thread::spawn(move || drop(dead));
+        let living = take_lock(&path, &holder(std::process::id()), refuse).unwrap();
+        end.join().unwrap();
+        let error = take_lock(&path, &holder(1), refuse).unwrap_err();
+        assert!(matches!(error, ClaimError::RunDirTaken { pid, .. } if pid == std::process::id()));
+        drop(living);
     }
 
     #[test]
