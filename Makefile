@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test lint deny deb demo bench-failover
+.PHONY: help install-tools test lint deny advisories deb demo bench-failover
 
 CARGO ?= cargo
 RELEASE = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release
@@ -14,8 +14,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 install-tools: ## install what the lab needs (node's ws, keepalived, nginx), or say what is missing
-	$(CARGO) build --release --package e2e --bin install-tools
-	$(RELEASE)/install-tools
+	$(CARGO) run --package e2e --bin install-tools
 
 # cargo-deb and cargo-deny are built once, without optimisation: they run for a second. The
 # directory says name and version.
@@ -33,7 +32,14 @@ lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) run --quiet --package crds --bin crdgen -- --check
 
 deny: $(CARGO_DENY) ## crates, licences and sources that may be linked
-	$(CARGO_DENY) check $(or $(DENY_ARGS),bans licenses sources)
+	$(CARGO_DENY) check bans licenses sources
+
+advisories: $(CARGO_DENY) ## known vulnerabilities of crates, where their database can be reached
+	@if timeout 60 $(CARGO_DENY) fetch db >/dev/null 2>&1; then \
+		$(CARGO_DENY) check advisories; \
+	else \
+		echo "advisories not checked: their database cannot be reached"; \
+	fi
 
 deb: $(CARGO_DEB) ## build the Debian package
 	$(CARGO_DEB) --package dataplane
