@@ -1,0 +1,194 @@
+//! How a session ends: by a Close passed on, a side that is lost, an order, or out of time.
+
+use std::{
+    io,
+    task::Context,
+    time::{Duration, Instant},
+};
+
+use super::{Session, Side, leg::Leg, other, speak::Insert};
+use crate::{
+    close,
+    session::{End, Farewell},
+    stats::Ended,
+    sys,
+};
+
+/// How long a side may take to answer a Close and to end its connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long both sides may be quiet once one has ended its half without a Close of ours.
+const HALF_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Session {
+    /// Notes why the session ends; the first cause stands.
+    pub(super) fn ends(&mut self, by: Ended) {
+        self.ended.get_or_insert(by);
+    }
+
+    /// The end is under way: it must not take for ever.
+    pub(super) fn hurry(&mut self) {
+        self.deadline
+            .get_or_insert_with(|| Instant::now() + CLOSE_TIMEOUT);
+        self.control.due.set(true);
+    }
+
+    /// One side sends no more: it has closed its half, or its connection broke (`error`).
+    pub(super) fn input_ends(
+        &mut self,
+        side: Side,
+        error: Option<&io::Error>,
+        cx: &mut Context<'_>,
+    ) {
+        let (from, to) = self.legs(side);
+        from.input_ended = true;
+        if error.is_some() {
+            from.output_fails();
+        }
+        let told = to.close_sent;
+        let cut = !from.frames.at_boundary();
+        let to_is_dead = to.output_dead;
+        if !told {
+            let by = match side {
+                Side::Client => Ended::Client,
+                Side::Backend => Ended::BackendLost,
+            };
+            self.ends(by);
+            if side == Side::Backend && !self.client.frames.is_closing() {
+                self.worker.suspect(&self.control.lease.endpoint);
+            }
+        }
+        let (_, to) = self.legs(side);
+        match (side, told, cut) {
+            _ if to_is_dead => self.hurry(),
+            (_, true, _) => {
+                to.fin = true;
+                self.hurry();
+            }
+            // Half a frame was passed on and the rest will not come: nothing can be said within
+            // it, and a FIN would say that all is well.
+            (_, false, true) => return self.cut(),
+            (Side::Backend, false, false) => {
+                self.insert_soon(
+                    Side::Client,
+                    Insert::Close(close::BACKEND_LOST, "backend connection lost"),
+                );
+                self.client.fin = true;
+            }
+            (Side::Client, false, false) => {
+                if error.is_some() {
+                    self.insert_soon(
+                        Side::Backend,
+                        Insert::Close(close::CLIENT_LOST, "client connection lost"),
+                    );
+                }
+                // A half-close is passed on as such: the backend may still have something to say.
+                self.backend.fin = true;
+            }
+        }
+        self.control.due.set(true);
+        // What was queued is sent at the next turn, which this brings about.
+        cx.waker().wake_by_ref();
+    }
+
+    /// Ends the session at once with resets, since a frame was cut.
+    pub(super) fn cut(&mut self) {
+        self.client.reset();
+        self.backend.reset();
+        self.worker.stats().resets.add(1);
+        self.over = true;
+    }
+
+    /// A side did not answer our Ping.
+    pub(super) fn silent(&mut self, side: Side) {
+        self.ends(match side {
+            Side::Client => Ended::ClientSilent,
+            Side::Backend => Ended::BackendSilent,
+        });
+        let (leg, other_leg) = self.legs(side);
+        leg.input_ended = true;
+        leg.output_fails();
+        // What it has not acknowledged it will never get.
+        leg.reset();
+        if !leg.frames.at_boundary() && other_leg.takes_frames() {
+            return self.cut();
+        }
+        let (code, reason) = match side {
+            Side::Client => (close::CLIENT_LOST, "client does not answer pings"),
+            Side::Backend => (close::BACKEND_LOST, "backend does not answer pings"),
+        };
+        if side == Side::Backend {
+            self.worker.suspect(&self.control.lease.endpoint);
+        }
+        self.insert_soon(other(side), Insert::Close(code, reason));
+        let (_, other_leg) = self.legs(side);
+        other_leg.fin = true;
+        self.hurry();
+    }
+
+    /// Obeys an order to end.
+    pub(super) fn obey(&mut self, end: End, cx: &mut Context<'_>) {
+        self.ends(end.by);
+        self.insert_soon(Side::Client, Insert::Close(end.code, end.reason));
+        if end.by == Ended::Left {
+            self.leaving = true;
+            // All clients of the address come before their backends: the address waits for them.
+            if self.client.close_sent {
+                self.client.fin = true;
+            }
+            self.backend_end = Some(end);
+            cx.waker().wake_by_ref();
+        } else {
+            self.insert_soon(Side::Backend, Insert::Close(end.code, end.reason));
+        }
+        self.hurry();
+    }
+
+    /// The host lost the address for good: the client cannot be reached, the backend is told.
+    pub(super) fn address_lost(&mut self) {
+        self.ends(Ended::AddressLost);
+        self.client.input_ended = true;
+        self.client.output_fails();
+        self.client.reset();
+        if !self.client.frames.at_boundary() && self.backend.takes_frames() {
+            return self.cut();
+        }
+        let reason = "the address of the client's connection was lost";
+        self.insert_soon(Side::Backend, Insert::Close(close::CLIENT_LOST, reason));
+        self.backend.fin = true;
+        self.hurry();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let (client, backend) = (&self.client, &self.backend);
+        if self.over || (client.is_over() && backend.is_over()) {
+            return true;
+        }
+        // Both Close frames have passed and the end of one connection was passed on, too: nothing
+        // more will come (RFC 6455 section 5.5.1), so a peer that is slow to end is not waited for.
+        let passed_on = |from: &Leg, to: &Leg| from.input_ended && to.fin_sent;
+        client.frames.is_closed()
+            && backend.frames.is_closed()
+            && (passed_on(client, backend) || passed_on(backend, client))
+    }
+
+    /// Bounds a session of which one half has ended.
+    pub(super) fn half_deadline(&self) -> Option<Instant> {
+        let half = |leg: &Leg| leg.input_ended || leg.frames.is_closing();
+        let heard = self.client.pulse.heard.max(self.backend.pulse.heard);
+        (half(&self.client) || half(&self.backend)).then(|| heard + HALF_TIMEOUT)
+    }
+
+    /// Tells a planned stop how far the client's farewell has come.
+    pub(super) fn report_farewell(&mut self, cx: &mut Context<'_>) {
+        if self.client.close_sent && !self.client.fin {
+            self.client.fin = true;
+        }
+        if self.client.poll_flush(cx).is_ready()
+            && (self.client.fin_sent || self.client.output_dead)
+        {
+            let open = sys::unacknowledged(&self.client.stream).unwrap_or(0);
+            self.control.farewell.set(Farewell::Sent(open));
+        }
+    }
+}

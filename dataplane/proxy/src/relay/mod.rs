@@ -1,0 +1,350 @@
+//! A session after the 101: frames both ways, until both sides have ended.
+//!
+//! The session is a plain value that is polled, not an `async fn`: what it holds while idle is what
+//! stands in its fields. It reads into the worker's scratch buffer and writes from there; only what
+//! a socket did not take is copied, and while there is such a rest nothing more is read for it.
+
+//!
+//! Here frames are passed on; `leg` is one side of it, `speak` puts in frames of our own, `ending`
+//! is how all of it comes to an end.
+
+mod ending;
+mod leg;
+mod speak;
+
+use std::{
+    cell::RefMut,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
+
+use self::{leg::Leg, speak::Insert};
+use crate::{
+    frame::{HEAD_MAX, Scan, Watch},
+    heartbeat::timeout,
+    session::{Control, End, Farewell},
+    stats::{CodeClass, Ended, TrafficCount},
+    worker::Worker,
+};
+
+/// Reads of one direction before other sessions get their turn.
+const ROUNDS: usize = 4;
+
+/// A read takes `1 << log` bytes at most: more when messages are large, less when they cannot be
+/// passed on, so that a slow reader costs little.
+const READ_LOG_MIN: u8 = 14;
+const READ_LOG_START: u8 = 16;
+const READ_LOG_MAX: u8 = 18;
+
+/// Size of a worker's scratch buffer: the largest read, with room in front for bytes held back.
+pub(crate) const SCRATCH: usize = HEAD_MAX + (1 << READ_LOG_MAX);
+
+/// Which side of the proxy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Side {
+    Client,
+    Backend,
+}
+
+/// A live session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    client: Leg,
+    backend: Leg,
+    control: Rc<Control>,
+    worker: Rc<Worker>,
+    /// By when all must be over.
+    deadline: Option<Instant>,
+    ended: Option<Ended>,
+    class: CodeClass,
+    /// A planned stop waits for the client's acknowledgement.
+    leaving: bool,
+    /// Ended at once, whatever is under way.
+    over: bool,
+    /// The part of a planned stop that concerns the backend waits for the next turn.
+    backend_end: Option<End>,
+}
+
+impl Session {
+    /// A session whose handshake is done. `response` is the 101 for the client, `early_*` what each
+    /// side has sent behind its part of the handshake.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        control: Rc<Control>,
+        (client, mut early_client): (TcpStream, Vec<u8>),
+        (backend, mut early_backend): (TcpStream, Vec<u8>),
+        response: &[u8],
+    ) -> Self {
+        let now = Instant::now();
+        let mut session = Self {
+            client: Leg::new(client, now),
+            backend: Leg::new(backend, now),
+            control,
+            worker,
+            deadline: None,
+            ended: None,
+            class: CodeClass::None,
+            leaving: false,
+            over: false,
+            backend_end: None,
+        };
+        session.client.queue(response);
+        session.preload(Side::Client, &mut early_client);
+        session.preload(Side::Backend, &mut early_backend);
+        session
+    }
+
+    fn preload(&mut self, side: Side, early: &mut [u8]) {
+        if early.is_empty() {
+            return;
+        }
+        let scan = self.scan(side, early);
+        let (_, to) = self.legs(side);
+        to.queue(&early[..scan.ready]);
+        self.after_scan(side, &scan);
+    }
+
+    fn legs(&mut self, from: Side) -> (&mut Leg, &mut Leg) {
+        match from {
+            Side::Client => (&mut self.client, &mut self.backend),
+            Side::Backend => (&mut self.backend, &mut self.client),
+        }
+    }
+
+    fn scan(&mut self, side: Side, buf: &mut [u8]) -> Scan {
+        let pong = self.ping_payload(side);
+        let (from, _) = self.legs(side);
+        let watch = Watch {
+            masked: side == Side::Client,
+            pong: (from.pulse.unanswered > 0).then_some(pong),
+        };
+        let scan = from.frames.scan(buf, watch);
+        let answered = u8::try_from(scan.own_pongs).unwrap_or(u8::MAX);
+        from.pulse.unanswered = from.pulse.unanswered.saturating_sub(answered);
+        scan
+    }
+
+    fn after_scan(&mut self, side: Side, scan: &Scan) {
+        let stats = self.worker.stats();
+        stats.pongs.add(scan.own_pongs.into());
+        let traffic = traffic(&self.worker, side);
+        traffic.bytes.add(scan.ready as u64);
+        traffic.frames.add(scan.frames.into());
+        traffic.messages.add(scan.messages.into());
+        traffic.violations.add(scan.violations.into());
+        if let Some(code) = scan.close {
+            self.ends(match side {
+                Side::Client => Ended::Client,
+                Side::Backend => Ended::Backend,
+            });
+            if self.class == CodeClass::None {
+                self.class = CodeClass::of(code);
+            }
+        }
+        let (from, to) = self.legs(side);
+        if from.frames.is_closed() {
+            to.close_sent = true;
+            to.insert = None;
+            if from.close_sent {
+                self.hurry();
+            }
+            self.control.due.set(true);
+        }
+    }
+
+    /// Passes on what one side sends, until it has nothing more or the other takes no more.
+    fn pump(&mut self, side: Side, now: &mut Option<Instant>, cx: &mut Context<'_>) {
+        for _ in 0..ROUNDS {
+            let (from, to) = self.legs(side);
+            if to.poll_flush(cx).is_pending() || from.input_ended {
+                return;
+            }
+            let limit = 1 << from.read_log;
+            let worker = Rc::clone(&self.worker);
+            let mut scratch = worker.scratch();
+            let (from, _) = self.legs(side);
+            let mut buf = ReadBuf::new(&mut scratch[HEAD_MAX..HEAD_MAX + limit]);
+            let read = match Pin::new(&mut from.stream).poll_read(cx, &mut buf) {
+                Poll::Pending => return,
+                Poll::Ready(read) => read.map(|()| buf.filled().len()),
+            };
+            match read {
+                Ok(0) => return self.input_ends(side, None, cx),
+                Err(error) => return self.input_ends(side, Some(&error), cx),
+                Ok(n) => {
+                    from.pulse.hear(*now.get_or_insert_with(Instant::now));
+                    self.pass_on(side, scratch, n, cx);
+                }
+            }
+            if self.over {
+                return;
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    /// Passes on `n` bytes just read.
+    fn pass_on(
+        &mut self,
+        side: Side,
+        mut scratch: RefMut<'_, [u8]>,
+        n: usize,
+        cx: &mut Context<'_>,
+    ) {
+        let (from, _) = self.legs(side);
+        // Bytes held back go in front, so that all is one slice again.
+        let held = from.frames.held();
+        let start = HEAD_MAX - held.len();
+        scratch[start..HEAD_MAX].copy_from_slice(held);
+        let buf = &mut scratch[start..HEAD_MAX + n];
+        let scan = self.scan(side, buf);
+        let mut out = &buf[..scan.ready];
+        let (from, to) = self.legs(side);
+        // Behind a Close of ours, and to a side that is gone, nothing is sent.
+        let dropped = to.close_sent || to.output_dead || to.fin;
+        if !dropped && !out.is_empty() {
+            if let (Some(insert), Some(boundary)) = (to.insert, scan.boundary) {
+                to.insert = None;
+                to.send(cx, &out[..boundary]);
+                out = &out[boundary..];
+                self.insert(other(side), insert);
+            }
+            let (_, to) = self.legs(side);
+            if !to.close_sent && !out.is_empty() {
+                to.send(cx, out);
+            }
+            let slow = to.unsent.is_some();
+            let (from, _) = self.legs(side);
+            if slow {
+                from.read_log = (from.read_log - 1).max(READ_LOG_MIN);
+            } else if n == 1 << from.read_log {
+                from.read_log = (from.read_log + 1).min(READ_LOG_MAX);
+            }
+        } else if from.frames.at_boundary() && !dropped {
+            self.insert_waiting(other(side));
+        }
+        self.after_scan(side, &scan);
+    }
+
+    /// Does what is due, and sets the timer for what is next.
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        let now = Instant::now();
+        if let Some(end) = self.control.order.take() {
+            self.obey(end, cx);
+        }
+        if self.control.drain_at.get().is_some_and(|at| at <= now) {
+            self.control.drain_at.set(None);
+            let code = self.control.pool.borrow().drain.close_code;
+            let end = End {
+                by: Ended::EndpointGone,
+                code,
+                reason: "backend is going away",
+            };
+            self.obey(end, cx);
+        }
+        let heartbeat = self.control.pool.borrow().heartbeat;
+        let lost_for = |lost: Instant| lost + timeout(heartbeat);
+        if self
+            .control
+            .lost_at
+            .get()
+            .is_some_and(|lost| lost_for(lost) <= now)
+        {
+            self.control.lost_at.set(None);
+            self.address_lost();
+        }
+        let mut next = [
+            self.control.drain_at.get(),
+            self.control.lost_at.get().map(lost_for),
+            self.beat(Side::Client, now),
+            self.beat(Side::Backend, now),
+            self.half_deadline(),
+            None,
+        ];
+        next[5] = self.deadline;
+        let hard = self.deadline.into_iter().chain(next[4]);
+        if hard.min().is_some_and(|at| at <= now) {
+            // Out of time: a frame that never ended leaves no way to speak but a reset.
+            let waits = |leg: &Leg| leg.insert.is_some() || leg.unsent.is_some();
+            if waits(&self.client) || waits(&self.backend) {
+                self.cut();
+            }
+            self.over = true;
+            return;
+        }
+        let next = next.into_iter().flatten().min();
+        self.worker.set_timer(&self.control, next);
+    }
+}
+
+impl Future for Session {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.control.attach(cx.waker());
+        if this.control.due.take() {
+            if let Some(end) = this.backend_end.take() {
+                this.insert_soon(Side::Backend, Insert::Close(end.code, end.reason));
+            }
+            this.tick(cx);
+        }
+        let mut now = None;
+        this.pump(Side::Client, &mut now, cx);
+        if !this.over {
+            this.pump(Side::Backend, &mut now, cx);
+        }
+        if !this.over && this.leaving {
+            this.report_farewell(cx);
+        }
+        if this.is_over() {
+            return Poll::Ready(());
+        }
+        if this.control.due.get() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.control.farewell.set(Farewell::Over);
+        let by = self.ended.unwrap_or(Ended::Stopped);
+        self.worker.forget(&self.control, by, self.class);
+    }
+}
+
+fn other(side: Side) -> Side {
+    match side {
+        Side::Client => Side::Backend,
+        Side::Backend => Side::Client,
+    }
+}
+
+fn traffic(worker: &Worker, from: Side) -> &TrafficCount {
+    match from {
+        Side::Client => &worker.stats().from_clients,
+        Side::Backend => &worker.stats().from_backends,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        // Each byte here is paid for by every idle session. Its task, its entry in the event loop
+        // and its sockets come on top.
+        assert!(size_of::<Session>() <= 640, "{}", size_of::<Session>());
+    }
+}

@@ -1,0 +1,119 @@
+//! Frames of the proxy's own: Pings and Closes, put between the frames that are passed on.
+
+use std::time::Instant;
+
+use super::{Session, Side};
+use crate::{
+    close,
+    frame::PingPayload,
+    heartbeat::{Verdict, timeout},
+    stats::CodeClass,
+};
+
+/// A frame of ours that waits for a boundary.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Insert {
+    Ping,
+    Close(u16, &'static str),
+}
+
+impl Session {
+    pub(super) fn ping_payload(&self, side: Side) -> PingPayload {
+        self.worker.secret(self.control.id, side).to_ne_bytes()
+    }
+
+    fn mask(&self, to: Side) -> close::Mask {
+        let key = || {
+            let secret = self.worker.secret(self.control.id, Side::Backend);
+            let sent = u32::try_from(self.backend.sent & 0xffff_ffff).unwrap_or(0);
+            let [a, b, c, d, ..] = secret.rotate_left(17).to_ne_bytes();
+            (u32::from_ne_bytes([a, b, c, d]) ^ sent).to_ne_bytes()
+        };
+        (to == Side::Backend).then(key)
+    }
+
+    /// Sends a frame of ours; everything sent to this side so far ends with a whole frame.
+    pub(super) fn insert(&mut self, to: Side, insert: Insert) {
+        let mask = self.mask(to);
+        let payload = self.ping_payload(to);
+        let now = Instant::now();
+        let (leg, _) = self.legs(to);
+        match insert {
+            Insert::Ping => {
+                leg.queue(&close::ping(&payload, mask));
+                leg.pulse.ping_sent(now);
+                let waiting = leg.unsent.as_ref().map_or(0, |u| u.bytes.len() - u.pos);
+                leg.ping_end = leg.sent + waiting as u64;
+                leg.acknowledged = leg.acknowledged_now();
+                self.worker.stats().pings.add(1);
+                self.control.due.set(true);
+            }
+            Insert::Close(code, reason) => {
+                leg.queue(&close::close(code, reason, mask));
+                leg.close_sent = true;
+                if self.class == CodeClass::None {
+                    self.class = CodeClass::of(Some(code));
+                }
+                self.hurry();
+            }
+        }
+    }
+
+    /// Sends a frame of ours as soon as no frame is under way to this side.
+    pub(super) fn insert_soon(&mut self, to: Side, insert: Insert) {
+        let (leg, from) = self.legs(to);
+        if !leg.takes_frames() {
+            return;
+        }
+        if from.frames.at_boundary() {
+            leg.insert = None;
+            self.insert(to, insert);
+        } else {
+            // A Close outranks a Ping.
+            if !matches!(leg.insert, Some(Insert::Close(..))) {
+                leg.insert = Some(insert);
+            }
+            if matches!(insert, Insert::Close(..)) {
+                self.hurry();
+            }
+        }
+    }
+
+    pub(super) fn insert_waiting(&mut self, to: Side) {
+        let (leg, _) = self.legs(to);
+        if let Some(insert) = leg.insert.take() {
+            self.insert(to, insert);
+        }
+    }
+
+    /// Pings a side if it is time; when to look again.
+    pub(super) fn beat(&mut self, side: Side, now: Instant) -> Option<Instant> {
+        let heartbeat = self.control.pool.borrow().heartbeat;
+        let (leg, _) = self.legs(side);
+        if leg.input_ended || !leg.takes_frames() || leg.insert.is_some() {
+            return None;
+        }
+        match leg.pulse.verdict(now, heartbeat)? {
+            // An answer lets the next interval begin before this one's time is over.
+            Verdict::Wait(until) => Some(until.min(now + heartbeat.interval)),
+            Verdict::Ping => {
+                self.insert_soon(side, Insert::Ping);
+                let (leg, _) = self.legs(side);
+                let patience = timeout(heartbeat).min(heartbeat.interval);
+                leg.pulse.pinged.map(|pinged| pinged + patience)
+            }
+            Verdict::Silent => {
+                // A long queue on a slow link delays our Ping: while the peer takes from the queue
+                // it is alive.
+                let acknowledged = leg.acknowledged_now();
+                if acknowledged < leg.ping_end && acknowledged > leg.acknowledged {
+                    leg.acknowledged = acknowledged;
+                    leg.pulse.pinged = Some(now);
+                    return Some(now + timeout(heartbeat));
+                }
+                self.silent(side);
+                None
+            }
+        }
+    }
+}
