@@ -45,16 +45,9 @@ fn find() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Cargo's own lock lets one of several tests build, and the others find it done.
     let output = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "dataplane",
-            "--bin",
-            "wsha-dataplane",
-            "--profile",
-            profile,
-        ])
+        .args(["build", "--quiet", "--bin", "wsha-dataplane"])
+        // With the features that the workspace's tests are built with, so that little is built twice.
+        .args(["--workspace", "--profile", profile])
         .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
