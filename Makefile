@@ -30,6 +30,8 @@ lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) run --quiet --package crds --bin crdgen -- --check
+	@# Each library alone: what it needs stands in its own manifest, not in another's.
+	for package in crds node-api plan proxy vrrp; do $(CARGO) check --quiet --package $$package || exit 1; done
 
 deny: $(CARGO_DENY) ## crates, licences and sources that may be linked
 	$(CARGO_DENY) check bans licenses sources
