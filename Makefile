@@ -53,3 +53,7 @@ demo: ## replay the article: wsha beside keepalived and nginx (root)
 bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root); ARGS='--repeat 5'
 	$(CARGO) build --release --package dataplane --package e2e --bins
 	$(RELEASE)/bench-failover $(ARGS)
+
+bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root)
+	$(CARGO) build --release --package dataplane --package e2e --bins
+	$(RELEASE)/bench-idle $(ARGS)

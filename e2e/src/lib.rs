@@ -10,6 +10,7 @@
 pub mod arp;
 pub mod backend;
 pub mod control;
+pub mod cost;
 pub mod fault;
 pub mod lab;
 pub mod measure;

@@ -113,6 +113,7 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
             let settings = Settings {
                 advertisement: Duration::from_millis(*interval),
                 wsha_binary: wsha_binary.cloned(),
+                ..Settings::default()
             };
             let labs = if *subject == Subject::Article {
                 options.article_labs.clamp(1, options.repeat.max(1))

@@ -1,15 +1,14 @@
 //! keepalived and nginx: the article's set-up, and the best that keepalived can do.
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Settings, Subject};
-use crate::lab::{BACKEND_PORT, Host, INTERFACE, Lab, PORT, Process, VIP_SERVER1, VIP_SERVER2};
+use super::{Router, Settings, Subject};
+use crate::lab::{BACKEND_PORT, Host, INTERFACE, Lab, PORT, Process};
 use crate::{tools, wait};
 
 /// Writes the configurations of `host`.
@@ -23,7 +22,7 @@ pub(super) fn configure(
     let dir = host.dir();
     let keepalived = match subject {
         Subject::Best => best(host, settings),
-        _ => article(host),
+        _ => article(host, settings),
     };
     fs::write(dir.join("keepalived.conf"), keepalived)?;
     fs::write(dir.join("nginx.conf"), nginx(lab, host, four_backends))?;
@@ -136,7 +135,7 @@ pub(super) fn reload_nginx(host: &Host) -> Result<()> {
 }
 
 /// The article's configuration, its two instances in its order.
-fn article(host: &Host) -> String {
+fn article(host: &Host, settings: &Settings) -> String {
     let script = host.dir().join("chk_nginx.sh");
     let head = format!(
         "global_defs {{
@@ -155,6 +154,7 @@ vrrp_script chk_nginx {{
     );
     head + &instances(
         host,
+        settings,
         "advert_int 1",
         "track_script {\n        chk_nginx\n    }",
     )
@@ -179,19 +179,24 @@ vrrp_track_process chk_nginx {{
         nginx = nginx_name(host),
     );
     let interval = format!("advert_int {:.2}", settings.advertisement.as_secs_f64());
-    head + &instances(host, &interval, "track_process {\n        chk_nginx\n    }")
+    head + &instances(
+        host,
+        settings,
+        &interval,
+        "track_process {\n        chk_nginx\n    }",
+    )
 }
 
-/// The two virtual routers, in the article's order.
-fn instances(host: &Host, interval: &str, track: &str) -> String {
-    let instance = |name: &str, vrid: u8, address: Ipv4Addr, owner: &str| {
-        let (state, priority) = if host.name() == owner {
+/// The virtual routers, in their order.
+fn instances(host: &Host, settings: &Settings, interval: &str, track: &str) -> String {
+    let instance = |(index, router): (usize, &Router)| {
+        let (state, priority) = if host.name() == router.owner {
             ("MASTER", 100)
         } else {
             ("BACKUP", 50)
         };
         format!(
-            "vrrp_instance {name} {{
+            "vrrp_instance VI_{number} {{
     state {state}
     interface {INTERFACE}
     virtual_router_id {vrid}
@@ -202,10 +207,13 @@ fn instances(host: &Host, interval: &str, track: &str) -> String {
     }}
     {track}
 }}
-"
+",
+            number = index + 1,
+            vrid = router.vrid,
+            address = router.address,
         )
     };
-    instance("VI_1", 51, VIP_SERVER2, "server2") + &instance("VI_2", 52, VIP_SERVER1, "server1")
+    settings.routers.iter().enumerate().map(instance).collect()
 }
 
 /// The article's nginx, with the paths that a lab needs.

@@ -4,6 +4,7 @@ mod keepalived;
 mod wsha;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,33 @@ impl fmt::Display for Subject {
     }
 }
 
+/// A virtual router that both gateways run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Router {
+    /// VRID.
+    pub vrid: u8,
+    /// Its virtual address.
+    pub address: Ipv4Addr,
+    /// The gateway that holds the address while all is well.
+    pub owner: &'static str,
+}
+
+impl Router {
+    /// The article's two, in its order.
+    pub const ARTICLE: [Self; 2] = [
+        Self {
+            vrid: 51,
+            address: VIP_SERVER2,
+            owner: "server2",
+        },
+        Self {
+            vrid: 52,
+            address: VIP_SERVER1,
+            owner: "server1",
+        },
+    ];
+}
+
 /// How the subject is to run.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,6 +74,8 @@ pub struct Settings {
     pub advertisement: Duration,
     /// The data plane's binary.
     pub wsha_binary: Option<PathBuf>,
+    /// What the gateways run.
+    pub routers: Vec<Router>,
 }
 
 impl Default for Settings {
@@ -53,6 +83,7 @@ impl Default for Settings {
         Self {
             advertisement: Duration::from_millis(100),
             wsha_binary: None,
+            routers: Router::ARTICLE.to_vec(),
         }
     }
 }
@@ -91,6 +122,11 @@ impl<'lab> Gateways<'lab> {
     /// What runs here.
     pub fn subject(&self) -> Subject {
         self.subject
+    }
+
+    /// The virtual routers that it runs.
+    pub fn routers(&self) -> &[Router] {
+        &self.settings.routers
     }
 
     /// The longest of the subject's own timers that a fault may fall into.
@@ -149,6 +185,19 @@ impl<'lab> Gateways<'lab> {
         }
     }
 
+    /// The processes of `host`, by what they are for.
+    pub fn parts(&self, host: &Host) -> Vec<(&'static str, Vec<Pid>)> {
+        let (vrrp, proxy) = (self.vrrp_processes(host), self.proxy_processes(host));
+        match self.subject {
+            Subject::Wsha => vec![
+                ("agent", wsha::processes(host, "run")),
+                ("vrrp", vrrp),
+                ("proxy", proxy),
+            ],
+            Subject::Article | Subject::Best => vec![("keepalived", vrrp), ("nginx", proxy)],
+        }
+    }
+
     /// The process that an administrator stops to take `host` out of service.
     fn keeper(&mut self, host: &Host) -> Result<&Process> {
         let name = match self.subject {
@@ -195,8 +244,14 @@ impl<'lab> Gateways<'lab> {
 
     /// Whether each address is where it belongs, and held there alone.
     pub fn at_home(&self) -> Result<bool> {
-        Ok(self.lab.holders(VIP_SERVER1)? == ["server1"]
-            && self.lab.holders(VIP_SERVER2)? == ["server2"])
+        let hosts = self.lab.gateways();
+        let tables = [hosts[0].addresses()?, hosts[1].addresses()?];
+        Ok(self.settings.routers.iter().all(|router| {
+            let as_planned = |(host, table): (&Host, &Vec<Ipv4Addr>)| {
+                table.contains(&router.address) == (host.name() == router.owner)
+            };
+            hosts.into_iter().zip(&tables).all(as_planned)
+        }))
     }
 
     /// Waits until each address is where it belongs, by the hosts' own tables and by ARP.

@@ -6,8 +6,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
-use super::Settings;
+use super::{Router, Settings};
 use crate::lab::{Host, Process};
+use crate::testing::{Manifest, Pool};
 use crate::tools;
 
 /// The article's set-up as one file.
@@ -15,7 +16,11 @@ const MANIFEST: &str = include_str!("../../manifests/demo.yaml");
 
 /// Writes the manifest of `host`, replacing the last one in one step.
 pub(super) fn configure(host: &Host, four_backends: bool, settings: &Settings) -> Result<()> {
-    let mut text = MANIFEST.to_owned();
+    let mut text = if settings.routers == Router::ARTICLE {
+        MANIFEST.to_owned()
+    } else {
+        in_pools_of_ten(&settings.routers).to_string()
+    };
     if settings.advertisement != Settings::default().advertisement {
         text = with_interval(&text, settings).context("the manifest has no pool with a spec")?;
     }
@@ -65,7 +70,25 @@ pub(super) fn processes(host: &Host, part: &str) -> Vec<Pid> {
     })
 }
 
-/// Puts the interval into the pool's spec.
+/// Any number of virtual routers up to forty, otherwise as in [`MANIFEST`].
+fn in_pools_of_ten(routers: &[Router]) -> Manifest {
+    let entry = |router: &Router| {
+        format!(
+            "address: {}, virtualRouterID: {}, preferredNodeName: {}",
+            router.address, router.vrid, router.owner
+        )
+    };
+    let pools = ["chat", "news", "quotes", "games"]
+        .into_iter()
+        .zip(routers.chunks(10));
+    Manifest::of(
+        pools
+            .map(|(name, routers)| Pool::new(name, routers.iter().map(entry).collect()))
+            .collect(),
+    )
+}
+
+/// Puts the interval into each pool's spec.
 fn with_interval(text: &str, settings: &Settings) -> Option<String> {
     let (head, tail) = text.split_once("kind: WebSocketHAPool")?;
     let interval = format!(
@@ -75,7 +98,7 @@ fn with_interval(text: &str, settings: &Settings) -> Option<String> {
     tail.contains("\nspec:\n").then(|| {
         format!(
             "{head}kind: WebSocketHAPool{}",
-            tail.replacen("\nspec:\n", &interval, 1)
+            tail.replace("\nspec:\n", &interval)
         )
     })
 }
