@@ -44,7 +44,7 @@ advisories: $(CARGO_DENY) ## known vulnerabilities of crates, where their databa
 	fi
 
 deb: $(CARGO_DEB) ## build the Debian package
-	$(CARGO_DEB) --package dataplane
+	$(CARGO_DEB) --package dataplane --strip
 
 demo: ## replay the article: wsha beside keepalived and nginx (root)
 	$(CARGO) build --release --package dataplane --package e2e --bins
