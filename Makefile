@@ -1,9 +1,10 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test lint deny advisories deb demo bench-failover
+.PHONY: help install-tools test lint deny advisories deb demo bench-failover bench-idle
 
 CARGO ?= cargo
-RELEASE = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release
+TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+RELEASE = $(TARGET)/release
 
 # Tools of a fixed version, each in a directory of its own outside the tree.
 TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsha/tools
@@ -23,7 +24,7 @@ $(TOOLS)/%:
 	$(CARGO) install --locked --debug --root "$(TOOLS)/$$package" --version "$$version" "$${package%-*}"
 
 test: install-tools $(CARGO_DEB) lint ## everything that needs no other machine; lab and package tests need root or say SKIPPED
-	$(CARGO) test --workspace $(TEST_ARGS) -- --show-output
+	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --workspace $(TEST_ARGS) -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) fmt --all --check
