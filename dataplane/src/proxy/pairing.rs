@@ -70,7 +70,7 @@ impl Pairing {
         inputs: &SyncSender<Input>,
     ) -> io::Result<Self> {
         // Never unmapped: the kernel finds the mutex there when the thread ends.
-        let page: &'static Shared<PairPage> = Box::leak(Box::new(Shared::from_fd(page)?));
+        let page = Shared::<PairPage>::from_fd(page)?.leak();
         page.proxy_life.hold()?;
         let count = u32::try_from(workers).map_err(io::Error::other)?;
         // Each loop turned before this page came, or will be found hanging on it in time.

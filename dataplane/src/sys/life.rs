@@ -51,7 +51,7 @@ impl LifeMutex {
     /// lives as long as the process. Does not wait.
     ///
     /// `'static`, since the kernel finds the mutex through its mapping when the thread ends: leak
-    /// the page (`Box::leak`) before holding.
+    /// the page ([`leak`](super::memory::Shared::leak)) before holding.
     pub fn hold(&'static self) -> io::Result<()> {
         // SAFETY: initialised by `init` before the page was passed on.
         check(unsafe { libc::pthread_mutex_trylock(self.0.get()) })
@@ -103,7 +103,7 @@ mod tests {
         let (end, wait_end) = mpsc::channel::<()>();
         let owner = std::thread::spawn(move || {
             let page = crate::sys::memory::Shared::<PairPage>::from_fd(theirs).unwrap();
-            let page: &'static _ = Box::leak(Box::new(page));
+            let page = page.leak();
             page.proxy_life.hold().unwrap();
             held.send(()).unwrap();
             assert!(wait_end.recv().is_err(), "ends when the other side lets go");

@@ -4,6 +4,7 @@ use std::{
     ffi::CStr,
     fs::File,
     io,
+    mem::ManuallyDrop,
     ops::Deref,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
@@ -77,6 +78,15 @@ impl<T: Shareable> Shared<T> {
         }
         let memory = NonNull::new(memory.cast::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { fd, memory })
+    }
+
+    /// Keeps the mapping for the rest of the process, and gives the descriptor back.
+    pub fn leak(self) -> &'static T {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so the descriptor is closed here and only here.
+        drop(unsafe { std::ptr::read(&raw const this.fd) });
+        // SAFETY: as in `deref`; nobody unmaps it any more.
+        unsafe { this.memory.as_ref() }
     }
 
     /// The descriptor to pass on.

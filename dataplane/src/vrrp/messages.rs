@@ -11,10 +11,7 @@ use super::{
     machine::{segment::Segment, slot::Slot},
     world::World,
 };
-use crate::sys::{
-    memory::Shared,
-    pages::{PairPage, RouterRow},
-};
+use crate::sys::pages::{PairPage, RouterRow};
 
 /// Number of a virtual router within this process, never used twice.
 pub(super) type RouterId = u32;
@@ -25,7 +22,7 @@ pub(super) type PairingNumber = u64;
 #[derive(Debug)]
 pub(super) enum ToMachine {
     /// A new pairing: its page tells whether the proxy hangs.
-    Pairing(PairingNumber, &'static Shared<PairPage>),
+    Pairing(PairingNumber, &'static PairPage),
     /// A socket for an interface.
     Open(Box<Segment>),
     /// Give the socket of this interface back.

@@ -71,7 +71,7 @@ pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
     let path = args.run_dir.join(AGENT_SOCKET);
     let (channel, table) = greet(&path)?;
     // Pages are held through their mapping to the end of the process.
-    let table: &'static _ = Box::leak(Box::new(Shared::from_fd(table)?));
+    let table = Shared::<RouterTable>::from_fd(table)?.leak();
     serve(&channel, table, warnings)
 }
 
@@ -128,7 +128,7 @@ fn greet(path: &Path) -> anyhow::Result<(Channel, OwnedFd)> {
 /// Starts the threads and runs control on this one.
 fn serve(
     channel: &Channel,
-    table: &'static Shared<RouterTable>,
+    table: &'static RouterTable,
     mut warnings: Vec<String>,
 ) -> anyhow::Result<()> {
     let wake = Arc::new(Wake::new()?);

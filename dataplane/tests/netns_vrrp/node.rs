@@ -80,7 +80,7 @@ impl Proxy {
         let beating = Arc::clone(&beats);
         // The end of the thread that holds the mutex is what a kill looks like.
         let thread = thread::spawn(move || {
-            let page: &'static _ = Box::leak(Box::new(Shared::<PairPage>::from_fd(page).unwrap()));
+            let page = Shared::<PairPage>::from_fd(page).unwrap().leak();
             page.proxy_life.hold().unwrap();
             page.workers.store(1, Ordering::Release);
             page.proxy_beats[0].beat();

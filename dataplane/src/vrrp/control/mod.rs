@@ -35,7 +35,6 @@ use super::{
 use crate::{
     ipc::{FromVrrp, ProxyToVrrp, Router, ToVrrp, VrrpToProxy},
     sys::{
-        memory::Shared,
         pages::RouterTable,
         ring::{Consumer, Producer},
         wait::{Waiter, Wake},
@@ -67,7 +66,7 @@ pub(super) struct Ends {
 #[derive(Debug)]
 pub(super) struct Control {
     ends: Ends,
-    table: &'static Shared<RouterTable>,
+    table: &'static RouterTable,
     /// `None` until the netlink thread told.
     world: Option<World>,
     desired: Option<Desired>,
@@ -105,11 +104,7 @@ struct ReportState {
 }
 
 impl Control {
-    pub(super) fn new(
-        ends: Ends,
-        table: &'static Shared<RouterTable>,
-        warnings: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(ends: Ends, table: &'static RouterTable, warnings: Vec<String>) -> Self {
         Self {
             ends,
             table,

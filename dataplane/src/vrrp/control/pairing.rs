@@ -33,7 +33,7 @@ const WATCHER_PRIORITY: i32 = 51;
 #[derive(Debug)]
 pub(super) struct Pairing {
     pub(super) number: PairingNumber,
-    pub(super) page: &'static Shared<PairPage>,
+    pub(super) page: &'static PairPage,
     channel: Channel,
     /// The proxy holds its life mutex and is watched.
     pub(super) is_watched: bool,
@@ -62,7 +62,7 @@ impl Pairing {
                 "a pairing comes with two descriptors",
             ));
         };
-        let page: &'static _ = Box::leak(Box::new(Shared::<PairPage>::from_fd(page)?));
+        let page = Shared::<PairPage>::from_fd(page)?.leak();
         page.vrrp_life.hold()?;
         let channel = Channel::new(UnixStream::from(socket), PATIENCE)?;
         listen(

@@ -230,7 +230,7 @@ impl Control {
             Family::V4 => 4,
             Family::V6 => 6,
         };
-        let table = &**self.table;
+        let table = self.table;
         let row = table
             .row(RouterKey::new(binding.index, family, config.vrid.get()))
             .ok_or("there are more virtual routers than the host has room for: use fewer")?;

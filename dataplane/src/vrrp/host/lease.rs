@@ -170,7 +170,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn lease() -> Lease {
-        let table = Box::leak(Box::new(RouterTable::create().unwrap()));
+        let table = RouterTable::create().unwrap().leak();
         let row = table.row(RouterKey::new(1, 4, 51)).unwrap();
         let mut lease = Lease::new(Registration {
             id: 1,

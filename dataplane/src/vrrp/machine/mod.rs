@@ -28,7 +28,6 @@ use slot::Slot;
 use super::messages::{FromMachine, LeaseAnswer, PairingNumber, RouterId, Snapshot, ToMachine};
 use crate::sys::{
     clock,
-    memory::Shared,
     packet::FrameSocket,
     pages::{Beat, PairPage},
     raw::BUFFER,
@@ -99,7 +98,7 @@ pub(super) struct Machine {
 #[derive(Debug)]
 struct Pairing {
     number: PairingNumber,
-    page: &'static Shared<PairPage>,
+    page: &'static PairPage,
     beats: bool,
 }
 
@@ -315,7 +314,7 @@ impl Machine {
         }
     }
 
-    fn pair(&mut self, number: PairingNumber, page: &'static Shared<PairPage>) {
+    fn pair(&mut self, number: PairingNumber, page: &'static PairPage) {
         if number > self.dead {
             self.pairing = Some(Pairing {
                 number,

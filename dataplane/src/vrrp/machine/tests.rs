@@ -99,7 +99,7 @@ fn rig() -> Option<Rig> {
         control: to_control,
         control_wake: Arc::new(Wake::new().unwrap()),
     };
-    let table: &'static _ = Box::leak(Box::new(RouterTable::create().unwrap()));
+    let table = RouterTable::create().unwrap().leak();
     let frames = FrameSocket::open().unwrap();
     let machine = Machine::new(inputs, outputs, frames, &table.machine_beat, 64);
     let mut rig = Rig {
@@ -113,7 +113,7 @@ fn rig() -> Option<Rig> {
     let own = segment("eth0");
     let index = own.index;
     rig.command(ToMachine::Open(Box::new(own)));
-    let page: &'static _ = Box::leak(Box::new(PairPage::create().unwrap()));
+    let page = PairPage::create().unwrap().leak();
     page.proxy_beats[0].beat();
     page.workers.store(1, Ordering::Release);
     rig.command(ToMachine::Pairing(1, page));
