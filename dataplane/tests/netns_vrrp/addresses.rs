@@ -19,6 +19,7 @@ fn a_lease_ends_when_nobody_renews_it() {
     let Some(lab) = Lab::start(1) else { return };
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
     node.process.kill().unwrap();
     node.process.wait().unwrap();
     let killed = Instant::now();
@@ -34,6 +35,7 @@ fn addresses_of_a_dead_process_can_be_removed() {
     let Some(lab) = Lab::start(1) else { return };
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
     node.process.kill().unwrap();
     node.process.wait().unwrap();
     let address: IpAddr = ADDRESS.parse().unwrap();
@@ -52,6 +54,7 @@ fn a_stopped_process_loses_its_lease_and_listens_before_it_claims() {
     let Some(lab) = Lab::start(2) else { return };
     let mut a = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     a.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
     let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 235)]);
     b.wait_router(|router| router.state == Backup && !router.peers.is_empty());
     let pid = nix::unistd::Pid::from_raw(a.process.id().try_into().unwrap());
@@ -65,7 +68,7 @@ fn a_stopped_process_loses_its_lease_and_listens_before_it_claims() {
     a.wait_state(Active);
     b.wait_state(Backup);
     eventually("one holder", || lab.hosts[1].shown(ADDRESS).is_empty());
-    assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
+    lab.hosts[0].wait_shown(ADDRESS);
 }
 
 #[test]
@@ -73,6 +76,7 @@ fn what_a_former_process_left_is_removed_at_start() {
     let Some(lab) = Lab::start(1) else { return };
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
     node.process.kill().unwrap();
     // Long enough for others to have taken over: two intervals are 200 ms.
     std::thread::sleep(Duration::from_millis(300));
@@ -92,6 +96,7 @@ fn a_process_that_follows_at_once_goes_on_as_active() {
     let routers = [router(ADDRESS, 250)];
     let mut a = Node::serving(&lab.hosts[0], &routers);
     a.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
     let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 235)]);
     b.wait_router(|router| router.state == Backup && !router.peers.is_empty());
     let mut tries = 0;
@@ -117,6 +122,7 @@ fn an_address_that_somebody_removed_is_put_back() {
     let Some(lab) = Lab::start(1) else { return };
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
     lab.hosts[0].ip("addr del 192.168.1.110/32 dev eth0");
     let removed = Instant::now();
     eventually("put back", || !lab.hosts[0].shown(ADDRESS).is_empty());

@@ -13,6 +13,8 @@ use nix::{
 };
 use vrrp::wire::Mac;
 
+use crate::node::eventually;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A thread in a network namespace of its own.
@@ -84,6 +86,11 @@ impl Host {
     /// What `ip` says of `address`; empty if the host does not have it.
     pub(crate) fn shown(&self, address: &str) -> String {
         self.ip(&format!("-4 -o addr show to {address}"))
+    }
+
+    /// Waits until the host has `address`, which is added a moment after a router became Active.
+    pub(crate) fn wait_shown(&self, address: &str) {
+        eventually("the address is held", || !self.shown(address).is_empty());
     }
 }
 

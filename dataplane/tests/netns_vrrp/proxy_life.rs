@@ -41,6 +41,7 @@ fn the_best_host_is_active_and_the_death_of_its_proxy_moves_the_address() {
     eventually("address gone from the first host", || {
         lab.hosts[0].shown(ADDRESS).is_empty()
     });
+    lab.hosts[1].wait_shown(ADDRESS);
     assert!(lab.hosts[1].shown(ADDRESS).contains("192.168.1.110/32"));
 
     // A new proxy: takes part again, but preempts only after it has accepted for three seconds.
