@@ -325,6 +325,13 @@ impl Control {
                         tracing::warn!("the proxy hangs; every virtual router is withdrawn");
                         self.deaths.add(machine::now());
                         pairing.is_counted = true;
+                        // The machine has withdrawn them; without this, beats that are back by now
+                        // would look as if nothing had happened.
+                        for router in &mut self.routers {
+                            if let Some(instance) = &mut router.instance {
+                                instance.pairing = instance.pairing.filter(|p| *p != number);
+                            }
+                        }
                     }
                     self.report.is_wanted = true;
                 }

@@ -91,6 +91,8 @@ pub(super) struct Machine {
     pairing: Option<Pairing>,
     dead: PairingNumber,
     turned_at: Instant,
+    /// Since when it has turned without a pause.
+    awake_since: Instant,
     latest_timer: Duration,
     buffer: [u8; BUFFER],
 }
@@ -122,6 +124,7 @@ impl Machine {
             pairing: None,
             dead: 0,
             turned_at: now(),
+            awake_since: now(),
             latest_timer: Duration::ZERO,
             buffer: [0; BUFFER],
         }
@@ -213,7 +216,9 @@ impl Machine {
     /// Withdraws everything when the proxy is dead or hangs (DESIGN section 4, Tracking).
     fn watch_proxy(&mut self) {
         let now = now();
-        let was_blind = now.since(self.turned_at) > BLIND_AFTER;
+        if now.since(self.turned_at) > BLIND_AFTER {
+            self.awake_since = now;
+        }
         self.turned_at = now;
         let dead = self.inputs.bell.dead.load(Ordering::Acquire);
         if dead > self.dead {
@@ -224,9 +229,14 @@ impl Machine {
         let Some(pairing) = &mut self.pairing else {
             return;
         };
-        let silence = now.since(Instant::from_nanos(pairing.page.oldest_beat()));
+        let last_beat = Instant::from_nanos(pairing.page.oldest_beat());
+        let mut silence = now.since(last_beat);
+        if pairing.beats {
+            // After a pause of the host the proxy gets its time to beat anew.
+            silence = silence.min(now.since(self.awake_since));
+        }
         let beats = silence <= PROXY_HANGS_AFTER;
-        if beats == pairing.beats || (was_blind && !beats) {
+        if beats == pairing.beats {
             return;
         }
         pairing.beats = beats;

@@ -210,6 +210,11 @@ impl Rig {
         self.machine.slots.iter().map(|s| s.observe().sent).sum()
     }
 
+    fn was_told_of_a_hang(&mut self) -> bool {
+        let mut news = std::iter::from_fn(|| self.news.pop());
+        news.any(|news| matches!(news, FromMachine::Beats(_, false)))
+    }
+
     /// As the netlink thread would.
     fn answer_leases(&mut self) {
         while let Some(command) = self.leases.pop() {
@@ -277,4 +282,21 @@ fn a_takeover_allocates_nothing() {
         ));
     }
     assert_eq!(to_active, u32::from(COUNT));
+}
+
+/// Host and proxy were paused together: whoever turns first must not judge the other.
+#[test]
+fn after_a_pause_the_proxy_gets_its_time_to_beat() {
+    let Some(mut rig) = rig() else { return };
+    rig.turn();
+    assert!(!rig.was_told_of_a_hang());
+    thread::sleep(PROXY_HANGS_AFTER + Duration::from_millis(50));
+    rig.turn();
+    rig.turn();
+    assert!(!rig.was_told_of_a_hang());
+    let end = now() + Duration::from_secs(10);
+    while !rig.was_told_of_a_hang() {
+        assert!(now() < end, "a proxy that stays silent hangs after all");
+        rig.turn();
+    }
 }
