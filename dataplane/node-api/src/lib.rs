@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod report;
+pub mod stream;
 
 pub use config::{
     Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, NodeConfig, Pool, PoolRef,

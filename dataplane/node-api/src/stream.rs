@@ -1,0 +1,243 @@
+//! The control stream: what a controller tells a node and what the node answers.
+//!
+//! A WebSocket over TLS, one JSON message a text frame. The node dials, a stream to each replica of
+//! the controller. A replica tells the whole state once, ends it with [`ToNode::Synced`], and from
+//! then on only what changes; equal content is never told twice, since the node says in its
+//! [`Hello`] which revisions it has. Nothing here may be lost for good: a reconnect repairs it.
+//!
+//! Unknown fields are ignored. An unknown kind of message or resource is skipped by whoever does not
+//! know it; an unknown value of an enum refuses that resource only ([`ToController::Nack`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::{
+    config::{Endpoint, PoolRef},
+    report::NodeReport,
+};
+
+/// WebSocket subprotocol; its number is that of the messages here.
+pub const PROTOCOL: &str = "v1.stream.wsha.dev";
+
+/// Path of the stream.
+pub const PATH: &str = "/v1/stream";
+
+/// Audience of the ServiceAccount token in the node's `Authorization: Bearer` header.
+pub const AUDIENCE: &str = "wsha.dev/control-stream";
+
+/// A thing that is told, acknowledged and refused by itself.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum ResourceName {
+    /// A pool without its endpoints.
+    Pool(PoolRef),
+    /// The endpoints of one upstream of a pool.
+    Endpoints {
+        /// The pool.
+        pool: PoolRef,
+        /// Name of the upstream.
+        upstream: String,
+    },
+    /// Key material; never logged, never saved outside of the run directory.
+    Secret(String),
+    /// Of a kind that this version does not know; whatever is told of it is ignored.
+    Other(String),
+}
+
+/// Which content of a resource is meant: a hash of it, the same on every replica.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Revision(pub String);
+
+/// From controller to node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum ToNode {
+    /// First of all.
+    Welcome(Welcome),
+    /// The resource has this content now. `body` is a [`crate::Pool`] whose upstreams have no
+    /// endpoints, or a list of [`Endpoint`]: decoded by itself, so that what a node does not
+    /// understand refuses this resource and no other.
+    Upsert {
+        /// The resource.
+        name: ResourceName,
+        /// Of the content.
+        revision: Revision,
+        /// The content.
+        body: Value,
+    },
+    /// Some endpoints of a resource have changed.
+    EndpointsDelta(EndpointsDelta),
+    /// The resource is gone.
+    Remove {
+        /// The resource.
+        name: ResourceName,
+    },
+    /// The state is whole as of `sequence`: of what the node has, only `keep` and what was told on
+    /// this stream remains. Sent once at the start, and again whenever the sequence grows.
+    Synced {
+        /// The highest sequence that the replica has read from the API server. A node that has
+        /// applied a higher one ignores this replica's state until it has caught up.
+        sequence: i64,
+        /// In the first one: everything there is, told on this stream or known to the node already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep: Option<BTreeSet<ResourceName>>,
+    },
+    /// wsha is being uninstalled: give up every address, empty the state directory, say
+    /// [`ToController::Retired`].
+    Retire,
+}
+
+/// What a controller is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Welcome {
+    /// Version of the controller.
+    pub version: String,
+    /// Name of the replica, for logs.
+    pub replica: String,
+    /// The other side counts as gone after silence of this many milliseconds; both sides ping
+    /// (RFC 6455 section 5.5.2) three times as often.
+    pub silence_ms: u64,
+}
+
+/// Endpoints that were added, changed or removed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointsDelta {
+    /// The resource.
+    pub name: ResourceName,
+    /// What the change applies to; a node that has another one asks by [`ToController::Nack`], and
+    /// gets the whole.
+    pub base: Revision,
+    /// What it gives.
+    pub revision: Revision,
+    /// New and changed ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upserts: Vec<Endpoint>,
+    /// Gone ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removals: Vec<SocketAddr>,
+}
+
+/// From node to controller.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum ToController {
+    /// First of all.
+    Hello(Box<Hello>),
+    /// The resource is carried out in this revision, by both processes; `None`: it is gone for good,
+    /// its addresses given up.
+    Ack {
+        /// The resource.
+        name: ResourceName,
+        /// What is carried out.
+        revision: Option<Revision>,
+    },
+    /// The content cannot be carried out; the former one serves on.
+    Nack {
+        /// The resource.
+        name: ResourceName,
+        /// What was refused.
+        revision: Revision,
+        /// Why, with the remedy.
+        reason: String,
+    },
+    /// What the node observes: at once on a change of a state, otherwise every ten seconds.
+    Report(Box<NodeReport>),
+    /// The node's network has changed.
+    Facts(NodeFacts),
+    /// Everything is given up ([`ToNode::Retire`]).
+    Retired,
+}
+
+/// What a node is and has.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// Version of the data plane.
+    pub version: String,
+    /// What the node holds already, told by whatever replica or saved on disk. The replica tells
+    /// what differs and acknowledges the rest by its first [`ToNode::Synced`].
+    #[serde(default)]
+    pub held: BTreeMap<ResourceName, Revision>,
+    /// The sequence of that state; 0 without one.
+    #[serde(default)]
+    pub sequence: i64,
+    /// Its network.
+    #[serde(default)]
+    pub facts: NodeFacts,
+}
+
+/// What one node reports of its network.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFacts {
+    /// Its interfaces.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceFacts>,
+}
+
+/// One interface of a node.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InterfaceFacts {
+    /// Name.
+    pub name: String,
+    /// On-link prefixes, each `ADDRESS/LENGTH` with the host part zero.
+    #[serde(default)]
+    pub prefixes: Vec<String>,
+    /// Default routers reached through it.
+    #[serde(default)]
+    pub default_routers: Vec<IpAddr>,
+    /// VRIDs heard on it from routers that are none of ours.
+    #[serde(default)]
+    pub foreign_virtual_router_ids: BTreeSet<u8>,
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(pool) => write!(f, "pools/{pool}"),
+            Self::Endpoints { pool, upstream } => write!(f, "endpoints/{pool}/{upstream}"),
+            Self::Secret(name) => write!(f, "secrets/{name}"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+impl From<&str> for ResourceName {
+    fn from(text: &str) -> Self {
+        let parts: Vec<_> = text.split('/').collect();
+        let pool = |namespace: &str, name: &str| PoolRef {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        match parts[..] {
+            ["pools", namespace, name] => Self::Pool(pool(namespace, name)),
+            ["endpoints", namespace, name, upstream] => Self::Endpoints {
+                pool: pool(namespace, name),
+                upstream: upstream.to_owned(),
+            },
+            ["secrets", name] => Self::Secret(name.to_owned()),
+            _ => Self::Other(text.to_owned()),
+        }
+    }
+}
+
+impl Serialize for ResourceName {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResourceName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(|text| Self::from(text.as_str()))
+    }
+}
