@@ -136,6 +136,7 @@ pub(crate) fn build(
             advertisement_interval: intent.timing.advertisement_interval,
             preemption: intent.timing.preemption,
             nodes: ranked(names, order, &virtual_ip.order),
+            sequence: 0,
         });
     }
     let mut unresolved = Vec::new();

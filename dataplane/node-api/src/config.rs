@@ -65,6 +65,15 @@ pub struct VirtualRouter {
     pub preemption: Preemption,
     /// All candidates in order, best first, this node among them.
     pub nodes: Vec<RankedNode>,
+    /// Number of the commitment that these settings come from: a node ignores an older one. 0 on
+    /// plain hosts, which commit nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+pub(crate) fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// A candidate of a virtual router.

@@ -6,14 +6,19 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod decode;
 pub mod report;
+mod resources;
+mod revision;
 pub mod stream;
 
 pub use config::{
     Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, NodeConfig, Pool, PoolRef,
     Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion,
 };
+pub use decode::{DecodeError, Decoded};
 pub use report::{
     EndpointReport, ListenerReport, NodeReport, PeerReport, PoolReport, RouterReport, RouterState,
     Transition,
 };
+pub use resources::MissingEndpoints;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::PoolRef;
+use crate::config::{PoolRef, is_zero};
 
 /// What a node knows of itself.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -32,6 +32,9 @@ pub struct RouterReport {
     pub pool: PoolRef,
     /// VRID.
     pub virtual_router_id: u8,
+    /// [`crate::VirtualRouter::sequence`] of the settings in force.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: i64,
     /// Virtual addresses.
     pub addresses: Vec<IpAddr>,
     /// Interface in use; `None` while none was found.

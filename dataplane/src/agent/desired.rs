@@ -143,6 +143,7 @@ pub(super) mod tests {
                 priority: 250,
                 priority_without_endpoint: 10,
             }],
+            sequence: 0,
         };
         Pool {
             virtual_routers: addresses.iter().map(router).collect(),

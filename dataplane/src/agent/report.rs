@@ -131,6 +131,7 @@ impl Material<'_> {
                     _ => RouterReport {
                         pool: router.pool,
                         virtual_router_id: router.settings.virtual_router_id,
+                        sequence: 0,
                         addresses: router.settings.addresses,
                         interface: router.settings.interface,
                         state: RouterState::Initialize,

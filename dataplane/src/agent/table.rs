@@ -229,6 +229,7 @@ mod tests {
             virtual_routers: vec![RouterReport {
                 pool: pool.clone(),
                 virtual_router_id: 110,
+                sequence: 0,
                 addresses: vec!["192.168.1.110".parse().unwrap()],
                 interface: Some("eth0".to_owned()),
                 state: RouterState::Active,

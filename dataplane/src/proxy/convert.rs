@@ -101,6 +101,7 @@ mod tests {
             advertisement_interval: Duration::from_millis(100),
             preemption: Preemption::Disabled,
             nodes: Vec::new(),
+            sequence: 0,
         }
     }
 

@@ -53,6 +53,7 @@ pub(crate) fn router(address: &str, priority: u8) -> Router {
                 delay: Duration::ZERO,
             },
             nodes: Vec::new(),
+            sequence: 0,
         },
         priority,
         priority_without_endpoint: 10,

@@ -172,6 +172,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
         advertisement_interval: Duration::from_millis(100),
         preemption: Preemption::Disabled,
         nodes: Vec::new(),
+        sequence: 0,
     };
     let pool = Pool {
         virtual_routers: [(1, FIRST), (2, SECOND)].map(router).to_vec(),

@@ -69,6 +69,7 @@ fn router_report(
     RouterReport {
         pool: router.spec.pool.clone(),
         virtual_router_id: router.spec.settings.virtual_router_id,
+        sequence: router.spec.settings.sequence,
         addresses: router.addresses().to_vec(),
         interface: router.binding.as_ref().ok().map(|b| b.interface.clone()),
         // The machine thread is nearer to the truth than the events from it.

@@ -1,0 +1,308 @@
+//! What goes over the control stream, between versions that differ.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+use std::time::Duration;
+
+use node_api::{
+    Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, MissingEndpoints,
+    Pool, PoolRef, Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion,
+    stream::{
+        EndpointsDelta, Hello, NodeFacts, ResourceName, Revision, ToController, ToNode, Welcome,
+    },
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn pool_ref() -> PoolRef {
+    PoolRef {
+        namespace: "default".to_owned(),
+        name: "chat".to_owned(),
+    }
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    Endpoint {
+        address: "10.0.0.21".parse().unwrap(),
+        port,
+        weight: 1,
+        phase: EndpointPhase::Ready,
+    }
+}
+
+fn pool() -> Pool {
+    let upstream = |name: &str, ports: &[u16]| Upstream {
+        name: name.to_owned(),
+        endpoints: ports.iter().copied().map(endpoint).collect(),
+        balancing: Balancing::RoundRobin,
+        connect_timeout: Duration::from_secs(2),
+        handshake_timeout: Duration::from_secs(5),
+    };
+    Pool {
+        virtual_routers: vec![VirtualRouter {
+            virtual_router_id: 110,
+            addresses: vec!["192.168.1.110".parse().unwrap()],
+            interface: None,
+            version: VrrpVersion::V3,
+            advertisement_interval: Duration::from_millis(100),
+            preemption: Preemption::Disabled,
+            nodes: vec![RankedNode {
+                node_name: "server1".to_owned(),
+                priority: 250,
+                priority_without_endpoint: 10,
+            }],
+            sequence: 7,
+        }],
+        listeners: vec![Listener {
+            name: "ws".to_owned(),
+            port: 8020,
+        }],
+        upstreams: vec![upstream("echo", &[1, 2]), upstream("none", &[])],
+        heartbeat: Heartbeat {
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+        },
+        drain: Drain {
+            timeout: Duration::ZERO,
+            close_code: 1001,
+        },
+    }
+}
+
+fn upsert(body: Value) -> ToNode {
+    ToNode::Upsert {
+        name: ResourceName::Pool(pool_ref()),
+        revision: Revision("r1".to_owned()),
+        body,
+    }
+}
+
+fn to_node() -> Vec<ToNode> {
+    vec![
+        ToNode::Welcome(Welcome {
+            version: "0.1.0".to_owned(),
+            replica: "wsha-controller-0".to_owned(),
+            silence_ms: 15_000,
+        }),
+        upsert(json!({})),
+        ToNode::EndpointsDelta(EndpointsDelta {
+            name: ResourceName::from("endpoints/default/chat/echo"),
+            base: Revision("r1".to_owned()),
+            revision: Revision("r2".to_owned()),
+            upserts: vec![endpoint(1)],
+            removals: vec!["10.0.0.21:2".parse().unwrap()],
+        }),
+        ToNode::Remove {
+            name: ResourceName::Pool(pool_ref()),
+        },
+        ToNode::Synced {
+            sequence: 7,
+            keep: Some([ResourceName::Pool(pool_ref())].into()),
+        },
+        ToNode::Retire,
+    ]
+}
+
+fn to_controller() -> Vec<ToController> {
+    let name = || ResourceName::Pool(pool_ref());
+    vec![
+        ToController::Hello(Box::new(Hello {
+            held: [(name(), Revision("r1".to_owned()))].into(),
+            ..Hello::default()
+        })),
+        ToController::Ack {
+            name: name(),
+            revision: None,
+        },
+        ToController::Nack {
+            name: name(),
+            revision: Revision("r1".to_owned()),
+            reason: "no".to_owned(),
+        },
+        ToController::Report(Box::new(report())),
+        ToController::Facts(NodeFacts::default()),
+        ToController::Retired,
+    ]
+}
+
+fn report() -> node_api::NodeReport {
+    serde_json::from_value(json!({
+        "nodeName": "server1", "version": "0.1.0", "staleReason": null, "warnings": [],
+        "virtualRouters": [], "pools": [],
+    }))
+    .unwrap()
+}
+
+/// The names of all kinds, of messages that are read back as they were.
+macro_rules! kinds {
+    ($messages:expr, $type:ty) => {{
+        let kinds = $messages.into_iter().map(|message| {
+            let text = serde_json::to_string(&message).unwrap();
+            let kind = serde_json::from_str::<Value>(&text).unwrap()["kind"].clone();
+            assert_eq!(<$type>::decode(&text).unwrap(), Decoded::Message(message));
+            kind.as_str().unwrap().to_owned()
+        });
+        kinds.collect::<Vec<_>>()
+    }};
+}
+
+#[test]
+fn every_message_is_read_back_and_its_kind_is_listed() {
+    assert_eq!(kinds!(to_node(), ToNode), ToNode::KINDS);
+    assert_eq!(kinds!(to_controller(), ToController), ToController::KINDS);
+}
+
+#[test]
+fn unknown_fields_are_ignored() {
+    let body = json!({
+        "virtualRouters": [], "listeners": [{"name": "ws", "port": 1, "new": 1}], "upstreams": [],
+        "heartbeat": {"interval": 0, "timeout": 0}, "drain": {"timeout": 0, "closeCode": 1001},
+        "new": {"a": []},
+    });
+    let pool: Pool = serde_json::from_value(body).unwrap();
+    assert_eq!(pool.listeners.len(), 1);
+    let text = r#"{"kind":"synced","sequence":3,"new":[1]}"#;
+    let synced = ToNode::Synced {
+        sequence: 3,
+        keep: None,
+    };
+    assert_eq!(ToNode::decode(text).unwrap(), Decoded::Message(synced));
+}
+
+#[test]
+fn unknown_kinds_of_messages_are_skipped() {
+    for text in [
+        r#"{"kind":"later","name":"pools/a/b","revision":"r"}"#,
+        r#"{"kind":"later"}"#,
+    ] {
+        let later = || "later".to_owned();
+        assert_eq!(ToNode::decode(text).unwrap(), Decoded::UnknownKind(later()));
+        assert_eq!(
+            ToController::decode(text).unwrap(),
+            Decoded::UnknownKind(later())
+        );
+    }
+}
+
+#[test]
+fn unknown_kinds_of_resources_keep_their_names() {
+    for text in [
+        "routes/default/chat",
+        "pools/chat",
+        "pools/a/b/c",
+        "endpoints/a/b",
+        "secrets/a/b",
+        "",
+    ] {
+        let name = ResourceName::from(text);
+        assert_eq!(name, ResourceName::Other(text.to_owned()));
+        assert_eq!(name.to_string(), text);
+    }
+}
+
+#[test]
+fn an_unknown_value_of_an_enum_refuses_that_resource_only() {
+    let mut delta = serde_json::to_value(&to_node()[2]).unwrap();
+    delta["upserts"][0]["phase"] = json!("Resting");
+    let Decoded::Refused {
+        name,
+        revision,
+        reason,
+    } = ToNode::decode(&delta.to_string()).unwrap()
+    else {
+        unreachable!("it is no message that is understood");
+    };
+    assert_eq!(name.to_string(), "endpoints/default/chat/echo");
+    assert_eq!(revision.0, "r2");
+    assert!(reason.contains("Resting"), "{reason}");
+
+    // A whole resource comes as it is, to be decoded by itself.
+    let mut body = serde_json::to_value(pool()).unwrap();
+    body["upstreams"][0]["balancing"] = json!("Best");
+    let text = serde_json::to_string(&upsert(body.clone())).unwrap();
+    assert_eq!(
+        ToNode::decode(&text).unwrap(),
+        Decoded::Message(upsert(body.clone()))
+    );
+    let error = serde_json::from_value::<Pool>(body).unwrap_err();
+    assert!(error.to_string().contains("Best"), "{error}");
+}
+
+#[test]
+fn what_is_no_message_is_an_error() {
+    for (text, kind) in [
+        ("", ""),
+        ("{", ""),
+        ("[]", ""),
+        ("{}", ""),
+        (r#"{"kind":"remove"}"#, "remove"),
+        (r#"{"kind":"synced","sequence":"x"}"#, "synced"),
+    ] {
+        assert_eq!(ToNode::decode(text).unwrap_err().kind, kind, "{text}");
+    }
+}
+
+#[test]
+fn a_pool_is_taken_apart_and_put_together() {
+    let (settings, endpoints) = pool().split();
+    assert!(
+        settings
+            .upstreams
+            .iter()
+            .all(|one| one.endpoints.is_empty())
+    );
+    assert_eq!(endpoints["echo"].len(), 2);
+    assert_eq!(endpoints["none"].len(), 0);
+    let joined = settings.clone().join(|name| endpoints.get(name).cloned());
+    assert_eq!(joined.unwrap(), pool());
+    let joined = settings.join(|name| (name == "echo").then(Vec::new));
+    assert_eq!(joined, Err(MissingEndpoints("none".to_owned())));
+}
+
+#[test]
+fn plain_hosts_and_older_versions_know_no_sequence() {
+    let mut router = pool().virtual_routers.remove(0);
+    router.sequence = 0;
+    let mut value = serde_json::to_value(&router).unwrap();
+    assert_eq!(value.get("sequence"), None);
+    assert_eq!(
+        serde_json::from_value::<VirtualRouter>(value.clone()).unwrap(),
+        router
+    );
+    value["sequence"] = json!(9);
+    let newer: VirtualRouter = serde_json::from_value(value).unwrap();
+    assert_eq!(newer.sequence, 9);
+}
+
+fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
+    let phase = prop_oneof![
+        Just(EndpointPhase::Ready),
+        Just(EndpointPhase::NotReady),
+        Just(EndpointPhase::Terminating)
+    ];
+    let one = ((0_u8..4, 1_u16..6), (1_u16..3, phase));
+    prop::collection::btree_map(one.clone().prop_map(|(key, _)| key), one, 0..20).prop_map(|all| {
+        let endpoint = |((last, port), (_, (weight, phase)))| Endpoint {
+            address: [10, 0, 0, last].into(),
+            port,
+            weight,
+            phase,
+        };
+        all.into_iter().map(endpoint).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_delta_makes_the_new_of_the_old(old in endpoints(), new in endpoints()) {
+        let revision = |all: &Vec<Endpoint>| Revision::of(all).unwrap();
+        let name = ResourceName::from("endpoints/default/chat/echo");
+        let delta = EndpointsDelta::between(name, (revision(&old), &old), (revision(&new), &new));
+        prop_assert_eq!(&delta.apply(&old), &new);
+        prop_assert_eq!(revision(&delta.apply(&old)), delta.revision.clone());
+        prop_assert_eq!(delta.base == delta.revision, old == new);
+        prop_assert!(delta.upserts.len() <= new.len() && delta.removals.len() <= old.len());
+        if old == new {
+            prop_assert!(delta.upserts.is_empty() && delta.removals.is_empty());
+        }
+    }
+}
