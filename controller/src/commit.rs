@@ -1,0 +1,274 @@
+//! What the lease holder writes before any node is told, and what it may forget.
+//!
+//! A virtual router is committed by writing its VRID, order, version and interval to the status of
+//! its pool; nodes are told what was read back from there. An address or VRID that left a pool is
+//! not free before every node that had it has given it up: until then it stays in the pool's status
+//! (`retiring`), or, where the pool is gone, in the [`Ledger`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crds::{Committed, NodePriority, Retiring, VirtualIPStatus, WebSocketHAPool};
+use node_api::{PoolRef, VirtualRouter};
+
+use crate::{
+    desired::{Desired, interval, version_number},
+    snapshot::{Ledger, RetiredRouter, Snapshot, entries, holders, wanted},
+};
+
+/// What is to be written, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Commit {
+    /// The ledger, if it is another than the one that stands.
+    pub ledger: Option<Ledger>,
+    /// `status.virtualIPs` without what is merely observed, for pools where it changes.
+    pub pools: BTreeMap<PoolRef, Vec<VirtualIPStatus>>,
+}
+
+/// Virtual routers of pools that were there before: what a deleted pool took along.
+pub type Known = BTreeMap<PoolRef, Vec<VirtualIPStatus>>;
+
+/// The part of the statuses that must outlive a pool.
+pub fn known(snapshot: &Snapshot) -> Known {
+    let pools = snapshot.pools.iter().map(|pool| {
+        let entries = pool.status.iter().flat_map(|status| &status.virtual_ips);
+        let entries = entries.filter(|entry| entry.committed.is_some()).cloned();
+        (plan::model::pool_ref(pool), entries.collect())
+    });
+    pools.collect()
+}
+
+/// What is to be written. `known` are the pools of the snapshot before; those that are missing now
+/// were deleted.
+pub fn commit(snapshot: &Snapshot, desired: &Desired, known: &Known) -> Commit {
+    let mut writer = Writer {
+        snapshot,
+        desired,
+        existing: names(snapshot),
+        sequence: desired.sequence,
+    };
+    let ledger = writer.ledger(known);
+    let mut pools = BTreeMap::new();
+    for pool in &snapshot.pools {
+        let before = committed_part(pool);
+        let after = writer.pool(pool);
+        if before != after {
+            pools.insert(plan::model::pool_ref(pool), after);
+        }
+    }
+    let ledger = Ledger {
+        sequence: writer.sequence.max(ledger.sequence),
+        ..ledger
+    };
+    let changed = ledger.retirements != snapshot.ledger.retirements;
+    Commit {
+        ledger: changed.then_some(ledger),
+        pools,
+    }
+}
+
+/// The entries of a pool's status without what is merely observed.
+pub fn committed_part(pool: &WebSocketHAPool) -> Vec<VirtualIPStatus> {
+    let entries = pool.status.iter().flat_map(|status| &status.virtual_ips);
+    let part = entries.map(|entry| VirtualIPStatus {
+        address: entry.address.clone(),
+        virtual_router_id: entry.virtual_router_id,
+        committed: entry.committed.clone(),
+        retiring: entry.retiring.clone(),
+        ..VirtualIPStatus::default()
+    });
+    part.filter(|entry| entry.committed.is_some()).collect()
+}
+
+fn names(snapshot: &Snapshot) -> BTreeSet<&str> {
+    let nodes = snapshot.nodes.iter();
+    nodes
+        .filter_map(|node| node.metadata.name.as_deref())
+        .collect()
+}
+
+struct Writer<'a> {
+    snapshot: &'a Snapshot,
+    desired: &'a Desired,
+    existing: BTreeSet<&'a str>,
+    sequence: i64,
+}
+
+impl Writer<'_> {
+    fn next(&mut self) -> i64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// Of `nodes`, those that may still have the virtual router.
+    fn waiting(
+        &self,
+        pool: &PoolRef,
+        address: IpAddr,
+        nodes: impl IntoIterator<Item = String>,
+    ) -> BTreeSet<String> {
+        let waits = |name: &String| {
+            // A node that left the cluster holds nothing any more.
+            if !self.existing.contains(name.as_str()) {
+                return false;
+            }
+            let state = self.desired.nodes.get(name);
+            let told = state.and_then(|state| state.pool_revision(pool));
+            let view = self.snapshot.views.get(name);
+            !view.is_some_and(|view| view.has_given_up(pool, address, told))
+        };
+        nodes.into_iter().filter(waits).collect()
+    }
+
+    fn ledger(&mut self, known: &Known) -> Ledger {
+        let mut retirements = Vec::new();
+        for retired in &self.snapshot.ledger.retirements {
+            let waiting = self.waiting(
+                &retired.pool,
+                retired.address,
+                retired.node_names.iter().cloned(),
+            );
+            if !waiting.is_empty() {
+                retirements.push(RetiredRouter {
+                    node_names: waiting,
+                    ..retired.clone()
+                });
+            }
+        }
+        let pools: BTreeSet<_> = self
+            .snapshot
+            .pools
+            .iter()
+            .map(|it| plan::model::pool_ref(it))
+            .collect();
+        for (pool, entries) in known.iter().filter(|(pool, _)| !pools.contains(*pool)) {
+            for entry in entries {
+                let (Ok(address), Some(virtual_router_id)) =
+                    (entry.address.parse(), entry.virtual_router_id)
+                else {
+                    continue;
+                };
+                let waiting = self.waiting(pool, address, holders(entry));
+                let stands = retirements
+                    .iter()
+                    .any(|it| it.pool == *pool && it.address == address);
+                if !waiting.is_empty() && !stands {
+                    retirements.push(RetiredRouter {
+                        pool: pool.clone(),
+                        address,
+                        virtual_router_id,
+                        sequence: self.next(),
+                        node_names: waiting,
+                    });
+                }
+            }
+        }
+        retirements.sort();
+        Ledger {
+            sequence: self.snapshot.ledger.sequence,
+            retirements,
+        }
+    }
+
+    /// The entries that a pool shall have: in the order of its spec, then those on their way out.
+    fn pool(&mut self, pool: &WebSocketHAPool) -> Vec<VirtualIPStatus> {
+        let name = plan::model::pool_ref(pool);
+        let entries = entries(pool);
+        let wanted = wanted(pool);
+        let planned: BTreeMap<IpAddr, &VirtualRouter> = self
+            .desired
+            .plan
+            .pools
+            .get(&name)
+            .into_iter()
+            .flat_map(|pool| &pool.virtual_routers)
+            .filter_map(|router| Some((*router.addresses.first()?, router)))
+            .collect();
+        let mut result = Vec::new();
+        for virtual_ip in &pool.spec.virtual_ips {
+            let Ok(address) = virtual_ip.address.parse() else {
+                continue;
+            };
+            let entry = entries.get(&address).copied();
+            let entry = match planned.get(&address) {
+                Some(router) => Some(self.living(&name, address, router, entry)),
+                // Refused as a whole: what is committed stands.
+                None => entry.map(bare),
+            };
+            result.extend(entry.filter(|entry| entry.committed.is_some()));
+        }
+        for (address, entry) in entries {
+            if wanted.contains(&address) || entry.committed.is_none() {
+                continue;
+            }
+            let waiting = self.waiting(&name, address, holders(entry));
+            if !waiting.is_empty() {
+                let mut entry = bare(entry);
+                entry.retiring = Some(Retiring {
+                    node_names: waiting.into_iter().collect(),
+                });
+                result.push(entry);
+            }
+        }
+        result
+    }
+
+    /// An address that the pool has: what the plan says, under a new sequence where that is new.
+    fn living(
+        &mut self,
+        name: &PoolRef,
+        address: IpAddr,
+        router: &VirtualRouter,
+        entry: Option<&VirtualIPStatus>,
+    ) -> VirtualIPStatus {
+        let nodes: Vec<NodePriority> = router
+            .nodes
+            .iter()
+            .map(|node| NodePriority {
+                node_name: node.node_name.clone(),
+                priority: node.priority,
+            })
+            .collect();
+        let agreed = entry.and_then(|entry| entry.committed.as_ref());
+        let same = |agreed: &&Committed| {
+            entry.and_then(|entry| entry.virtual_router_id) == Some(router.virtual_router_id)
+                && agreed.nodes == nodes
+                && agreed.version == version_number(router.version)
+                && agreed.advertisement_interval == interval(router.advertisement_interval)
+        };
+        let sequence = match agreed.filter(same) {
+            Some(agreed) => agreed.sequence,
+            None => self.next(),
+        };
+        let left = entry.map(holders).unwrap_or_default();
+        let left = left
+            .into_iter()
+            .filter(|name| !nodes.iter().any(|node| node.node_name == *name));
+        let waiting = self.waiting(name, address, left);
+        VirtualIPStatus {
+            address: address.to_string(),
+            virtual_router_id: Some(router.virtual_router_id),
+            committed: Some(Committed {
+                sequence,
+                nodes,
+                version: version_number(router.version),
+                advertisement_interval: interval(router.advertisement_interval),
+            }),
+            retiring: (!waiting.is_empty()).then(|| Retiring {
+                node_names: waiting.into_iter().collect(),
+            }),
+            ..VirtualIPStatus::default()
+        }
+    }
+}
+
+fn bare(entry: &VirtualIPStatus) -> VirtualIPStatus {
+    VirtualIPStatus {
+        active_node_name: None,
+        backup_node_names: Vec::new(),
+        active_since: None,
+        ..entry.clone()
+    }
+}

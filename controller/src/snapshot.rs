@@ -1,0 +1,210 @@
+//! All that a decision depends on, as of one moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crds::{VirtualIPStatus, WebSocketHAPool};
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+};
+use node_api::{
+    NodeReport, PoolRef,
+    stream::{NodeFacts, ResourceName, Revision},
+};
+use plan::{Committed, CommittedRouter, Inputs, Objects, Policy, Retirement};
+use serde::{Deserialize, Serialize};
+
+/// All that a decision depends on.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What users ask for, and in their status what is committed.
+    pub pools: Vec<Arc<WebSocketHAPool>>,
+    /// The nodes of the cluster.
+    pub nodes: Vec<Arc<Node>>,
+    /// The Services of the cluster.
+    pub services: Vec<Arc<Service>>,
+    /// Their endpoints.
+    pub endpoint_slices: Vec<Arc<EndpointSlice>>,
+    /// What outlives pools.
+    pub ledger: Ledger,
+    /// What nodes say, by name; those that were never heard are absent.
+    pub views: BTreeMap<String, NodeView>,
+    /// What the administrator permits.
+    pub policy: Policy,
+}
+
+/// What one node says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeView {
+    /// Whether it has a stream to this replica now.
+    pub connected: bool,
+    /// Its network.
+    pub facts: NodeFacts,
+    /// Its newest report.
+    pub report: Option<Arc<NodeReport>>,
+    /// What it carries out.
+    pub acked: BTreeMap<ResourceName, Revision>,
+    /// What it refused, and why.
+    pub nacked: BTreeMap<ResourceName, (Revision, String)>,
+}
+
+impl NodeView {
+    /// Whether the node says that it has no virtual router for `address` of `pool` any more.
+    pub fn has_given_up(&self, pool: &PoolRef, address: IpAddr, told: Option<&Revision>) -> bool {
+        let Some(report) = &self.report else {
+            return false;
+        };
+        let acked = self.acked.get(&ResourceName::Pool(pool.clone()));
+        let holds = report
+            .virtual_routers
+            .iter()
+            .any(|router| router.pool == *pool && router.addresses.contains(&address));
+        self.connected && acked == told && !holds
+    }
+}
+
+/// What must be remembered although no pool's status can: kept in one object by the lease holder.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// At least the highest sequence that was ever given.
+    #[serde(default)]
+    pub sequence: i64,
+    /// Virtual routers of pools that are gone.
+    #[serde(default)]
+    pub retirements: Vec<RetiredRouter>,
+}
+
+/// A virtual router of a pool that is gone; its address and VRID are not free yet.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetiredRouter {
+    /// The pool it belonged to.
+    pub pool: PoolRef,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its VRID.
+    #[serde(rename = "virtualRouterID")]
+    pub virtual_router_id: u8,
+    /// When it was retired.
+    pub sequence: i64,
+    /// Nodes that have not given it up.
+    pub node_names: BTreeSet<String>,
+}
+
+/// The entries of a pool's status that can be understood, by address.
+pub fn entries(pool: &WebSocketHAPool) -> BTreeMap<IpAddr, &VirtualIPStatus> {
+    let listed = pool.status.iter().flat_map(|status| &status.virtual_ips);
+    listed
+        .filter_map(|entry| Some((entry.address.parse().ok()?, entry)))
+        .collect()
+}
+
+/// The addresses that the pool's spec asks for.
+pub fn wanted(pool: &WebSocketHAPool) -> BTreeSet<IpAddr> {
+    let listed = pool.spec.virtual_ips.iter();
+    listed.filter_map(|it| it.address.parse().ok()).collect()
+}
+
+impl Snapshot {
+    /// The highest sequence that any object names.
+    pub fn sequence(&self) -> i64 {
+        let statuses = self.pools.iter().flat_map(|pool| pool.status.iter());
+        let entries = statuses.flat_map(|status| &status.virtual_ips);
+        let committed = entries.filter_map(|entry| Some(entry.committed.as_ref()?.sequence));
+        committed.fold(self.ledger.sequence, i64::max)
+    }
+
+    /// What the planner is asked.
+    pub fn inputs(&self) -> Inputs {
+        let owned = |pool: &Arc<WebSocketHAPool>| WebSocketHAPool::clone(pool);
+        Inputs {
+            objects: Objects {
+                pools: self.pools.iter().map(owned).collect(),
+                nodes: self.nodes.iter().map(|it| Node::clone(it)).collect(),
+                services: self.services.iter().map(|it| Service::clone(it)).collect(),
+                endpoint_slices: self
+                    .endpoint_slices
+                    .iter()
+                    .map(|it| EndpointSlice::clone(it))
+                    .collect(),
+            },
+            facts: self
+                .views
+                .iter()
+                .map(|(name, view)| (name.clone(), facts(&view.facts)))
+                .collect(),
+            committed: self.committed(),
+            policy: self.policy.clone(),
+        }
+    }
+
+    fn committed(&self) -> Committed {
+        let mut committed = Committed::default();
+        for pool in &self.pools {
+            let name = plan::model::pool_ref(pool);
+            let wanted = wanted(pool);
+            for (address, entry) in entries(pool) {
+                let (Some(agreed), Some(virtual_router_id)) =
+                    (&entry.committed, entry.virtual_router_id)
+                else {
+                    continue;
+                };
+                if wanted.contains(&address) {
+                    let nodes = agreed.nodes.iter().map(|node| node.node_name.clone());
+                    committed.routers.insert(
+                        (name.clone(), address),
+                        CommittedRouter {
+                            virtual_router_id,
+                            nodes: nodes.collect(),
+                        },
+                    );
+                } else {
+                    committed.retirements.push(Retirement {
+                        pool: name.clone(),
+                        address,
+                        virtual_router_id,
+                        nodes: holders(entry),
+                    });
+                }
+            }
+        }
+        let gone = self.ledger.retirements.iter().map(|retired| Retirement {
+            pool: retired.pool.clone(),
+            address: retired.address,
+            virtual_router_id: retired.virtual_router_id,
+            nodes: retired.node_names.clone(),
+        });
+        committed.retirements.extend(gone);
+        committed
+    }
+}
+
+/// All nodes that may still have the virtual router: those that agree on it, and those that left it
+/// and have not given it up.
+pub fn holders(entry: &VirtualIPStatus) -> BTreeSet<String> {
+    let agreed = entry.committed.iter().flat_map(|it| &it.nodes);
+    let agreed = agreed.map(|node| &node.node_name);
+    let leaving = entry.retiring.iter().flat_map(|it| &it.node_names);
+    agreed.chain(leaving).cloned().collect()
+}
+
+fn facts(facts: &NodeFacts) -> plan::NodeFacts {
+    let interfaces = facts.interfaces.iter().map(|one| plan::InterfaceFacts {
+        name: one.name.clone(),
+        prefixes: one
+            .prefixes
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect(),
+        default_routers: one.default_routers.clone(),
+        foreign_virtual_router_ids: one.foreign_virtual_router_ids.clone(),
+    });
+    plan::NodeFacts {
+        interfaces: interfaces.collect(),
+    }
+}

@@ -1,0 +1,260 @@
+//! Conditions: types and reasons are constants, messages tell what to do.
+
+use std::net::IpAddr;
+
+use crds::{ListenerStatus, WebSocketHAPool, WebSocketHAPoolStatus};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use plan::Problem;
+
+use crate::{
+    desired::Desired,
+    status::observed::{Carried, Observed},
+};
+
+/// The object is valid and permitted.
+pub const ACCEPTED: &str = "Accepted";
+/// Every gateway carries it out.
+pub const PROGRAMMED: &str = "Programmed";
+/// Every address has a holder that accepts clients.
+pub const READY: &str = "Ready";
+/// Something needs attention.
+pub const DEGRADED: &str = "Degraded";
+/// A listener accepts clients wherever its address is held.
+pub(super) const ACCEPTING: &str = "Accepting";
+
+/// What a condition says: whether it holds, why, and what to do.
+struct Verdict {
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    fn new(holds: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            holds,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The conditions of a pool.
+pub(crate) fn of_pool(
+    pool: &WebSocketHAPool,
+    before: &WebSocketHAPoolStatus,
+    desired: &Desired,
+    observed: &Observed<'_>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let verdicts = [
+        (ACCEPTED, accepted(desired, observed)),
+        (PROGRAMMED, programmed(observed)),
+        (READY, ready(pool, observed)),
+        (DEGRADED, degraded(pool, desired, observed)),
+    ];
+    let generation = pool.metadata.generation;
+    verdicts
+        .into_iter()
+        .map(|(type_, verdict)| condition(type_, verdict, generation, &before.conditions, now))
+        .collect()
+}
+
+/// The listeners with their conditions.
+pub(crate) fn listeners(
+    pool: &WebSocketHAPool,
+    before: &WebSocketHAPoolStatus,
+    observed: &Observed<'_>,
+    now: Timestamp,
+) -> Vec<ListenerStatus> {
+    let listeners = pool.spec.listeners.iter().map(|listener| {
+        let reports = observed
+            .listeners()
+            .filter(|(_, report)| report.name == listener.name);
+        let failing: Vec<_> = reports
+            .filter(|(_, report)| !report.accepting)
+            .map(|(node, report)| {
+                let why = report.problem.as_deref().unwrap_or("not yet accepting");
+                format!("{} on {node}: {why}", report.address)
+            })
+            .collect();
+        let verdict = if failing.is_empty() {
+            Verdict::new(true, "Accepting", "accepts clients")
+        } else {
+            Verdict::new(false, "NotAccepting", failing.join("; "))
+        };
+        let former = before.listeners.iter().find(|it| it.name == listener.name);
+        let former = former.map_or(&[][..], |former| &former.conditions);
+        ListenerStatus {
+            name: listener.name.clone(),
+            conditions: vec![condition(
+                ACCEPTING,
+                verdict,
+                pool.metadata.generation,
+                former,
+                now,
+            )],
+        }
+    });
+    listeners.collect()
+}
+
+fn accepted(desired: &Desired, observed: &Observed<'_>) -> Verdict {
+    match desired.plan.rejected.get(&observed.name) {
+        Some(problems) => Verdict::new(false, reason(problems), sentences(problems)),
+        None => Verdict::new(true, "Accepted", "the object is valid and permitted"),
+    }
+}
+
+/// The reason that the first problem names.
+fn reason(_problems: &[Problem]) -> &'static str {
+    "Invalid"
+}
+
+fn programmed(observed: &Observed<'_>) -> Verdict {
+    let (mut waiting, mut away, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let mut all = 0;
+    for (node, carried) in observed.carried() {
+        all += 1;
+        match carried {
+            Carried::Yes => {}
+            Carried::Waiting => waiting.push(node),
+            Carried::Away => away.push(node),
+            Carried::Refused(why) => refused.push(format!("{node}: {why}")),
+        }
+    }
+    if all == 0 {
+        Verdict::new(
+            false,
+            "NoGateways",
+            "no node takes part; label gateway nodes as spec.gateways.nodeSelector asks",
+        )
+    } else if !refused.is_empty() {
+        Verdict::new(false, "Refused", refused.join("; "))
+    } else if !away.is_empty() {
+        Verdict::new(
+            false,
+            "GatewayUnreachable",
+            format!(
+                "not connected: {}; look at the data-plane pods of these nodes",
+                away.join(", ")
+            ),
+        )
+    } else if !waiting.is_empty() {
+        let nodes = waiting.join(", ");
+        Verdict::new(false, "Pending", format!("waiting for {nodes}"))
+    } else {
+        Verdict::new(
+            true,
+            "Programmed",
+            "every gateway carries this generation out",
+        )
+    }
+}
+
+fn ready(pool: &WebSocketHAPool, observed: &Observed<'_>) -> Verdict {
+    let mut nobody = Vec::new();
+    for address in addresses(pool) {
+        if observed.active(address).is_none() {
+            nobody.push(address.to_string());
+        }
+    }
+    if !nobody.is_empty() {
+        return Verdict::new(
+            false,
+            "NoActiveNode",
+            format!("no gateway holds {}", nobody.join(", ")),
+        );
+    }
+    let deaf: Vec<_> = observed
+        .listeners()
+        .filter(|(node, report)| {
+            let holder = observed.active(report.address.ip());
+            holder.is_some_and(|active| active.node == *node) && !report.accepting
+        })
+        .map(|(node, report)| format!("{} on {node}", report.address))
+        .collect();
+    if deaf.is_empty() {
+        Verdict::new(true, "Ready", "every address is held and accepts clients")
+    } else {
+        let which = deaf.join(", ");
+        Verdict::new(false, "NotAccepting", format!("does not accept: {which}"))
+    }
+}
+
+fn degraded(pool: &WebSocketHAPool, desired: &Desired, observed: &Observed<'_>) -> Verdict {
+    for address in addresses(pool) {
+        let holders = observed.all_active(address);
+        if holders.len() > 1 {
+            let names: Vec<_> = holders.iter().map(|active| active.node).collect();
+            return Verdict::new(
+                true,
+                "SeveralActive",
+                format!(
+                    "{address} is held by {}; VRRP (IP protocol 112) does not pass between them",
+                    names.join(" and ")
+                ),
+            );
+        }
+    }
+    if let Some(problems) = desired.plan.unresolved.get(&observed.name) {
+        return Verdict::new(true, "Unresolved", sentences(problems));
+    }
+    let usable = desired.plan.pools.get(&observed.name).is_none_or(|pool| {
+        let mut endpoints = pool.upstreams.iter().flat_map(|it| &it.endpoints);
+        endpoints.any(|endpoint| endpoint.phase == node_api::EndpointPhase::Ready)
+    });
+    if !usable {
+        return Verdict::new(
+            true,
+            "NoEndpoints",
+            "no server is ready; clients get 503 until one is",
+        );
+    }
+    Verdict::new(false, "AsExpected", "nothing needs attention")
+}
+
+fn addresses(pool: &WebSocketHAPool) -> impl Iterator<Item = IpAddr> + '_ {
+    let listed = pool.spec.virtual_ips.iter();
+    listed.filter_map(|it| it.address.parse().ok())
+}
+
+fn sentences(problems: &[Problem]) -> String {
+    let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// The time of the last transition stays where the status does.
+fn condition(
+    type_: &str,
+    verdict: Verdict,
+    generation: Option<i64>,
+    before: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let status = if verdict.holds { "True" } else { "False" };
+    let former = before.iter().find(|it| it.type_ == type_);
+    let former = former.filter(|it| it.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: verdict.reason.to_owned(),
+        message: cut(verdict.message),
+        observed_generation: generation,
+        last_transition_time: former.map_or(Time(now), |it| it.last_transition_time.clone()),
+    }
+}
+
+/// Kubernetes takes messages of 32 KiB at most; nobody reads more than this.
+fn cut(mut message: String) -> String {
+    const MOST: usize = 1024;
+    if message.len() > MOST {
+        let end = (0..=MOST).rev().find(|&at| message.is_char_boundary(at));
+        message.truncate(end.unwrap_or(0));
+        message.push('…');
+    }
+    message
+}

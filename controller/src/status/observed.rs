@@ -1,0 +1,162 @@
+//! What the nodes of one pool report, looked at from the pool.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crds::{Tally, VirtualIPStatus, WebSocketHAPool};
+use node_api::{ListenerReport, PoolRef, RouterReport, RouterState, stream::ResourceName};
+
+use crate::{
+    desired::Desired,
+    snapshot::{NodeView, Snapshot},
+    status::count,
+};
+
+/// What the nodes of one pool report.
+#[derive(Debug)]
+pub struct Observed<'a> {
+    /// The pool.
+    pub name: PoolRef,
+    /// Its nodes, each with what it said.
+    members: Vec<(&'a str, Option<&'a NodeView>)>,
+    desired: &'a Desired,
+}
+
+/// A node that holds an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Active<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+}
+
+/// Whether a node carries a pool out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Carried<'a> {
+    /// It does.
+    Yes,
+    /// It was told and has not answered.
+    Waiting,
+    /// It has no stream.
+    Away,
+    /// It refused.
+    Refused(&'a str),
+}
+
+impl<'a> Observed<'a> {
+    /// Looks at the nodes that are committed for any address of the pool.
+    pub fn new(
+        pool: &WebSocketHAPool,
+        committed: &'a [VirtualIPStatus],
+        snapshot: &'a Snapshot,
+        desired: &'a Desired,
+    ) -> Self {
+        let agreed = committed.iter().filter_map(|it| it.committed.as_ref());
+        let names: BTreeSet<&str> = agreed
+            .flat_map(|committed| &committed.nodes)
+            .map(|node| node.node_name.as_str())
+            .collect();
+        Self {
+            name: plan::model::pool_ref(pool),
+            members: names
+                .into_iter()
+                .map(|name| (name, snapshot.views.get(name)))
+                .collect(),
+            desired,
+        }
+    }
+
+    /// The node that holds the address; of several that say so the newest.
+    pub fn active(&self, address: IpAddr) -> Option<Active<'a>> {
+        self.all_active(address)
+            .into_iter()
+            .max_by_key(|active| active.since_unix_ms)
+    }
+
+    /// All nodes that say they hold the address.
+    pub fn all_active(&self, address: IpAddr) -> Vec<Active<'a>> {
+        let routers = self.routers(address);
+        let active = routers.filter(|(_, router)| router.state == RouterState::Active);
+        active
+            .map(|(node, router)| Active {
+                node,
+                since_unix_ms: router.since_unix_ms,
+            })
+            .collect()
+    }
+
+    /// Nodes that would take the address over, in their order.
+    pub fn backups(&self, entry: &VirtualIPStatus, address: IpAddr) -> Vec<String> {
+        let backups: BTreeSet<&str> = self
+            .routers(address)
+            .filter(|(_, router)| router.state == RouterState::Backup)
+            .map(|(node, _)| node)
+            .collect();
+        let order = entry.committed.iter().flat_map(|it| &it.nodes);
+        let names = order.map(|node| node.node_name.as_str());
+        names
+            .filter(|name| backups.contains(name))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Nodes that carry out what they were told, of all.
+    pub fn gateways(&self) -> Tally {
+        let ready = self
+            .carried()
+            .filter(|(_, carried)| *carried == Carried::Yes);
+        Tally {
+            ready: count(ready.count()),
+            total: count(self.members.len()),
+        }
+    }
+
+    /// Live sessions on all nodes.
+    pub fn sessions(&self) -> i64 {
+        let sessions = self.listeners().map(|(_, listener)| listener.sessions);
+        i64::try_from(sessions.sum::<u64>()).unwrap_or(i64::MAX)
+    }
+
+    /// How far each node is.
+    pub fn carried(&self) -> impl Iterator<Item = (&'a str, Carried<'a>)> + '_ {
+        self.members.iter().map(|&(name, view)| {
+            let told = self.desired.nodes.get(name);
+            let told = told.and_then(|state| state.pool_revision(&self.name));
+            let resource = ResourceName::Pool(self.name.clone());
+            let carried = match view {
+                Some(view) if view.connected => match view.nacked.get(&resource) {
+                    Some((revision, why)) if Some(revision) == told => Carried::Refused(why),
+                    _ if told.is_some() && view.acked.get(&resource) == told => Carried::Yes,
+                    _ => Carried::Waiting,
+                },
+                _ => Carried::Away,
+            };
+            (name, carried)
+        })
+    }
+
+    /// Listeners of the pool on each node.
+    pub fn listeners(&self) -> impl Iterator<Item = (&'a str, &'a ListenerReport)> + '_ {
+        self.members.iter().flat_map(|&(name, view)| {
+            let report = view.and_then(|view| view.report.as_ref());
+            let pools = report.into_iter().flat_map(|report| &report.pools);
+            pools
+                .filter(|pool| pool.pool == self.name)
+                .flat_map(move |pool| pool.listeners.iter().map(move |it| (name, it)))
+        })
+    }
+
+    fn routers(&self, address: IpAddr) -> impl Iterator<Item = (&'a str, &'a RouterReport)> + '_ {
+        self.members.iter().flat_map(move |&(name, view)| {
+            // What a node said before its stream ended may be long over.
+            let view = view.filter(|view| view.connected);
+            let report = view.and_then(|view| view.report.as_ref());
+            let routers = report
+                .into_iter()
+                .flat_map(|report| &report.virtual_routers);
+            routers
+                .filter(move |it| it.pool == self.name && it.addresses.contains(&address))
+                .map(move |it| (name, it))
+        })
+    }
+}
