@@ -11,9 +11,10 @@ pub mod v1alpha1;
 
 pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
-    Drain, Endpoint, Gateways, Heartbeat, Listener, LoadBalancing, LoadBalancingType, NodePriority,
-    NodeSelector, Preemption, PreemptionMode, ServiceReference, Upstream, VirtualIP, Vrrp,
-    WebSocketHAPool, WebSocketHAPoolSpec,
+    Committed, Drain, Endpoint, Gateways, Heartbeat, Listener, ListenerStatus, LoadBalancing,
+    LoadBalancingType, NodePriority, NodeSelector, Preemption, PreemptionMode, Retiring,
+    ServiceReference, Summary, Tally, Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool,
+    WebSocketHAPoolSpec, WebSocketHAPoolStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -22,7 +23,17 @@ use serde_json::Value;
 
 /// The definition of [`WebSocketHAPool`], as `kubectl apply` takes it.
 pub fn definition() -> CustomResourceDefinition {
-    WebSocketHAPool::crd()
+    let mut definition = WebSocketHAPool::crd();
+    // kube makes `status` nullable, and a rule that looks into it would stumble over a null.
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut();
+        let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.nullable = None;
+        }
+    }
+    definition
 }
 
 /// Where the generated definition lies, from the folder of this crate.

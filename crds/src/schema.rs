@@ -3,17 +3,30 @@
 //! Kubernetes knows no unsigned formats and warns of them, and does not check `format: ip`.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
 
-/// An address without prefix length, as the rule library of Kubernetes 1.31 checks it.
+/// What holds for every address. A malformed one breaks the first rule only, so that one sentence
+/// says what is wrong.
+fn unicast(family: &str) -> Value {
+    json!([{
+        "rule": format!("isIP(self) && ip.isCanonical(self){family}"),
+        "message": format!(
+            "must be an {} address in its canonical form, without prefix length",
+            if family.is_empty() { "IP" } else { "IPv4" }
+        ),
+    }, {
+        "rule": "!isIP(self) || ip(self).isGlobalUnicast()",
+        "message": "must be the address of a host on a network: not loopback, link-local, multicast, broadcast or unspecified",
+    }])
+}
+
+/// The address of a server, without prefix length, as the rule library of Kubernetes 1.31 checks it.
 pub(crate) fn address(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "minLength": 2,
         "maxLength": 45,
-        "x-kubernetes-validations": [{
-            "rule": "isIP(self) && ip.isCanonical(self)",
-            "message": "must be an IP address in its canonical form, without prefix length",
-        }],
+        "x-kubernetes-validations": unicast(""),
     })
 }
 
@@ -23,10 +36,7 @@ pub(crate) fn virtual_address(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "minLength": 2,
         "maxLength": 45,
-        "x-kubernetes-validations": [{
-            "rule": "isIP(self) && ip.isCanonical(self) && ip(self).family() == 4",
-            "message": "must be an IPv4 address in its canonical form, without prefix length",
-        }],
+        "x-kubernetes-validations": unicast(" && ip(self).family() == 4"),
     })
 }
 
@@ -51,7 +61,7 @@ pub(crate) fn weight(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 256})
 }
 
-/// VRID (RFC 9568 section 5.2.3).
+/// VRID (RFC 9568 section 5.2.3). That it is not removed either is a rule of the whole address.
 pub(crate) fn virtual_router_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "integer",
@@ -59,7 +69,7 @@ pub(crate) fn virtual_router_id(_: &mut SchemaGenerator) -> Schema {
         "maximum": 255,
         "x-kubernetes-validations": [{
             "rule": "self == oldSelf",
-            "message": "is immutable once set: remove the address and add it again to change its VRID",
+            "message": "is immutable once set: to change it, remove the address, wait until status no longer lists it, and add it again",
         }],
     })
 }
@@ -123,5 +133,75 @@ pub(crate) fn match_labels(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "maxProperties": 16,
         "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}
+
+/// VRID in status: what was immutable in spec may differ once the address was gone for a while.
+pub(crate) fn observed_virtual_router_id(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 255})
+}
+
+/// A number of things or of a change; up to where every reader of JSON is exact.
+pub(crate) fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": 9_007_199_254_740_991_i64})
+}
+
+/// An address as the controller writes it.
+pub(crate) fn observed_address(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 2, "maxLength": 45})
+}
+
+/// Names of nodes.
+pub(crate) fn node_names<const MOST: usize>(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": MOST, "items": {
+        "description": "Name of a node.",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "pattern": object_name(generator).get("pattern"),
+    }})
+}
+
+/// A moment; the one format that Kubernetes knows and checks.
+pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
+/// Conditions in Kubernetes' own form, with its bounds.
+pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 8,
+        "items": {
+            "type": "object",
+            "description": "One aspect of the current state.",
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            "properties": {
+                "type": {
+                    "description": "Which aspect.",
+                    "type": "string", "minLength": 1, "maxLength": 316,
+                },
+                "status": {
+                    "description": "Whether it holds.",
+                    "type": "string", "enum": ["True", "False", "Unknown"],
+                },
+                "reason": {
+                    "description": "Why, in one word for programs.",
+                    "type": "string", "minLength": 1, "maxLength": 1024,
+                },
+                "message": {
+                    "description": "Why, and what to do, in a sentence.",
+                    "type": "string", "maxLength": 32768,
+                },
+                "lastTransitionTime": {
+                    "description": "When status last changed.",
+                    "type": "string", "format": "date-time",
+                },
+                "observedGeneration": {
+                    "description": "The metadata.generation that this condition speaks of.",
+                    "type": "integer", "minimum": 0, "maximum": 9_007_199_254_740_991_i64,
+                },
+            },
+        },
     })
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use crds::WebSocketHAPoolSpec;
+use crds::{WebSocketHAPoolSpec, WebSocketHAPoolStatus};
 use serde_json::{Value, json};
 
 #[test]
@@ -17,10 +17,10 @@ fn committed_definition_is_up_to_date() {
     );
 }
 
-/// The schema of `spec`.
-fn spec_schema() -> Value {
+/// The schema of `spec` or `status`.
+fn schema(part: &str) -> Value {
     let definition = serde_json::to_value(crds::definition()).unwrap();
-    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][part].clone()
 }
 
 fn visit(schema: &Value, path: &str, check: &mut impl FnMut(&str, &Value)) {
@@ -35,33 +35,37 @@ fn visit(schema: &Value, path: &str, check: &mut impl FnMut(&str, &Value)) {
 
 #[test]
 fn every_field_is_described_and_bounded() {
-    visit(&spec_schema(), "spec", &mut |path, schema| {
-        assert!(
-            schema["description"].is_string(),
-            "{path} has no description"
-        );
-        assert_eq!(
-            schema["format"],
-            Value::Null,
-            "{path}: formats are not checked"
-        );
-        assert_eq!(schema["nullable"], Value::Null, "{path}");
-        match schema["type"].as_str() {
-            Some("array") => {
-                assert!(schema["maxItems"].is_u64(), "{path} has no end");
-                assert_eq!(schema["x-kubernetes-list-type"], "map", "{path}");
+    for part in ["spec", "status"] {
+        visit(&schema(part), part, &mut |path, schema| {
+            assert!(
+                schema["description"].is_string(),
+                "{path} has no description"
+            );
+            assert_eq!(schema["nullable"], Value::Null, "{path}");
+            // The one format that Kubernetes checks.
+            let time = schema["format"] == "date-time";
+            assert!(time || schema["format"].is_null(), "{path}: {schema}");
+            match schema["type"].as_str() {
+                Some("array") => {
+                    assert!(schema["maxItems"].is_u64(), "{path} has no end");
+                    let list_type = schema["x-kubernetes-list-type"].as_str();
+                    // Rules compare old and new entries of spec, which takes a map.
+                    let fits =
+                        list_type.is_some() && (part == "status" || list_type == Some("map"));
+                    assert!(fits, "{path}: {list_type:?}");
+                }
+                Some("string") => assert!(
+                    schema["maxLength"].is_u64() || schema["enum"].is_array() || time,
+                    "{path} has no end"
+                ),
+                Some("integer") => assert!(
+                    schema["maximum"].is_number() || schema["enum"].is_array(),
+                    "{path} has no end"
+                ),
+                _ => {}
             }
-            Some("string") => assert!(
-                schema["maxLength"].is_u64() || schema["enum"].is_array(),
-                "{path} has no end"
-            ),
-            Some("integer") => assert!(
-                schema["maximum"].is_number() || schema["enum"].is_array(),
-                "{path} has no end"
-            ),
-            _ => {}
-        }
-    });
+        });
+    }
 }
 
 /// What the API server does to an object that is created.
@@ -102,7 +106,7 @@ fn defaults_of_types_and_schema_are_the_same() {
     for written in [least, sections] {
         let typed: WebSocketHAPoolSpec = serde_json::from_value(written.clone()).unwrap();
         let mut filled = written;
-        fill(&spec_schema(), &mut filled);
+        fill(&schema("spec"), &mut filled);
         assert_eq!(serde_json::to_value(typed).unwrap(), filled);
     }
 }
@@ -120,4 +124,16 @@ fn the_names_are_those_that_users_type() {
     );
     assert_eq!(definition.spec.names.kind, "WebSocketHAPool");
     assert_eq!(definition.spec.scope, "Namespaced");
+}
+
+#[test]
+fn status_is_written_apart_from_spec() {
+    let definition = serde_json::to_value(crds::definition()).unwrap();
+    let version = &definition["spec"]["versions"][0];
+    assert_eq!(version["subresources"], json!({"status": {}}));
+    assert_eq!(
+        serde_json::to_value(WebSocketHAPoolStatus::default()).unwrap(),
+        json!({}),
+        "server-side apply owns what is written: nothing unasked"
+    );
 }

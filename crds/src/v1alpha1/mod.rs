@@ -8,6 +8,7 @@
 mod gateways;
 mod pool;
 mod sessions;
+mod status;
 mod upstream;
 mod virtual_ip;
 mod vrrp;
@@ -15,6 +16,9 @@ mod vrrp;
 pub use gateways::{Gateways, NodeSelector};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
 pub use sessions::{Drain, Heartbeat, Listener};
+pub use status::{
+    Committed, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus, WebSocketHAPoolStatus,
+};
 pub use upstream::{Endpoint, LoadBalancing, LoadBalancingType, ServiceReference, Upstream};
 pub use virtual_ip::{NodePriority, VirtualIP};
 pub use vrrp::{Preemption, PreemptionMode, Vrrp};

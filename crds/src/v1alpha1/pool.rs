@@ -3,7 +3,9 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{Drain, Gateways, Heartbeat, Listener, Upstream, VirtualIP, Vrrp};
+use super::{
+    Drain, Gateways, Heartbeat, Listener, Upstream, VirtualIP, Vrrp, WebSocketHAPoolStatus,
+};
 
 /// What a user asks for: addresses, the nodes that may hold them, ports, and where sessions go.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -15,21 +17,64 @@ use super::{Drain, Gateways, Heartbeat, Listener, Upstream, VirtualIP, Vrrp};
     shortname = "wshap",
     category = "wsha",
     namespaced,
+    status = "WebSocketHAPoolStatus",
     derive = "PartialEq",
     doc = "A highly available entry point for WebSocket clients: virtual addresses that move between gateway nodes within milliseconds, and the servers behind them.",
+    // Nodes learn of a change one by one, and those with different VRIDs do not hear each other. So
+    // one that appears in spec must be the one that nodes use already, until all have given it up.
+    validation = Rule::new(
+        "self.spec.virtualIPs.all(v, !has(v.virtualRouterID) || oldSelf.spec.virtualIPs.exists(o, o.address == v.address && has(o.virtualRouterID)) || !has(self.status) || !has(self.status.virtualIPs) || !self.status.virtualIPs.exists(s, s.address == v.address && has(s.committed) && has(s.virtualRouterID) && s.virtualRouterID != v.virtualRouterID))"
+    ).message("virtualRouterID of an address that nodes hold must be the one in status: leave it out, or remove the address, wait until status no longer lists it, and add it again").field_path(".spec.virtualIPs"),
     printcolumn(
-        name = "Addresses",
+        name = "VIPs",
         type_ = "string",
-        json_path = ".spec.virtualIPs[*].address",
+        json_path = ".status.summary.virtualIPs",
         description = "Virtual addresses"
+    ),
+    printcolumn(
+        name = "Active",
+        type_ = "string",
+        json_path = ".status.summary.activeNodeNames",
+        description = "Nodes that hold them, in the same order"
+    ),
+    printcolumn(
+        name = "Gateways",
+        type_ = "string",
+        json_path = ".status.summary.gateways",
+        description = "Gateway nodes that are ready, of all"
+    ),
+    printcolumn(
+        name = "Endpoints",
+        type_ = "string",
+        json_path = ".status.summary.endpoints",
+        description = "Servers that are ready, of all"
+    ),
+    printcolumn(
+        name = "Sessions",
+        type_ = "integer",
+        json_path = ".status.sessions",
+        description = "Live sessions, at most a minute old"
     ),
     printcolumn(
         name = "Age",
         type_ = "date",
-        json_path = ".metadata.creationTimestamp"
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the pool was created"
     )
 )]
 #[serde(rename_all = "camelCase")]
+// Nodes of different versions do not hear each other, and with version 2 neither do nodes with
+// different intervals (RFC 3768 section 7.1): while they learn of a change one by one, two would hold
+// an address. A node with version 3 takes the interval from what it hears.
+#[x_kube(validation = Rule::new(
+    "self.vrrp.version == oldSelf.vrrp.version || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
+).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.version"))]
+#[x_kube(validation = Rule::new(
+    "self.vrrp.version != 2 || oldSelf.vrrp.version != 2 || duration(self.vrrp.?advertisementInterval.orValue('1s')) == duration(oldSelf.vrrp.?advertisementInterval.orValue('1s')) || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
+).message("cannot change with version 2 while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.advertisementInterval"))]
+#[x_kube(validation = Rule::new(
+    "self.upstreams.all(u, !has(u.endpoints) || u.endpoints.all(e, !self.virtualIPs.exists(v, v.address == e.address)))"
+).message("an endpoint is a virtual address of this pool, which would be a loop: use the server's own address").field_path(".upstreams"))]
 pub struct WebSocketHAPoolSpec {
     /// Virtual addresses that clients connect to. Each is a virtual router of its own, and the
     /// planner spreads them over the gateway nodes.
@@ -44,6 +89,9 @@ pub struct WebSocketHAPoolSpec {
     /// Ports on which clients are accepted, on each address.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = Rule::new(
+        "self.all(l, self.exists_one(m, m.port == l.port))"
+    ).message("two listeners have the same port: give each its own"))]
     pub listeners: Vec<Listener>,
 
     /// Where sessions go; exactly one in this version.

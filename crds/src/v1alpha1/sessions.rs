@@ -21,13 +21,18 @@ pub struct Listener {
 /// Pings to sides that have been quiet.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "duration(self.interval) == duration('0s') || duration(self.timeout) > duration('0s')"
+).message("must be at least 1ms unless interval is 0s").field_path(".timeout"))]
 pub struct Heartbeat {
     /// Silence after which a side is pinged; 0s switches heartbeats off.
     #[serde(default = "twenty_seconds")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("must be at most 1h"))]
     pub interval: Duration,
 
     /// How long a pinged side may stay silent before its session is ended.
     #[serde(default = "ten_seconds")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("must be at most 1h"))]
     pub timeout: Duration,
 }
 
@@ -47,6 +52,7 @@ pub struct Drain {
     /// Over how long the sessions of a removed server are closed, so that clients do not all return
     /// at once; 0s closes them at once.
     #[serde(default = "thirty_seconds")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("must be at most 1h"))]
     pub timeout: Duration,
 
     /// Code of the Close frame that clients then get (1001: going away).

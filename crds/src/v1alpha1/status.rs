@@ -3,12 +3,10 @@
 //! Names and counts are observed. Only [`Committed`] is read again: what all nodes must agree on is
 //! written there first and carried out from there, by every replica of the controller.
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    schemars::JsonSchema as _,
-};
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
-use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::NodePriority;
@@ -24,11 +22,7 @@ pub struct WebSocketHAPoolStatus {
     pub observed_generation: Option<i64>,
 
     /// The virtual addresses; one that was removed stays until every node has given it up.
-    #[serde(
-        default,
-        rename = "virtualIPs",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, rename = "virtualIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["address".into()]))]
     pub virtual_ips: Vec<VirtualIPStatus>,
@@ -54,12 +48,47 @@ pub struct WebSocketHAPoolStatus {
     #[schemars(schema_with = "crate::schema::count")]
     pub sessions: Option<i64>,
 
+    /// Texts for `kubectl get`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Summary")]
+    pub summary: Option<Summary>,
+
     /// Accepted: the object is valid and permitted. Programmed: every gateway carries it out. Ready:
     /// every address has a holder that accepts clients. Degraded: something needs attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), schema_with = "conditions")]
+    #[schemars(schema_with = "crate::schema::conditions")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Texts for the columns of kubectl get, which can neither join the entries of a list nor write two
+/// numbers as one.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// The virtual addresses in spec's order; three of them where there are more.
+    #[serde(
+        default,
+        rename = "virtualIPs",
+        skip_serializing_if = "String::is_empty"
+    )]
+    #[schemars(length(max = 256))]
+    pub virtual_ips: String,
+
+    /// The nodes that hold them, in the same order.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub active_node_names: String,
+
+    /// Gateway nodes that are ready, of all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub gateways: String,
+
+    /// Servers that are ready, of all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub endpoints: String,
 }
 
 /// One virtual address.
@@ -67,7 +96,7 @@ pub struct WebSocketHAPoolStatus {
 #[serde(rename_all = "camelCase")]
 pub struct VirtualIPStatus {
     /// The address.
-    #[schemars(length(max = 45))]
+    #[schemars(schema_with = "crate::schema::observed_address")]
     pub address: String,
 
     /// Its virtual router identifier (VRID).
@@ -96,13 +125,13 @@ pub struct VirtualIPStatus {
 
     /// Nodes that would take it over, the next one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10), inner(length(max = 253)))]
+    #[schemars(schema_with = "crate::schema::node_names::<10>")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub backup_node_names: Vec<String>,
 
     /// Since when activeNodeName holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "time")]
+    #[schemars(schema_with = "crate::schema::time")]
     pub active_since: Option<Time>,
 }
 
@@ -132,7 +161,7 @@ pub struct Committed {
 #[serde(rename_all = "camelCase")]
 pub struct Retiring {
     /// Nodes that have not acknowledged the removal.
-    #[schemars(length(max = 1024), inner(length(max = 253)))]
+    #[schemars(schema_with = "crate::schema::node_names::<1024>")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub node_names: Vec<String>,
 }
@@ -147,7 +176,7 @@ pub struct ListenerStatus {
 
     /// Accepting: every holder of an address accepts clients on its port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), schema_with = "conditions")]
+    #[schemars(schema_with = "crate::schema::conditions")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
@@ -159,7 +188,93 @@ pub struct Tally {
     /// Those that work.
     #[schemars(schema_with = "crate::schema::count")]
     pub ready: i64,
+
     /// All.
     #[schemars(schema_with = "crate::schema::count")]
     pub total: i64,
+}
+
+/// Most entries that a column of `kubectl get` lists, as for the endpoints of a Service.
+const LISTED: usize = 3;
+
+impl WebSocketHAPoolStatus {
+    /// Fills in `summary` from the other fields: the last thing before a status is written.
+    pub fn summarize(&mut self) {
+        let living = self
+            .virtual_ips
+            .iter()
+            .filter(|virtual_ip| virtual_ip.retiring.is_none());
+        let tally = |tally: Option<Tally>| tally.as_ref().map(Tally::to_string).unwrap_or_default();
+        self.summary = Some(Summary {
+            virtual_ips: list(living.clone().map(|virtual_ip| virtual_ip.address.as_str())),
+            active_node_names: list(
+                living.map(|virtual_ip| virtual_ip.active_node_name.as_deref().unwrap_or("<none>")),
+            ),
+            gateways: tally(self.gateways),
+            endpoints: tally(self.endpoints),
+        });
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ready, self.total)
+    }
+}
+
+fn list<'a>(entries: impl Iterator<Item = &'a str>) -> String {
+    let entries: Vec<_> = entries.collect();
+    let (shown, others) = entries.split_at(entries.len().min(LISTED));
+    let shown = shown.join(",");
+    match others.len() {
+        0 => shown,
+        more => format!("{shown} + {more} more..."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn virtual_ip(last: u8, active: Option<&str>) -> VirtualIPStatus {
+        VirtualIPStatus {
+            address: format!("10.0.0.{last}"),
+            active_node_name: active.map(str::to_owned),
+            ..VirtualIPStatus::default()
+        }
+    }
+
+    fn summary(virtual_ips: Vec<VirtualIPStatus>) -> Summary {
+        let mut status = WebSocketHAPoolStatus {
+            virtual_ips,
+            gateways: Some(Tally { ready: 1, total: 2 }),
+            ..WebSocketHAPoolStatus::default()
+        };
+        status.summarize();
+        status.summary.unwrap()
+    }
+
+    #[test]
+    fn columns_name_addresses_and_holders_in_the_same_order() {
+        let mut gone = virtual_ip(3, Some("b"));
+        gone.retiring = Some(Retiring::default());
+        assert_eq!(
+            summary(vec![gone, virtual_ip(1, Some("a")), virtual_ip(2, None)]),
+            Summary {
+                virtual_ips: "10.0.0.1,10.0.0.2".to_owned(),
+                active_node_names: "a,<none>".to_owned(),
+                gateways: "1/2".to_owned(),
+                endpoints: String::new(),
+            }
+        );
+    }
+
+    #[test]
+    fn columns_are_bounded() {
+        let name = "n".repeat(253);
+        let most = summary((0..64).map(|last| virtual_ip(last, Some(&name))).collect());
+        assert_eq!(most.virtual_ips, "10.0.0.0,10.0.0.1,10.0.0.2 + 61 more...");
+        assert!(most.active_node_names.len() <= 1024);
+        assert_eq!(summary(Vec::new()).virtual_ips, "");
+    }
 }

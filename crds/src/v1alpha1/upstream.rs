@@ -12,7 +12,7 @@ use crate::Duration;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "has(self.service) != (has(self.endpoints) && size(self.endpoints) > 0)"
-).message("exactly one of service and endpoints is needed"))]
+).message("exactly one of service and endpoints is needed: name a Service or list servers"))]
 pub struct Upstream {
     /// Name of the upstream, unique in the pool; status and metrics refer to it.
     #[schemars(schema_with = "crate::schema::section_name")]
@@ -35,10 +35,16 @@ pub struct Upstream {
 
     /// Limit for one connection attempt to a server; the next server is tried after it.
     #[serde(default = "two_seconds")]
+    #[x_kube(validation = Rule::new(
+        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
+    ).message("must be 1ms to 1h"))]
     pub connect_timeout: Duration,
 
     /// Limit from a client's first byte to the answer that opens its session, all attempts included.
     #[serde(default = "five_seconds")]
+    #[x_kube(validation = Rule::new(
+        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
+    ).message("must be 1ms to 1h"))]
     pub handshake_timeout: Duration,
 }
 

@@ -9,6 +9,18 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new(
     "!(has(self.preferredNodeName) && has(self.nodePriorities) && size(self.nodePriorities) > 0)"
 ).message("preferredNodeName and nodePriorities exclude each other: keep one"))]
+// A node without a usable endpoint advertises its rank from the bottom.
+#[x_kube(validation = Rule::new(
+    "!has(self.nodePriorities) || self.nodePriorities.all(n, n.priority > size(self.nodePriorities))"
+).message("each priority must be above the number of nodes listed: lower ones are for nodes without a usable endpoint").field_path(".nodePriorities"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.nodePriorities) || self.nodePriorities.all(n, self.nodePriorities.exists_one(m, m.priority == n.priority))"
+).message("two nodes have the same priority: give each its own").field_path(".nodePriorities"))]
+// With the field's own rule: neither changed nor removed. Without it in spec the committed one goes
+// on, but it must not depend on status (which a restored backup lacks) which VRID that is.
+#[x_kube(validation = Rule::new(
+    "!has(oldSelf.virtualRouterID) || has(self.virtualRouterID)"
+).message("cannot be removed once set: nodes would choose another one by one, and two would hold the address").field_path(".virtualRouterID"))]
 pub struct VirtualIP {
     /// The address, in its canonical form and without prefix length. No host may own it; it is
     /// expected in the subnet of the gateway nodes' interface.
@@ -16,7 +28,8 @@ pub struct VirtualIP {
     pub address: String,
 
     /// Virtual router identifier (VRID), 1-255, unique among all VRRP routers of the network
-    /// segment. Chosen from the last byte of the address when left out. Immutable once set.
+    /// segment. Chosen from the last byte of the address when left out; that in status
+    /// may be written here. Immutable once set.
     #[serde(
         default,
         rename = "virtualRouterID",

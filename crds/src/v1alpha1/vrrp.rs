@@ -9,19 +9,24 @@ use crate::Duration;
 /// How nodes agree on who holds an address.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+// 12 bits of centiseconds (RFC 9568 section 5.2.7), and 8 bits of seconds (RFC 3768 section 5.3.7).
 #[x_kube(validation = Rule::new(
-    "self.version != 2 || !has(self.advertisementInterval) || duration(self.advertisementInterval).getMilliseconds() % 1000 == 0"
-).message("advertisementInterval must be whole seconds with version 2"))]
+    "self.version != 3 || !has(self.advertisementInterval) || (duration(self.advertisementInterval) >= duration('10ms') && duration(self.advertisementInterval) <= duration('40950ms') && duration(self.advertisementInterval).getMilliseconds() % 10 == 0)"
+).message("must be 10ms to 40s950ms with version 3, in steps of 10ms").field_path(".advertisementInterval"))]
+#[x_kube(validation = Rule::new(
+    "self.version != 2 || !has(self.advertisementInterval) || (duration(self.advertisementInterval) >= duration('1s') && duration(self.advertisementInterval) <= duration('255s') && duration(self.advertisementInterval).getMilliseconds() % 1000 == 0)"
+).message("must be 1s to 255s with version 2, in whole seconds").field_path(".advertisementInterval"))]
 pub struct Vrrp {
     /// VRRP version on the wire: 3 (RFC 9568), or 2 (RFC 3768) for groups that are shared with older
-    /// routers.
+    /// routers. Changes only in an edit that replaces every address.
     #[serde(default = "three")]
     #[schemars(schema_with = "crate::schema::version")]
     pub version: u8,
 
     /// How often the node that holds an address says so; the others take over after about three of
     /// these. 10ms-40s950ms in steps of 10ms for version 3, 100ms when left out; 1s-255s in whole
-    /// seconds for version 2, 1s when left out.
+    /// seconds for version 2, 1s when left out, and then it changes only in an edit that replaces
+    /// every address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]
     pub advertisement_interval: Option<Duration>,
@@ -46,7 +51,7 @@ impl Default for Vrrp {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "self.mode == 'Enabled' || duration(self.delay) == duration('0s')"
-).message("delay has no meaning unless mode is Enabled"))]
+).message("has no meaning unless mode is Enabled: remove it or set mode to Enabled").field_path(".delay"))]
 pub struct Preemption {
     /// Enabled: the best living node holds the address. Disabled: a node that holds the address
     /// keeps it for as long as it lives.
