@@ -58,13 +58,13 @@ pub fn commit(snapshot: &Snapshot, desired: &Desired, known: &Known) -> Commit {
             pools.insert(plan::model::pool_ref(pool), after);
         }
     }
+    // Before the pools: a pool that is deleted takes its sequence along, and none may come twice.
     let ledger = Ledger {
-        sequence: writer.sequence.max(ledger.sequence),
+        sequence: writer.sequence,
         ..ledger
     };
-    let changed = ledger.retirements != snapshot.ledger.retirements;
     Commit {
-        ledger: changed.then_some(ledger),
+        ledger: (ledger != snapshot.ledger).then_some(ledger),
         pools,
     }
 }

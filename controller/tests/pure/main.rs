@@ -1,0 +1,12 @@
+//! The pure parts: what is committed, what nodes are told, what users see.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod commit;
+mod desired;
+mod status;
+mod world;

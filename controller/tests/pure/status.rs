@@ -1,0 +1,140 @@
+use controller::{
+    commit,
+    status::{self, ACCEPTED, DEGRADED, PROGRAMMED, READY},
+};
+use crds::WebSocketHAPoolStatus;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::world::World;
+
+fn status_at(world: &World, pool: &str, second: i64) -> WebSocketHAPoolStatus {
+    let pool = world.pool(pool);
+    let committed = commit::committed_part(pool);
+    let now = Timestamp::from_second(second).unwrap();
+    status::status(pool, &committed, &world.snapshot, &world.desired(), now)
+}
+
+fn condition(status: &WebSocketHAPoolStatus, type_: &str) -> (String, String, String) {
+    let mut conditions = status.conditions.iter();
+    let condition = conditions.find(|it| it.type_ == type_).unwrap();
+    (
+        condition.status.clone(),
+        condition.reason.clone(),
+        condition.message.clone(),
+    )
+}
+
+#[test]
+fn a_pool_that_is_carried_out_is_programmed_and_ready() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110", "192.168.1.112"]);
+    world.settle();
+    let status = status_at(&world, "chat", 10);
+    for type_ in [ACCEPTED, PROGRAMMED, READY] {
+        assert_eq!(condition(&status, type_).0, "True", "{type_}");
+    }
+    assert_eq!(condition(&status, DEGRADED).0, "False");
+    let gateways = status.gateways.unwrap();
+    assert_eq!((gateways.ready, gateways.total), (2, 2));
+    let active: Vec<_> = status
+        .virtual_ips
+        .iter()
+        .map(|entry| entry.active_node_name.clone().unwrap())
+        .collect();
+    assert_ne!(active[0], active[1], "spread");
+    assert_eq!(status.virtual_ips[0].backup_node_names.len(), 1);
+    let since = status.virtual_ips[0].active_since.as_ref().unwrap();
+    assert_eq!(since.0, Timestamp::from_second(1).unwrap());
+}
+
+#[test]
+fn a_node_that_is_away_is_named() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    world.connected("n2", false);
+    let status = status_at(&world, "chat", 10);
+    let (holds, reason, message) = condition(&status, PROGRAMMED);
+    assert_eq!((&*holds, &*reason), ("False", "GatewayUnreachable"));
+    assert!(message.contains("n2"), "{message}");
+}
+
+#[test]
+fn a_node_that_has_not_answered_is_waited_for() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.commit();
+    world.carry_out("n1");
+    let (holds, reason, message) = condition(&status_at(&world, "chat", 10), PROGRAMMED);
+    assert_eq!(
+        (&*holds, &*reason, &*message),
+        ("False", "Pending", "waiting for n2")
+    );
+}
+
+#[test]
+fn two_that_hold_one_address_are_reported() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    for view in world.snapshot.views.values_mut() {
+        let mut report = (**view.report.as_ref().unwrap()).clone();
+        report.virtual_routers[0].state = node_api::RouterState::Active;
+        view.report = Some(std::sync::Arc::new(report));
+    }
+    let (holds, reason, message) = condition(&status_at(&world, "chat", 10), DEGRADED);
+    assert_eq!((&*holds, &*reason), ("True", "SeveralActive"));
+    assert!(message.contains("n1 and n2"), "{message}");
+}
+
+#[test]
+fn the_time_of_a_transition_stays_where_the_state_does() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    let first = status_at(&world, "chat", 10);
+    let mut pool = world.pool("chat").clone();
+    pool.status = Some(first.clone());
+    world.snapshot.pools[0] = std::sync::Arc::new(pool);
+    assert_eq!(status_at(&world, "chat", 20), first, "nothing to write");
+    world.connected("n2", false);
+    let later = status_at(&world, "chat", 30);
+    let time = |status: &WebSocketHAPoolStatus, type_: &str| {
+        let mut conditions = status.conditions.iter();
+        conditions
+            .find(|it| it.type_ == type_)
+            .unwrap()
+            .last_transition_time
+            .0
+    };
+    assert_eq!(time(&later, ACCEPTED), Timestamp::from_second(10).unwrap());
+    assert_eq!(
+        time(&later, PROGRAMMED),
+        Timestamp::from_second(30).unwrap()
+    );
+}
+
+#[test]
+fn counters_alone_are_no_difference() {
+    let mut world = World::new(&["n1"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    let one = status_at(&world, "chat", 10);
+    let mut other = one.clone();
+    other.sessions = Some(5);
+    assert!(!status::differs_beyond_counters(&one, &other));
+    other.gateways.as_mut().unwrap().ready = 0;
+    assert!(status::differs_beyond_counters(&one, &other));
+}
+
+#[test]
+fn a_pool_that_is_refused_says_what_to_do() {
+    let mut world = World::new(&["n1"]);
+    world.edit("chat", |spec| {
+        spec["virtualIPs"] = serde_json::json!([{"address": "192.168.1.110"}]);
+        spec["upstreams"][0]["endpoints"][0]["address"] = "192.168.1.110".into();
+    });
+    let (holds, _, message) = condition(&status_at(&world, "chat", 10), ACCEPTED);
+    assert_eq!(holds, "False");
+    assert!(message.contains("spec.upstreams[0]"), "{message}");
+}
