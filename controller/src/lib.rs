@@ -11,7 +11,25 @@
 //! [`snapshot`], [`desired`], [`commit`] and [`status`] are pure: values in, values out, no clock.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod app;
+pub mod args;
 pub mod commit;
 pub mod desired;
+pub mod failure;
+pub mod leader;
+pub mod pki;
+pub mod plan_command;
+pub mod publish;
+pub mod recompute;
+pub mod registry;
 pub mod snapshot;
 pub mod status;
+pub mod watch;
+pub mod write;
+
+/// Lease of the replica that writes.
+pub const LEASE: &str = "wsha-controller";
+
+/// ConfigMap of the [`snapshot::Ledger`].
+pub const LEDGER: &str = "wsha-ledger";

@@ -1,0 +1,138 @@
+//! Composition: which task owns what.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::Client;
+use plan::Policy;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{
+    LEASE, admin,
+    args::RunArgs,
+    failure::Failure,
+    leader, pki,
+    publish::{self, Admission, Server, TokenReviews},
+    recompute::Recompute,
+    registry::Registry,
+    watch as stores,
+    write::Writer,
+};
+
+/// A side of a stream that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// Runs until a signal or a failure.
+///
+/// # Errors
+/// Why it cannot go on.
+pub async fn run(args: &RunArgs) -> Result<(), Failure> {
+    let client = Client::try_default().await.map_err(|error| {
+        Failure::new(
+            "no way to an API server: give KUBECONFIG, or run as a pod",
+            error,
+        )
+    })?;
+    let bind = async |address| {
+        let listener = TcpListener::bind(address).await;
+        listener.map_err(|error| Failure::new(format!("cannot listen on {address}"), error))
+    };
+    let (streams, admin) = (bind(args.listen).await?, bind(args.admin).await?);
+    let mut tasks = JoinSet::new();
+    let (changed, changes) = watch::channel(());
+    let changed = Arc::new(changed);
+    let registry = Arc::new(Registry::new(Arc::clone(&changed)));
+    let stores = stores::start(&client, args, &changed, &mut tasks);
+    let (leads, is_leader) = watch::channel(false);
+    let (tls_sender, tls) = watch::channel(None);
+    let (published_sender, published) = watch::channel(None);
+
+    let over = |what: &'static str| move |()| Failure::plain(format!("{what} has ended"));
+    let lease = leader::run(
+        client.clone(),
+        args.namespace.clone(),
+        LEASE,
+        args.replica.clone(),
+        leads,
+    );
+    tasks.spawn(async move { over("the lease's task")(lease.await) });
+    let certificates = pki::run(
+        client.clone(),
+        args.namespace.clone(),
+        args.server_name.clone(),
+        is_leader.clone(),
+        tls_sender,
+    );
+    tasks.spawn(async move { over("the certificates' task")(certificates.await) });
+    let server = Server {
+        reviewer: TokenReviews {
+            client: client.clone(),
+            admission: Admission::new(&args.namespace, &args.data_plane_account),
+        },
+        registry: Arc::clone(&registry),
+        published: published.clone(),
+        tls: tls.clone(),
+        replica: args.replica.clone(),
+        silence: SILENCE,
+    };
+    let serving = publish::serve(streams, Arc::new(server));
+    tasks.spawn(async move { over("the streams' server")(serving.await) });
+    let admin = admin::serve(
+        admin,
+        admin::Admin {
+            registry: Arc::clone(&registry),
+            published,
+            leads: is_leader.clone(),
+            tls,
+        },
+    );
+    tasks.spawn(async move { over("the admin server")(admin.await) });
+    let (first, last) = args.virtual_router_ids;
+    let recompute = Recompute {
+        stores,
+        registry,
+        policy: Policy {
+            virtual_router_ids: Some(first..=last),
+            ..Policy::plain_hosts()
+        },
+        leads: is_leader,
+        writer: Writer::new(client.clone(), &args.namespace, &args.replica),
+        published: published_sender,
+    };
+    tasks.spawn(recompute.run(changes));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        replica = args.replica,
+        listen = %args.listen,
+        "controller started"
+    );
+    let failed = tokio::select! {
+        () = stopped()? => None,
+        failed = tasks.join_next() => failed,
+    };
+    tasks.shutdown().await;
+    leader::release(client, &args.namespace, LEASE, &args.replica).await;
+    match failed {
+        None => Ok(()),
+        Some(Ok(failure)) => Err(failure),
+        Some(Err(error)) => Err(Failure::new("a task has ended", error)),
+    }
+}
+
+fn stopped() -> Result<impl Future<Output = ()>, Failure> {
+    let handle = |kind| signal(kind).map_err(|error| Failure::new("cannot handle signals", error));
+    let (mut terminate, mut interrupt) = (
+        handle(SignalKind::terminate())?,
+        handle(SignalKind::interrupt())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,84 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Plans WebSocketHAPools and pushes them to the gateway nodes of a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "wsha-controller", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can be.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the controller, with the kubeconfig of the environment or as a pod
+    Run(Box<RunArgs>),
+    /// Print what would be done for files, without a cluster
+    Plan(PlanArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Namespace of the controller and of the data-plane pods
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Name of this replica, unique among the replicas
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub replica: String,
+    /// Where gateway nodes connect
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8443")]
+    pub listen: SocketAddr,
+    /// Names and addresses that gateway nodes use for this controller; the certificate carries them
+    #[arg(long, value_name = "NAME", required = true)]
+    pub server_name: Vec<String>,
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8080")]
+    pub admin: SocketAddr,
+    /// ServiceAccount of the data-plane pods
+    #[arg(long, value_name = "NAME", default_value = "wsha-dataplane")]
+    pub data_plane_account: String,
+    /// Labels of the data-plane pods
+    #[arg(
+        long,
+        value_name = "LABELS",
+        default_value = "app.kubernetes.io/name=wsha,app.kubernetes.io/component=dataplane"
+    )]
+    pub data_plane_labels: String,
+    /// VRIDs to choose from where no user names one and the last byte of the address is taken
+    #[arg(long, value_name = "FIRST-LAST", default_value = "1-255", value_parser = vrids)]
+    pub virtual_router_ids: (u8, u8),
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+}
+
+/// Arguments of `plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    /// YAML file, or directory of `*.yaml` and `*.yml`
+    #[arg(short, long, value_name = "FILE_OR_DIR")]
+    pub filename: PathBuf,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+fn vrids(text: &str) -> Result<(u8, u8), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if 1 <= first && first <= last => Ok((first, last)),
+        _ => Err("write two numbers from 1 to 255, such as 1-255".to_owned()),
+    }
+}

@@ -1,0 +1,294 @@
+//! What one stream is told, as a pure machine: states in, messages out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use node_api::{
+    Endpoint, PoolRef,
+    stream::{EndpointsDelta, Hello, ResourceName, Revision, ToNode},
+};
+use serde_json::Value;
+
+use crate::desired::{Body, NodeState, Resource};
+
+/// What the node on a stream has been told.
+#[derive(Debug)]
+pub struct Session {
+    told: BTreeMap<ResourceName, Told>,
+    /// The sequence of the last [`ToNode::Synced`]; `None` before the first.
+    synced: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    revision: Revision,
+    /// Where the whole is known, changes are told one by one.
+    endpoints: Option<Arc<Vec<Endpoint>>>,
+}
+
+impl Session {
+    /// For a node that holds what it says in its first message.
+    pub fn new(hello: &Hello) -> Self {
+        let told = hello.held.iter().map(|(name, revision)| {
+            let told = Told {
+                revision: revision.clone(),
+                endpoints: None,
+            };
+            (name.clone(), told)
+        });
+        Self {
+            told: told.collect(),
+            synced: None,
+        }
+    }
+
+    /// The messages that bring the node to `state`; endpoints before the pools that need them.
+    ///
+    /// # Errors
+    /// If content has no JSON form.
+    pub fn tell(
+        &mut self,
+        state: &NodeState,
+        sequence: i64,
+    ) -> Result<Vec<ToNode>, serde_json::Error> {
+        let mut messages = Vec::new();
+        let mut pools = Vec::new();
+        for (name, resource) in &state.resources {
+            let Some(message) = self.change(name, resource)? else {
+                continue;
+            };
+            if matches!(name, ResourceName::Pool(_)) {
+                pools.push(message);
+            } else {
+                messages.push(message);
+            }
+        }
+        messages.append(&mut pools);
+        let keep = self.keep(state);
+        let gone: Vec<_> = self
+            .told
+            .keys()
+            .filter(|name| !keep.contains(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.told.remove(&name);
+            // In the first round what is not kept goes by itself.
+            if self.synced.is_some() {
+                messages.push(ToNode::Remove { name });
+            }
+        }
+        if self.synced != Some(sequence) {
+            messages.push(ToNode::Synced {
+                sequence,
+                keep: self.synced.is_none().then_some(keep),
+            });
+            self.synced = Some(sequence);
+        }
+        Ok(messages)
+    }
+
+    /// The node does not have what a change was based on: it is told the whole the next time.
+    pub fn forget(&mut self, name: &ResourceName) {
+        self.told.remove(name);
+    }
+
+    /// What the node is to have: what it is told, and of pools that are held what it has.
+    fn keep(&self, state: &NodeState) -> BTreeSet<ResourceName> {
+        let held = |pool: &PoolRef| state.held.contains(&ResourceName::Pool(pool.clone()));
+        let mut keep: BTreeSet<_> = state.resources.keys().cloned().collect();
+        let kept = self.told.keys().filter(|name| match name {
+            ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. } => held(pool),
+            ResourceName::Secret(_) | ResourceName::Other(_) => false,
+        });
+        keep.extend(kept.cloned());
+        keep
+    }
+
+    fn change(
+        &mut self,
+        name: &ResourceName,
+        resource: &Resource,
+    ) -> Result<Option<ToNode>, serde_json::Error> {
+        let known = self.told.get(name);
+        let endpoints = match &resource.body {
+            Body::Endpoints(endpoints) => Some(Arc::clone(endpoints)),
+            Body::Pool(_) => None,
+        };
+        let told = Told {
+            revision: resource.revision.clone(),
+            endpoints,
+        };
+        if known.is_some_and(|known| known.revision == resource.revision) {
+            self.told.insert(name.clone(), told);
+            return Ok(None);
+        }
+        let before =
+            known.and_then(|known| Some((known.revision.clone(), known.endpoints.clone()?)));
+        let message = match (&resource.body, before) {
+            (Body::Endpoints(after), Some((base, before))) => {
+                ToNode::EndpointsDelta(EndpointsDelta::between(
+                    name.clone(),
+                    (base, &before),
+                    (resource.revision.clone(), after),
+                ))
+            }
+            (body, _) => ToNode::Upsert {
+                name: name.clone(),
+                revision: resource.revision.clone(),
+                body: whole(body)?,
+            },
+        };
+        self.told.insert(name.clone(), told);
+        Ok(Some(message))
+    }
+}
+
+fn whole(body: &Body) -> Result<Value, serde_json::Error> {
+    match body {
+        Body::Pool(body) => Ok(Value::clone(body)),
+        Body::Endpoints(endpoints) => serde_json::to_value(&**endpoints),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool() -> ResourceName {
+        ResourceName::from("pools/default/chat")
+    }
+
+    fn echo() -> ResourceName {
+        ResourceName::from("endpoints/default/chat/echo")
+    }
+
+    fn endpoint(last: u8) -> Endpoint {
+        serde_json::from_value(json!({
+            "address": format!("10.0.0.{last}"), "port": 80, "weight": 1, "phase": "Ready",
+        }))
+        .unwrap()
+    }
+
+    fn state(settings: u8, endpoints: &[u8]) -> NodeState {
+        let endpoints: Vec<_> = endpoints.iter().map(|last| endpoint(*last)).collect();
+        let body = json!({"settings": settings});
+        let resources = [
+            (
+                pool(),
+                Resource {
+                    revision: Revision::of(&body).unwrap(),
+                    body: Body::Pool(Arc::new(body)),
+                },
+            ),
+            (
+                echo(),
+                Resource {
+                    revision: Revision::of(&endpoints).unwrap(),
+                    body: Body::Endpoints(Arc::new(endpoints)),
+                },
+            ),
+        ];
+        NodeState {
+            resources: resources.into(),
+            held: BTreeSet::new(),
+        }
+    }
+
+    fn kinds(messages: &[ToNode]) -> Vec<String> {
+        let kind = |message: &ToNode| match message {
+            ToNode::Upsert { name, .. } => format!("upsert {name}"),
+            ToNode::EndpointsDelta(delta) => {
+                format!("+{} -{}", delta.upserts.len(), delta.removals.len())
+            }
+            ToNode::Remove { name } => format!("remove {name}"),
+            ToNode::Synced { sequence, keep } => {
+                format!(
+                    "synced {sequence} {}",
+                    keep.as_ref().map_or(0, BTreeSet::len)
+                )
+            }
+            ToNode::Welcome(_) | ToNode::Retire => "other".to_owned(),
+        };
+        messages.iter().map(kind).collect()
+    }
+
+    #[test]
+    fn everything_once_and_then_what_changes() {
+        let mut session = Session::new(&Hello::default());
+        let first = session.tell(&state(1, &[1, 2]), 7).unwrap();
+        assert_eq!(
+            kinds(&first),
+            [
+                "upsert endpoints/default/chat/echo",
+                "upsert pools/default/chat",
+                "synced 7 2"
+            ]
+        );
+        assert!(session.tell(&state(1, &[1, 2]), 7).unwrap().is_empty());
+        let change = session.tell(&state(1, &[2, 3, 4]), 7).unwrap();
+        assert_eq!(kinds(&change), ["+2 -1"]);
+        let change = session.tell(&state(2, &[2, 3, 4]), 8).unwrap();
+        assert_eq!(kinds(&change), ["upsert pools/default/chat", "synced 8 0"]);
+        let change = session.tell(&NodeState::default(), 9).unwrap();
+        assert_eq!(
+            kinds(&change),
+            [
+                "remove pools/default/chat",
+                "remove endpoints/default/chat/echo",
+                "synced 9 0"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_node_holds_is_not_told_again() {
+        let before = state(1, &[1, 2]);
+        let held = before
+            .resources
+            .iter()
+            .map(|(name, one)| (name.clone(), one.revision.clone()));
+        let hello = Hello {
+            held: held
+                .chain([(
+                    ResourceName::from("pools/default/old"),
+                    Revision("x".into()),
+                )])
+                .collect(),
+            ..Hello::default()
+        };
+        let mut session = Session::new(&hello);
+        assert_eq!(kinds(&session.tell(&before, 7).unwrap()), ["synced 7 2"]);
+        let change = session.tell(&state(1, &[1]), 7).unwrap();
+        assert_eq!(
+            kinds(&change),
+            ["+0 -1"],
+            "its content is known by its revision"
+        );
+    }
+
+    #[test]
+    fn a_pool_that_is_held_stays_as_it_is() {
+        let mut session = Session::new(&Hello::default());
+        session.tell(&state(1, &[1]), 7).unwrap();
+        let held = NodeState {
+            resources: BTreeMap::new(),
+            held: [pool()].into(),
+        };
+        assert!(session.tell(&held, 7).unwrap().is_empty());
+        assert_eq!(kinds(&session.tell(&state(2, &[1]), 8).unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn what_a_node_could_not_use_is_told_whole() {
+        let mut session = Session::new(&Hello::default());
+        session.tell(&state(1, &[1]), 7).unwrap();
+        session.forget(&echo());
+        let change = session.tell(&state(1, &[1, 2]), 7).unwrap();
+        assert_eq!(kinds(&change), ["upsert endpoints/default/chat/echo"]);
+    }
+}

@@ -1,0 +1,329 @@
+//! One stream, from its first message to its end.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use node_api::stream::{Hello, ResourceName, ToController, ToNode, Welcome};
+use serde_json::Value;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+
+use super::{Server, Session, admit::Admitted, server::Socket};
+use crate::{recompute::Published, registry::Registry};
+
+/// From the upgrade to the node's first message.
+const HELLO: Duration = Duration::from_secs(10);
+/// A node that does not take a message for so long is too slow: it comes back and is told the whole.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// Why a stream has ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The node closed it.
+    Closed,
+    /// The connection broke.
+    Broken(Error),
+    /// Nothing was heard.
+    Silent,
+    /// The node takes nothing.
+    Slow,
+    /// The first message was none, or another one cannot be read.
+    Wrong(String),
+    /// The pod is gone.
+    PodGone,
+    /// The token is over.
+    TokenExpired,
+    /// This replica ends.
+    Over,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed by the node"),
+            Self::Broken(error) => write!(f, "{error}"),
+            Self::Silent => f.write_str("the node says nothing"),
+            Self::Slow => f.write_str("the node takes nothing"),
+            Self::Wrong(what) => f.write_str(what),
+            Self::PodGone => f.write_str("its pod is gone"),
+            Self::TokenExpired => f.write_str("its token is over"),
+            Self::Over => f.write_str("this replica ends"),
+        }
+    }
+}
+
+/// Runs a stream to its end.
+pub(super) async fn run<R>(
+    socket: Socket,
+    admitted: Admitted,
+    expires: Option<u64>,
+    server: &Arc<Server<R>>,
+) -> Ended {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let (mut sink, mut messages) = socket.split();
+    let welcome = ToNode::Welcome(Welcome {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        replica: server.replica.clone(),
+        silence_ms: u64::try_from(server.silence.as_millis()).unwrap_or(u64::MAX),
+    });
+    if let Err(ended) = send(&mut sink, &welcome).await {
+        return ended;
+    }
+    let hello = match timeout(HELLO, first(&mut messages)).await {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(ended)) => return ended,
+        Err(_) => return Ended::Silent,
+    };
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let node = admitted.node.as_str();
+    tracing::info!(
+        node,
+        pod = admitted.pod,
+        version = hello.version,
+        "a node is connected"
+    );
+    server.registry.connected(node, id, &hello);
+    let shared = Shared {
+        refused: Mutex::default(),
+        again: Notify::new(),
+    };
+    let reader = Reader {
+        node,
+        id,
+        messages,
+        registry: &server.registry,
+        shared: &shared,
+        silence: server.silence,
+    };
+    let writer = Writer {
+        admitted: &admitted,
+        sink,
+        session: Session::new(&hello),
+        published: server.published.clone(),
+        shared: &shared,
+        silence: server.silence,
+        expires,
+    };
+    let ended = tokio::select! {
+        ended = reader.run() => ended,
+        ended = writer.run() => ended,
+    };
+    server.registry.gone(node, id);
+    ended
+}
+
+/// What the two halves of a stream tell each other.
+#[derive(Debug)]
+struct Shared {
+    /// Resources that the node could not use.
+    refused: Mutex<BTreeSet<ResourceName>>,
+    again: Notify,
+}
+
+async fn first(messages: &mut SplitStream<Socket>) -> Result<Box<Hello>, Ended> {
+    loop {
+        match messages.next().await {
+            Some(Ok(Message::Text(text))) => {
+                return match serde_json::from_str(&text) {
+                    Ok(ToController::Hello(hello)) => Ok(hello),
+                    Ok(_) => Err(Ended::Wrong("its first message is no hello".to_owned())),
+                    Err(error) => Err(Ended::Wrong(format!("its hello cannot be read: {error}"))),
+                };
+            }
+            Some(Ok(Message::Close(_))) | None => return Err(Ended::Closed),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(Ended::Broken(error)),
+        }
+    }
+}
+
+struct Reader<'a> {
+    node: &'a str,
+    id: u64,
+    messages: SplitStream<Socket>,
+    registry: &'a Registry,
+    shared: &'a Shared,
+    silence: Duration,
+}
+
+impl Reader<'_> {
+    async fn run(mut self) -> Ended {
+        loop {
+            let message = match timeout(self.silence, self.messages.next()).await {
+                Err(_) => return Ended::Silent,
+                Ok(None | Some(Ok(Message::Close(_)))) => return Ended::Closed,
+                Ok(Some(Err(error))) => return Ended::Broken(error),
+                Ok(Some(Ok(message))) => message,
+            };
+            let Message::Text(text) = message else {
+                continue;
+            };
+            match serde_json::from_str::<ToController>(&text) {
+                Ok(message) => {
+                    if let ToController::Nack { name, .. } = &message {
+                        let mut refused = self.shared.refused.lock();
+                        let refused = refused.as_mut().map_err(PoisonError::get_mut);
+                        match refused {
+                            Ok(names) => names.insert(name.clone()),
+                            Err(names) => names.insert(name.clone()),
+                        };
+                    }
+                    self.registry.heard(self.node, self.id, message);
+                }
+                Err(error) if is_known(&text) => {
+                    return Ended::Wrong(format!("a message cannot be read: {error}"));
+                }
+                // Of a newer data plane.
+                Err(error) => tracing::debug!(node = self.node, %error, "a message is not known"),
+            }
+        }
+    }
+}
+
+/// Whether the message is of a kind that this version knows.
+fn is_known(text: &str) -> bool {
+    let kind = serde_json::from_str::<Value>(text).ok();
+    let kind = kind.as_ref().and_then(|value| value["kind"].as_str());
+    matches!(
+        kind,
+        Some("hello" | "ack" | "nack" | "report" | "facts" | "retired")
+    )
+}
+
+struct Writer<'a> {
+    admitted: &'a Admitted,
+    sink: SplitSink<Socket, Message>,
+    session: Session,
+    published: watch::Receiver<Option<Arc<Published>>>,
+    shared: &'a Shared,
+    silence: Duration,
+    expires: Option<u64>,
+}
+
+impl Writer<'_> {
+    async fn run(mut self) -> Ended {
+        let mut ping = interval(self.silence / 3);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let expires = self.expires.map(instant_of);
+        loop {
+            let published = self.published.borrow_and_update().clone();
+            if let Some(published) = published {
+                if !published.pods.contains(&self.admitted.pod_uid) {
+                    return Ended::PodGone;
+                }
+                if let Err(ended) = self.tell(&published).await {
+                    return ended;
+                }
+            }
+            tokio::select! {
+                changed = self.published.changed() => if changed.is_err() {
+                    return Ended::Over;
+                },
+                () = self.shared.again.notified() => {}
+                _ = ping.tick() => {
+                    let ping = Message::Ping(Bytes::new());
+                    match timeout(SLOW, self.sink.send(ping)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => return Ended::Broken(error),
+                        Err(_) => return Ended::Slow,
+                    }
+                }
+                () = at(expires) => return Ended::TokenExpired,
+            }
+        }
+    }
+
+    async fn tell(&mut self, published: &Published) -> Result<(), Ended> {
+        let refused = {
+            let mut names = self
+                .shared
+                .refused
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *names)
+        };
+        // Only a change of endpoints has a base that may be missing: content that was refused as a
+        // whole would be refused again.
+        for name in refused
+            .iter()
+            .filter(|it| matches!(it, ResourceName::Endpoints { .. }))
+        {
+            self.session.forget(name);
+        }
+        let none = crate::desired::NodeState::default();
+        let state = published.nodes.get(&self.admitted.node).unwrap_or(&none);
+        let messages = self
+            .session
+            .tell(state, published.sequence)
+            .map_err(|error| Ended::Wrong(format!("the state has no form: {error}")))?;
+        for message in &messages {
+            send(&mut self.sink, message).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn send(sink: &mut SplitSink<Socket, Message>, message: &ToNode) -> Result<(), Ended> {
+    let text = serde_json::to_string(message)
+        .map_err(|error| Ended::Wrong(format!("a message has no form: {error}")))?;
+    match timeout(SLOW, sink.send(Message::text(text))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Ended::Broken(error)),
+        Err(_) => Err(Ended::Slow),
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn instant_of(unix_seconds: u64) -> Instant {
+    let end = UNIX_EPOCH + Duration::from_secs(unix_seconds);
+    let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+    // Far beyond any token's life.
+    Instant::now() + left.min(Duration::from_hours(24 * 365))
+}
+
+/// When a token that the API server has found good is over, seconds since the Unix epoch
+/// (RFC 7519 section 4.1.4); `None`: it does not say.
+pub(super) fn expiry(token: &str) -> Option<u64> {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let claims = token.split('.').nth(1)?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    claims["exp"].as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_when_it_is_over() {
+        // {"exp":1700000000}
+        assert_eq!(
+            expiry("e30.eyJleHAiOjE3MDAwMDAwMDB9.x"),
+            Some(1_700_000_000)
+        );
+        for text in ["", "a", "a.b", "a.!!.c", "e30.e30.x"] {
+            assert_eq!(expiry(text), None, "{text}");
+        }
+    }
+}
