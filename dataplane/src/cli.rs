@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Highly available WebSocket entry points: virtual addresses by VRRP, and a proxy behind them.
 #[derive(Debug, Parser)]
@@ -29,15 +29,27 @@ pub enum Command {
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("source").required(true).args(["manifests", "controller"])))]
 pub struct RunArgs {
     /// YAML file, or directory of `*.yaml` and `*.yml`, with WebSocketHAPool, Node, Service and
     /// EndpointSlice objects; watched, changes take effect at once
     #[arg(long, value_name = "FILE_OR_DIR")]
-    pub manifests: PathBuf,
+    pub manifests: Option<PathBuf>,
+    /// Follow the controller at this address instead of files: a stream is kept to each address of
+    /// the name; may be given several times
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["controller_ca", "token_file"])]
+    pub controller: Vec<String>,
+    /// Certificates of the authorities that the controller's certificate comes from, PEM; read for
+    /// each stream
+    #[arg(long, value_name = "FILE", requires = "controller")]
+    pub controller_ca: Option<PathBuf>,
+    /// `ServiceAccount` token that tells the controller which node this is; read for each stream
+    #[arg(long, value_name = "FILE", requires = "controller")]
+    pub token_file: Option<PathBuf>,
     /// Name of this host among the Node objects
     #[arg(long, value_name = "NAME", env = "WSHA_NODE_NAME")]
     pub node_name: String,
-    /// Directory for the last accepted text of the files and the lock of this host's one agent;
+    /// Directory for the last accepted state and the lock of this host's one agent;
     /// made if absent
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,

@@ -62,9 +62,10 @@ macro_rules! metrics {
 
 metrics! {
     BuildInfo, Gauge, "wsha_build_info", "Always 1; the version is a label";
-    ConfigStale, Gauge, "wsha_config_stale", "1 while the newest files are not in use, since they were refused";
+    ConfigStale, Gauge, "wsha_config_stale", "1 while the newest files are not in use, since they were refused, or while no controller is followed";
     ConfigChanges, Counter, "wsha_config_changes", "Changes of the files, by result: accepted or refused";
     ConfigAcceptedTime, Gauge, "wsha_config_accepted_timestamp_seconds", "When the files in use were accepted, seconds since the Unix epoch";
+    ControllerConnected, Gauge, "wsha_controller_connected", "Replicas of the controller with which a stream is open; absent on plain hosts";
     ProcessUp, Gauge, "wsha_process_up", "1 while the process runs and is connected to the agent";
     ProcessRestarts, Counter, "wsha_process_restarts", "How often the process was started again after its end";
     ListenerProblems, Gauge, "wsha_listener_problems", "Listeners that could not be opened";

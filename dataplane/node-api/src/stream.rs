@@ -28,7 +28,7 @@ pub const PROTOCOL: &str = "v1.stream.wsha.dev";
 /// Path of the stream.
 pub const PATH: &str = "/v1/stream";
 
-/// Audience of the ServiceAccount token in the node's `Authorization: Bearer` header.
+/// Audience of the `ServiceAccount` token in the node's `Authorization: Bearer` header.
 pub const AUDIENCE: &str = "wsha.dev/control-stream";
 
 /// A thing that is told, acknowledged and refused by itself.
@@ -85,6 +85,7 @@ pub enum ToNode {
         /// applied a higher one ignores this replica's state until it has caught up.
         sequence: i64,
         /// In the first one: everything there is, told on this stream or known to the node already.
+        /// A pool that is named and was not told keeps its endpoints, named or not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         keep: Option<BTreeSet<ResourceName>>,
     },
@@ -162,8 +163,10 @@ pub enum ToController {
 pub struct Hello {
     /// Version of the data plane.
     pub version: String,
-    /// What the node holds already, told by whatever replica or saved on disk. The replica tells
-    /// what differs and acknowledges the rest by its first [`ToNode::Synced`].
+    /// What the node holds already, told by whatever replica or saved on disk. It may not be carried
+    /// out yet: after the first [`ToNode::Synced`] the node acknowledges everything that this
+    /// replica told or kept, once it is so, and that the rest is gone. An empty revision names
+    /// content that must be told again.
     #[serde(default)]
     pub held: BTreeMap<ResourceName, Revision>,
     /// The sequence of that state; 0 without one.

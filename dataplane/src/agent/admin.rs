@@ -79,7 +79,9 @@ async fn answer(request: &Request<Incoming>, events: &mpsc::Sender<Event>) -> An
             }) if not_ready.is_empty() => {
                 let warning = |text: &String| format!("warning: {text}\n");
                 let warnings: String = report.warnings.iter().map(warning).collect();
-                text(StatusCode::OK, format!("ok\n{warnings}"))
+                let stale = report.stale_reason.map(|why| format!("stale: {why}\n"));
+                let stale = stale.unwrap_or_default();
+                text(StatusCode::OK, format!("ok\n{stale}{warnings}"))
             }
             Some(Snapshot { not_ready, .. }) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, not_ready.join("\n") + "\n")

@@ -18,6 +18,7 @@ use crate::{
         link::Link,
         notify::{self, Notifier},
         rollout::Rollout,
+        stream::Controlled,
         watchdog::Watchdog,
     },
     ipc::{FromProxy, FromVrrp, ProxyReport, Router, ToProxy, ToVrrp, VrrpReport},
@@ -71,6 +72,8 @@ pub(super) struct App {
     pub(super) questions: Vec<super::questions::Question>,
     pub(super) watchdog: Watchdog,
     pub(super) leaving: Option<super::leave::Leaving>,
+    /// The control stream; `None` on plain hosts.
+    pub(super) stream: Option<Controlled>,
 }
 
 /// What a proxy was told.
@@ -154,6 +157,7 @@ impl App {
             questions: Vec::new(),
             watchdog: Watchdog::default(),
             leaving: None,
+            stream: None,
         })
     }
 
@@ -191,6 +195,7 @@ impl App {
             Event::Start(role) => self.start(role),
             Event::Accepted(accepted) => self.accepted(*accepted),
             Event::Refused(sentences) => self.refused(&sentences),
+            Event::Stream(message) => self.hear_stream(message),
             Event::Snapshot(reply) => self.ask(reply),
             Event::SnapshotDue(id) => self.answer_overdue(id),
             Event::Stop(why) => self.leave(&why),
@@ -203,6 +208,7 @@ impl App {
         if !idle {
             self.reconcile();
             self.say_ready();
+            self.tell_stream();
         }
         Flow::Continue
     }
@@ -454,10 +460,10 @@ impl App {
             "STATUS=Active for {} of {} virtual routers{}",
             active.count(),
             routers.len(),
-            if self.stale_reason.is_some() {
-                "; the newest files were refused"
-            } else {
-                ""
+            match (&self.stale_reason, &self.stream) {
+                (None, _) => "",
+                (Some(_), None) => "; the newest files were refused",
+                (Some(_), Some(_)) => "; no controller is followed",
             }
         );
         if status != self.status {

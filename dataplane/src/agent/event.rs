@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    agent::{files::Accepted, report::Snapshot},
+    agent::{files::Accepted, report::Snapshot, stream::ToAgent},
     ipc::{FromProxy, FromVrrp},
     sys::channel::{Channel, Peer},
 };
@@ -55,6 +55,8 @@ pub(super) enum Event {
     Accepted(Box<Accepted>),
     /// The files changed, and were refused or could not be read; sentences.
     Refused(Vec<String>),
+    /// The control stream said something.
+    Stream(ToAgent),
     /// Someone wants to know how we are.
     Snapshot(oneshot::Sender<Snapshot>),
     /// That question waited long enough.

@@ -18,11 +18,17 @@ mod rollout;
 mod server;
 mod state_dir;
 pub mod status;
+mod stream;
 mod table;
 mod watch;
 mod watchdog;
 
-use std::{ffi::OsString, io, path::Path, time::Duration};
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -42,6 +48,7 @@ use crate::{
         files::{FileSet, Refused},
         server::{Door, Purpose},
         state_dir::StateDir,
+        stream::Beginning,
         watch::Watcher,
     },
     cli::{LogFormat, RunArgs},
@@ -69,25 +76,50 @@ const PROXY_WAIT: Duration = Duration::from_secs(5);
 /// Runs the process until it has stopped in order.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let prepared = Prepared::new(args)?;
-    // Before the lock: with nothing to serve, an agent that runs well must not be stopped.
-    let (origin, files) = first_configuration(&prepared.state, args)?;
-    let claim = prepared.claim(args)?;
-    if let (Some(files), None) = (&files, &origin.stale_reason) {
-        save(&claim.state, files);
-    }
+    let (claim, origin, followed) = begin(args, prepared)?;
     spawn::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(serve(args, claim, origin, files))
+    runtime.block_on(serve(args, claim, origin, followed))
+}
+
+/// What the agent follows.
+#[derive(Debug)]
+enum Followed {
+    /// Files, and what they held when they were looked at first.
+    Files(PathBuf, Option<FileSet>),
+    /// A controller.
+    Controller(Box<Beginning>),
+}
+
+/// Takes the lock, and finds what to begin with.
+fn begin(args: &RunArgs, prepared: Prepared) -> anyhow::Result<(Claim, Origin, Followed)> {
+    let controller = stream::Settings::of(args)?;
+    let Some(manifests) = &args.manifests else {
+        let settings = controller.context("give either --manifests or --controller")?;
+        let claim = prepared.claim(args)?;
+        // Only now: whoever had the lock may have saved a newer one.
+        let beginning = Beginning::new(settings, &claim);
+        let origin = beginning.origin();
+        return Ok((claim, origin, Followed::Controller(Box::new(beginning))));
+    };
+    // Before the lock: with nothing to serve, an agent that runs well must not be stopped.
+    let (origin, files) = first_configuration(&prepared.state, manifests, &args.node_name)?;
+    let claim = prepared.claim(args)?;
+    if let (Some(files), None) = (&files, &origin.stale_reason) {
+        save(&claim.state, files);
+    }
+    let followed = Followed::Files(manifests.clone(), files);
+    Ok((claim, origin, followed))
 }
 
 async fn serve(
     args: &RunArgs,
     claim: Claim,
     origin: Origin,
-    files: Option<FileSet>,
+    followed: Followed,
 ) -> anyhow::Result<()> {
     let admin = TcpListener::bind(args.admin).await.with_context(|| {
         format!(
@@ -99,7 +131,8 @@ async fn serve(
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = args.node_name,
-        manifests = %args.manifests.display(),
+        manifests = args.manifests.as_ref().map(|path| display(path.display())),
+        controller = (!args.controller.is_empty()).then(|| args.controller.join(", ")),
         state_dir = %claim.state.path().display(),
         run_dir = %claim.run_dir.display(),
         admin = %args.admin,
@@ -118,19 +151,29 @@ async fn serve(
     tokio::spawn(admin::serve(admin, sender.clone()));
     tokio::spawn(tick(sender.clone()));
     stop_on_signals(&sender).context("cannot handle signals")?;
-    tokio::spawn(follow_files(
-        Source {
-            path: args.manifests.clone(),
-            node_name: args.node_name.clone(),
-            state: claim.state.clone(),
-        },
-        files,
-        sender.clone(),
-    ));
+    let mut stream = None;
+    match followed {
+        Followed::Files(path, files) => {
+            let node_name = args.node_name.clone();
+            let state = claim.state.clone();
+            let source = Source {
+                path,
+                node_name,
+                state,
+            };
+            tokio::spawn(follow_files(source, files, sender.clone()));
+        }
+        Followed::Controller(beginning) => stream = Some(beginning.start(sender.clone())?),
+    }
 
     let recipes = (vrrp_recipe(args, &claim), proxy_recipe(args, &claim));
     let mut app = App::new(claim, recipes, origin, sender).context("cannot start")?;
+    app.stream = stream;
     app.run(events).await;
+    if app.is_retired() {
+        let removed = app.claim.state.remove_lock();
+        removed.context("cannot remove the lock from the state directory")?;
+    }
     Ok(())
 }
 
@@ -210,10 +253,10 @@ fn read(manifests: &Path, node_name: &str) -> Reading {
 /// so that only a change of them is looked at again.
 fn first_configuration(
     state: &StateDir,
-    args: &RunArgs,
+    manifests: &Path,
+    node_name: &str,
 ) -> anyhow::Result<(Origin, Option<FileSet>)> {
-    let node_name = args.node_name.as_str();
-    let (sentences, files) = match read(&args.manifests, node_name) {
+    let (sentences, files) = match read(manifests, node_name) {
         Ok((accepted, files)) => {
             let origin = Origin {
                 accepted,
@@ -252,7 +295,7 @@ fn first_configuration(
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
 struct Source {
-    path: std::path::PathBuf,
+    path: PathBuf,
     node_name: String,
     state: StateDir,
 }

@@ -80,29 +80,41 @@ impl App {
         }
     }
 
-    fn answer(&self, question: Question) {
+    /// What is known now, from processes that answered or not.
+    pub(super) fn material(&self, vrrp_answered: bool, proxy_answered: bool) -> Material<'_> {
         let mut warnings = self.unresolved.clone();
         warnings.extend(self.vrrp_problems.iter().cloned());
-        let material = Material {
+        let stream = self.stream.iter();
+        warnings.extend(stream.flat_map(|stream| stream.status.warnings.clone()));
+        Material {
             config: self.rollout.newest(),
             stale_reason: self.stale_reason.as_deref(),
             warnings,
             refused: &self.refused,
             vrrp: Heard {
                 lives: self.vrrp.link.is_some(),
-                answered: !question.waits_for_vrrp,
+                answered: vrrp_answered,
                 is_done: self.vrrp.sent > 0 && self.vrrp.is_done() && self.rollout.is_settled(),
                 report: self.vrrp_report.as_ref(),
             },
             proxy: Heard {
                 lives: self.proxy.link.is_some(),
-                answered: !question.waits_for_proxy,
+                answered: proxy_answered,
                 is_done: self.proxy.sent > 0 && self.proxy.is_done() && self.rollout.is_settled(),
                 report: self.proxy_report.as_ref(),
             },
-        };
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        let material = self.material(!question.waits_for_vrrp, !question.waits_for_proxy);
         let report = material.report();
         let mut not_ready = material.not_ready(&report);
+        if let Some(stream) = &self.stream {
+            // Serving what was told before is serving.
+            not_ready.retain(|reason| Some(reason) != report.stale_reason.as_ref());
+            not_ready.extend(stream.not_ready());
+        }
         if self.leaving.is_some() {
             not_ready.push("the agent is stopping in order".to_owned());
         }
@@ -156,6 +168,10 @@ impl App {
             ),
             sample(Metric::Warnings, &[], count(warnings as u64)),
         ];
+        if let Some(stream) = &self.stream {
+            let connected = count(stream.status.connected as u64);
+            samples.push(sample(Metric::ControllerConnected, &[], connected));
+        }
         for (role, up, restarts) in [
             (Role::Vrrp, self.vrrp.link.is_some(), self.vrrp.restarts),
             (Role::Proxy, self.proxy.link.is_some(), self.proxy.restarts),

@@ -14,6 +14,8 @@ use crate::agent::files::FileSet;
 /// Form of the saved file; a release reads its own and, once there is one, the form before.
 const FORMAT: u32 = 1;
 const SAVED: &str = "accepted.json";
+/// Says who holds the directory.
+pub(super) const LOCK: &str = "lock";
 
 /// The directory given as `--state-dir`.
 #[derive(Clone, Debug)]
@@ -102,7 +104,12 @@ impl StateDir {
 
     /// Where the lock is.
     pub(super) fn lock_path(&self) -> PathBuf {
-        self.0.join("lock")
+        self.0.join(LOCK)
+    }
+
+    /// Removes the lock's file, after which nothing tells that an agent ever ran.
+    pub(super) fn remove_lock(&self) -> io::Result<()> {
+        fs::remove_file(self.lock_path())
     }
 
     /// Keeps `files`; after a crash at any moment either these or those before are found.
@@ -118,34 +125,8 @@ impl StateDir {
                 })
                 .collect(),
         };
-        let temporary = self.0.join("accepted.json.new");
-        let path = self.0.join(SAVED);
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| SaveError {
-                action,
-                path,
-                source,
-            }
-        };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(failed("create", &temporary))?;
-        let text = serde_json::to_vec(&saved)
-            .map_err(io::Error::from)
-            .map_err(failed("encode", &temporary))?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
-        // The rename itself is on disk only once the directory is.
-        File::open(&self.0)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", &self.0))
+        let text = serde_json::to_vec(&saved).map_err(io::Error::from);
+        replace(&self.0, SAVED, text)
     }
 
     /// The files that were accepted last.
@@ -176,6 +157,41 @@ impl StateDir {
             .map(|file| (file.name, file.text))
             .collect())
     }
+}
+
+/// Replaces a file of `directory` as a whole, for its owner only; after a crash at any moment either
+/// the new or the old text is found.
+pub(super) fn replace(
+    directory: &Path,
+    name: &str,
+    text: io::Result<Vec<u8>>,
+) -> Result<(), SaveError> {
+    let temporary = directory.join(format!("{name}.new"));
+    let path = directory.join(name);
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| SaveError {
+            action,
+            path,
+            source,
+        }
+    };
+    let text = text.map_err(failed("encode", &path))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed("create", &temporary))?;
+    file.write_all(&text)
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write", &temporary))?;
+    fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
+    // The rename itself is on disk only once the directory is.
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed("sync", directory))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Links and addresses of the host over rtnetlink: synchronous requests and a subscription.
 
 mod message;
+mod route;
 
 use std::{
     io,
@@ -10,6 +11,7 @@ use std::{
 
 pub use message::{Address, Change, Link, OWN_PROTOCOL};
 use message::{DUMP_INTERRUPTED, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Request};
+pub use route::DefaultRoute;
 
 /// Larger than any datagram that the kernel makes for a dump.
 const BUFFER: usize = 64 * 1024;
@@ -62,20 +64,40 @@ impl Requests {
         Ok(changes)
     }
 
+    /// All ways out of the on-link networks.
+    pub fn default_routes(&mut self) -> io::Result<Vec<DefaultRoute>> {
+        let mut routes = self.collect(message::RTM_GETROUTE, |message| {
+            route::default_routes(message.kind, message.body)
+        })?;
+        routes.sort_unstable();
+        routes.dedup();
+        Ok(routes)
+    }
+
     fn dump_of(&mut self, kind: u16) -> io::Result<Vec<Change>> {
-        let mut changes = Vec::new();
+        // The method itself is not general enough in its lifetimes.
+        let read = |message: &Message<'_>| message.change();
+        self.collect(kind, read)
+    }
+
+    fn collect<T, I: IntoIterator<Item = T>>(
+        &mut self,
+        kind: u16,
+        read: impl Fn(&Message<'_>) -> I,
+    ) -> io::Result<Vec<T>> {
+        let mut found = Vec::new();
         for _ in 0..TRIES {
-            changes.clear();
+            found.clear();
             let mut interrupted = false;
             self.exchange(Request::dump(kind), |message| {
                 interrupted |= message.flags & DUMP_INTERRUPTED != 0;
-                changes.extend(message.change());
+                found.extend(read(message));
             })?;
             if !interrupted {
                 break;
             }
         }
-        Ok(changes)
+        Ok(found)
     }
 
     fn acknowledged(&mut self, request: Request) -> io::Result<()> {
@@ -127,7 +149,17 @@ pub struct Events {
 impl Events {
     /// Subscribes.
     pub fn subscribe() -> io::Result<Self> {
-        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        Self::of(libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR)
+    }
+
+    /// Subscribes to routes as well, which wake up but are not handed over.
+    pub fn subscribe_with_routes() -> io::Result<Self> {
+        let routes = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+        let addresses = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        Self::of(libc::RTMGRP_LINK | addresses | routes)
+    }
+
+    fn of(groups: libc::c_int) -> io::Result<Self> {
         Ok(Self {
             fd: open(groups.cast_unsigned(), true)?,
             buffer: vec![0; BUFFER],

@@ -1,0 +1,261 @@
+//! From what a replica told to what the node carries out; pure.
+
+use std::sync::Arc;
+
+use node_api::{
+    NodeConfig, Pool, PoolRef,
+    stream::{ResourceName, Revision},
+};
+
+use super::{
+    content::{Content, Held, Refusal, Resources},
+    follow,
+    view::View,
+};
+
+/// What a node carries out, and what is saved.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct State {
+    /// Up to where the controller had read the API server.
+    pub(super) sequence: i64,
+    /// The resources.
+    pub(super) resources: Resources,
+}
+
+impl State {
+    /// Whether both are the same, by their revisions.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let mut pairs = self.resources.iter().zip(&other.resources);
+        self.sequence == other.sequence
+            && self.resources.len() == other.resources.len()
+            && pairs.all(|(one, other)| one.0 == other.0 && one.1.revision == other.1.revision)
+    }
+
+    /// The configuration of node `node_name`.
+    pub(super) fn config(&self, node_name: &str) -> NodeConfig {
+        let pools = self.resources.iter().filter_map(|(name, held)| {
+            let (ResourceName::Pool(pool_ref), Content::Pool(settings)) = (name, &held.content)
+            else {
+                return None;
+            };
+            let mut pool = Pool::clone(settings);
+            for upstream in &mut pool.upstreams {
+                let endpoints = endpoints(&self.resources, pool_ref, &upstream.name);
+                upstream.endpoints = endpoints.map_or_else(Vec::new, <[_]>::to_vec);
+            }
+            Some((pool_ref.clone(), pool))
+        });
+        NodeConfig {
+            node_name: node_name.to_owned(),
+            pools: pools.collect(),
+        }
+    }
+}
+
+/// A new state.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    /// What is to be carried out.
+    pub(super) state: State,
+    /// What is missing or refused, each a sentence.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The state that follows from a view that is whole, where `before` is carried out.
+pub(super) fn assemble(view: &View, before: &State) -> Assembled {
+    let mut resources = view.resources().clone();
+    let mut warnings: Vec<_> = view
+        .refused()
+        .values()
+        .map(|refusal| {
+            let Refusal { name, reason, .. } = refusal;
+            format!("the newest content of {name} was refused: {reason}")
+        })
+        .collect();
+    for (name, held) in view.resources() {
+        let (ResourceName::Pool(pool_ref), Content::Pool(told)) = (name, &held.content) else {
+            continue;
+        };
+        let former = before.resources.get(name);
+        if let Some(upstream) = missing_endpoints(view, pool_ref, told) {
+            warnings.push(format!(
+                "pool {pool_ref} waits for the endpoints of its upstream {upstream}, which the \
+                 controller has not told yet"
+            ));
+            resources.remove(name);
+            keep_former(&mut resources, before, pool_ref);
+        } else if let Some(former) = former.and_then(as_pool)
+            && let Some(newest) = follow::newest_routers(told, former)
+        {
+            resources.insert(name.clone(), of_ours(newest));
+        }
+    }
+    let sequence = view.sequence().unwrap_or_default().max(before.sequence);
+    Assembled {
+        state: State {
+            sequence,
+            resources,
+        },
+        warnings,
+    }
+}
+
+/// An upstream whose endpoints come later. Those that were refused do not come: it has none.
+fn missing_endpoints<'a>(view: &View, pool_ref: &PoolRef, pool: &'a Pool) -> Option<&'a str> {
+    let mut names = pool.upstreams.iter().map(|upstream| upstream.name.as_str());
+    names.find(|upstream| {
+        let name = endpoints_name(pool_ref, upstream);
+        !view.resources().contains_key(&name) && !view.refused().contains_key(&name)
+    })
+}
+
+/// Puts the pool as it was carried out before, and its endpoints, in place of what is incomplete.
+fn keep_former(resources: &mut Resources, before: &State, pool_ref: &PoolRef) {
+    let name = ResourceName::Pool(pool_ref.clone());
+    let Some(held) = before.resources.get(&name) else {
+        return;
+    };
+    for upstream in as_pool(held).into_iter().flat_map(|pool| &pool.upstreams) {
+        let name = endpoints_name(pool_ref, &upstream.name);
+        if let Some(held) = before.resources.get(&name) {
+            resources.entry(name).or_insert_with(|| held.clone());
+        }
+    }
+    resources.insert(name, held.clone());
+}
+
+/// Content that is no replica's: what is told of it next replaces it.
+fn of_ours(pool: Pool) -> Held {
+    Held {
+        revision: Revision::of(&pool).unwrap_or_else(|_| Revision(String::new())),
+        content: Content::Pool(Arc::new(pool)),
+    }
+}
+
+fn as_pool(held: &Held) -> Option<&Pool> {
+    match &held.content {
+        Content::Pool(pool) => Some(pool),
+        _ => None,
+    }
+}
+
+fn endpoints<'a>(
+    resources: &'a Resources,
+    pool_ref: &PoolRef,
+    upstream: &str,
+) -> Option<&'a [node_api::Endpoint]> {
+    match &resources.get(&endpoints_name(pool_ref, upstream))?.content {
+        Content::Endpoints(endpoints) => Some(endpoints),
+        _ => None,
+    }
+}
+
+fn endpoints_name(pool: &PoolRef, upstream: &str) -> ResourceName {
+    ResourceName::Endpoints {
+        pool: pool.clone(),
+        upstream: upstream.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::agent::stream::samples::{
+        NODE, body, endpoints, endpoints_name, held_endpoints, pool, pool_name, pool_ref, resources,
+    };
+
+    fn view(sequence: i64, pools: &[(&str, Pool, &[u16])]) -> View {
+        let mut view = View::new(Resources::new());
+        for (name, pool, ports) in pools {
+            tell(&mut view, endpoints_name(name), &endpoints(ports));
+            tell(&mut view, pool_name(name), pool);
+        }
+        view.synced(sequence, Some(&BTreeSet::new()));
+        view
+    }
+
+    fn tell(view: &mut View, name: ResourceName, content: &impl serde::Serialize) {
+        let (revision, body) = body(content);
+        view.upsert(name, revision, body).unwrap();
+    }
+
+    #[test]
+    fn a_view_becomes_a_configuration() {
+        let view = view(3, &[("a", pool(1, &["10.0.0.1"]), &[1, 2])]);
+        let assembled = assemble(&view, &State::default());
+        assert_eq!(assembled.warnings, [""; 0]);
+        assert_eq!(assembled.state.sequence, 3);
+        assert_eq!(assembled.state.resources, *view.resources());
+        let config = assembled.state.config(NODE);
+        assert_eq!(config.node_name, NODE);
+        let upstream = &config.pools[&pool_ref("a")].upstreams[0];
+        assert_eq!(upstream.endpoints, endpoints(&[1, 2]));
+        assert!(assembled.state.is_same(&assembled.state.clone()));
+        assert!(!assembled.state.is_same(&State::default()));
+    }
+
+    #[test]
+    fn a_pool_waits_for_its_endpoints_and_is_served_as_before() {
+        let mut view = view(3, &[]);
+        tell(
+            &mut view,
+            pool_name("a"),
+            &pool(2, &["10.0.0.1", "10.0.0.2"]),
+        );
+        let assembled = assemble(&view, &State::default());
+        assert_eq!(assembled.state.resources, Resources::new());
+        assert!(assembled.warnings[0].contains("waits for the endpoints"));
+
+        let before = State {
+            sequence: 2,
+            resources: resources(&[("a", pool(1, &["10.0.0.1"]), &[1])]),
+        };
+        let assembled = assemble(&view, &before);
+        assert_eq!(assembled.state.resources, before.resources);
+        assert_eq!(assembled.state.sequence, 3);
+
+        // Refused endpoints do not come: the pool is there, without.
+        view.upsert(endpoints_name("a"), Revision(String::new()), json!(1))
+            .unwrap_err();
+        let assembled = assemble(&view, &State::default());
+        let config = assembled.state.config(NODE);
+        assert_eq!(config.pools[&pool_ref("a")].upstreams[0].endpoints, []);
+        assert!(assembled.warnings[0].contains("endpoints/default/a/echo was refused"));
+    }
+
+    #[test]
+    fn an_older_router_is_not_carried_out_nor_acknowledged() {
+        let before = State {
+            sequence: 5,
+            resources: resources(&[("a", pool(5, &["10.0.0.1"]), &[1])]),
+        };
+        let mut older = pool(4, &["10.0.0.1"]);
+        older.virtual_routers[0].virtual_router_id = 99;
+        let mut view = view(5, &[("a", older, &[1, 2])]);
+        let state = assemble(&view, &before).state;
+        let pool = &state.config(NODE).pools[&pool_ref("a")];
+        let router = &pool.virtual_routers[0];
+        assert_eq!((router.sequence, router.virtual_router_id), (5, 1));
+        assert_eq!(
+            state.resources[&endpoints_name("a")],
+            held_endpoints(&[1, 2])
+        );
+        let acknowledged = view.acknowledge(&state.resources);
+        assert_eq!(acknowledged.len(), 1);
+        assert_eq!(acknowledged[0].0, endpoints_name("a"));
+    }
+
+    #[test]
+    fn what_the_view_lacks_goes() {
+        let before = State {
+            sequence: 5,
+            resources: resources(&[("a", pool(5, &["10.0.0.1"]), &[1])]),
+        };
+        let state = assemble(&view(5, &[]), &before).state;
+        assert_eq!(state.config(NODE).pools.len(), 0);
+    }
+}

@@ -1,0 +1,160 @@
+//! What a resource holds once it is understood.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use node_api::{
+    Endpoint, Pool,
+    stream::{ResourceName, Revision},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// Content of a resource; copies share it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Content {
+    /// A pool without endpoints.
+    Pool(Arc<Pool>),
+    /// The endpoints of one upstream.
+    Endpoints(Arc<Vec<Endpoint>>),
+    /// Key material.
+    Secret(Arc<Secret>),
+}
+
+/// Key material, which nobody sees in a log.
+#[derive(Deserialize, PartialEq)]
+#[serde(transparent)]
+pub(super) struct Secret(pub(super) Value);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A resource that is held.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Held {
+    /// Which content it is.
+    pub(super) revision: Revision,
+    /// The content.
+    pub(super) content: Content,
+}
+
+/// Resources by name.
+pub(super) type Resources = BTreeMap<ResourceName, Held>;
+
+/// Content that is not carried out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Refusal {
+    /// The resource.
+    pub(super) name: ResourceName,
+    /// Of the content.
+    pub(super) revision: Revision,
+    /// Why, with the remedy.
+    pub(super) reason: String,
+}
+
+/// Understands `body`; `None`: the kind of resource is not known here, and ignored.
+pub(super) fn decode(name: &ResourceName, body: Value) -> Option<Result<Content, String>> {
+    match name {
+        ResourceName::Pool(_) => Some(read::<Pool>(body).and_then(|pool| {
+            check(&pool)?;
+            Ok(Content::Pool(Arc::new(pool)))
+        })),
+        ResourceName::Endpoints { .. } => {
+            Some(read(body).map(|endpoints| Content::Endpoints(Arc::new(endpoints))))
+        }
+        // The error would quote what it found.
+        ResourceName::Secret(_) => Some(
+            read(body)
+                .map(|secret| Content::Secret(Arc::new(secret)))
+                .map_err(|_| "it cannot be read".to_owned()),
+        ),
+        ResourceName::Other(_) => None,
+    }
+}
+
+fn read<T: DeserializeOwned>(body: Value) -> Result<T, String> {
+    serde_json::from_value(body).map_err(|error| not_understood(&error.to_string()))
+}
+
+/// The sentence for content that this version does not understand.
+pub(super) fn not_understood(what: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("data plane {version} does not understand it: {what}; update the data plane")
+}
+
+/// What no planner makes.
+fn check(pool: &Pool) -> Result<(), String> {
+    for router in &pool.virtual_routers {
+        let Some(first) = router.addresses.first() else {
+            let id = router.virtual_router_id;
+            return Err(format!("virtual router {id} has no address"));
+        };
+        if router.virtual_router_id == 0 {
+            return Err(format!("{first} has VRID 0; use 1 to 255"));
+        }
+        if router.addresses.iter().any(|one| !same_family(one, first)) {
+            return Err(format!("the addresses with {first} are of two families"));
+        }
+    }
+    if let Some(listener) = pool.listeners.iter().find(|one| one.port == 0) {
+        return Err(format!("listener {} has port 0", listener.name));
+    }
+    if pool.upstreams.is_empty() {
+        return Err("it has no upstream".to_owned());
+    }
+    Ok(())
+}
+
+const fn same_family(one: &IpAddr, other: &IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::agent::stream::samples::{pool, pool_name};
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_a_reason() {
+        let good = serde_json::to_value(pool(1, &["10.0.0.1"])).unwrap();
+        let with = |pointer: &str, value: Value| {
+            let mut body = good.clone();
+            *body.pointer_mut(pointer).unwrap() = value;
+            body
+        };
+        for (body, words) in [
+            (json!(null), "null"),
+            (with("/upstreams/0/balancing", json!("Best")), "Best"),
+            (with("/virtualRouters/0/addresses", json!([])), "no address"),
+            (
+                with("/virtualRouters/0/virtualRouterId", json!(0)),
+                "VRID 0",
+            ),
+            (
+                with(
+                    "/virtualRouters/0/addresses",
+                    json!(["10.0.0.1", "fe80::1"]),
+                ),
+                "two families",
+            ),
+            (with("/listeners/0/port", json!(0)), "port 0"),
+            (with("/upstreams", json!([])), "no upstream"),
+        ] {
+            let reason = decode(&pool_name("a"), body).unwrap().unwrap_err();
+            assert!(reason.contains(words), "{words}: {reason}");
+        }
+        assert!(decode(&pool_name("a"), good).unwrap().is_ok());
+        assert!(decode(&ResourceName::from("later/x"), json!(1)).is_none());
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let name = ResourceName::Secret("chat-tls".to_owned());
+        let content = decode(&name, json!({"key": "hidden"})).unwrap().unwrap();
+        assert!(!format!("{content:?}").contains("hidden"));
+    }
+}

@@ -1,0 +1,464 @@
+//! Between the streams and the agent: which replica is followed, what is carried out, what is told
+//! back. No I/O and no clock: inputs come in, effects go out.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use node_api::{
+    NodeReport,
+    stream::{Hello, NodeFacts, ToNode, Welcome},
+};
+
+use super::{
+    assemble::{State, assemble},
+    content::{Refusal, not_understood},
+    essence::Essence,
+    follow::{self, Choice},
+    messages::{Effect, Input, Status, StreamId},
+    outbox::Outbox,
+    view::View,
+};
+
+/// States that may wait to be carried out and saved; of older ones nothing is acknowledged.
+const PENDING: usize = 64;
+
+#[derive(Debug)]
+struct Stream {
+    address: String,
+    replica: Option<String>,
+    view: View,
+    outbox: Arc<Outbox>,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Retiring {
+    No,
+    GivingUp,
+    Erasing,
+    Done,
+}
+
+/// The state of the node's side of the control stream.
+#[derive(Debug)]
+pub(super) struct Hub {
+    node_name: String,
+    state: Arc<State>,
+    version: u64,
+    has_state: bool,
+    /// Why there was no saved state.
+    nothing_saved: Option<String>,
+    streams: BTreeMap<StreamId, Stream>,
+    followed: Option<StreamId>,
+    /// The followed view may have changed since it was looked at.
+    is_touched: bool,
+    problems: BTreeMap<String, String>,
+    incomplete: Vec<String>,
+    save_problem: Option<String>,
+    pending: VecDeque<(u64, Arc<State>)>,
+    applied: Option<u64>,
+    saved: Option<u64>,
+    carried_out: Option<Arc<State>>,
+    retiring: Retiring,
+    facts: NodeFacts,
+    report: Option<Arc<NodeReport>>,
+    essence: Essence,
+    /// Endpoints changed within this second already.
+    is_busy: bool,
+    is_report_due: bool,
+    seconds: u32,
+    shown: Option<Status>,
+    effects: Vec<Effect>,
+}
+
+/// A report is told so often when nothing changes.
+const REPORT_EVERY: u32 = 10;
+
+impl Hub {
+    /// Begins with the saved state, or the reason why there is none.
+    pub(super) fn new(node_name: String, saved: Result<State, String>) -> Self {
+        let has_state = saved.is_ok();
+        let (state, nothing_saved) = match saved {
+            Ok(state) => (state, None),
+            Err(reason) => (State::default(), Some(reason)),
+        };
+        let state = Arc::new(state);
+        Self {
+            node_name,
+            version: 0,
+            has_state,
+            nothing_saved,
+            streams: BTreeMap::new(),
+            followed: None,
+            is_touched: false,
+            problems: BTreeMap::new(),
+            incomplete: Vec::new(),
+            save_problem: None,
+            pending: [(0, Arc::clone(&state))].into(),
+            state,
+            applied: None,
+            saved: Some(0),
+            carried_out: None,
+            retiring: Retiring::No,
+            facts: NodeFacts::default(),
+            report: None,
+            essence: Essence::default(),
+            is_busy: false,
+            is_report_due: false,
+            seconds: 0,
+            shown: None,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes in one thing; [`Self::finish`] follows once there is no more for the moment.
+    pub(super) fn handle(&mut self, input: Input) {
+        match input {
+            Input::Opened {
+                id,
+                address,
+                outbox,
+            } => self.opened(id, address, outbox),
+            Input::Welcome(id, welcome) => self.welcome(id, welcome),
+            Input::Told(id, message) => self.told(id, message),
+            Input::Refused(id, name, revision, what) => {
+                self.with(id, |view| {
+                    view.refuse(name, revision, not_understood(&what))
+                });
+            }
+            Input::Ended(id) => {
+                self.streams.remove(&id);
+            }
+            Input::Problem(address, Some(cause)) => {
+                self.problems.insert(address, cause);
+            }
+            Input::Problem(address, None) => {
+                self.problems.remove(&address);
+            }
+            Input::Applied(version) => self.applied = Some(version),
+            Input::Saved(version, Ok(())) => {
+                self.saved = Some(version);
+                self.save_problem = None;
+            }
+            Input::Saved(_, Err(problem)) => self.save_problem = Some(problem),
+            Input::Erased(result) => self.erased(result),
+            Input::Observed(report) => self.observed(report),
+            Input::Fresh(report) => {
+                self.essence = Essence::of(&report);
+                self.report_now(report);
+            }
+            Input::Facts(facts) => {
+                for stream in self.streams.values().filter(|_| facts != self.facts) {
+                    stream.outbox.facts(facts.clone());
+                }
+                self.facts = facts;
+            }
+            Input::Second => self.second(),
+        }
+    }
+
+    /// What follows from what was taken in.
+    pub(super) fn finish(&mut self) -> Vec<Effect> {
+        self.follow();
+        self.acknowledge();
+        self.retire();
+        let status = self.status();
+        if self.shown.as_ref() != Some(&status) {
+            self.shown = Some(status.clone());
+            self.effects.push(Effect::Show(status));
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn opened(&mut self, id: StreamId, address: String, outbox: Arc<Outbox>) {
+        let held = self.state.resources.iter();
+        outbox.hello(Hello {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            held: held
+                .map(|(name, held)| (name.clone(), held.revision.clone()))
+                .collect(),
+            sequence: self.state.sequence,
+            facts: self.facts.clone(),
+        });
+        let stream = Stream {
+            address,
+            replica: None,
+            view: View::new(self.state.resources.clone()),
+            outbox,
+        };
+        self.streams.insert(id, stream);
+    }
+
+    fn welcome(&mut self, id: StreamId, welcome: Welcome) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if let Some(report) = &self.report {
+            stream.outbox.report(Arc::clone(report));
+        }
+        stream.replica = Some(welcome.replica);
+        self.problems.remove(&stream.address);
+    }
+
+    fn told(&mut self, id: StreamId, message: ToNode) {
+        match message {
+            ToNode::Welcome(welcome) => self.welcome(id, welcome),
+            ToNode::Upsert {
+                name,
+                revision,
+                body,
+            } => self.with(id, |view| view.upsert(name, revision, body)),
+            ToNode::EndpointsDelta(delta) => self.with(id, |view| view.delta(delta)),
+            ToNode::Remove { name } => self.with(id, |view| {
+                view.remove(name);
+                Ok(())
+            }),
+            ToNode::Synced { sequence, keep } => self.with(id, |view| {
+                view.synced(sequence, keep.as_ref());
+                Ok(())
+            }),
+            ToNode::Retire => self.begin_to_retire(id),
+        }
+    }
+
+    fn with(&mut self, id: StreamId, change: impl FnOnce(&mut View) -> Result<(), Refusal>) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        self.is_touched |= self.followed == Some(id);
+        if let Err(refusal) = change(&mut stream.view) {
+            let (name, replica) = (&refusal.name, stream.replica.as_deref());
+            tracing::error!(resource = %name, replica, "refused it: {}", refusal.reason);
+            stream.outbox.nack(refusal);
+        }
+    }
+
+    fn follow(&mut self) {
+        if self.retiring != Retiring::No {
+            self.followed = None;
+            return;
+        }
+        let whole = self.streams.iter();
+        let whole = whole.filter_map(|(id, stream)| Some((*id, stream.view.sequence()?)));
+        let choice = follow::choose(whole, self.followed, self.state.sequence);
+        let chosen = match choice {
+            Choice::Follow(id) => Some(id),
+            Choice::AllOlder(_) | Choice::None => None,
+        };
+        if chosen != self.followed {
+            self.followed = chosen;
+            self.is_touched = true;
+            if let Some(stream) = chosen.and_then(|id| self.streams.get(&id)) {
+                let replica = stream.replica.as_deref();
+                tracing::info!(address = stream.address, replica, "following this replica");
+            }
+        }
+        if std::mem::take(&mut self.is_touched)
+            && let Some(stream) = chosen.and_then(|id| self.streams.get(&id))
+        {
+            let assembled = assemble(&stream.view, &self.state);
+            self.incomplete = assembled.warnings;
+            self.adopt(assembled.state);
+        }
+    }
+
+    fn adopt(&mut self, state: State) {
+        let is_first = !std::mem::replace(&mut self.has_state, true);
+        if state.is_same(&self.state) && !is_first {
+            return;
+        }
+        let state = self.next(state);
+        tracing::debug!(
+            version = self.version,
+            sequence = state.sequence,
+            resources = state.resources.len(),
+            "took over the controller's state"
+        );
+        self.effects.push(Effect::Save(self.version, state));
+    }
+
+    fn next(&mut self, state: State) -> Arc<State> {
+        self.version += 1;
+        self.state = Arc::new(state);
+        if self.pending.len() == PENDING {
+            self.pending.pop_front();
+        }
+        let state = Arc::clone(&self.state);
+        self.pending.push_back((self.version, Arc::clone(&state)));
+        let config = Box::new(state.config(&self.node_name));
+        self.effects.push(Effect::Apply(self.version, config));
+        state
+    }
+
+    /// What is carried out and on disk is acknowledged: a node that forgot it in a crash could claim
+    /// an address that has gone to another pool since.
+    fn acknowledge(&mut self) {
+        if let Some(applied) = self.applied
+            && self.saved >= Some(applied)
+        {
+            while let Some((version, _)) = self.pending.front()
+                && *version <= applied
+            {
+                let newest = self.pending.pop_front().filter(|one| one.0 == applied);
+                self.carried_out = newest.map(|one| one.1).or_else(|| self.carried_out.take());
+            }
+        }
+        let Some(carried_out) = &self.carried_out else {
+            return;
+        };
+        for stream in self.streams.values_mut() {
+            let acks = stream.view.acknowledge(&carried_out.resources);
+            stream.outbox.acks(acks);
+        }
+    }
+
+    fn begin_to_retire(&mut self, id: StreamId) {
+        match self.retiring {
+            Retiring::No => {
+                tracing::warn!("the controller asks to give up everything: wsha is uninstalled");
+                self.retiring = Retiring::GivingUp;
+                self.has_state = false;
+                self.incomplete.clear();
+                self.next(State::default());
+            }
+            Retiring::GivingUp | Retiring::Erasing => {}
+            Retiring::Done => {
+                if let Some(stream) = self.streams.get(&id) {
+                    stream.outbox.retired();
+                }
+            }
+        }
+    }
+
+    fn retire(&mut self) {
+        if self.retiring == Retiring::GivingUp && self.applied == Some(self.version) {
+            self.retiring = Retiring::Erasing;
+            self.effects.push(Effect::Erase);
+        }
+    }
+
+    fn erased(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                tracing::info!("every address is given up and the state directory is empty");
+                self.retiring = Retiring::Done;
+                self.save_problem = None;
+                for stream in self.streams.values() {
+                    stream.outbox.retired();
+                }
+            }
+            Err(problem) => {
+                tracing::error!("cannot empty the state directory: {problem}");
+                self.save_problem = Some(problem);
+            }
+        }
+    }
+
+    fn observed(&mut self, report: Arc<NodeReport>) {
+        let essence = Essence::of(&report);
+        let is_urgent = !essence.has_same_states(&self.essence);
+        let is_new = essence != self.essence;
+        self.essence = essence;
+        if is_urgent || (is_new && !self.is_busy) {
+            // A pool whose endpoints all come and go costs one report a second, not hundreds.
+            self.is_busy = true;
+            self.report_now(report);
+        } else {
+            self.is_report_due |= is_new;
+            self.report = Some(report);
+        }
+    }
+
+    fn report_now(&mut self, report: Arc<NodeReport>) {
+        self.is_report_due = false;
+        for stream in self.streams.values() {
+            stream.outbox.report(Arc::clone(&report));
+        }
+        self.report = Some(report);
+    }
+
+    fn second(&mut self) {
+        self.is_busy = false;
+        if self.is_report_due
+            && let Some(report) = self.report.clone()
+        {
+            self.is_busy = true;
+            self.report_now(report);
+        }
+        self.seconds += 1;
+        if self.seconds >= REPORT_EVERY {
+            self.seconds = 0;
+            self.effects.push(Effect::Ask);
+            if self.save_problem.is_some() {
+                self.effects.push(match self.retiring {
+                    Retiring::No => Effect::Save(self.version, Arc::clone(&self.state)),
+                    _ => Effect::Erase,
+                });
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let connected = self.streams.values().filter(|one| one.replica.is_some());
+        let mut warnings = self.incomplete.clone();
+        warnings.extend(self.save_problem.as_ref().map(|problem| {
+            format!("cannot save the state, so a later start may not find it: {problem}")
+        }));
+        let stale_reason = if self.retiring != Retiring::No {
+            Some("wsha is being uninstalled: this node gave up every address".to_owned())
+        } else if self.followed.is_some() {
+            warnings.extend(self.causes());
+            None
+        } else {
+            let causes = self.causes().join("; ");
+            let causes = if causes.is_empty() {
+                "it has not answered yet"
+            } else {
+                &causes
+            };
+            Some(match &self.nothing_saved {
+                Some(reason) if !self.has_state => {
+                    format!("there is nothing to serve: {causes}; and {reason}")
+                }
+                _ => format!("no controller is followed, what was told before is in use: {causes}"),
+            })
+        };
+        Status {
+            connected: connected.count(),
+            has_state: self.has_state,
+            is_retired: self.retiring == Retiring::Done,
+            stale_reason,
+            warnings,
+        }
+    }
+
+    /// Why replicas are not followed, each a sentence.
+    fn causes(&self) -> Vec<String> {
+        let mut causes: Vec<_> = self
+            .problems
+            .iter()
+            .map(|(address, problem)| format!("controller {address}: {problem}"))
+            .collect();
+        for stream in self.streams.values() {
+            let Some(replica) = &stream.replica else {
+                continue;
+            };
+            let address = &stream.address;
+            match stream.view.sequence() {
+                None if self.followed.is_none() => causes.push(format!(
+                    "controller {address}: replica {replica} has not told its whole state yet"
+                )),
+                Some(sequence) if sequence < self.state.sequence => causes.push(format!(
+                    "controller {address}: replica {replica} has read the API server up to \
+                     sequence {sequence} and this node carries out {}; it is ignored until it \
+                     has caught up",
+                    self.state.sequence
+                )),
+                _ => {}
+            }
+        }
+        causes
+    }
+}

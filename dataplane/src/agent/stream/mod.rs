@@ -1,0 +1,287 @@
+//! The control stream (DESIGN section 6): the node follows a controller instead of files.
+//!
+//! ```text
+//! resolve -> client (one for each replica) --Input--> hub --Effect--> saver, agent
+//!                          ^------- outbox <-----------'
+//! ```
+//! A thread of its own: neither a large message nor a slow disk delays the agent's loop.
+
+mod app;
+mod assemble;
+mod backoff;
+mod client;
+mod connect;
+mod content;
+mod essence;
+mod facts;
+mod follow;
+mod hub;
+#[cfg(test)]
+mod hub_tests;
+mod messages;
+mod outbox;
+mod resolve;
+#[cfg(test)]
+mod samples;
+mod saved;
+mod view;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use anyhow::Context;
+use node_api::{NodeConfig, NodeReport};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
+
+pub(super) use self::{app::Controlled, messages::Status};
+use self::{
+    assemble::State,
+    connect::{Credentials, Target},
+    hub::Hub,
+    messages::{Effect, Input},
+    saved::{LoadError, Place},
+};
+use crate::{
+    agent::{app::Origin, chain, claim::Claim, event::Event, files::Accepted},
+    cli::RunArgs,
+};
+
+/// Inputs that may wait; a stream that brings more is read more slowly.
+const QUEUE: usize = 1024;
+/// Inputs taken in before anything follows from them: what comes together takes effect together.
+const BATCH: usize = 1024;
+
+/// From the stream to the agent's loop.
+#[derive(Debug)]
+pub(super) enum ToAgent {
+    /// Carry this out; the version is told back once it is.
+    Apply(u64, Box<NodeConfig>),
+    /// Show this.
+    Show(Status),
+}
+
+/// What was given on the command line.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    targets: Vec<Target>,
+    credentials: Credentials,
+    node_name: String,
+}
+
+impl Settings {
+    /// From the arguments; `None`: no controller is to be followed.
+    pub(super) fn of(args: &RunArgs) -> anyhow::Result<Option<Self>> {
+        let (Some(authorities), Some(token)) = (&args.controller_ca, &args.token_file) else {
+            return Ok(None);
+        };
+        let targets = args.controller.iter().map(|text| Target::parse(text));
+        Ok(Some(Self {
+            targets: targets.collect::<Result<_, _>>()?,
+            credentials: Credentials {
+                authorities: authorities.clone(),
+                token: token.clone(),
+            },
+            node_name: args.node_name.clone(),
+        }))
+    }
+}
+
+/// What the node begins with.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    settings: Settings,
+    place: Place,
+    saved: Result<State, String>,
+}
+
+impl Beginning {
+    /// Reads the saved state. Without one the node begins with nothing.
+    pub(super) fn new(settings: Settings, claim: &Claim) -> Self {
+        let place = Place {
+            node_name: settings.node_name.clone(),
+            state_dir: claim.state.path().to_owned(),
+            run_dir: claim.run_dir.clone(),
+        };
+        let saved = match place.load() {
+            Ok(state) => {
+                tracing::info!(
+                    resources = state.resources.len(),
+                    sequence = state.sequence,
+                    "starting with the saved state"
+                );
+                Ok(state)
+            }
+            Err(error @ LoadError::Missing { .. }) => Err(chain(&error)),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!("starting with nothing: {error}");
+                Err(error)
+            }
+        };
+        Self {
+            settings,
+            place,
+            saved,
+        }
+    }
+
+    /// What is carried out until a controller has told more.
+    pub(super) fn origin(&self) -> Origin {
+        let node_name = &self.settings.node_name;
+        let state = self.saved.as_ref().ok();
+        let config = state.map(|state| state.config(node_name));
+        Origin {
+            accepted: Accepted {
+                config: config.unwrap_or_else(|| State::default().config(node_name)),
+                unresolved: Vec::new(),
+            },
+            stale_reason: Some("no controller has answered yet".to_owned()),
+        }
+    }
+
+    /// Starts to follow the controller.
+    pub(super) fn start(self, events: mpsc::Sender<Event>) -> anyhow::Result<Controlled> {
+        let (controlled, applied, report) = Controlled::new(self.saved.is_ok());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the event loop of the control stream")?;
+        thread::Builder::new()
+            .name("stream".to_owned())
+            .spawn(move || {
+                runtime.block_on(run(self, events, applied, report));
+            })
+            .context("cannot start the thread of the control stream")?;
+        Ok(controlled)
+    }
+}
+
+async fn run(
+    beginning: Beginning,
+    events: mpsc::Sender<Event>,
+    applied: watch::Receiver<Option<u64>>,
+    report: watch::Receiver<Option<Arc<NodeReport>>>,
+) {
+    let Beginning {
+        settings,
+        place,
+        saved,
+    } = beginning;
+    let mut hub = Hub::new(settings.node_name, saved);
+    let (inputs, mut queue) = mpsc::channel(QUEUE);
+    let (jobs, waiting) = watch::channel(None);
+
+    // A replica may plan by the facts of the first message.
+    match facts::look() {
+        Ok(facts) => hub.handle(Input::Facts(facts)),
+        Err(error) => tracing::error!(%error, "cannot look at the network"),
+    }
+    if let Err(error) = facts::watch(inputs.clone()) {
+        tracing::error!(%error, "cannot watch the network");
+    }
+    tokio::spawn(keep(place, waiting, inputs.clone()));
+    tokio::spawn(pass_on(applied, Input::Applied, inputs.clone()));
+    tokio::spawn(pass_on(report, Input::Observed, inputs.clone()));
+    tokio::spawn(seconds(inputs.clone()));
+    for target in settings.targets {
+        let credentials = settings.credentials.clone();
+        tokio::spawn(resolve::follow(target, credentials, inputs.clone()));
+    }
+
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        for effect in hub.finish() {
+            let event = match effect {
+                Effect::Apply(version, config) => ToAgent::Apply(version, config),
+                Effect::Show(status) => ToAgent::Show(status),
+                Effect::Save(version, state) => {
+                    jobs.send_replace(Some(Job::Save(version, state)));
+                    continue;
+                }
+                Effect::Erase => {
+                    jobs.send_replace(Some(Job::Erase));
+                    continue;
+                }
+                Effect::Ask => {
+                    tokio::spawn(ask(events.clone(), inputs.clone()));
+                    continue;
+                }
+            };
+            if events.send(Event::Stream(event)).await.is_err() {
+                return;
+            }
+        }
+        if queue.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
+        for input in batch.drain(..) {
+            hub.handle(input);
+        }
+    }
+}
+
+/// Something to do with the disk.
+#[derive(Clone, Debug)]
+enum Job {
+    Save(u64, Arc<State>),
+    Erase,
+}
+
+/// Does what is asked for, one after another; of what waits, the newest.
+async fn keep(place: Place, mut jobs: watch::Receiver<Option<Job>>, inputs: mpsc::Sender<Input>) {
+    while jobs.changed().await.is_ok() {
+        let Some(job) = jobs.borrow_and_update().clone() else {
+            continue;
+        };
+        let place = place.clone();
+        let work = move || match job {
+            Job::Save(version, state) => {
+                let saved = place.save(&state).map_err(|error| chain(&error));
+                Input::Saved(version, saved)
+            }
+            Job::Erase => Input::Erased(place.erase().map_err(|error| error.to_string())),
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(input) => drop(inputs.send(input).await),
+            Err(error) => tracing::error!(%error, "cannot use the disk"),
+        }
+    }
+}
+
+/// Hands on what the agent shows, the newest.
+async fn pass_on<T: Clone + Send + Sync>(
+    mut shown: watch::Receiver<Option<T>>,
+    wrap: impl Fn(T) -> Input,
+    inputs: mpsc::Sender<Input>,
+) {
+    while shown.changed().await.is_ok() {
+        let value = shown.borrow_and_update().clone();
+        if let Some(value) = value
+            && inputs.send(wrap(value)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn seconds(inputs: mpsc::Sender<Input>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        if inputs.send(Input::Second).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn ask(events: mpsc::Sender<Event>, inputs: mpsc::Sender<Input>) {
+    let (reply, answer) = oneshot::channel();
+    drop(events.send(Event::Snapshot(reply)).await);
+    if let Ok(snapshot) = answer.await {
+        let report = Arc::new(snapshot.report);
+        drop(inputs.send(Input::Fresh(report)).await);
+    }
+}

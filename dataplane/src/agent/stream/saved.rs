@@ -1,0 +1,399 @@
+//! The state on disk: a node that starts while no controller answers serves as before.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use node_api::{
+    Endpoint, Pool,
+    stream::{ResourceName, Revision},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    assemble::State,
+    content::{self, Content, Held, Resources},
+};
+use crate::agent::state_dir::{self, SaveError};
+
+/// Form of the saved file; a release reads its own and, once there is one, the form before.
+const FORMAT: u32 = 1;
+/// In the state directory.
+const STATE: &str = "state.json";
+/// In the run directory, which does not survive a reboot.
+const SECRETS: &str = "secrets.json";
+
+/// Where a node keeps its state.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The node.
+    pub(super) node_name: String,
+    /// Survives a reboot.
+    pub(super) state_dir: PathBuf,
+    /// In memory: for key material.
+    pub(super) run_dir: PathBuf,
+}
+
+/// Why the saved state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// Nothing was ever saved.
+    #[error("{path} does not exist: no controller has told this node anything before")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is there and cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what was written.
+    #[error("{path} is damaged; the controller's state will replace it")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where it is damaged.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A later release wrote it.
+    #[error("{path} has format {found} and this release reads format {FORMAT} only")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// It is another node's.
+    #[error("{path} is that of node {found}; give each node a state directory of its own")]
+    OtherNode {
+        /// The file.
+        path: PathBuf,
+        /// That node.
+        found: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Loaded {
+    version: String,
+    node_name: String,
+    sequence: i64,
+    resources: Vec<LoadedResource>,
+}
+
+#[derive(Deserialize)]
+struct LoadedResource {
+    name: ResourceName,
+    revision: Revision,
+    body: Value,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Saved<'a> {
+    format: u32,
+    version: &'a str,
+    node_name: &'a str,
+    sequence: i64,
+    resources: Vec<SavedResource<'a>>,
+}
+
+#[derive(Serialize)]
+struct SavedResource<'a> {
+    name: &'a ResourceName,
+    revision: &'a Revision,
+    body: Body<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Body<'a> {
+    Pool(&'a Pool),
+    Endpoints(&'a [Endpoint]),
+    Secret(&'a Value),
+}
+
+impl Place {
+    /// Keeps the state; after a crash at any moment either this one or the one before is found.
+    pub(super) fn save(&self, state: &State) -> Result<(), SaveError> {
+        let is_secret = |name: &ResourceName| matches!(name, ResourceName::Secret(_));
+        self.write(&self.state_dir, STATE, state, |name| !is_secret(name))?;
+        if state.resources.keys().any(is_secret) || self.run_dir.join(SECRETS).exists() {
+            self.write(&self.run_dir, SECRETS, state, is_secret)?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        directory: &Path,
+        file: &str,
+        state: &State,
+        wanted: impl Fn(&ResourceName) -> bool,
+    ) -> Result<(), SaveError> {
+        let resources = state.resources.iter().filter(|(name, _)| wanted(name));
+        let resources = resources.map(|(name, held)| SavedResource {
+            name,
+            revision: &held.revision,
+            body: match &held.content {
+                Content::Pool(pool) => Body::Pool(pool),
+                Content::Endpoints(endpoints) => Body::Endpoints(endpoints),
+                Content::Secret(secret) => Body::Secret(&secret.0),
+            },
+        });
+        let text = serde_json::to_vec(&Saved {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION"),
+            node_name: &self.node_name,
+            sequence: state.sequence,
+            resources: resources.collect(),
+        });
+        state_dir::replace(directory, file, text.map_err(io::Error::from))
+    }
+
+    /// The state that was saved last, with the key material that is still there.
+    pub(super) fn load(&self) -> Result<State, LoadError> {
+        let mut state = self.read(&self.state_dir.join(STATE))?;
+        match self.read(&self.run_dir.join(SECRETS)) {
+            Ok(secrets) => state.resources.extend(secrets.resources),
+            Err(LoadError::Missing { .. }) => {}
+            // The controller tells it again.
+            Err(error) => tracing::warn!("{}", crate::agent::chain(&error)),
+        }
+        Ok(state)
+    }
+
+    fn read(&self, path: &Path) -> Result<State, LoadError> {
+        let path = || path.to_owned();
+        let text = match fs::read(path()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(LoadError::Missing { path: path() });
+            }
+            Err(source) => {
+                let path = path();
+                return Err(LoadError::Read { path, source });
+            }
+        };
+        let corrupt = |source| LoadError::Corrupt {
+            path: path(),
+            source,
+        };
+        let Format { format } = serde_json::from_slice(&text).map_err(corrupt)?;
+        if format != FORMAT {
+            return Err(LoadError::Format {
+                path: path(),
+                found: format,
+            });
+        }
+        let loaded: Loaded = serde_json::from_slice(&text).map_err(corrupt)?;
+        if loaded.node_name != self.node_name {
+            return Err(LoadError::OtherNode {
+                path: path(),
+                found: loaded.node_name,
+            });
+        }
+        // Another release may have left out what it did not know: this one is told everything again.
+        let is_ours = loaded.version == env!("CARGO_PKG_VERSION");
+        let mut resources = Resources::new();
+        for LoadedResource {
+            name,
+            revision,
+            body,
+        } in loaded.resources
+        {
+            match content::decode(&name, body) {
+                Some(Ok(content)) => {
+                    let revision = if is_ours {
+                        revision
+                    } else {
+                        Revision(String::new())
+                    };
+                    resources.insert(name, Held { revision, content });
+                }
+                Some(Err(reason)) => tracing::error!("cannot go on with saved {name}: {reason}"),
+                None => {}
+            }
+        }
+        Ok(State {
+            sequence: loaded.sequence,
+            resources,
+        })
+    }
+
+    /// Removes everything but the lock, which is this process's for as long as it runs.
+    pub(super) fn erase(&self) -> io::Result<()> {
+        match fs::remove_file(self.run_dir.join(SECRETS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        for entry in fs::read_dir(&self.state_dir)? {
+            let entry = entry?;
+            if entry.file_name() == state_dir::LOCK {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        agent::stream::samples::{NODE, pool, pool_name, resources},
+        sys::temporary::Directory,
+    };
+
+    fn place(directory: &Directory) -> Place {
+        let [state_dir, run_dir] = ["state", "run"].map(|name| directory.path().join(name));
+        fs::create_dir(&state_dir).unwrap();
+        fs::create_dir(&run_dir).unwrap();
+        Place {
+            node_name: NODE.to_owned(),
+            state_dir,
+            run_dir,
+        }
+    }
+
+    fn state() -> State {
+        State {
+            sequence: 7,
+            resources: resources(&[("a", pool(7, &["10.0.0.1"]), &[1, 2])]),
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_newest_save_is_loaded() {
+        let directory = Directory::new();
+        let place = place(&directory);
+        assert!(matches!(place.load(), Err(LoadError::Missing { .. })));
+        place.save(&State::default()).unwrap();
+        place.save(&state()).unwrap();
+        fs::write(place.state_dir.join("state.json.new"), "{\"for").unwrap();
+        assert_eq!(place.load().unwrap(), state());
+        assert_eq!(mode(&place.state_dir.join(STATE)), 0o600);
+        assert!(!place.run_dir.join(SECRETS).exists());
+    }
+
+    #[test]
+    fn secrets_are_in_the_run_directory_only() {
+        let directory = Directory::new();
+        let place = place(&directory);
+        let mut state = state();
+        let name = ResourceName::Secret("chat-tls".to_owned());
+        let content = content::decode(&name, json!("hidden")).unwrap().unwrap();
+        let revision = Revision("s1".to_owned());
+        state
+            .resources
+            .insert(name.clone(), Held { revision, content });
+        place.save(&state).unwrap();
+        assert_eq!(place.load().unwrap(), state);
+        let text = fs::read_to_string(place.state_dir.join(STATE)).unwrap();
+        assert!(!text.contains("hidden") && !text.contains("chat-tls"));
+        assert_eq!(mode(&place.run_dir.join(SECRETS)), 0o600);
+        // After a reboot.
+        fs::remove_file(place.run_dir.join(SECRETS)).unwrap();
+        assert!(!place.load().unwrap().resources.contains_key(&name));
+    }
+
+    #[test]
+    fn a_secret_that_is_gone_is_gone_from_the_file() {
+        let directory = Directory::new();
+        let place = place(&directory);
+        let name = ResourceName::Secret("chat-tls".to_owned());
+        let content = content::decode(&name, json!("hidden")).unwrap().unwrap();
+        let revision = Revision("s1".to_owned());
+        let with = State {
+            resources: [(name, Held { revision, content })].into(),
+            ..State::default()
+        };
+        place.save(&with).unwrap();
+        place.save(&State::default()).unwrap();
+        let text = fs::read_to_string(place.run_dir.join(SECRETS)).unwrap();
+        assert!(!text.contains("hidden"));
+    }
+
+    #[test]
+    fn another_release_is_told_everything_again() {
+        let directory = Directory::new();
+        let place = place(&directory);
+        place.save(&state()).unwrap();
+        let path = place.state_dir.join(STATE);
+        let mut saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        saved["version"] = json!("0.0.9");
+        saved["later"] = json!(1);
+        fs::write(&path, saved.to_string()).unwrap();
+        let loaded = place.load().unwrap();
+        assert_eq!(loaded.config(NODE), state().config(NODE));
+        let held = &loaded.resources[&pool_name("a")];
+        assert_eq!(held.revision.0, "");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_apart() {
+        let directory = Directory::new();
+        let place = place(&directory);
+        let path = place.state_dir.join(STATE);
+        for damaged in ["", "{", "{\"format\":1}", "\u{0}\u{0}"] {
+            fs::write(&path, damaged).unwrap();
+            assert!(
+                matches!(place.load(), Err(LoadError::Corrupt { .. })),
+                "{damaged}"
+            );
+        }
+        fs::write(&path, "{\"format\":7,\"what\":[]}").unwrap();
+        let error = place.load().unwrap_err();
+        assert!(matches!(error, LoadError::Format { found: 7, .. }));
+        let other = Place {
+            node_name: "server2".to_owned(),
+            ..place.clone()
+        };
+        other.save(&state()).unwrap();
+        let error = place.load().unwrap_err();
+        assert!(matches!(error, LoadError::OtherNode { found, .. } if found == "server2"));
+    }
+
+    #[test]
+    fn nothing_is_left_but_the_lock() {
+        let directory = Directory::new();
+        let place = place(&directory);
+        place.save(&state()).unwrap();
+        fs::write(place.state_dir.join(state_dir::LOCK), "").unwrap();
+        fs::write(place.state_dir.join("accepted.json"), "").unwrap();
+        fs::create_dir_all(place.state_dir.join("deep/er")).unwrap();
+        place.erase().unwrap();
+        let left: Vec<_> = fs::read_dir(&place.state_dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, [state_dir::LOCK]);
+    }
+}
