@@ -92,10 +92,16 @@ impl Host {
     }
 
     fn run_command(&self, node: &str, more: &[&str]) -> Command {
+        let mut command = self.bare_command(node, more);
+        command.arg("--manifests").arg(self.at("pool.yaml"));
+        command
+    }
+
+    /// Without a source of configuration.
+    fn bare_command(&self, node: &str, more: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command
-            .args(["run", "--node-name", node, "--manifests"])
-            .arg(self.at("pool.yaml"))
+            .args(["run", "--node-name", node])
             .arg("--state-dir")
             .arg(self.at("state"))
             .arg("--run-dir")
@@ -112,18 +118,22 @@ impl Host {
 
     /// Starts an agent with more in its environment.
     pub(crate) fn start_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Agent {
-        let log = self.at("log");
-        let file = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap();
         let mut command = self.run_command("server1", more);
-        let child = command
-            .envs(environment.iter().copied())
-            .stderr(file)
-            .spawn()
-            .unwrap();
+        command.envs(environment.iter().copied());
+        self.spawn(command)
+    }
+
+    /// Starts an agent that follows what `more` names.
+    #[allow(dead_code, reason = "not every test follows a controller")]
+    pub(crate) fn start_bare(&self, more: &[&str]) -> Agent {
+        self.spawn(self.bare_command("server1", more))
+    }
+
+    fn spawn(&self, mut command: Command) -> Agent {
+        let log = self.at("log");
+        let mut options = fs::File::options();
+        let file = options.create(true).append(true).open(&log).unwrap();
+        let child = command.stderr(file).spawn().unwrap();
         Agent { child, log }
     }
 

@@ -348,3 +348,15 @@ fn a_take_over_with_nothing_to_serve_leaves_the_running_agent_alone() {
     agent.signal(Signal::SIGTERM);
     assert!(agent.wait().success(), "it ran all the time");
 }
+
+#[test]
+fn files_and_a_controller_exclude_each_other() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let controller = ["--controller", "localhost:8443", "--token-file", "token"];
+    let said = host.start_in_vain("server1", &controller);
+    assert!(said.contains("--controller-ca"), "{said}");
+    let both = [&controller[..], &["--controller-ca", "ca.crt"]].concat();
+    let said = host.start_in_vain("server1", &both);
+    assert!(said.contains("cannot be used with"), "{said}");
+}
