@@ -10,7 +10,10 @@ mod server;
 use std::{fs, process::Command, time::Duration};
 
 use host::{Agent, Host, eventually};
-use nix::sys::signal::Signal;
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::signal::Signal,
+};
 use node_api::{
     Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, NodeReport, Pool, Preemption,
     RankedNode,
@@ -234,6 +237,66 @@ fn of_two_replicas_the_one_that_has_read_more_is_followed() {
     behind.hear_acks(&[(POOL, Some(&revision))]);
     host.wait_status("one", is_active(&[112]));
     assert!(host.status().unwrap().stale_reason.is_none());
+}
+
+/// A name service of this thread's own: the file, in a mount namespace.
+fn name(host: &Host, lines: &str) {
+    let path = host.at("hosts");
+    let is_first = !path.exists();
+    fs::write(&path, lines).unwrap();
+    if !is_first {
+        return;
+    }
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    for arguments in [
+        &["--make-rprivate", "/"][..],
+        &["--bind", path.to_str().unwrap(), "/etc/hosts"],
+    ] {
+        let done = Command::new("mount").args(arguments).status().unwrap();
+        assert!(done.success(), "mount {arguments:?}");
+    }
+}
+
+#[test]
+fn a_stream_is_kept_to_each_address_of_a_name() {
+    let Some(host) = Host::new() else { return };
+    name(
+        &host,
+        "127.0.0.1 wsha-controller\n127.0.0.2 wsha-controller\n",
+    );
+    let authority = Authority::new();
+    let replicas = [FIRST, SECOND].map(|address| Replica::start(&authority, address));
+    let _agent = follow(&host, &authority, &["wsha-controller:8443"]);
+    let [first, second] = [&replicas[0], &replicas[1]].map(Replica::accept);
+    let (revision, _) = tell(&first, 3, &[110]);
+    first.hear_acks(&[(POOL, Some(&revision))]);
+    tell(&second, 3, &[110]);
+    second.hear_acks(&[(POOL, Some(&revision))]);
+    for node in [&first, &second] {
+        node.hear("Active in a report", |message| match message {
+            ToController::Report(report) if active(&report) == [110] => Some(()),
+            _ => None,
+        });
+    }
+    let connected = |number: u8| {
+        eventually("that many streams", || {
+            let (_, metrics) = host.get("/metrics").unwrap();
+            metrics.contains(&format!("wsha_controller_connected {number}.0\n"))
+        });
+    };
+    connected(2);
+    // One that left the name keeps its stream to the end, and has no other after it.
+    name(&host, "127.0.0.2 wsha-controller\n");
+    first.close(1012, "restart");
+    host.wait_status("no word of it", |report| {
+        for node in replicas[0].newcomers() {
+            node.close(1012, "restart");
+        }
+        let of_first = |text: &String| text.contains(FIRST);
+        !report.warnings.iter().any(of_first)
+    });
+    connected(1);
+    drop(second);
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Authority {
     }
 
     fn acceptor(&self) -> TlsAcceptor {
-        let names = ["localhost", "127.0.0.1", "127.0.0.2", "::1"];
+        let names = ["wsha-controller", "127.0.0.1", "127.0.0.2"];
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(names.map(str::to_owned)).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -150,6 +150,11 @@ impl Replica {
     /// The next node that was let in, after both said who they are.
     pub(crate) fn accept(&self) -> Connection {
         self.connections.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Those that were let in since.
+    pub(crate) fn newcomers(&self) -> impl Iterator<Item = Connection> {
+        self.connections.try_iter()
     }
 }
 

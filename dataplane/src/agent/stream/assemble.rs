@@ -62,7 +62,7 @@ pub(super) struct Assembled {
 }
 
 /// The state that follows from a view that is whole, where `before` is carried out.
-pub(super) fn assemble(view: &View, before: &State) -> Assembled {
+pub(super) fn assemble(node_name: &str, view: &View, before: &State) -> Assembled {
     let mut resources = view.resources().clone();
     let mut warnings: Vec<_> = view
         .refused()
@@ -76,6 +76,13 @@ pub(super) fn assemble(view: &View, before: &State) -> Assembled {
         let (ResourceName::Pool(pool_ref), Content::Pool(told)) = (name, &held.content) else {
             continue;
         };
+        let mut routers = told.virtual_routers.iter();
+        if routers.any(|router| router.candidate(node_name).is_none()) {
+            warnings.push(format!(
+                "pool {pool_ref} has virtual routers that node {node_name} is no candidate of: \
+                 --node-name must be the name of the Node that the token is bound to"
+            ));
+        }
         let former = before.resources.get(name);
         if let Some(upstream) = missing_endpoints(view, pool_ref, told) {
             warnings.push(format!(
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn a_view_becomes_a_configuration() {
         let view = view(3, &[("a", pool(1, &["10.0.0.1"]), &[1, 2])]);
-        let assembled = assemble(&view, &State::default());
+        let assembled = assemble(NODE, &view, &State::default());
         assert_eq!(assembled.warnings, [""; 0]);
         assert_eq!(assembled.state.sequence, 3);
         assert_eq!(assembled.state.resources, *view.resources());
@@ -206,7 +213,7 @@ mod tests {
             pool_name("a"),
             &pool(2, &["10.0.0.1", "10.0.0.2"]),
         );
-        let assembled = assemble(&view, &State::default());
+        let assembled = assemble(NODE, &view, &State::default());
         assert_eq!(assembled.state.resources, Resources::new());
         assert!(assembled.warnings[0].contains("waits for the endpoints"));
 
@@ -214,14 +221,14 @@ mod tests {
             sequence: 2,
             resources: resources(&[("a", pool(1, &["10.0.0.1"]), &[1])]),
         };
-        let assembled = assemble(&view, &before);
+        let assembled = assemble(NODE, &view, &before);
         assert_eq!(assembled.state.resources, before.resources);
         assert_eq!(assembled.state.sequence, 3);
 
         // Refused endpoints do not come: the pool is there, without.
         view.upsert(endpoints_name("a"), Revision(String::new()), json!(1))
             .unwrap_err();
-        let assembled = assemble(&view, &State::default());
+        let assembled = assemble(NODE, &view, &State::default());
         let config = assembled.state.config(NODE);
         assert_eq!(config.pools[&pool_ref("a")].upstreams[0].endpoints, []);
         assert!(assembled.warnings[0].contains("endpoints/default/a/echo was refused"));
@@ -236,7 +243,7 @@ mod tests {
         let mut older = pool(4, &["10.0.0.1"]);
         older.virtual_routers[0].virtual_router_id = 99;
         let mut view = view(5, &[("a", older, &[1, 2])]);
-        let state = assemble(&view, &before).state;
+        let state = assemble(NODE, &view, &before).state;
         let pool = &state.config(NODE).pools[&pool_ref("a")];
         let router = &pool.virtual_routers[0];
         assert_eq!((router.sequence, router.virtual_router_id), (5, 1));
@@ -250,12 +257,19 @@ mod tests {
     }
 
     #[test]
+    fn a_node_of_another_name_is_told_so() {
+        let view = view(3, &[("a", pool(1, &["10.0.0.1"]), &[1])]);
+        let assembled = assemble("server9", &view, &State::default());
+        assert!(assembled.warnings[0].contains("--node-name"));
+    }
+
+    #[test]
     fn what_the_view_lacks_goes() {
         let before = State {
             sequence: 5,
             resources: resources(&[("a", pool(5, &["10.0.0.1"]), &[1])]),
         };
-        let state = assemble(&view(5, &[]), &before).state;
+        let state = assemble(NODE, &view(5, &[]), &before).state;
         assert_eq!(state.config(NODE).pools.len(), 0);
     }
 }

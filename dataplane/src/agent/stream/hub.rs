@@ -258,7 +258,7 @@ impl Hub {
         if std::mem::take(&mut self.is_touched)
             && let Some(stream) = chosen.and_then(|id| self.streams.get(&id))
         {
-            let assembled = assemble(&stream.view, &self.state);
+            let assembled = assemble(&self.node_name, &stream.view, &self.state);
             self.incomplete = assembled.warnings;
             self.adopt(assembled.state);
         }
