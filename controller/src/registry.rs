@@ -40,7 +40,8 @@ impl Registry {
             connected: true,
             facts: hello.facts.clone(),
             report: None,
-            acked: hello.held.clone(),
+            // What it holds it may not carry out yet: it says so once it does.
+            acked: BTreeMap::new(),
             nacked: BTreeMap::new(),
         };
         let entry = Entry {

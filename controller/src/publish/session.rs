@@ -26,6 +26,8 @@ struct Told {
     revision: Revision,
     /// Where the whole is known, changes are told one by one.
     endpoints: Option<Arc<Vec<Endpoint>>>,
+    /// Whether it was told as a change of something that the node may not have.
+    as_change: bool,
 }
 
 impl Session {
@@ -35,6 +37,7 @@ impl Session {
             let told = Told {
                 revision: revision.clone(),
                 endpoints: None,
+                as_change: false,
             };
             (name.clone(), told)
         });
@@ -90,9 +93,13 @@ impl Session {
         Ok(messages)
     }
 
-    /// The node does not have what a change was based on: it is told the whole the next time.
-    pub fn forget(&mut self, name: &ResourceName) {
-        self.told.remove(name);
+    /// The node refuses `revision`. If it was told as a change, the node may not have what that was
+    /// based on, and is told the whole the next time; the whole itself would be refused again.
+    pub fn refused(&mut self, name: &ResourceName, revision: &Revision) {
+        let told = self.told.get(name);
+        if told.is_some_and(|told| told.as_change && told.revision == *revision) {
+            self.told.remove(name);
+        }
     }
 
     /// What the node is to have: what it is told, and of pools that are held what it has.
@@ -117,11 +124,13 @@ impl Session {
             Body::Endpoints(endpoints) => Some(Arc::clone(endpoints)),
             Body::Pool(_) => None,
         };
-        let told = Told {
+        let mut told = Told {
             revision: resource.revision.clone(),
             endpoints,
+            as_change: false,
         };
-        if known.is_some_and(|known| known.revision == resource.revision) {
+        if let Some(known) = known.filter(|known| known.revision == resource.revision) {
+            told.as_change = known.as_change;
             self.told.insert(name.clone(), told);
             return Ok(None);
         }
@@ -129,6 +138,7 @@ impl Session {
             known.and_then(|known| Some((known.revision.clone(), known.endpoints.clone()?)));
         let message = match (&resource.body, before) {
             (Body::Endpoints(after), Some((base, before))) => {
+                told.as_change = true;
                 ToNode::EndpointsDelta(EndpointsDelta::between(
                     name.clone(),
                     (base, &before),
@@ -286,9 +296,19 @@ mod tests {
     #[test]
     fn what_a_node_could_not_use_is_told_whole() {
         let mut session = Session::new(&Hello::default());
+        let revision = |state: &NodeState| state.resources[&echo()].revision.clone();
         session.tell(&state(1, &[1]), 7).unwrap();
-        session.forget(&echo());
-        let change = session.tell(&state(1, &[1, 2]), 7).unwrap();
+        session.refused(&echo(), &revision(&state(1, &[1])));
+        assert!(
+            session.tell(&state(1, &[1]), 7).unwrap().is_empty(),
+            "it was the whole"
+        );
+        let next = state(1, &[1, 2]);
+        session.tell(&next, 7).unwrap();
+        session.refused(&echo(), &revision(&next));
+        let change = session.tell(&next, 7).unwrap();
         assert_eq!(kinds(&change), ["upsert endpoints/default/chat/echo"]);
+        session.refused(&echo(), &revision(&next));
+        assert!(session.tell(&next, 7).unwrap().is_empty(), "once");
     }
 }

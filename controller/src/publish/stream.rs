@@ -1,7 +1,7 @@
 //! One stream, from its first message to its end.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,7 +14,10 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use node_api::stream::{Hello, ResourceName, ToController, ToNode, Welcome};
+use node_api::{
+    Decoded,
+    stream::{Hello, ResourceName, Revision, ToController, ToNode, Welcome},
+};
 use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
@@ -130,7 +133,7 @@ pub(super) async fn run<R>(
 #[derive(Debug)]
 struct Shared {
     /// Resources that the node could not use.
-    refused: Mutex<BTreeSet<ResourceName>>,
+    refused: Mutex<BTreeMap<ResourceName, Revision>>,
     again: Notify,
 }
 
@@ -172,36 +175,26 @@ impl Reader<'_> {
             let Message::Text(text) = message else {
                 continue;
             };
-            match serde_json::from_str::<ToController>(&text) {
-                Ok(message) => {
-                    if let ToController::Nack { name, .. } = &message {
-                        let mut refused = self.shared.refused.lock();
-                        let refused = refused.as_mut().map_err(PoisonError::get_mut);
-                        match refused {
-                            Ok(names) => names.insert(name.clone()),
-                            Err(names) => names.insert(name.clone()),
-                        };
+            match ToController::decode(&text) {
+                Ok(Decoded::Message(message)) => {
+                    if let ToController::Nack { name, revision, .. } = &message {
+                        let refused = self.shared.refused.lock();
+                        let mut refused = refused.unwrap_or_else(PoisonError::into_inner);
+                        refused.insert(name.clone(), revision.clone());
+                        drop(refused);
+                        self.shared.again.notify_one();
                     }
                     self.registry.heard(self.node, self.id, message);
                 }
-                Err(error) if is_known(&text) => {
-                    return Ended::Wrong(format!("a message cannot be read: {error}"));
-                }
                 // Of a newer data plane.
-                Err(error) => tracing::debug!(node = self.node, %error, "a message is not known"),
+                Ok(Decoded::UnknownKind(kind)) => {
+                    tracing::debug!(node = self.node, kind, "a message is not known");
+                }
+                Ok(Decoded::Refused { reason, .. }) => return Ended::Wrong(reason),
+                Err(error) => return Ended::Wrong(format!("{error}: {}", error.source)),
             }
         }
     }
-}
-
-/// Whether the message is of a kind that this version knows.
-fn is_known(text: &str) -> bool {
-    let kind = serde_json::from_str::<Value>(text).ok();
-    let kind = kind.as_ref().and_then(|value| value["kind"].as_str());
-    matches!(
-        kind,
-        Some("hello" | "ack" | "nack" | "report" | "facts" | "retired")
-    )
 }
 
 struct Writer<'a> {
@@ -256,13 +249,8 @@ impl Writer<'_> {
                 .unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *names)
         };
-        // Only a change of endpoints has a base that may be missing: content that was refused as a
-        // whole would be refused again.
-        for name in refused
-            .iter()
-            .filter(|it| matches!(it, ResourceName::Endpoints { .. }))
-        {
-            self.session.forget(name);
+        for (name, revision) in &refused {
+            self.session.refused(name, revision);
         }
         let none = crate::desired::NodeState::default();
         let state = published.nodes.get(&self.admitted.node).unwrap_or(&none);

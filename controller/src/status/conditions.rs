@@ -71,17 +71,21 @@ pub(crate) fn listeners(
     now: Timestamp,
 ) -> Vec<ListenerStatus> {
     let listeners = pool.spec.listeners.iter().map(|listener| {
-        let reports = observed
+        let reports: Vec<_> = observed
             .listeners()
-            .filter(|(_, report)| report.name == listener.name);
+            .filter(|(_, report)| report.name == listener.name)
+            .collect();
         let failing: Vec<_> = reports
+            .iter()
             .filter(|(_, report)| !report.accepting)
             .map(|(node, report)| {
                 let why = report.problem.as_deref().unwrap_or("not yet accepting");
                 format!("{} on {node}: {why}", report.address)
             })
             .collect();
-        let verdict = if failing.is_empty() {
+        let verdict = if reports.is_empty() {
+            Verdict::new(false, "Pending", "no gateway has reported it")
+        } else if failing.is_empty() {
             Verdict::new(true, "Accepting", "accepts clients")
         } else {
             Verdict::new(false, "NotAccepting", failing.join("; "))
