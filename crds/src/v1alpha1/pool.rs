@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Drain, Gateways, Heartbeat, Listener, Upstream, VirtualIP, Vrrp, WebSocketHAPoolStatus,
 };
+use crate::duration;
 
 /// What a user asks for: addresses, the nodes that may hold them, ports, and where sessions go.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -69,9 +70,7 @@ use super::{
 #[x_kube(validation = Rule::new(
     "self.vrrp.version == oldSelf.vrrp.version || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
 ).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.version"))]
-#[x_kube(validation = Rule::new(
-    "self.vrrp.version != 2 || oldSelf.vrrp.version != 2 || duration(self.vrrp.?advertisementInterval.orValue('1s')) == duration(oldSelf.vrrp.?advertisementInterval.orValue('1s')) || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
-).message("cannot change with version 2 while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.advertisementInterval"))]
+#[x_kube(validation = Rule::new(interval_stays_rule()).message("cannot change with version 2 while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.advertisementInterval"))]
 #[x_kube(validation = Rule::new(
     "self.upstreams.all(u, !has(u.endpoints) || u.endpoints.all(e, !self.virtualIPs.exists(v, v.address == e.address)))"
 ).message("an endpoint is a virtual address of this pool, which would be a loop: use the server's own address").field_path(".upstreams"))]
@@ -111,4 +110,22 @@ pub struct WebSocketHAPoolSpec {
     /// How sessions end whose server, listener, address or pool is removed.
     #[serde(default)]
     pub drain: Drain,
+}
+
+/// With version 2 the interval stays, or every address goes. A text that is no duration is the
+/// pattern's business.
+fn interval_stays_rule() -> String {
+    let interval =
+        |object: &str| format!("duration({object}.vrrp.?advertisementInterval.orValue('1s'))");
+    [
+        "self.vrrp.version != 2".to_owned(),
+        "oldSelf.vrrp.version != 2".to_owned(),
+        format!(
+            "(has(self.vrrp.advertisementInterval) && !self.vrrp.advertisementInterval.matches('{}'))",
+            duration::PATTERN
+        ),
+        format!("{} == {}", interval("self"), interval("oldSelf")),
+        "!self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))".to_owned(),
+    ]
+    .join(" || ")
 }

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, schema::duration_rule};
 
 /// A port on which clients are accepted.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -21,18 +21,22 @@ pub struct Listener {
 /// Pings to sides that have been quiet.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(
-    "duration(self.interval) == duration('0s') || duration(self.timeout) > duration('0s')"
-).message("must be at least 1ms unless interval is 0s").field_path(".timeout"))]
+#[x_kube(validation = Rule::new(duration_rule(
+    "self.timeout",
+    &duration_rule(
+        "self.interval",
+        "duration(self.interval) == duration('0s') || duration(self.timeout) > duration('0s')"
+    )
+)).message("must be at least 1ms unless interval is 0s").field_path(".timeout"))]
 pub struct Heartbeat {
     /// Silence after which a side is pinged; 0s switches heartbeats off.
     #[serde(default = "twenty_seconds")]
-    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("must be at most 1h"))]
+    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
     pub interval: Duration,
 
     /// How long a pinged side may stay silent before its session is ended.
     #[serde(default = "ten_seconds")]
-    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("must be at most 1h"))]
+    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
     pub timeout: Duration,
 }
 
@@ -52,7 +56,7 @@ pub struct Drain {
     /// Over how long the sessions of a removed server are closed, so that clients do not all return
     /// at once; 0s closes them at once.
     #[serde(default = "thirty_seconds")]
-    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("must be at most 1h"))]
+    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
     pub timeout: Duration,
 
     /// Code of the Close frame that clients then get (1001: going away).

@@ -162,7 +162,7 @@ pub struct Committed {
 pub struct Retiring {
     /// Nodes that have not acknowledged the removal.
     #[schemars(schema_with = "crate::schema::node_names::<1024>")]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub node_names: Vec<String>,
 }
 

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, schema::duration_rule};
 
 /// A group of servers and how to choose among them.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -35,16 +35,18 @@ pub struct Upstream {
 
     /// Limit for one connection attempt to a server; the next server is tried after it.
     #[serde(default = "two_seconds")]
-    #[x_kube(validation = Rule::new(
+    #[x_kube(validation = Rule::new(duration_rule(
+        "self",
         "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    ).message("must be 1ms to 1h"))]
+    )).message("must be 1ms to 1h"))]
     pub connect_timeout: Duration,
 
     /// Limit from a client's first byte to the answer that opens its session, all attempts included.
     #[serde(default = "five_seconds")]
-    #[x_kube(validation = Rule::new(
+    #[x_kube(validation = Rule::new(duration_rule(
+        "self",
         "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    ).message("must be 1ms to 1h"))]
+    )).message("must be 1ms to 1h"))]
     pub handshake_timeout: Duration,
 }
 

@@ -4,18 +4,18 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, schema::duration_rule};
 
 /// How nodes agree on who holds an address.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 // 12 bits of centiseconds (RFC 9568 section 5.2.7), and 8 bits of seconds (RFC 3768 section 5.3.7).
-#[x_kube(validation = Rule::new(
-    "self.version != 3 || !has(self.advertisementInterval) || (duration(self.advertisementInterval) >= duration('10ms') && duration(self.advertisementInterval) <= duration('40950ms') && duration(self.advertisementInterval).getMilliseconds() % 10 == 0)"
-).message("must be 10ms to 40s950ms with version 3, in steps of 10ms").field_path(".advertisementInterval"))]
-#[x_kube(validation = Rule::new(
-    "self.version != 2 || !has(self.advertisementInterval) || (duration(self.advertisementInterval) >= duration('1s') && duration(self.advertisementInterval) <= duration('255s') && duration(self.advertisementInterval).getMilliseconds() % 1000 == 0)"
-).message("must be 1s to 255s with version 2, in whole seconds").field_path(".advertisementInterval"))]
+#[x_kube(validation = Rule::new(interval_rule(3, "10ms", "40950ms", 10))
+    .message("must be 10ms to 40s950ms with version 3, in steps of 10ms")
+    .field_path(".advertisementInterval"))]
+#[x_kube(validation = Rule::new(interval_rule(2, "1s", "255s", 1000))
+    .message("must be 1s to 255s with version 2, in whole seconds")
+    .field_path(".advertisementInterval"))]
 pub struct Vrrp {
     /// VRRP version on the wire: 3 (RFC 9568), or 2 (RFC 3768) for groups that are shared with older
     /// routers. Changes only in an edit that replaces every address.
@@ -49,9 +49,10 @@ impl Default for Vrrp {
 /// Whether a better node takes over from a living one.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(
+#[x_kube(validation = Rule::new(duration_rule(
+    "self.delay",
     "self.mode == 'Enabled' || duration(self.delay) == duration('0s')"
-).message("has no meaning unless mode is Enabled: remove it or set mode to Enabled").field_path(".delay"))]
+)).message("has no meaning unless mode is Enabled: remove it or set mode to Enabled").field_path(".delay"))]
 pub struct Preemption {
     /// Enabled: the best living node holds the address. Disabled: a node that holds the address
     /// keeps it for as long as it lives.
@@ -73,6 +74,18 @@ pub enum PreemptionMode {
     #[default]
     Enabled,
     Disabled,
+}
+
+/// Bounds of the interval, and milliseconds of which it is a multiple.
+fn interval_rule(version: u8, least: &str, most: &str, step: u16) -> String {
+    let interval = "self.advertisementInterval";
+    let bounds = duration_rule(
+        interval,
+        &format!(
+            "duration({interval}) >= duration('{least}') && duration({interval}) <= duration('{most}') && duration({interval}).getMilliseconds() % {step} == 0"
+        ),
+    );
+    format!("self.version != {version} || !has({interval}) || {bounds}")
 }
 
 fn three() -> u8 {
