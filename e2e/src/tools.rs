@@ -144,7 +144,7 @@ pub fn wsha_binary(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Holds a lock that lets one installation run at a time.
-fn alone(name: &str) -> Result<Flock<File>> {
+pub(crate) fn alone(name: &str) -> Result<Flock<File>> {
     let dir = cache_dir()?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let file = File::create(dir.join(format!("{name}.lock")))?;

@@ -14,11 +14,16 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::Shared;
 use super::host::kill_all;
 use super::process;
 
-static LABS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+/// What leaves nothing behind when it is told to end.
+pub(super) trait TearDown: Send + Sync {
+    /// Ends all processes and removes all traces.
+    fn tear_down(&self);
+}
+
+static LABS: Mutex<Vec<Weak<dyn TearDown>>> = Mutex::new(Vec::new());
 static ON_EXIT: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
 /// True once a signal asked us to end: nothing may be started after that.
 static CLOSING: RwLock<bool> = RwLock::new(false);
@@ -34,7 +39,7 @@ pub(super) fn hold_open() -> Result<RwLockReadGuard<'static, bool>> {
 }
 
 /// Has `lab` taken down when a signal ends this process.
-pub(super) fn register(lab: Weak<Shared>) {
+pub(super) fn register(lab: Weak<dyn TearDown>) {
     LABS.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(lab);
@@ -116,9 +121,15 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Directory under which every lab has its own. Only root writes there; other users may pass through.
+/// Directory under which every lab of this user has its own. Only the user writes there; others may pass through.
 fn base() -> Result<PathBuf> {
-    let base = std::env::temp_dir().join("wsha-lab");
+    let user = nix::unistd::geteuid();
+    let name = if user.is_root() {
+        "wsha-lab".to_owned()
+    } else {
+        format!("wsha-lab-{user}")
+    };
+    let base = std::env::temp_dir().join(name);
     match DirBuilder::new().mode(0o711).create(&base) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(error).with_context(|| format!("cannot make {}", base.display()));
@@ -126,7 +137,7 @@ fn base() -> Result<PathBuf> {
         _ => {}
     }
     let ours = fs::symlink_metadata(&base).is_ok_and(|found| {
-        let private = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+        let private = found.uid() == user.as_raw() && found.mode() & 0o022 == 0;
         found.is_dir() && private
     });
     if !ours && base.exists() {

@@ -14,6 +14,7 @@ mod cleanup;
 mod host;
 mod netns;
 pub mod process;
+mod room;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -25,11 +26,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
+use self::cleanup::TearDown;
 pub use self::cleanup::on_exit;
 pub use self::host::{Host, kill_at_once, signal_all};
 use self::netns::NetNs;
 use self::process::Home;
 pub use self::process::Process;
+pub use self::room::Room;
 
 /// Name of each host's interface, the article's.
 pub const INTERFACE: &str = "enp0s3";
@@ -98,7 +101,9 @@ impl Shared {
         homes.retain(|known| known.mnt != home.mnt);
         ended
     }
+}
 
+impl TearDown for Shared {
     fn tear_down(&self) {
         let homes = self
             .homes
@@ -153,7 +158,8 @@ impl Lab {
             initial_net,
             homes,
         });
-        cleanup::register(Arc::downgrade(&shared));
+        let weak = Arc::downgrade(&shared);
+        cleanup::register(weak);
         // The switch takes part in nothing: no address, no spanning tree, multicast to all ports.
         shared
             .switch
@@ -208,6 +214,11 @@ impl Lab {
     /// Where ARP is watched from.
     pub fn observer(&self) -> &Host {
         &self.observer
+    }
+
+    /// Plugs another host into the switch, 192.168.1.`last`. It goes when it is dropped, or with the lab.
+    pub fn add_host(&self, name: &'static str, last: u8) -> Result<Host> {
+        Host::create(&self.shared, name, Ipv4Addr::new(192, 168, 1, last))
     }
 
     /// The lab's directory, with one directory for each host in it.

@@ -1,8 +1,10 @@
 //! What the integration tests share: a lab with wsha on both gateways, driven and read from outside.
 //!
 //! A test gets a [`Cluster`] by [`in_cluster`] or [`in_lab`], one at a time on the machine, as what is
-//! tested is timing; where the machine cannot run it, the test says SKIPPED and why.
+//! tested is timing; where the machine cannot run it, the test says SKIPPED and why. [`on_api_server`] gives
+//! a real API server instead.
 
+mod api;
 mod binary;
 mod cluster;
 pub mod forge;
@@ -18,6 +20,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 
+pub use self::api::{Api, on_api_server};
 pub use self::binary::dataplane;
 pub use self::cluster::{Cluster, Gateway, Part};
 pub use self::manifest::{Endpoint, Manifest, Pool};

@@ -1,0 +1,84 @@
+//! The command line as a user types it.
+
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+use super::controlplane::ControlPlane;
+use super::tools::Program;
+
+/// What a call of `kubectl` gave.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The words after `kubectl`.
+    pub words: String,
+    /// Whether it ended with success.
+    pub ok: bool,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error: what a user reads when something is refused.
+    pub stderr: String,
+}
+
+impl Answer {
+    /// Standard output of a call that must have gone well.
+    pub fn success(self) -> Result<String> {
+        ensure!(
+            self.ok,
+            "kubectl {} failed:\n{}{}",
+            self.words,
+            self.stdout,
+            self.stderr
+        );
+        Ok(self.stdout)
+    }
+
+    /// Standard error of a call that must have been refused.
+    pub fn refusal(self) -> Result<String> {
+        ensure!(
+            !self.ok,
+            "kubectl {} was not refused:\n{}",
+            self.words,
+            self.stdout
+        );
+        Ok(self.stderr)
+    }
+}
+
+impl ControlPlane {
+    /// A call of `kubectl` as administrator, to be run at the control plane's [site](Self::site).
+    pub fn kubectl_command(&self) -> Result<Command> {
+        let mut command = self.programs().command(Program::Kubectl)?;
+        command
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.site().dir().join("kubectl-cache"))
+            // No preferences of the user who runs the tests.
+            .env("KUBERC", "off");
+        Ok(command)
+    }
+
+    /// Runs `kubectl WORDS` as administrator.
+    pub fn kubectl(&self, words: &[&str]) -> Result<Answer> {
+        let mut command = self.kubectl_command()?;
+        command.args(words);
+        let output = self.site().output(command)?;
+        Ok(Answer {
+            words: words.join(" "),
+            ok: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs `kubectl WORDS -f FILE` with a file of this content.
+    pub fn kubectl_file(&self, words: &[&str], content: &str) -> Result<Answer> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = self.site().dir().join(format!("manifest-{count}.yaml"));
+        fs::write(&file, content).context("cannot write a manifest")?;
+        let file = file.to_string_lossy().into_owned();
+        self.kubectl(&[words, &["-f", &file]].concat())
+    }
+}
