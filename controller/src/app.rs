@@ -43,15 +43,14 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let (streams, admin) = (bind(args.listen).await?, bind(args.admin).await?);
     let mut tasks = JoinSet::new();
-    let (changed, changes) = watch::channel(());
-    let changed = Arc::new(changed);
-    let registry = Arc::new(Registry::new(Arc::clone(&changed)));
-    let stores = stores::start(&client, args, &changed, &mut tasks);
+    let (raise, changed) = watch::channel(());
+    let raise = Arc::new(raise);
+    let registry = Arc::new(Registry::new(Arc::clone(&raise)));
+    let stores = stores::start(&client, args, &raise, &mut tasks);
     let (leads, is_leader) = watch::channel(false);
     let (tls_sender, tls) = watch::channel(None);
     let (published_sender, published) = watch::channel(None);
 
-    let over = |what: &'static str| move |()| Failure::plain(format!("{what} has ended"));
     let lease = leader::run(
         client.clone(),
         args.namespace.clone(),
@@ -59,7 +58,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         args.replica.clone(),
         leads,
     );
-    tasks.spawn(async move { over("the lease's task")(lease.await) });
+    tasks.spawn(ended("the lease's task", lease));
     let certificates = pki::run(
         client.clone(),
         args.namespace.clone(),
@@ -67,7 +66,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         is_leader.clone(),
         tls_sender,
     );
-    tasks.spawn(async move { over("the certificates' task")(certificates.await) });
+    tasks.spawn(ended("the certificates' task", certificates));
     let server = Server {
         reviewer: TokenReviews {
             client: client.clone(),
@@ -80,7 +79,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         silence: SILENCE,
     };
     let serving = publish::serve(streams, Arc::new(server));
-    tasks.spawn(async move { over("the streams' server")(serving.await) });
+    tasks.spawn(ended("the streams' server", serving));
     let admin = admin::serve(
         admin,
         admin::Admin {
@@ -90,7 +89,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
             tls,
         },
     );
-    tasks.spawn(async move { over("the admin server")(admin.await) });
+    tasks.spawn(ended("the admin server", admin));
     let (first, last) = args.virtual_router_ids;
     let recompute = Recompute {
         stores,
@@ -103,7 +102,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         writer: Writer::new(client.clone(), &args.namespace, &args.replica),
         published: published_sender,
     };
-    tasks.spawn(recompute.run(changes));
+    tasks.spawn(recompute.run(changed));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         replica = args.replica,
@@ -121,6 +120,12 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         Some(Ok(failure)) => Err(failure),
         Some(Err(error)) => Err(Failure::new("a task has ended", error)),
     }
+}
+
+/// What runs for ever is over.
+async fn ended(what: &'static str, task: impl Future<Output = ()>) -> Failure {
+    task.await;
+    Failure::plain(format!("{what} has ended"))
 }
 
 fn stopped() -> Result<impl Future<Output = ()>, Failure> {

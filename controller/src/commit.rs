@@ -206,6 +206,10 @@ impl Writer<'_> {
             let waiting = self.waiting(&name, address, holders(entry));
             if !waiting.is_empty() {
                 let mut entry = bare(entry);
+                // Nobody is to hold it; whoever still does is waited for.
+                if let Some(committed) = &mut entry.committed {
+                    committed.nodes.clear();
+                }
                 entry.retiring = Some(Retiring {
                     node_names: waiting.into_iter().collect(),
                 });

@@ -157,21 +157,18 @@ async fn turn(
     };
     // With the resource version that was read: of two that take it at once one is refused.
     let params = PostParams::default();
-    let result = match stands {
-        Some(mut lease) => {
-            lease.spec = Some(written);
-            api.replace(name, &params, &lease).await
-        }
-        None => {
-            let lease = Lease {
-                metadata: ObjectMeta {
-                    name: Some(name.to_owned()),
-                    ..ObjectMeta::default()
-                },
-                spec: Some(written),
-            };
-            api.create(&params, &lease).await
-        }
+    let result = if let Some(mut lease) = stands {
+        lease.spec = Some(written);
+        api.replace(name, &params, &lease).await
+    } else {
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(written),
+        };
+        api.create(&params, &lease).await
     };
     match result {
         Ok(_) => machine.taken(now),

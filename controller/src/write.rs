@@ -1,14 +1,22 @@
 //! All that is written to the API server by the replica that leads.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use crds::{WebSocketHAPool, WebSocketHAPoolStatus};
-use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{core::v1::ConfigMap, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    api::{Patch, PatchParams, PostParams},
 };
+use node_api::PoolRef;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -19,12 +27,47 @@ pub const MANAGER: &str = "wsha-controller";
 /// Limit for one call.
 const CALL: Duration = Duration::from_secs(3);
 
+/// So many events of a pool may come at once,
+const BURST: u32 = 10;
+/// and then one in so long.
+const REFILL: Duration = Duration::from_secs(30);
+
 /// Writes.
-#[derive(Clone)]
 pub struct Writer {
     client: Client,
     namespace: String,
-    recorder: Recorder,
+    replica: String,
+    budgets: Mutex<BTreeMap<PoolRef, Budget>>,
+}
+
+/// How many events of a pool may be written.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    left: u32,
+    since: Instant,
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: BURST,
+            since: now,
+        }
+    }
+
+    /// Whether one more may be written now.
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left < BURST && now.duration_since(self.since) >= REFILL {
+            self.left += 1;
+            self.since += REFILL;
+        }
+        if self.left == BURST {
+            self.since = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
 }
 
 impl std::fmt::Debug for Writer {
@@ -36,14 +79,11 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// As `replica` in `namespace`.
     pub fn new(client: Client, namespace: &str, replica: &str) -> Self {
-        let reporter = Reporter {
-            controller: MANAGER.to_owned(),
-            instance: Some(replica.to_owned()),
-        };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
             client,
             namespace: namespace.to_owned(),
+            replica: replica.to_owned(),
+            budgets: Mutex::default(),
         }
     }
 
@@ -124,31 +164,81 @@ impl Writer {
             }
             let (type_, note) = match (former, now) {
                 (Some(former), Some(now)) => (
-                    EventType::Normal,
+                    "Normal",
                     format!("{} moved from {former} to {now}", entry.address),
                 ),
-                (None, Some(now)) => (
-                    EventType::Normal,
-                    format!("{} is held by {now}", entry.address),
-                ),
+                (None, Some(now)) => ("Normal", format!("{} is held by {now}", entry.address)),
                 (_, None) => (
-                    EventType::Warning,
+                    "Warning",
                     format!("no gateway says that it holds {}", entry.address),
                 ),
             };
-            let event = Event {
-                type_,
-                reason: "ActiveNodeChanged".to_owned(),
-                note: Some(note),
-                action: "Failover".to_owned(),
-                secondary: None,
-            };
-            let reference = pool.object_ref(&());
-            match timeout(CALL, self.recorder.publish(&event, &reference)).await {
+            if !self.may_tell(pool) {
+                tracing::info!(note, "too many events of this pool: not written");
+                continue;
+            }
+            match timeout(CALL, self.event(pool, type_, note)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "an event was not taken"),
                 Err(_) => tracing::debug!("an event was not taken in time"),
             }
         }
+    }
+
+    fn may_tell(&self, pool: &WebSocketHAPool) -> bool {
+        let now = Instant::now();
+        let budgets = self.budgets.lock();
+        let mut budgets = budgets.unwrap_or_else(PoisonError::into_inner);
+        let name = plan::model::pool_ref(pool);
+        budgets
+            .entry(name)
+            .or_insert_with(|| Budget::new(now))
+            .take(now)
+    }
+
+    async fn event(
+        &self,
+        pool: &WebSocketHAPool,
+        type_: &str,
+        note: String,
+    ) -> Result<(), kube::Error> {
+        let namespace = pool.namespace().unwrap_or_default();
+        let event = Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}-", pool.name_any())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            action: Some("Failover".to_owned()),
+            event_time: Some(MicroTime(Timestamp::now())),
+            note: Some(note),
+            reason: Some("ActiveNodeChanged".to_owned()),
+            regarding: Some(pool.object_ref(&())),
+            reporting_controller: Some(MANAGER.to_owned()),
+            reporting_instance: Some(self.replica.clone()),
+            type_: Some(type_.to_owned()),
+            ..Event::default()
+        };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        api.create(&PostParams::default(), &event).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_in_bursts_and_then_slowly() {
+        let begun = Instant::now();
+        let mut budget = Budget::new(begun);
+        let many = (0..100).filter(|_| budget.take(begun)).count();
+        assert_eq!(many, BURST as usize);
+        let later = begun + REFILL;
+        assert!(budget.take(later));
+        assert!(!budget.take(later));
+        let much_later = begun + 100 * REFILL;
+        let many = (0..100).filter(|_| budget.take(much_later)).count();
+        assert_eq!(many, BURST as usize);
     }
 }

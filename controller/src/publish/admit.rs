@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    fn judge(status: serde_json::Value) -> Result<Admitted, Refusal> {
+    fn judge(status: &serde_json::Value) -> Result<Admitted, Refusal> {
         let review = serde_json::from_value(json!({"spec": {}, "status": status})).unwrap();
         Admission::new("wsha", "wsha-dataplane").judge(&review)
     }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_data_plane_pod_is_admitted_for_its_own_node() {
-        let admitted = judge(good()).unwrap();
+        let admitted = judge(&good()).unwrap();
         assert_eq!(
             (&*admitted.node, &*admitted.pod, &*admitted.pod_uid),
             ("n1", "p1", "u1")
@@ -190,7 +190,7 @@ mod tests {
         let with = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut status = good();
             change(&mut status);
-            judge(status)
+            judge(&status)
         };
         let refused = with(&|status| status["authenticated"] = false.into());
         assert!(matches!(refused, Err(Refusal::NotAuthenticated(_))));
@@ -201,6 +201,6 @@ mod tests {
         assert!(matches!(refused, Err(Refusal::Forbidden(_))));
         let refused = with(&|status| status["user"]["extra"] = json!({}));
         assert!(matches!(refused, Err(Refusal::Forbidden(_))));
-        assert!(judge(json!(null)).is_err());
+        assert!(judge(&json!(null)).is_err());
     }
 }

@@ -131,7 +131,6 @@ async fn handshake<R: Reviewer>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(tls), service)
         .with_upgrades();
     if let Err(error) = connection.await {

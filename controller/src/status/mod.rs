@@ -8,7 +8,7 @@ mod observed;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crds::{Summary, Tally, VirtualIPStatus, WebSocketHAPool, WebSocketHAPoolStatus};
+use crds::{Tally, VirtualIPStatus, WebSocketHAPool, WebSocketHAPoolStatus};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use node_api::EndpointPhase;
 
@@ -34,25 +34,18 @@ pub fn status(
         .collect();
     let gateways = observed.gateways();
     let endpoints = endpoints(desired, &observed);
-    let text = |tally: Tally| format!("{}/{}", tally.ready, tally.total);
-    WebSocketHAPoolStatus {
+    let mut status = WebSocketHAPoolStatus {
         observed_generation: pool.metadata.generation,
-        summary: Some(Summary {
-            virtual_ips: first_three(pool.spec.virtual_ips.iter().map(|it| it.address.clone())),
-            active_node_names: first_three(entries.iter().map(|entry| {
-                let active = entry.active_node_name.as_deref();
-                active.unwrap_or("-").to_owned()
-            })),
-            gateways: text(gateways),
-            endpoints: text(endpoints),
-        }),
         listeners: conditions::listeners(pool, &before, &observed, now),
         conditions: conditions::of_pool(pool, &before, desired, &observed, now),
         virtual_ips: entries,
         endpoints: Some(endpoints),
         gateways: Some(gateways),
         sessions: Some(observed.sessions()),
-    }
+        summary: None,
+    };
+    status.summarize();
+    status
 }
 
 /// Whether the two differ in anything but counters, which are written once a minute at most.
@@ -62,16 +55,6 @@ pub fn differs_beyond_counters(one: &WebSocketHAPoolStatus, other: &WebSocketHAP
         ..status.clone()
     };
     without(one) != without(other)
-}
-
-fn first_three(texts: impl Iterator<Item = String>) -> String {
-    let mut texts: Vec<_> = texts.collect();
-    if texts.len() > 3 {
-        let more = texts.len() - 3;
-        texts.truncate(3);
-        texts.push(format!("+{more}"));
-    }
-    texts.join(",")
 }
 
 fn observed_entry(

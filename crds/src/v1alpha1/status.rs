@@ -113,7 +113,8 @@ pub struct VirtualIPStatus {
     #[schemars(with = "Committed")]
     pub committed: Option<Committed>,
 
-    /// Set once the address was removed from spec: the nodes that still have to give it up.
+    /// Nodes that have to give the address up and have not said that they did: all of them once it was
+    /// removed from spec, else those that no longer belong to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Retiring")]
     pub retiring: Option<Retiring>,
@@ -197,13 +198,21 @@ pub struct Tally {
 /// Most entries that a column of `kubectl get` lists, as for the endpoints of a Service.
 const LISTED: usize = 3;
 
+impl VirtualIPStatus {
+    /// Whether any node is to hold it: an address on its way out has none.
+    fn has_nodes(&self) -> bool {
+        let committed = self.committed.as_ref();
+        committed.is_some_and(|committed| !committed.nodes.is_empty())
+    }
+}
+
 impl WebSocketHAPoolStatus {
     /// Fills in `summary` from the other fields: the last thing before a status is written.
     pub fn summarize(&mut self) {
         let living = self
             .virtual_ips
             .iter()
-            .filter(|virtual_ip| virtual_ip.retiring.is_none());
+            .filter(|virtual_ip| virtual_ip.retiring.is_none() || virtual_ip.has_nodes());
         let tally = |tally: Option<Tally>| tally.as_ref().map(Tally::to_string).unwrap_or_default();
         self.summary = Some(Summary {
             virtual_ips: list(living.clone().map(|virtual_ip| virtual_ip.address.as_str())),

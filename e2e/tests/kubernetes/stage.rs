@@ -1,0 +1,338 @@
+//! A lab with an API server and controllers on a host of its own, and data planes that follow them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::cluster::{ControlPlane, Programs, Settings, Site, tools};
+use e2e::lab::Process;
+use e2e::testing::{Cluster, Gateway, dataplane, in_lab, skipped};
+use e2e::wait;
+use nix::sys::signal::Signal;
+
+pub(crate) const VIP1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 110);
+pub(crate) const VIP2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 112);
+
+/// Bound against hangs. A lease that nobody gave up takes ten seconds of it.
+const BOUND: Duration = Duration::from_mins(1);
+
+/// Everything at work.
+pub(crate) struct Stage<'a> {
+    pub(crate) cluster: &'a mut Cluster,
+    control_plane: ControlPlane,
+    controllers: Vec<Option<Process>>,
+    authority: PathBuf,
+}
+
+/// Runs `body` with `replicas` controllers and a data plane on both gateways.
+pub(crate) fn on_stage(
+    test: &str,
+    replicas: usize,
+    body: impl FnOnce(&mut Stage<'_>) -> Result<()>,
+) -> Result<()> {
+    in_lab(test, |cluster| {
+        let settings = Settings::default();
+        let programs = settings.programs();
+        if let Some(why) = tools::cannot_get(&programs) {
+            skipped(test, &why);
+            return Ok(());
+        }
+        let site = Site::Host(cluster.lab.add_host("control", 30)?);
+        let control_plane = ControlPlane::start(site, Programs::get(&programs)?, settings)?;
+        let authority = control_plane.site().dir().join("controllers-ca.crt");
+        let mut stage = Stage {
+            cluster,
+            control_plane,
+            controllers: (0..replicas).map(|_| None).collect(),
+            authority,
+        };
+        let outcome = stage.set_up().and_then(|()| body(&mut stage));
+        if outcome.is_err() {
+            eprintln!("{}", stage.control_plane.logs());
+            for number in 0..replicas {
+                let log = format!("controller{number}.log");
+                let text = fs::read_to_string(stage.control_plane.site().dir().join(&log));
+                eprintln!("== {log}\n{}", text.unwrap_or_default());
+            }
+        }
+        outcome
+    })
+}
+
+fn controller() -> Result<PathBuf> {
+    let path = dataplane()?.with_file_name("wsha-controller");
+    ensure!(
+        path.exists(),
+        "{} is missing: cargo build --package controller",
+        path.display()
+    );
+    Ok(path)
+}
+
+impl Stage<'_> {
+    fn set_up(&mut self) -> Result<()> {
+        let definition = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../crds/yaml/wsha.dev_websockethapools.yaml");
+        self.apply(&fs::read_to_string(definition)?)?;
+        self.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "crd/websockethapools.wsha.dev",
+        ])?;
+        self.apply(
+            "
+apiVersion: v1
+kind: Namespace
+metadata: {name: wsha}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: wsha-dataplane, namespace: wsha}
+",
+        )?;
+        for gateway in Gateway::BOTH {
+            let name = gateway.name();
+            self.apply(&format!(
+                "
+apiVersion: v1
+kind: Node
+metadata: {{name: {name}, labels: {{wsha.dev/gateway: \"true\"}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: dataplane-{name}
+  namespace: wsha
+  labels: {{app.kubernetes.io/name: wsha, app.kubernetes.io/component: dataplane}}
+spec:
+  nodeName: {name}
+  serviceAccountName: wsha-dataplane
+  automountServiceAccountToken: false
+  containers: [{{name: agent, image: localhost/none}}]
+"
+            ))?;
+        }
+        for number in 0..self.controllers.len() {
+            self.start_controller(number)?;
+        }
+        let bundle = [
+            "get",
+            "configmap",
+            "wsha-ca",
+            "-n",
+            "wsha",
+            "-o",
+            "jsonpath={.data.ca\\.crt}",
+        ];
+        let bundle = self.wait("the controllers' authority", |stage| {
+            Ok(stage.kubectl(&bundle).ok().filter(|text| !text.is_empty()))
+        })?;
+        fs::write(&self.authority, bundle)?;
+        for gateway in Gateway::BOTH {
+            let token = self.pod_token(gateway, "wsha.dev/control-stream")?;
+            fs::write(self.token_file(gateway), token)?;
+            self.start_gateway(gateway)?;
+        }
+        Ok(())
+    }
+
+    fn token_file(&self, gateway: Gateway) -> PathBuf {
+        self.cluster.host(gateway).dir().join("token")
+    }
+
+    /// A token of a gateway's pod for `audience`.
+    pub(crate) fn pod_token(&self, gateway: Gateway, audience: &str) -> Result<String> {
+        let pod = format!("--bound-object-name=dataplane-{}", gateway.name());
+        let audience = format!("--audience={audience}");
+        self.token(&["--bound-object-kind=Pod", &pod, &audience])
+    }
+
+    /// A token of the data plane's account.
+    pub(crate) fn token(&self, words: &[&str]) -> Result<String> {
+        let mut all = vec![
+            "create",
+            "token",
+            "wsha-dataplane",
+            "-n",
+            "wsha",
+            "--duration=1h",
+        ];
+        all.extend(words);
+        Ok(self.kubectl(&all)?.trim().to_owned())
+    }
+
+    /// Starts the replica of that number.
+    pub(crate) fn start_controller(&mut self, number: usize) -> Result<()> {
+        let address = self.control_plane.site().address();
+        let mut command = Command::new(controller()?);
+        command
+            .env("KUBECONFIG", self.control_plane.kubeconfig())
+            .args(["run", "--namespace=wsha", "--log-format=text"])
+            .arg(format!("--replica=controller{number}"))
+            .arg(format!("--server-name={address}"))
+            .arg(format!("--listen=0.0.0.0:{}", 8443 + number))
+            .arg(format!("--admin=127.0.0.1:{}", 8080 + number));
+        let name = format!("controller{number}");
+        let process = self.control_plane.site().spawn(&name, command)?;
+        self.controllers[number] = Some(process);
+        Ok(())
+    }
+
+    /// Kills every replica.
+    pub(crate) fn kill_controllers(&mut self) -> Result<()> {
+        for controller in self.controllers.iter_mut().filter_map(Option::take) {
+            controller.signal(Signal::SIGKILL)?;
+            controller.wait(BOUND)?;
+        }
+        Ok(())
+    }
+
+    /// Kills the replica of that name.
+    pub(crate) fn kill_controller(&mut self, name: &str) -> Result<()> {
+        let number: usize = name.trim_start_matches("controller").parse()?;
+        let controller = self.controllers[number].take().context("it does not run")?;
+        controller.signal(Signal::SIGKILL)?;
+        controller.wait(BOUND)?;
+        Ok(())
+    }
+
+    /// Starts a gateway's data plane.
+    pub(crate) fn start_gateway(&mut self, gateway: Gateway) -> Result<()> {
+        let address = self.control_plane.site().address();
+        let mut command = Command::new(dataplane()?);
+        command.args(["run", "--node-name", gateway.name(), "--state-dir"]);
+        command.arg(self.cluster.state_dir(gateway));
+        for number in 0..self.controllers.len() {
+            command.arg(format!("--controller={address}:{}", 8443 + number));
+        }
+        command.arg("--controller-ca").arg(&self.authority);
+        command.arg("--token-file").arg(self.token_file(gateway));
+        self.cluster.start_with(gateway, command)
+    }
+
+    /// The replica that leads.
+    pub(crate) fn leader(&self) -> Result<String> {
+        self.kubectl(&[
+            "get",
+            "lease",
+            "wsha-controller",
+            "-n",
+            "wsha",
+            "-o",
+            "jsonpath={.spec.holderIdentity}",
+        ])
+    }
+
+    /// What is kept of pools that are gone.
+    pub(crate) fn ledger(&self) -> Result<String> {
+        self.kubectl(&[
+            "get",
+            "configmap",
+            "wsha-ledger",
+            "-n",
+            "wsha",
+            "-o",
+            "jsonpath={.data.ledger\\.json}",
+        ])
+    }
+
+    pub(crate) fn stop_api_server(&self) -> Result<()> {
+        self.control_plane.stop_api_server()
+    }
+
+    pub(crate) fn start_api_server(&self) -> Result<()> {
+        self.control_plane.start_api_server()
+    }
+
+    pub(crate) fn apply(&self, manifest: &str) -> Result<()> {
+        self.control_plane
+            .kubectl_file(&["apply", "--server-side"], manifest)?
+            .success()?;
+        Ok(())
+    }
+
+    pub(crate) fn kubectl(&self, words: &[&str]) -> Result<String> {
+        self.control_plane.kubectl(words)?.success()
+    }
+
+    /// Waits for a state of the stage.
+    pub(crate) fn wait<T>(
+        &self,
+        what: &str,
+        mut look: impl FnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        wait::until(what, BOUND, || look(self))
+    }
+
+    /// Waits until a condition of a pool has this status for the generation that stands.
+    pub(crate) fn wait_condition(&self, pool: &str, type_: &str, status: &str) -> Result<()> {
+        let path = format!(
+            "jsonpath={{.metadata.generation}} {{.status.conditions[?(@.type=='{type_}')].observedGeneration}} \
+             {{.status.conditions[?(@.type=='{type_}')].status}}"
+        );
+        let what = format!("{type_}={status} of pool {pool}");
+        let done = self.wait(&what, |stage| {
+            let shown = stage.kubectl(&["get", "wshap", pool, "-o", &path])?;
+            let words: Vec<_> = shown.split_whitespace().collect();
+            Ok(
+                matches!(words[..], [one, other, stands] if one == other && stands == status)
+                    .then_some(()),
+            )
+        });
+        done.with_context(|| {
+            self.kubectl(&["get", "wshap", pool, "-o", "yaml"])
+                .unwrap_or_default()
+        })
+    }
+
+    /// The node that status says holds `address`.
+    pub(crate) fn active(&self, pool: &str, address: Ipv4Addr) -> Result<String> {
+        let path =
+            format!("jsonpath={{.status.virtualIPs[?(@.address=='{address}')].activeNodeName}}");
+        self.kubectl(&["get", "wshap", pool, "-o", &path])
+    }
+
+    /// The host that has `address`.
+    pub(crate) fn holder(&self, address: Ipv4Addr) -> Result<String> {
+        match self.cluster.lab.holders(address)?[..] {
+            [holder] => Ok(holder.to_owned()),
+            ref holders => bail!("{address} is held by {holders:?}"),
+        }
+    }
+
+    /// What a controller answers to whoever dials with this token.
+    pub(crate) fn dial(&self, token: Option<&str>) -> Result<u16> {
+        let address = self.control_plane.site().address();
+        let mut command = Command::new("curl");
+        command
+            .args([
+                "--silent",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}",
+                "--http1.1",
+            ])
+            .args(["--max-time", "3", "--cacert"])
+            .arg(&self.authority)
+            .args(["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"])
+            .args([
+                "-H",
+                "Sec-WebSocket-Version: 13",
+                "-H",
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            ])
+            .args(["-H", "Sec-WebSocket-Protocol: v1.stream.wsha.dev"]);
+        if let Some(token) = token {
+            command
+                .arg("-H")
+                .arg(format!("Authorization: Bearer {token}"));
+        }
+        command.arg(format!("https://{address}:8443/v1/stream"));
+        let output = self.cluster.lab.client().output(command)?;
+        Ok(String::from_utf8(output.stdout)?.parse()?)
+    }
+}
