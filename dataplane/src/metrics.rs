@@ -20,6 +20,22 @@ pub struct Sample {
     pub value: f64,
 }
 
+impl Sample {
+    /// A sample of a whole number.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "exact to 2^53, which no count of ours reaches"
+    )]
+    pub fn new(metric: Metric, labels: &[(&str, &str)], value: u64) -> Self {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Self {
+            metric,
+            labels: labels.iter().map(owned).collect(),
+            value: value as f64,
+        }
+    }
+}
+
 /// How a value behaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -152,28 +168,17 @@ mod tests {
 
     use super::*;
 
-    fn sample(metric: Metric, labels: &[(&str, &str)], value: f64) -> Sample {
-        Sample {
-            metric,
-            labels: labels
-                .iter()
-                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            value,
-        }
-    }
-
     #[test]
     fn samples_are_served_with_their_labels() {
         let text = encode(vec![
-            sample(
+            Sample::new(
                 Metric::VrrpTransitions,
                 &[("vrid", "51"), ("to", "Active")],
-                3.0,
+                3,
             ),
-            sample(Metric::VrrpState, &[("vrid", "51")], 2.0),
-            sample(Metric::VrrpState, &[("vrid", "52")], 1.0),
-            sample(Metric::ConfigStale, &[], 0.0),
+            Sample::new(Metric::VrrpState, &[("vrid", "51")], 2),
+            Sample::new(Metric::VrrpState, &[("vrid", "52")], 1),
+            Sample::new(Metric::ConfigStale, &[], 0),
         ])
         .unwrap();
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();

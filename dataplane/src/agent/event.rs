@@ -51,6 +51,8 @@ pub(super) enum Event {
     Ended(Role, u64),
     /// Time to start a process again.
     Start(Role),
+    /// A vrrp that would adopt addresses had its time.
+    Orphans,
     /// The files changed, and were accepted.
     Accepted(Box<Accepted>),
     /// The files changed, and were refused or could not be read; sentences.

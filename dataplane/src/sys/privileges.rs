@@ -78,8 +78,9 @@ struct CapabilityData {
 /// `_LINUX_CAPABILITY_VERSION_3`: two words of 32 capabilities each.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
-/// Empties the effective, permitted, inheritable and ambient sets of the calling thread.
-fn clear_capabilities() -> io::Result<()> {
+/// Empties the effective, permitted, inheritable and ambient sets of the calling thread. System calls
+/// only, so that it may run between fork and exec.
+pub(super) fn clear_capabilities() -> io::Result<()> {
     let header = CapabilityHeader {
         version: CAPABILITY_VERSION,
         pid: 0,
