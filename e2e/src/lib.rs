@@ -12,6 +12,7 @@ pub mod backend;
 pub mod control;
 pub mod cost;
 pub mod fault;
+pub mod keeper;
 pub mod lab;
 pub mod measure;
 pub mod probe;

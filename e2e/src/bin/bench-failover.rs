@@ -13,7 +13,7 @@ use clap::Parser;
 use e2e::fault::Fault;
 use e2e::measure::{self, Plan, Sample};
 use e2e::subject::{Settings, Subject};
-use e2e::{control, lab, tools};
+use e2e::{control, tools};
 
 /// Measures how long a client is cut off by each fault, for wsha and for keepalived with nginx.
 #[derive(Debug, Parser)]
@@ -77,13 +77,11 @@ fn run(options: &Options) -> Result<()> {
             .unwrap_or_default();
         u64::from(now.subsec_nanos()) ^ now.as_secs()
     });
-    lab::on_exit(control::lower_priority);
-    if !control::raise_priority() {
+    let raised = control::raise_priority();
+    if !raised.is_allowed() {
         eprintln!("note: not allowed to raise the priority of the lab, so expect more noise");
     }
-    let outcome = measure_all(options, wsha_binary.as_ref(), seed);
-    control::lower_priority();
-    outcome
+    measure_all(options, wsha_binary.as_ref(), seed)
 }
 
 fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> Result<()> {

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 
 pub use self::cleanup::on_exit;
+pub(crate) use self::cleanup::{own_name, sweep_after};
 pub use self::host::{Host, kill_at_once, signal_all};
 use self::netns::NetNs;
 use self::process::Home;

@@ -12,7 +12,7 @@ use clap::Parser;
 use e2e::lab::Lab;
 use e2e::measure::align;
 use e2e::subject::{Settings, Subject};
-use e2e::{control, lab, tools};
+use e2e::{control, tools};
 
 use self::side::{OFF, Outcome, Side};
 
@@ -111,10 +111,9 @@ fn run(options: &Options) -> Result<()> {
         wsha_binary,
         ..Settings::default()
     };
-    lab::on_exit(control::lower_priority);
-    control::raise_priority();
+    let raised = control::raise_priority();
     let outcome = replay(&subjects, &settings, begun);
-    control::lower_priority();
+    drop(raised);
     if let Some(missing) = missing {
         println!("{missing}");
     }
