@@ -71,9 +71,8 @@ impl Fault {
     /// Undoes it, as far as the subject does not do so itself.
     pub fn heal(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
         match self {
-            // wsha restarts its proxy itself, and then holds back longer with each death: start over instead.
-            Self::ProxyKilled if gateways.subject() == Subject::Wsha => gateways.restart_host(host),
-            Self::VrrpKilled if gateways.subject() == Subject::Wsha => Ok(()),
+            // wsha restarts what died itself.
+            Self::ProxyKilled | Self::VrrpKilled if gateways.subject() == Subject::Wsha => Ok(()),
             Self::ProxyKilled | Self::VrrpKilled => gateways.start_host(host),
             Self::OrderlyStop => {
                 gateways.wait_stopped(host, Duration::from_secs(15))?;
@@ -87,6 +86,12 @@ impl Fault {
             Self::LinkCutAtHost => host.link_up(),
             Self::LinkCutAtSwitch => host.cable_mended(),
         }
+    }
+
+    /// Whether the subject holds the fault against the host: wsha's proxy must accept for 3 s before the host
+    /// preempts, and for twice as long with each further death. [`Gateways::restart_host`] has it forget.
+    pub fn is_remembered(self, subject: Subject) -> bool {
+        self == Self::ProxyKilled && subject == Subject::Wsha
     }
 }
 
