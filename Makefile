@@ -5,6 +5,8 @@
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 RELEASE = $(TARGET)/release
+# The lab needs root, the build does not, and root often has no cargo.
+SUDO = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 # Tools of a fixed version, each in a directory of its own outside the tree.
 TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsha/tools
@@ -14,7 +16,7 @@ CARGO_DENY = $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
-install-tools: ## install what the lab needs (node's ws, keepalived, nginx), or say what is missing
+install-tools: ## install what the lab needs (iproute2, node and its ws, keepalived, nginx), or say what is missing (root)
 	$(CARGO) run --package e2e --bin install-tools
 
 # cargo-deb and cargo-deny are built once, without optimisation: they run for a second. The
@@ -23,7 +25,9 @@ $(TOOLS)/%:
 	package=$(firstword $(subst /, ,$*)); version=$${package##*-}; \
 	$(CARGO) install --locked --debug --root "$(TOOLS)/$$package" --version "$$version" "$${package%-*}"
 
-test: install-tools $(CARGO_DEB) lint ## everything that needs no other machine; lab and package tests need root or say SKIPPED
+test: $(CARGO_DEB) lint ## everything that needs no other machine; lab and package tests need root or say SKIPPED
+	@# What cannot be installed is missing to some tests, which say so.
+	-@$(MAKE) --no-print-directory install-tools
 	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --workspace $(TEST_ARGS) -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files
@@ -47,14 +51,14 @@ advisories: $(CARGO_DENY) ## known vulnerabilities of crates, where their databa
 deb: $(CARGO_DEB) ## build the Debian package
 	$(CARGO_DEB) --package dataplane --strip
 
-demo: ## replay the article: wsha beside keepalived and nginx (root)
+demo: ## replay the article: wsha beside keepalived and nginx (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(RELEASE)/demo $(ARGS)
+	$(SUDO) $(RELEASE)/demo $(ARGS)
 
-bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root); ARGS='--repeat 5'
+bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root, or sudo); ARGS='--repeat 5'
 	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(RELEASE)/bench-failover $(ARGS)
+	$(SUDO) $(RELEASE)/bench-failover $(ARGS)
 
-bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root)
+bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(RELEASE)/bench-idle $(ARGS)
+	$(SUDO) $(RELEASE)/bench-idle $(ARGS)
