@@ -7,7 +7,9 @@ mod doors;
 mod host;
 mod manifests;
 
-use std::{fs, net::TcpListener, os::unix::net::UnixDatagram, time::Duration};
+use std::{
+    collections::BTreeSet, fs, net::TcpListener, os::unix::net::UnixDatagram, time::Duration,
+};
 
 use host::{Host, eventually, manifests};
 use nix::sys::signal::{Signal, kill};
@@ -73,6 +75,56 @@ fn the_proxy_has_no_right_and_a_user_of_its_own() {
     }
     // NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE.
     assert!(status("vrrp").contains("CapBnd:\t0000000000807000"));
+}
+
+/// Names of the threads of a process, without the numbers of those that there are several of.
+fn threads(pid: &str) -> BTreeSet<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names
+        .map(|name| {
+            let name = name.trim_end();
+            let kind = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
+            kind.trim_end_matches('-').to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn its_threads_are_those_of_the_architecture() {
+    let Some(host) = Host::new() else { return };
+    let document = include_str!("../../../ARCHITECTURE.md");
+    let (_, section) = document.split_once("\n## Threads\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let listed: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let mut names = row.split('`').step_by(2);
+            let mut next = || names.next().unwrap().to_owned();
+            (next(), next())
+        })
+        .collect();
+
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    host.wait_active();
+    let reader = ("run".to_owned(), "tokio-rt-worker".to_owned());
+    let mut seen = BTreeSet::new();
+    // It comes for each look and goes after a while.
+    eventually("the thread that reads the files", || {
+        let pid = |role| agent.process(role).unwrap().to_string();
+        for (process, pid) in [
+            ("run", agent.pid().to_string()),
+            ("vrrp", pid("vrrp")),
+            ("proxy", pid("proxy")),
+        ] {
+            let of_process = threads(&pid).into_iter();
+            seen.extend(of_process.map(|thread| (process.to_owned(), thread)));
+        }
+        seen.contains(&reader)
+    });
+    assert_eq!(seen, listed);
 }
 
 #[test]
