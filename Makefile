@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test lint deny advisories deb demo bench-failover bench-idle
+.PHONY: help install-tools test lint crdgen fuzz deny advisories deb demo bench-failover bench-idle
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -35,8 +35,14 @@ lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) run --quiet --package crds --bin crdgen -- --check
-	@# Each library alone: what it needs stands in its own manifest, not in another's.
-	for package in crds node-api plan proxy vrrp; do $(CARGO) check --quiet --package $$package || exit 1; done
+	@# Each package alone: what it needs stands in its own manifest, not in another's.
+	for package in crds node-api plan proxy vrrp dataplane; do $(CARGO) check --quiet --package $$package || exit 1; done
+
+crdgen: ## write the CRD anew from its types
+	$(CARGO) run --quiet --package crds --bin crdgen
+
+fuzz: ## fuzz one decoder (needs cargo-fuzz and a nightly toolchain); TARGET_NAME=ipv4 RUNS=10000000
+	cd dataplane/vrrp && $(CARGO) +nightly fuzz run $(or $(TARGET_NAME),ipv4) -- -runs=$(or $(RUNS),10000000)
 
 deny: $(CARGO_DENY) ## crates, licences and sources that may be linked
 	$(CARGO_DENY) check bans licenses sources
