@@ -54,6 +54,11 @@ fn each_socket_is_for_one_user() {
     host.write(&manifests(&["server1"], &POOL));
     let agent = host.start(&["--proxy-user", "4242"]);
     host.wait_ready();
+    let said = host.status_of_stranger();
+    assert!(
+        said.contains("only root") && said.contains("sudo"),
+        "{said}"
+    );
     for (name, owner) in [("run/agent.sock", 0), ("run/proxy.sock", 4242)] {
         let metadata = fs::metadata(host.at(name)).unwrap();
         let found = (metadata.mode() & 0o777, metadata.uid());

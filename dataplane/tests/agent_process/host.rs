@@ -170,6 +170,16 @@ impl Host {
         command.arg(self.at("state")).output().unwrap()
     }
 
+    /// What `status` says to somebody else.
+    pub(crate) fn status_of_stranger(&self) -> String {
+        // Where it was built others may not come.
+        fs::copy(PROGRAM, self.at("program")).unwrap();
+        let mut command = Command::new(self.at("program"));
+        let command = command.uid(STRANGER).args(["status", "--state-dir"]);
+        let output = command.arg(self.at("state")).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     pub(crate) fn status(&self) -> Option<NodeReport> {
         let output = self.status_output("json");
         let report = serde_json::from_slice(&output.stdout);
