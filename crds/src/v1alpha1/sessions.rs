@@ -22,11 +22,11 @@ pub struct Listener {
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
-    /// Silence after which a side is pinged; 0s switches heartbeats off.
+    /// Silence after which a side is pinged, 1h at most; 0s switches heartbeats off.
     #[serde(default = "twenty_seconds")]
     pub interval: Duration,
 
-    /// How long a pinged side may stay silent before its session is ended.
+    /// How long a pinged side may stay silent before its session is ended, 1ms-1h.
     #[serde(default = "ten_seconds")]
     pub timeout: Duration,
 }
@@ -45,7 +45,7 @@ impl Default for Heartbeat {
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
     /// Over how long the sessions of a removed server are closed, so that clients do not all return
-    /// at once; 0s closes them at once.
+    /// at once, 1h at most; 0s closes them at once.
     #[serde(default = "thirty_seconds")]
     pub timeout: Duration,
 
