@@ -15,7 +15,7 @@ pub(crate) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external
 /// The nodes, as indices into their sorted names.
 pub(crate) struct Nodes<'a> {
     names: Vec<&'a str>,
-    nodes: Vec<&'a Node>,
+    objects: Vec<&'a Node>,
     owners: BTreeMap<IpAddr, usize>,
     network: &'a Network<'a>,
 }
@@ -35,9 +35,9 @@ impl<'a> Nodes<'a> {
         let by_name: BTreeMap<&str, &Node> = nodes
             .filter_map(|node| Some((node.metadata.name.as_deref()?, node)))
             .collect();
-        let (names, nodes): (Vec<_>, Vec<_>) = by_name.into_iter().unzip();
+        let (names, objects): (Vec<_>, Vec<_>) = by_name.into_iter().unzip();
         let mut owners = BTreeMap::new();
-        for (index, node) in nodes.iter().enumerate() {
+        for (index, node) in objects.iter().enumerate() {
             let status = node.status.iter();
             let addresses = status.flat_map(|status| status.addresses.iter().flatten());
             for address in addresses {
@@ -49,7 +49,7 @@ impl<'a> Nodes<'a> {
         }
         Self {
             names,
-            nodes,
+            objects,
             owners,
             network,
         }
@@ -74,7 +74,7 @@ impl<'a> Nodes<'a> {
     /// The nodes with all these labels.
     pub(crate) fn members(&self, match_labels: &BTreeMap<String, String>) -> Members {
         let mut members = Members::default();
-        for (index, node) in self.nodes.iter().enumerate() {
+        for (index, node) in self.objects.iter().enumerate() {
             let labels = node.metadata.labels.as_ref();
             let label = |key: &str| labels.and_then(|labels| labels.get(key));
             let mut wanted = match_labels.iter();
@@ -100,7 +100,7 @@ impl<'a> Nodes<'a> {
 
     /// Whether the node is to be emptied.
     pub(crate) fn cordoned(&self, node: usize) -> bool {
-        let spec = self.nodes[node].spec.as_ref();
+        let spec = self.objects[node].spec.as_ref();
         spec.is_some_and(|spec| spec.unschedulable == Some(true))
     }
 }

@@ -1,6 +1,8 @@
 //! Pools that cannot stand beside each other, and addresses that nobody can hold, as a controller
 //! finds them.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -83,9 +83,7 @@ pub(crate) fn targets(address: IpAddr) -> impl Iterator<Item = IpAddr> {
         IpAddr::V6(v6) => match v6.segments() {
             // ::1 and :: are addresses of their own.
             [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-            [0, 0, 0, 0, 0, 0, high, low]
-            | [0, 0, 0, 0, 0xffff, 0, high, low]
-            | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            [0, 0, 0, 0, 0 | 0xffff, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
                 let bits = u32::from(high) << 16 | u32::from(low);
                 Some(IpAddr::V4(bits.into()))
             }
