@@ -118,6 +118,14 @@ fn a_namespace_is_a_text() {
 }
 
 #[test]
+fn a_file_that_was_cut_off_is_named() {
+    assert_eq!(
+        sentence("apiVersion: wsha.dev/v1alpha1\nkind:"),
+        "object 1: kind: is missing; write one of WebSocketHAPool, Node, Service, EndpointSlice"
+    );
+}
+
+#[test]
 fn numbers_and_times_are_held_to_their_types() {
     let service = |port: &str| {
         sentence(&format!(
@@ -249,10 +257,12 @@ fn files_may_be_large_and_texts_may_not_explode() {
         refusal.ends_with("more than 2097152 values; split the file"),
         "{refusal}"
     );
-    let deep = format!("a: {}{}", "[".repeat(200), "]".repeat(200));
-    let refusal = sentence(&deep);
-    assert!(
-        refusal.ends_with("correct the indentation or the brackets"),
-        "{refusal}"
-    );
+    for depth in [200, 2_000, 50_000] {
+        let deep = format!("a: {}{}", "[".repeat(depth), "]".repeat(depth));
+        let refusal = sentence(&deep);
+        assert!(
+            refusal.ends_with("correct the indentation or the brackets"),
+            "{refusal}"
+        );
+    }
 }

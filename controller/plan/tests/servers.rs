@@ -73,13 +73,13 @@ fn slices_that_lead_nowhere_are_named() {
          Service does"
     );
     for (port, shown) in [
-        ("{port: 70000}", "with number 70000"),
-        ("{}", "without a number"),
+        ("{port: 70000}", "port 70000"),
+        ("{}", "a port that has no number"),
     ] {
         assert_eq!(
             sentence(&http, &server(&format!("[{port}]")), "80"),
             format!(
-                ": has EndpointSlice default/echo-1 with a port {shown}; write a number from 1 to \
+                ": has EndpointSlice default/echo-1 with {shown}; write a number from 1 to \
                  65535"
             )
         );

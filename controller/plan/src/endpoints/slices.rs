@@ -116,11 +116,11 @@ impl Search<'_> {
                 }
                 wrong => {
                     let is = wrong.map_or_else(
-                        || "without a number".to_owned(),
-                        |(number, _)| format!("with number {number}"),
+                        || "a port that has no number".to_owned(),
+                        |(number, _)| format!("port {number}"),
                     );
                     self.unresolved(format!(
-                        "has EndpointSlice {} with a port {is}; write a number from 1 to 65535",
+                        "has EndpointSlice {} with {is}; write a number from 1 to 65535",
                         name(slice)
                     ));
                 }

@@ -154,7 +154,7 @@ pub(super) fn object(
 /// The kind and the version it ought to have; else the field and what is wrong with it.
 fn kind(value: &Value) -> Result<(&'static str, &'static str), (&'static str, String)> {
     let kinds = || KINDS.iter().map(|(kind, _)| *kind);
-    let Some(kind) = value.get("kind") else {
+    let Some(kind) = value.get("kind").filter(|kind| !kind.is_null()) else {
         return Err((
             "kind",
             format!("is missing; write one of {}", list(kinds())),

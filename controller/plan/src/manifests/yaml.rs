@@ -70,6 +70,12 @@ enum Cause {
 fn cause(error: &Error) -> Cause {
     const SPLIT: &str = "split the file";
     const ALIASES: &str = "write out what they stand for";
+    let too_deep = || {
+        Cause::Limit(
+            format!("lists and maps lie deeper than {DEEPEST} within each other"),
+            "correct the indentation or the brackets",
+        )
+    };
     let text = |text: &str| Cause::Text(text.to_owned());
     match error {
         Error::WithSnippet { error, .. } | Error::AliasError { error, .. } => cause(error),
@@ -103,10 +109,7 @@ fn cause(error: &Error) -> Cause {
             ALIASES,
         ),
         Error::Budget { breach, .. } => match breach {
-            BudgetBreach::Depth { .. } => Cause::Limit(
-                format!("lists and maps lie deeper than {DEEPEST} within each other"),
-                "correct the indentation or the brackets",
-            ),
+            BudgetBreach::Depth { .. } => too_deep(),
             BudgetBreach::Aliases { .. }
             | BudgetBreach::Anchors { .. }
             | BudgetBreach::MergeKeys { .. } => Cause::Limit(
@@ -122,6 +125,8 @@ fn cause(error: &Error) -> Cause {
             BudgetBreach::SequenceUnbalanced => text("a list is not closed; add its bracket"),
             _ => Cause::Limit("more than is ever needed".to_owned(), SPLIT),
         },
+        // The scanner, which runs ahead of the budget, has no kind of its own for it.
+        other if words(other).contains("recursion limit") => too_deep(),
         other => Cause::Text(words(other)),
     }
 }
