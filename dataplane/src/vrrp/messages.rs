@@ -31,7 +31,7 @@ pub(super) enum ToMachine {
     Link(u32, bool, Mac),
     /// A virtual router that does not take part yet.
     Create(Box<Slot>),
-    /// Give it back, without a word.
+    /// Give it back. One that still takes part leaves at once: it has no interface any more.
     Destroy(RouterId),
     /// Take part.
     Participate {

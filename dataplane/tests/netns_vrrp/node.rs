@@ -140,6 +140,18 @@ impl Proxy {
         }
     }
 
+    /// All messages before the first one that `what` accepts.
+    pub(crate) fn messages_up_to(&self, what: impl Fn(&VrrpToProxy) -> bool) -> Vec<VrrpToProxy> {
+        let mut before = Vec::new();
+        loop {
+            let message = self.wait_message(|_| true);
+            if what(&message) {
+                return before;
+            }
+            before.push(message);
+        }
+    }
+
     /// As by SIGKILL: the mutex goes first, the socket stays open for a while.
     pub(crate) fn die(&mut self) {
         if let Some((end, thread)) = self.life.take() {

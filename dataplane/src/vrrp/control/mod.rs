@@ -251,7 +251,8 @@ impl Control {
             ProxyToVrrp::Left { addresses } => {
                 let now = machine::now();
                 for router in &mut self.routers {
-                    let is_it = router.addresses() == addresses;
+                    let own = router.addresses();
+                    let is_it = addresses.iter().all(|address| own.contains(address));
                     if let Some(instance) = router.instance.as_mut().filter(|_| is_it)
                         && let Stage::AwaitProxy { until } = &mut instance.stage
                     {
@@ -262,9 +263,10 @@ impl Control {
         }
     }
 
-    /// A new proxy learns what the host holds already.
+    /// A new proxy learns what the host holds already, and one that had another vrrp before what the
+    /// host has lost since.
     fn tell_all_held(&self) {
-        for router in self.routers.iter().filter(|router| router.is_held) {
+        for router in &self.routers {
             self.tell_held(router);
         }
     }
@@ -294,7 +296,7 @@ impl Control {
                     }
                 }
             }
-            FromHost::Forgotten(id) => self.on_gone(id, false),
+            FromHost::Forgotten(id) => self.on_gone(id),
             FromHost::Problem(id, text) => {
                 tracing::error!("{text}");
                 if let Some(router) = self.routers.iter_mut().find(|router| router.is(id)) {
@@ -339,7 +341,7 @@ impl Control {
             FromMachine::Returned(slot) => {
                 let id = slot.id;
                 drop(slot);
-                self.on_gone(id, true);
+                self.tell_host(ToHost::Forget(id));
             }
             FromMachine::Closed(segment) => drop(segment),
             FromMachine::Snapshot(snapshot) => self.on_snapshot(&snapshot),

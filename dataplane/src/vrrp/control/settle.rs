@@ -48,10 +48,11 @@ impl Control {
                 .iter()
                 .filter_map(|router| match router.instance.as_ref()?.stage {
                     Stage::AwaitProxy { until } | Stage::AwaitStop { until } => Some(until),
-                    Stage::Live | Stage::AwaitGone { .. } => None,
+                    Stage::Live | Stage::AwaitGone => None,
                 });
         let resumes = self.routers.iter().filter_map(|router| {
-            Some(router.instance.as_ref()?.resume? + resume_limit(&router.spec))
+            let instance = router.instance.as_ref().filter(|i| i.keeps_residual)?;
+            Some(instance.resume? + resume_limit(&router.spec))
         });
         let report = (self.report.is_wanted && !self.report.is_under_way).then(|| {
             self.report
@@ -239,11 +240,9 @@ impl Control {
         let settings = config.settings.clone();
         // Only a former process wrote to the row by now.
         let is_first = !self.is_cleaned;
-        let world = self.world.as_ref().ok_or("has not started yet")?;
-        let are_there = addresses.iter().all(|a| world.has(binding.index, *a));
         let resume = row
             .last_advertisement()
-            .filter(|_| is_first && are_there)
+            .filter(|_| is_first)
             .map(Instant::from_nanos);
         self.open_segment(binding)?;
         let id = self.next_id;
@@ -267,6 +266,7 @@ impl Control {
                 pairing: None,
                 is_usable: true,
                 resume,
+                keeps_residual: resume.is_some(),
             });
         }
         Ok(())
@@ -358,6 +358,7 @@ impl Control {
             match number {
                 Some(pairing) => {
                     let resume = instance.resume.take();
+                    instance.keeps_residual = false;
                     self.tell_machine(ToMachine::Participate {
                         id,
                         pairing,

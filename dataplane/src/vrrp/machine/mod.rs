@@ -288,6 +288,7 @@ impl Machine {
             }
             ToMachine::Create(slot) => self.slots.push(slot),
             ToMachine::Destroy(id) => {
+                self.hand_in(id, Input::InterfaceLost);
                 if let Some(at) = self.slots.iter().position(|slot| slot.id == id) {
                     let slot = self.slots.swap_remove(at);
                     self.io.tell(FromMachine::Returned(slot));

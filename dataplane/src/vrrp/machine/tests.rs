@@ -138,9 +138,9 @@ fn address(number: u8) -> IpAddr {
 fn config(number: u8) -> Config {
     Config {
         vrid: Vrid::new(number).unwrap(),
-        version: Version::V3,
         addresses: vec![address(number)],
         settings: Settings {
+            version: Version::V3,
             source: IpAddr::from([192, 168, 9, 1]),
             priority: Priority::new(100),
             priority_without_endpoint: Priority::new(10),

@@ -59,7 +59,7 @@ impl VirtualRouter {
     /// RFC 9568 section 6.4.2; RFC 3768 section 6.4.2.
     pub(super) fn backup_hears(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
         let own = self.priority();
-        let version = self.config.version;
+        let version = self.config.settings.version;
         let own_interval = self.config.settings.interval;
         let Phase::Backup(backup) = &mut self.phase else {
             return;
@@ -87,7 +87,7 @@ impl VirtualRouter {
     /// Whether the Active router `peer` is accepted or about to be preempted: sets the timer.
     fn weigh(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
         let own = self.priority();
-        let version = self.config.version;
+        let version = self.config.settings.version;
         let preemption = self.config.settings.preemption;
         let hold_until = self.hold_until;
         let Phase::Backup(backup) = &mut self.phase else {
@@ -157,7 +157,8 @@ impl VirtualRouter {
         self.let_go(now, cause);
         if let Phase::Backup(backup) = &mut self.phase {
             backup.learned = learned;
-            backup.active_down_at = now + active_down_interval(self.config.version, own.0, learned);
+            backup.active_down_at =
+                now + active_down_interval(self.config.settings.version, own.0, learned);
             backup.expects = Expects::Advertisements(peer);
         }
     }

@@ -43,6 +43,9 @@ pub enum Input<'a> {
         /// End of the hold.
         until: Instant,
     },
+    /// The interface is no longer this virtual router's: it is gone, renamed, or lost the prefix of
+    /// the addresses. An Active advertises priority 0, if it still can.
+    InterfaceLost,
     /// The interface lost its link: nothing can be sent or heard.
     LinkDown,
     /// The interface has its link again: listens as at the start.

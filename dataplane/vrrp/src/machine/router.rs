@@ -94,6 +94,7 @@ impl VirtualRouter {
                 self.hold_until = until;
                 self.reconsider(now);
             }
+            Input::InterfaceLost => self.on_interface_lost(now),
             Input::LinkDown => self.on_link_down(now),
             Input::LinkUp => self.on_link_up(now),
             Input::AddressesAdded => self.on_addresses_added(now),
@@ -104,14 +105,19 @@ impl VirtualRouter {
     }
 
     /// Changes settings without leaving the state. An Active advertises at once what changed, so
-    /// that Backups learn a longer interval before they miss an advertisement.
+    /// that Backups learn a longer interval before they miss an advertisement. With another version
+    /// a Backup listens anew: so far it heard the former one only.
     pub fn update(&mut self, now: Instant, settings: &Settings) -> Result<(), ConfigError> {
         self.config.check_with(settings)?;
         self.let_go_if_late(now);
         if self.config.settings == *settings {
             return Ok(());
         }
+        let is_other_version = self.config.settings.version != settings.version;
         self.config.settings.clone_from(settings);
+        if is_other_version {
+            self.forget_silence(now);
+        }
         if matches!(self.phase, Phase::Active(_)) {
             self.advertise_out_of_turn(now);
         }
@@ -140,7 +146,7 @@ impl VirtualRouter {
     /// What to send for [`Effect::SendAdvertisement`] with `priority`.
     pub fn advertisement(&self, priority: Priority) -> Advertisement<'_> {
         Advertisement {
-            version: self.config.version,
+            version: self.config.settings.version,
             vrid: self.config.vrid,
             priority,
             interval: Some(self.config.settings.interval),
@@ -246,7 +252,7 @@ impl VirtualRouter {
     }
 
     pub(super) fn active_down(&self, learned: Centiseconds) -> Duration {
-        active_down_interval(self.config.version, self.priority(), learned)
+        active_down_interval(self.config.settings.version, self.priority(), learned)
     }
 
     pub(super) fn enter(&mut self, at: Instant, phase: Phase, cause: Cause) {

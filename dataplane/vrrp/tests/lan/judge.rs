@@ -233,7 +233,7 @@ impl Judge {
 
     /// `at` became Active: was it its turn?
     fn rise(&mut self, now: Instant, at: usize, hosts: &[Host], calm: Calm) {
-        let version = hosts[at].config.version;
+        let version = hosts[at].config.settings.version;
         let interval = hosts[at].config.settings.interval;
         let preempts = hosts[at].config.settings.preemption;
         let mine = self.records[at];

@@ -53,9 +53,9 @@ impl Scenario {
     pub(crate) fn configs(&self) -> Vec<Config> {
         let config = |rank: u8| Config {
             vrid: Vrid::new(51).unwrap(),
-            version: self.version,
             addresses: vec![IpAddr::from([192, 168, 1, 110])],
             settings: Settings {
+                version: self.version,
                 source: IpAddr::from([192, 168, 1, 11 + (rank ^ 1)]),
                 priority: Priority::new(250 - 15 * rank),
                 priority_without_endpoint: Priority::new(self.hosts - rank),
