@@ -76,7 +76,7 @@ fn a_thousand_pools_are_planned() {
     let again = plan(&inputs);
     let took = start.elapsed();
     println!("twice {POOLS} pools: {took:?}");
-    assert!(took < Duration::from_mins(2), "{took:?}");
+    assert!(took < Duration::from_mins(5), "{took:?}");
 
     assert!(again == first, "what is committed is planned again");
     assert_eq!(first.pools.len(), POOLS);

@@ -487,7 +487,7 @@ fn many_addresses_are_planned() {
         let orders = planned(nodes, &routers);
         let took = start.elapsed();
         println!("{addresses} addresses, {nodes} nodes: {took:?}");
-        assert!(took < Duration::from_mins(2), "{took:?}");
+        assert!(took < Duration::from_mins(5), "{took:?}");
         assert!(gap(&count(&holders(&orders, &[]), 0..nodes)) <= 1);
         assert!(orders.iter().all(|order| order.len() == MAX_NODES));
     }
