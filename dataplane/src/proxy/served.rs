@@ -78,6 +78,7 @@ pub(super) fn run(run_dir: &Path, workers: usize) -> anyhow::Result<()> {
             Arc::new(move |worker| beats.beat(worker))
         },
         events: Some(pass_events_on(&inputs)?),
+        patience: proxy::Patience::default(),
     })?;
     receive_from_agent(agent.try_clone()?, inputs.clone())?;
     let mut served = Served {
@@ -366,11 +367,8 @@ impl Served {
     }
 
     fn usable(&self) -> BTreeMap<PoolRef, usize> {
-        let endpoints = self.relay.snapshot().endpoints;
-        let count = |name: &str| {
-            let of_pool = endpoints.iter().filter(|endpoint| endpoint.pool == name);
-            of_pool.filter(|endpoint| endpoint.usable).count()
-        };
+        let usable = self.relay.snapshot().usable;
+        let count = |name: &str| usable.get(name).copied().unwrap_or(0);
         let pools = self.pools.iter();
         pools
             .map(|(name, pool)| (pool.clone(), count(name)))

@@ -34,6 +34,7 @@ pub(super) fn run(
         workers,
         beat: Arc::new(|_| {}),
         events: None,
+        patience: proxy::Patience::default(),
     })?;
     relay.apply(config(&addresses, upstream), sockets)?;
     for address in &addresses {
