@@ -8,13 +8,23 @@ use std::{
     cell::UnsafeCell,
     io,
     mem::MaybeUninit,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
+
+use crate::sys::clock;
 
 /// Lives in shared memory; one owner, waiters in other processes.
 #[repr(C)]
 #[derive(Debug)]
-pub struct LifeMutex(UnsafeCell<libc::pthread_mutex_t>);
+pub struct LifeMutex {
+    mutex: UnsafeCell<libc::pthread_mutex_t>,
+    holder: AtomicU64,
+}
+
+thread_local! {
+    /// When this thread held a mutex for the first time, nanoseconds of `CLOCK_MONOTONIC`.
+    static HOLDER: u64 = clock::monotonic_ns();
+}
 
 // SAFETY: a process-shared pthread mutex is made for concurrent use; it is only ever touched
 // through the pthread calls below, and its futex word atomically.
@@ -46,7 +56,7 @@ impl LifeMutex {
                 attributes,
                 libc::PTHREAD_MUTEX_ROBUST,
             ))?;
-            let result = check(libc::pthread_mutex_init(self.0.get(), attributes));
+            let result = check(libc::pthread_mutex_init(self.mutex.get(), attributes));
             libc::pthread_mutexattr_destroy(attributes);
             result
         }
@@ -59,7 +69,16 @@ impl LifeMutex {
     /// the page ([`leak`](super::memory::Shared::leak)) before holding.
     pub fn hold(&'static self) -> io::Result<()> {
         // SAFETY: initialised by `init` before the page was passed on.
-        check(unsafe { libc::pthread_mutex_trylock(self.0.get()) })
+        check(unsafe { libc::pthread_mutex_trylock(self.mutex.get()) })?;
+        self.holder
+            .store(HOLDER.with(|holder| *holder), Ordering::Release);
+        Ok(())
+    }
+
+    /// A number of the owner, the same on all mutexes that it holds and another for whoever follows
+    /// it; `None`: nobody held this one yet.
+    pub fn holder(&self) -> Option<u64> {
+        Some(self.holder.load(Ordering::Acquire)).filter(|holder| *holder != 0)
     }
 
     /// Blocks until the owner ends.
@@ -100,7 +119,7 @@ impl LifeMutex {
     fn word(&self) -> &AtomicU32 {
         // SAFETY: glibc keeps `__lock`, an aligned `int`, at the start of the mutex, and it is only
         // ever accessed atomically.
-        unsafe { &*self.0.get().cast::<AtomicU32>() }
+        unsafe { &*self.mutex.get().cast::<AtomicU32>() }
     }
 }
 
@@ -194,13 +213,31 @@ mod tests {
         let private = Box::leak(Box::new([0x5555_usize; 16]));
         let target = ptr::from_mut(private).addr();
         // All but the futex word: whatever glibc keeps where.
-        let mutex = page.proxy_life.0.get().cast::<usize>();
+        let mutex = page.proxy_life.mutex.get().cast::<usize>();
         for at in 1..size_of::<libc::pthread_mutex_t>() / size_of::<usize>() {
             // SAFETY: within the mutex, which no thread uses any more.
             unsafe { mutex.add(at).write(target + 64) };
         }
         assert_eq!(page.proxy_life.wait_for_end().unwrap(), End::Died);
         assert!(private.iter().all(|word| *word == 0x5555), "{private:x?}");
+    }
+
+    #[test]
+    fn the_owner_is_told_from_whoever_follows_it() {
+        let page = || &*PairPage::create().unwrap().leak();
+        let (first, again, next) = (page(), page(), page());
+        assert_eq!(first.proxy_life.holder(), None);
+        let owner = thread::spawn(|| {
+            first.proxy_life.hold().unwrap();
+            again.proxy_life.hold().unwrap();
+        });
+        owner.join().unwrap();
+        thread::spawn(|| next.proxy_life.hold().unwrap())
+            .join()
+            .unwrap();
+        assert!(first.proxy_life.holder().is_some());
+        assert_eq!(first.proxy_life.holder(), again.proxy_life.holder());
+        assert_ne!(first.proxy_life.holder(), next.proxy_life.holder());
     }
 
     /// It would keep a thread of real-time priority busy.

@@ -22,8 +22,7 @@ fn a_lease_ends_when_nobody_renews_it() {
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
     lab.hosts[0].wait_shown(ADDRESS);
-    node.process.kill().unwrap();
-    node.process.wait().unwrap();
+    node.kill();
     let killed = Instant::now();
     assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
     eventually("the lease ends", || lab.hosts[0].shown(ADDRESS).is_empty());
@@ -38,8 +37,7 @@ fn addresses_of_a_dead_process_can_be_removed() {
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
     lab.hosts[0].wait_shown(ADDRESS);
-    node.process.kill().unwrap();
-    node.process.wait().unwrap();
+    node.kill();
     let address: IpAddr = ADDRESS.parse().unwrap();
     let removed = lab.hosts[0].run(move || {
         let foreign = IpAddr::from([192, 168, 1, 1]);
@@ -79,7 +77,7 @@ fn what_a_former_process_left_is_removed_at_start() {
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
     lab.hosts[0].wait_shown(ADDRESS);
-    node.process.kill().unwrap();
+    node.kill();
     wait_too_late(&node);
     assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
     node.restart(&lab.hosts[0]);
@@ -116,8 +114,7 @@ fn a_process_that_follows_too_late_says_so() {
     let mut a = Node::serving(&lab.hosts[0], &routers);
     a.wait_state(Active);
     lab.hosts[0].wait_shown(ADDRESS);
-    a.process.kill().unwrap();
-    a.process.wait().unwrap();
+    a.kill();
     let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 250)]);
     b.wait_state(Active);
     a.restart(&lab.hosts[0]);

@@ -242,10 +242,15 @@ impl Node {
         node
     }
 
-    /// kill -9, and another process in its place, as the agent does it.
-    pub(crate) fn restart(&mut self, host: &Host) {
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// kill -9, and another process in its place, as the agent does it.
+    pub(crate) fn restart(&mut self, host: &Host) {
+        self.kill();
         let (process, channel) = spawn(host, &self.listener, &self.directory);
         channel.send(&ToVrrp::Table, &[self.table.fd()]).unwrap();
         self.messages = read(&channel);

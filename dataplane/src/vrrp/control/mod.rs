@@ -115,7 +115,7 @@ impl Control {
             pairing: None,
             pairings: 0,
             usable: Usable::new(),
-            deaths: Deaths::default(),
+            deaths: Deaths::new(&table.deaths),
             segments: Vec::new(),
             next_id: 1,
             is_cleaned: false,
@@ -241,6 +241,9 @@ impl Control {
                     return;
                 }
                 let page = pairing.page;
+                if let Some(proxy) = page.proxy_life.holder() {
+                    self.deaths.paired(proxy, machine::now());
+                }
                 self.tell_machine(ToMachine::Pairing(number, page));
                 self.tell_all_held();
             }
