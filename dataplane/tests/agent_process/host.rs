@@ -19,8 +19,8 @@ use nix::{
 };
 use node_api::{NodeReport, RouterState};
 
-/// Against hangs; what is waited for takes moments, but the machine itself may pause for half a minute.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Against hangs; what is waited for takes moments, but the machine may pause for half a minute.
+const PATIENCE: Duration = Duration::from_mins(1);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wsha-dataplane");
 
 /// The manifests of one pool, for one or more nodes.
