@@ -186,6 +186,7 @@ mod tests {
                 problem: Some(EndpointProblem::Refused),
                 sessions: 6,
             }],
+            usable: BTreeMap::from([("default/chat".to_owned(), 0)]),
             counters: Counters::default(),
         }
     }
