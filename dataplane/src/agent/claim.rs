@@ -326,7 +326,7 @@ impl Claim {
 }
 
 fn check_rights() -> Result<(), ClaimError> {
-    let missing = users::missing(&NEEDED).map_err(step("read", Path::new("/proc/self/status")))?;
+    let missing = users::missing(&NEEDED).map_err(step("read", Path::new(users::STATUS)))?;
     if missing.is_empty() {
         return Ok(());
     }

@@ -8,6 +8,7 @@ pub(crate) mod counting;
 pub mod inotify;
 pub mod kernel;
 pub mod life;
+pub mod limits;
 pub mod listen;
 pub mod lock;
 pub mod memory;

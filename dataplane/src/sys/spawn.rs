@@ -12,12 +12,10 @@ use std::{
 use tokio::io::unix::AsyncFd;
 
 use crate::sys::{
-    privileges, signals,
+    limits, privileges, signals,
     users::{Capability, Identity},
 };
 
-/// Descriptors a process may have, where the host allows it.
-const MOST_DESCRIPTORS: libc::rlim_t = 1 << 20;
 /// Highest number a capability may have in the kernel's interface.
 const LAST_CAPABILITY: u8 = 63;
 
@@ -113,11 +111,6 @@ impl Process {
     }
 }
 
-/// Lets this process have as many descriptors as the host allows it; best effort.
-pub fn raise_descriptor_limit() {
-    limits();
-}
-
 /// Names this process (`/proc/self/comm`), which `ps` and `pgrep` show.
 pub fn name_process(name: &std::ffi::CStr) {
     // SAFETY: the kernel copies at most 16 bytes of a valid C string.
@@ -126,7 +119,9 @@ pub fn name_process(name: &std::ffi::CStr) {
 
 /// Runs in the child between fork and exec: system calls only.
 fn restrict(user: Option<Identity>, keep: u64, is_expendable: bool) -> io::Result<()> {
-    limits();
+    // Best effort: what either is for works less well without.
+    limits::raise_open_files();
+    drop(limits::forbid_core_dumps());
     if is_expendable {
         offer_to_oom_killer();
     }
@@ -150,31 +145,6 @@ fn restrict(user: Option<Identity>, keep: u64, is_expendable: bool) -> io::Resul
     }
     // SAFETY: plain system call with numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
-}
-
-/// Many descriptors where that is allowed, and no core dump: writing one delays every sign of the
-/// process' death.
-fn limits() {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    let many = libc::rlimit {
-        rlim_cur: MOST_DESCRIPTORS,
-        rlim_max: MOST_DESCRIPTORS,
-    };
-    let mut now = none;
-    // SAFETY: plain system calls on values on this stack.
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut now);
-        if now.rlim_max >= MOST_DESCRIPTORS
-            || libc::setrlimit(libc::RLIMIT_NOFILE, &raw const many) != 0
-        {
-            now.rlim_cur = now.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const now);
-        }
-    }
 }
 
 /// Above ordinary processes, and far above agent and vrrp as the unit has them (-900). Best effort:

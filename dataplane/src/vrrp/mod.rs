@@ -40,9 +40,10 @@ use crate::{
         netlink::Requests,
         packet::FrameSocket,
         pages::{MOST_ROUTERS, RouterTable},
-        realtime::{self, Capability},
+        realtime,
         ring::ring,
         signals,
+        users::{self, Capability},
         wait::Wake,
     },
 };
@@ -97,15 +98,14 @@ pub fn remove_addresses(addresses: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
 
 /// Says what is missing before anything fails for lack of it.
 fn check_rights() -> anyhow::Result<()> {
-    for capability in [Capability::NetAdmin, Capability::NetRaw] {
-        let has = realtime::has_capability(capability)
-            .context("cannot read /proc/thread-self/status: mount /proc")?;
-        ensure!(
-            has,
-            "{} is missing: run as root, or give the program this capability",
-            capability.name()
-        );
-    }
+    let missing = users::missing(&[users::NET_ADMIN, users::NET_RAW])
+        .with_context(|| format!("cannot read {}: mount /proc", users::STATUS))?;
+    let names: Vec<_> = missing.into_iter().map(Capability::name).collect();
+    ensure!(
+        names.is_empty(),
+        "{} is missing: run as root, or give the program this capability",
+        names.join(", ")
+    );
     Ok(())
 }
 
