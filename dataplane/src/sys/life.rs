@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_owner_is_told_from_whoever_follows_it() {
-        let page = || &*PairPage::create().unwrap().leak();
+        let page = || PairPage::create().unwrap().leak();
         let (first, again, next) = (page(), page(), page());
         assert_eq!(first.proxy_life.holder(), None);
         let owner = thread::spawn(|| {
