@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The longest one virtual router takes: 200 ms for its sessions, and some.
-const ONE_ROUTER: Duration = Duration::from_millis(250);
+pub(super) const ONE_ROUTER: Duration = Duration::from_millis(250);
 /// Beyond the sum over all virtual routers.
 const SLACK: Duration = Duration::from_secs(3);
 /// However many there are: with the proxy's turn it must fit into `TimeoutStopSec` of the unit and
