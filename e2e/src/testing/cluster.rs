@@ -200,8 +200,11 @@ impl Cluster {
         command
     }
 
-    /// Starts the gateway's agent, and waits for nothing.
+    /// Starts the gateway's agent, as an init system does: once the one before has ended. Waits for nothing else.
     pub fn start(&mut self, gateway: Gateway) -> Result<()> {
+        if let Some(before) = self.slot(gateway) {
+            before.wait(PATIENCE)?;
+        }
         let command = self.run_command(gateway);
         self.start_with(gateway, command)
     }
@@ -209,7 +212,7 @@ impl Cluster {
     /// As [`Self::start`], by another command line.
     pub fn start_with(&mut self, gateway: Gateway, command: Command) -> Result<()> {
         let agent = self.host(gateway).spawn("wsha", command)?;
-        // The one before, if any, has ended or is being taken over: its handle must not kill its group.
+        // The one before, if any, has ended or is taken over: its handle must not kill its group.
         if let Some(before) = self.slot(gateway).replace(agent) {
             before.wait(PATIENCE)?;
         }
@@ -226,12 +229,6 @@ impl Cluster {
 
     fn slot(&mut self, gateway: Gateway) -> &mut Option<Process> {
         &mut self.agents[usize::from(gateway == Gateway::Two)]
-    }
-
-    /// The gateway's agent.
-    pub fn agent(&self, gateway: Gateway) -> Result<&Process> {
-        let agent = self.agents[usize::from(gateway == Gateway::Two)].as_ref();
-        agent.with_context(|| format!("no agent was started on {}", gateway.name()))
     }
 
     /// Stops the gateway's agent in order and waits for its end.

@@ -133,8 +133,6 @@ fn agent_killed_and_back_at_once() -> Result<()> {
         Other::May,
         |cluster| {
             cluster.signal(HIT, Part::Agent, Signal::SIGKILL)?;
-            // As an init system does: once the process has ended.
-            cluster.agent(HIT)?.wait(SETTLE)?;
             cluster.start(HIT)
         },
         |_| Ok(()),
