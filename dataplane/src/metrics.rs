@@ -79,6 +79,7 @@ macro_rules! metrics {
 metrics! {
     BuildInfo, Gauge, "wsha_build_info", "Always 1; the version is a label";
     ConfigStale, Gauge, "wsha_config_stale", "1 while the newest files are not in use, since they were refused";
+    ConfigUnsaved, Gauge, "wsha_config_unsaved", "1 while the files in use could not be saved: the next start may find older ones";
     ConfigChanges, Counter, "wsha_config_changes", "Changes of the files, by result: accepted or refused";
     ConfigAcceptedTime, Gauge, "wsha_config_accepted_timestamp_seconds", "When the files in use were accepted, seconds since the Unix epoch";
     ProcessUp, Gauge, "wsha_process_up", "1 while the process runs and is connected to the agent";

@@ -40,6 +40,8 @@ pub(super) struct Origin {
     pub(super) accepted: Accepted,
     /// Why the newest files are not in use.
     pub(super) stale_reason: Option<String>,
+    /// Why the files in use are not saved.
+    pub(super) unsaved_reason: Option<String>,
     /// When it was accepted, milliseconds since the Unix epoch.
     pub(super) accepted_unix_ms: u64,
 }
@@ -74,7 +76,8 @@ pub(super) struct App {
     pub(super) vrrp_problems: Vec<String>,
     pub(super) proxy_report: Option<ProxyReport>,
     pub(super) stale_reason: Option<String>,
-    pub(super) unresolved: Vec<String>,
+    pub(super) unsaved_reason: Option<String>,
+    pub(super) remarks: Vec<String>,
     pub(super) counts: Counts,
     pub(super) questions: Vec<super::questions::Question>,
     pub(super) watchdog: Watchdog,
@@ -157,7 +160,8 @@ impl App {
             vrrp_problems: Vec::new(),
             proxy_report: None,
             stale_reason: origin.stale_reason,
-            unresolved: origin.accepted.unresolved,
+            unsaved_reason: origin.unsaved_reason,
+            remarks: origin.accepted.remarks,
             counts: Counts {
                 accepted,
                 refused: 1 - accepted,
@@ -204,6 +208,7 @@ impl App {
             Event::Orphans => self.remove_orphans(),
             Event::Accepted(accepted) => self.accepted(*accepted),
             Event::Refused(sentences) => self.refused(&sentences),
+            Event::Saved(saved) => self.saved(saved),
             Event::Snapshot(reply) => self.ask(reply),
             Event::SnapshotDue(id) => self.answer_overdue(id),
             Event::Stop(why) => self.leave(&why),
@@ -393,12 +398,12 @@ impl App {
         self.counts.accepted += 1;
         self.counts.accepted_unix_ms = clock::now_unix_ms();
         self.stale_reason = None;
-        for sentence in &accepted.unresolved {
-            if !self.unresolved.contains(sentence) {
+        for sentence in &accepted.remarks {
+            if !self.remarks.contains(sentence) {
                 tracing::warn!("{sentence}");
             }
         }
-        self.unresolved = accepted.unresolved;
+        self.remarks = accepted.remarks;
         if accepted.config == *self.rollout.newest() {
             tracing::info!("accepted the files; nothing changes for this node");
             return;
@@ -421,6 +426,14 @@ impl App {
             "the newest files were refused and those accepted before are in use: {}",
             sentences.join("; ")
         ));
+    }
+
+    fn saved(&mut self, saved: Result<(), String>) {
+        match &saved {
+            Ok(()) => tracing::info!("the files in use are saved now"),
+            Err(sentence) => tracing::error!("{sentence}"),
+        }
+        self.unsaved_reason = saved.err();
     }
 
     fn tick(&mut self) {

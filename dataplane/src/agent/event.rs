@@ -57,6 +57,8 @@ pub(super) enum Event {
     Accepted(Box<Accepted>),
     /// The files changed, and were refused or could not be read; sentences.
     Refused(Vec<String>),
+    /// The files in use were saved, or why they were not: a sentence.
+    Saved(Result<(), String>),
     /// Someone wants to know how we are.
     Snapshot(oneshot::Sender<Snapshot>),
     /// That question waited long enough.

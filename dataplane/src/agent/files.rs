@@ -126,8 +126,8 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
 pub(super) struct Accepted {
     /// What the node is to do.
     pub(super) config: NodeConfig,
-    /// References that lead nowhere yet, each a sentence.
-    pub(super) unresolved: Vec<String>,
+    /// What may be meant so and may not, each a sentence.
+    pub(super) remarks: Vec<String>,
 }
 
 /// Why files were not accepted.
@@ -159,30 +159,21 @@ impl fmt::Display for Refused {
 
 /// Accepts or refuses a set of files as a whole.
 pub(super) fn evaluate(files: &FileSet, node_name: &str) -> Result<Accepted, Refused> {
-    let objects = plan::manifests::parse(files)
+    let plan::manifests::Accepted { plan, .. } = plan::manifests::accept(files)
         .map_err(|refusals| Refused::Content(refusals.iter().map(ToString::to_string).collect()))?;
-    let plan = plan::plan(&plan::Inputs::plain_hosts(objects));
-    let sentences = |problems: &std::collections::BTreeMap<_, Vec<plan::Problem>>| {
-        let of_pool = |(pool, problems): (&node_api::PoolRef, &Vec<plan::Problem>)| {
-            let name = format!("WebSocketHAPool {pool}");
-            let sentences = problems
-                .iter()
-                .map(move |problem| format!("{name}: {problem}"));
-            sentences.collect::<Vec<_>>()
-        };
-        problems.iter().flat_map(of_pool).collect::<Vec<_>>()
-    };
-    if !plan.rejected.is_empty() {
-        return Err(Refused::Content(sentences(&plan.rejected)));
-    }
     let config = plan::node_config(&plan, node_name).map_err(|unknown| {
         Refused::Node(format!(
-            "--node-name: {unknown}; add a Node or correct the name"
+            "--node-name: {unknown}; add a Node or correct the name, or stop the agent of a host \
+             that is to take no part"
         ))
     })?;
+    let remarks = plan.unresolved.iter().flat_map(|(pool, problems)| {
+        let problems = problems.iter();
+        problems.map(move |problem| format!("WebSocketHAPool {pool}: {problem}"))
+    });
     Ok(Accepted {
         config,
-        unresolved: sentences(&plan.unresolved),
+        remarks: remarks.collect(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Follows the files: when they are looked at, and what a look gives.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc},
@@ -91,6 +91,7 @@ pub(super) fn first(source: &Source) -> Result<First, NothingToServe> {
                 origin: Origin {
                     accepted,
                     stale_reason: None,
+                    unsaved_reason: None,
                     accepted_unix_ms: clock::now_unix_ms(),
                 },
                 known: Some(files.clone()),
@@ -124,6 +125,7 @@ pub(super) fn first(source: &Source) -> Result<First, NothingToServe> {
             stale_reason: Some(format!(
                 "the files cannot be used and those accepted before are in use: {why}"
             )),
+            unsaved_reason: None,
             accepted_unix_ms: saved.at_unix_ms,
         },
         known,
@@ -131,35 +133,31 @@ pub(super) fn first(source: &Source) -> Result<First, NothingToServe> {
     })
 }
 
-/// Without it a later start with bad files may fail; what runs is fine.
-pub(super) fn save(state: &StateDir, files: &FileSet) {
-    if let Err(error) = state.save(files) {
-        tracing::error!("{}; a later start may not find these files", chain(&error));
-    }
+/// Saves what is served. If that fails, what runs is fine; the sentence tells what is not.
+pub(super) fn save(state: &StateDir, files: &FileSet) -> Result<(), String> {
+    state.save(files).map_err(|error| unsaved(chain(&error)))
+}
+
+fn unsaved(why: impl fmt::Display) -> String {
+    format!(
+        "the files in use are not saved: {why}; a start with files that cannot be used would go on \
+         with older ones, or fail; remove the cause: it is tried again within 10 s"
+    )
 }
 
 /// Looks at the files whenever they may have changed, and when `asked`; ends when the agent does.
 pub(super) async fn follow(
-    source: Source,
-    known: Option<FileSet>,
-    in_use: FileSet,
+    mut follower: Follower,
     lock: Arc<StateLock>,
     asked: Arc<Notify>,
     events: mpsc::Sender<Event>,
 ) {
-    let mut watcher = match Watcher::open(&source.path) {
+    let mut watcher = match Watcher::open(&follower.source.path) {
         Ok(watcher) => Some(watcher),
         Err(error) => {
             tracing::warn!(%error, "cannot watch the files: they are looked at every 10 s");
             None
         }
-    };
-    let mut follower = Follower {
-        source,
-        known,
-        in_use,
-        unreadable: None,
-        candidate: None,
     };
     let mut writing = Writing::default();
     // Once before the first wait: they may have changed between the first look and the watch.
@@ -167,11 +165,15 @@ pub(super) async fn follow(
     loop {
         let open = watcher.as_ref().map(Watcher::being_written);
         if sight == Sight::Asked || writing.is_over(&open.unwrap_or_default(), Instant::now()) {
+            let before = follower.unsaved_reason.clone();
             follower.keep(&lock).await;
-            if let Some(event) = follower.look(sight).await
-                && events.send(event).await.is_err()
-            {
-                return;
+            let judged = follower.look(sight).await;
+            let saved = (follower.unsaved_reason != before)
+                .then(|| Event::Saved(follower.unsaved_reason.clone().map_or(Ok(()), Err)));
+            for event in saved.into_iter().chain(judged) {
+                if events.send(event).await.is_err() {
+                    return;
+                }
             }
         }
         let again = follower.candidate.is_some();
@@ -226,12 +228,14 @@ impl Writing {
 
 /// Looks at the files.
 #[derive(Debug)]
-struct Follower {
+pub(super) struct Follower {
     source: Source,
     /// As they were judged last.
     known: Option<FileSet>,
     /// As they were accepted last.
     in_use: FileSet,
+    /// Why these are not saved.
+    unsaved_reason: Option<String>,
     /// Why they could not be read last time.
     unreadable: Option<String>,
     /// Changed files that may be half of what is to come, and since when they are as they are.
@@ -239,31 +243,48 @@ struct Follower {
 }
 
 impl Follower {
-    /// Makes the state directory again if it was removed.
-    async fn keep(&self, lock: &Arc<StateLock>) {
-        let (lock, state, in_use) = (
-            Arc::clone(lock),
-            self.source.state.clone(),
-            self.in_use.clone(),
-        );
-        let path = state.path().to_owned();
-        let kept = spawn_blocking(move || {
-            let was_lost = lock.restore()?;
-            if was_lost {
-                save(&state, &in_use);
-            }
-            Ok::<_, std::io::Error>(was_lost)
-        });
-        match kept.await {
-            Ok(Ok(false)) => {}
+    /// Of an agent that serves the files `in_use`; `known` were judged already.
+    pub(super) fn new(
+        source: Source,
+        known: Option<FileSet>,
+        in_use: FileSet,
+        unsaved_reason: Option<String>,
+    ) -> Self {
+        Self {
+            source,
+            known,
+            in_use,
+            unsaved_reason,
+            unreadable: None,
+            candidate: None,
+        }
+    }
+
+    /// Makes the state directory again if it was removed, and saves what could not be saved.
+    async fn keep(&mut self, lock: &Arc<StateLock>) {
+        let lock = Arc::clone(lock);
+        let path = self.source.state.path().display();
+        match spawn_blocking(move || lock.restore()).await {
+            Ok(Ok(false)) if self.unsaved_reason.is_none() => {}
+            Ok(Ok(false)) => self.save().await,
             Ok(Ok(true)) => {
-                tracing::warn!(state_dir = %path.display(), "the state directory was removed; it is made again");
+                tracing::warn!(state_dir = %path, "the state directory was removed; it is made again");
+                self.save().await;
             }
             Ok(Err(error)) => {
-                tracing::error!(state_dir = %path.display(), %error, "the state directory was removed and cannot be made again");
+                self.unsaved_reason = Some(unsaved(format_args!(
+                    "state directory {path} was removed and cannot be made again ({error})"
+                )));
             }
             Err(error) => tracing::error!(%error, "cannot look at the state directory"),
         }
+    }
+
+    async fn save(&mut self) {
+        let (state, in_use) = (self.source.state.clone(), self.in_use.clone());
+        let saved = spawn_blocking(move || save(&state, &in_use)).await;
+        let saved = saved.unwrap_or_else(|error| Err(unsaved(error)));
+        self.unsaved_reason = saved.err();
     }
 
     /// What the agent must hear.
@@ -304,10 +325,11 @@ impl Follower {
         self.candidate = None;
         self.unreadable = None;
         self.known = Some(files.clone());
-        let (source, judged) = (self.source.clone(), files.clone());
-        let event = guarded(move || evaluate(&source, &judged)).await;
+        let (node_name, judged) = (self.source.node_name.clone(), files.clone());
+        let event = guarded(move || evaluate(&judged, &node_name)).await;
         if matches!(event, Event::Accepted(_)) {
             self.in_use = files;
+            self.save().await;
         }
         Some(event)
     }
@@ -324,12 +346,9 @@ impl Follower {
     }
 }
 
-fn evaluate(source: &Source, files: &FileSet) -> Event {
-    match files::evaluate(files, &source.node_name) {
-        Ok(accepted) => {
-            save(&source.state, files);
-            Event::Accepted(Box::new(accepted))
-        }
+fn evaluate(files: &FileSet, node_name: &str) -> Event {
+    match files::evaluate(files, node_name) {
+        Ok(accepted) => Event::Accepted(Box::new(accepted)),
         Err(refused) => Event::Refused(refused.sentences().to_vec()),
     }
 }
@@ -358,17 +377,12 @@ mod tests {
     }
 
     fn follower(directory: &Directory) -> Follower {
-        Follower {
-            source: Source {
-                path: directory.path().join("pool.yaml"),
-                node_name: "server1".to_owned(),
-                state: StateDir::open(&directory.path().join("state")).unwrap(),
-            },
-            known: None,
-            in_use: Vec::new(),
-            unreadable: None,
-            candidate: None,
-        }
+        let source = Source {
+            path: directory.path().join("pool.yaml"),
+            node_name: "server1".to_owned(),
+            state: StateDir::open(&directory.path().join("state")).unwrap(),
+        };
+        Follower::new(source, None, Vec::new(), None)
     }
 
     fn files(text: &str) -> FileSet {
@@ -437,7 +451,7 @@ mod tests {
         assert!(matches!(error, NothingToServe::Files { .. }), "{error}");
         std::fs::write(&source.path, NODE).unwrap();
         let First { in_use, .. } = first(&source).unwrap();
-        save(&source.state, &in_use);
+        save(&source.state, &in_use).unwrap();
         let saved_at = source.state.load().unwrap().at_unix_ms;
         std::fs::write(&source.path, "{").unwrap();
         let First {

@@ -45,11 +45,11 @@ use crate::{
         child::Recipe,
         claim::{Claim, Prepared},
         event::{Event, Role},
-        follow::{First, Source},
+        follow::{First, Follower, Source},
         server::{Door, Purpose},
     },
     cli::{LogFormat, RunArgs},
-    sys::{spawn, spawn::Rights, users},
+    sys::{limits, spawn::Rights, users},
 };
 
 /// Events that may wait: more than the processes of a host cause in one turn of the loop.
@@ -82,12 +82,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         state: prepared.state.clone(),
     };
     // Before the lock: with nothing to serve, an agent that runs well must not be stopped.
-    let first = follow::first(&source)?;
+    let mut first = follow::first(&source)?;
     let claim = prepared.claim(args)?;
-    if first.origin.stale_reason.is_none() {
-        follow::save(&claim.state, &first.in_use);
+    if first.origin.stale_reason.is_none()
+        && let Err(sentence) = follow::save(&claim.state, &first.in_use)
+    {
+        tracing::error!("{sentence}");
+        first.origin.unsaved_reason = Some(sentence);
     }
-    spawn::raise_descriptor_limit();
+    // Best effort: what either is for works less well without.
+    limits::raise_open_files();
+    drop(limits::forbid_core_dumps());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -135,8 +140,8 @@ async fn serve(args: &RunArgs, claim: Claim, source: Source, first: First) -> an
     let hangups = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     tasks.spawn(look_on(hangups, Arc::clone(&asked)));
     let lock = claim.state_lock();
-    let follow = follow::follow(source, known, in_use, lock, asked, sender.clone());
-    tasks.spawn(follow);
+    let follower = Follower::new(source, known, in_use, origin.unsaved_reason.clone());
+    tasks.spawn(follow::follow(follower, lock, asked, sender.clone()));
 
     let recipes = (vrrp_recipe(args, &claim), proxy_recipe(args, &claim));
     let mut app = App::new(claim, recipes, origin, sender).context("cannot start")?;

@@ -94,7 +94,8 @@ impl App {
 
     /// What is known now, and of whom it is not new.
     fn snapshot(&self, waits_for_vrrp: bool, waits_for_proxy: bool) -> Snapshot {
-        let mut warnings = self.unresolved.clone();
+        let mut warnings = self.remarks.clone();
+        warnings.extend(self.unsaved_reason.clone());
         warnings.extend(self.vrrp_problems.iter().cloned());
         let material = Material {
             config: self.rollout.newest(),
@@ -129,12 +130,14 @@ impl App {
     fn samples(&self, warnings: usize) -> Vec<Sample> {
         let version = env!("CARGO_PKG_VERSION");
         let is_stale = u64::from(self.stale_reason.is_some());
+        let is_unsaved = u64::from(self.unsaved_reason.is_some());
         let accepted_at = self.counts.accepted_unix_ms / 1000;
         let refused = self.refused.len() as u64;
         let changes = Metric::ConfigChanges;
         let mut samples = vec![
             Sample::new(Metric::BuildInfo, &[("version", version)], 1),
             Sample::new(Metric::ConfigStale, &[], is_stale),
+            Sample::new(Metric::ConfigUnsaved, &[], is_unsaved),
             Sample::new(changes, &[("result", "accepted")], self.counts.accepted),
             Sample::new(changes, &[("result", "refused")], self.counts.refused),
             Sample::new(Metric::ConfigAcceptedTime, &[], accepted_at),

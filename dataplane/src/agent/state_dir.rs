@@ -47,7 +47,10 @@ pub(super) enum LoadError {
         source: serde_json::Error,
     },
     /// Another release wrote it.
-    #[error("{path} has format {found} and this release reads format {FORMAT} only")]
+    #[error(
+        "{path} has format {found} and this release reads format {FORMAT} only: put the files given \
+         as --manifests in order, or start the release that wrote it"
+    )]
     Format {
         /// The saved file.
         path: PathBuf,

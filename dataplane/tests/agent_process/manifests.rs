@@ -3,6 +3,7 @@
 use std::{fs, io::Write as _};
 
 use nix::sys::signal::Signal;
+use node_api::NodeReport;
 
 use crate::{
     POOL,
@@ -21,7 +22,12 @@ fn refused_files_leave_the_last_good_state_serving() {
     for (files, words) in [
         (bad.as_str(), "192.168.7.300"),
         ("{", "pool.yaml"),
-        (&manifests(&["other"], &POOL), "server1"),
+        // A host that is to take no part is stopped; it does not leave by a file, which may be
+        // another host's.
+        (
+            &manifests(&["other"], &POOL),
+            "no Node is named server1; those present are other; add a Node",
+        ),
     ] {
         host.write(files);
         host.wait_status("stale", |report| {
@@ -76,6 +82,56 @@ fn it_starts_with_what_was_accepted_before() {
     host.write("{");
     let said = host.start_in_vain("server1", &[]);
     assert!(said.contains("accepted.json is damaged"), "{said}");
+}
+
+/// Older ones would be served after a start without usable files.
+#[test]
+fn files_that_cannot_be_saved_are_told_of_until_they_are() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    // Root may write anywhere; what is in the way of the new file is a directory.
+    let obstacle = host.at("state/accepted.json.new");
+    fs::create_dir(&obstacle).unwrap();
+    let text = manifests(&["server1"], &[8021]);
+    host.write(&text);
+    let words = "the files in use are not saved: cannot replace";
+    let told = |report: &NodeReport| report.warnings.iter().any(|text| text.contains(words));
+    host.wait_status("the warning", told);
+    host.wait_ready();
+    let (_, body) = host.get("/readyz").unwrap();
+    assert!(body.contains(&format!("warning: {words}")), "{body}");
+    let (_, metrics) = host.get("/metrics").unwrap();
+    assert!(metrics.contains("wsha_config_unsaved 1.0\n"), "{metrics}");
+
+    fs::remove_dir(&obstacle).unwrap();
+    agent.signal(Signal::SIGHUP);
+    host.wait_status("no warning", |report| !told(report));
+    let (_, metrics) = host.get("/metrics").unwrap();
+    assert!(metrics.contains("wsha_config_unsaved 0.0\n"), "{metrics}");
+    let saved = fs::read_to_string(host.at("state/accepted.json")).unwrap();
+    assert!(saved.contains("8021"), "{saved}");
+}
+
+#[test]
+fn what_may_be_meant_so_is_served_with_a_warning() {
+    let Some(host) = Host::new() else { return };
+    let endpoints = "endpoints: [{address: 192.168.7.20, port: 8010}]";
+    let text = manifests(&["server1"], &POOL).replace(endpoints, "service: {name: echo, port: 80}")
+        + "---\napiVersion: v1\nkind: Service\nmetadata: {name: echo}\n\
+           spec: {ports: [{port: 80}]}\n\
+           ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+           metadata: {name: echo-1, labels: {kubernetes.io/service-name: echo}}\n\
+           addressType: IPv4\nendpoints: []\n";
+    host.write(&text);
+    let _agent = host.start(&[]);
+    host.wait_status("the warning", |report| {
+        let words = "WebSocketHAPool default/chat: spec.upstreams[0].service: has no endpoint now";
+        report.stale_reason.is_none() && report.warnings.iter().any(|text| text.contains(words))
+    });
+    let table = host.status_text().unwrap();
+    assert!(table.contains("has no endpoint now"), "{table}");
 }
 
 /// The objects come in such an order that half of the file is in order as well, and has no pool.
