@@ -47,6 +47,16 @@ impl Fault {
         !(self == Self::VrrpKilled && subject == Subject::Wsha)
     }
 
+    /// Whether the other gateway learns of it by missing advertisements, and by nothing else.
+    pub fn is_silence(self) -> bool {
+        match self {
+            Self::HostSilent | Self::HostFrozen | Self::LinkCutAtHost | Self::LinkCutAtSwitch => {
+                true
+            }
+            Self::ProxyKilled | Self::VrrpKilled | Self::OrderlyStop => false,
+        }
+    }
+
     /// Makes it happen.
     pub fn strike(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
         let victims = match self {

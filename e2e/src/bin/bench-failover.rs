@@ -179,7 +179,9 @@ fn footer(options: &Options, labs: Option<&usize>, took: Duration) -> String {
          no other number stands.\n\
          stuck: not over by itself within 20 s, or 8 s after a heal; the figure is a lower limit.\n\
          Probe: a message each 5 ms, lost after 12 ms, connect time-out 10 ms, redial after 1 ms: undisturbed it shows 5-6 ms.\n\
-         Faults strike server1, which holds the address, at a random phase. Subjects take turns with each repetition, {labs}.\n\
+         Faults strike server1, which holds the address, at a random phase; those that the other learns by silence \
+         evenly over the interval.\n\
+         Subjects take turns with each repetition, {labs}.\n\
          best: VRRPv3, wsha's interval and priorities (250, 235), process events, real-time priority; article: VRRPv2, 1 s, \
          priorities 100 and 50, a script each 2 s.\n\
          proxy killed: wsha returns by itself once its proxy has accepted for 3 s; nginx is started by hand. {:.0} s in all.",

@@ -1,5 +1,6 @@
 //! Repeats faults against a subject and tells what they cost its client.
 
+mod phases;
 mod stage;
 mod table;
 mod turns;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
+use self::phases::Phases;
 use self::stage::Stage;
 pub use self::table::{Figures, align, table};
 pub use self::turns::{Turn, Turns};
@@ -76,7 +78,7 @@ pub enum Report {
 
 /// Runs a plan in a lab of its own, one round of its faults each [`Turn`], and hands on what comes of it.
 pub fn run(plan: &Plan, mut turn: Turn, mut report: impl FnMut(Report)) -> Result<()> {
-    let mut phases = Phases(plan.seed | 1);
+    let mut phases = Phases::new(plan.seed, &plan.repeats);
     let mut todo: Vec<(u32, Fault)> = plan
         .repeats
         .clone()
@@ -130,20 +132,4 @@ pub fn run(plan: &Plan, mut turn: Turn, mut report: impl FnMut(Report)) -> Resul
 
 fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-/// Random phases against the subject's timers; the seed makes a run repeatable (xorshift64*).
-#[derive(Debug)]
-struct Phases(u64);
-
-impl Phases {
-    fn up_to(&mut self, longest: Duration) -> Duration {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        // The upper half as a fraction of 2^32.
-        let nanos = longest.as_nanos().saturating_mul(u128::from(number)) >> 32;
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
-    }
 }

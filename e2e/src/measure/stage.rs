@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result};
 use nix::unistd::Pid;
 
-use super::{Cost, Phases, Plan, Sample, ms};
+use super::phases::{Advertisements, Phases};
+use super::{Cost, Plan, Sample, ms};
 use crate::arp::ArpWatch;
 use crate::backend::Backends;
 use crate::control::ControlTimer;
 use crate::fault::Fault;
 use crate::lab::{Lab, VIP_SERVER1, VIP_SERVER2};
 use crate::probe::{Probe, Timing};
-use crate::subject::{Gateways, Subject};
+use crate::subject::Gateways;
 use crate::wait;
 
 /// Bound against hangs: no settled state takes longer to reach.
@@ -70,6 +71,7 @@ impl<'lab> Stage<'lab> {
             probe: Probe::start(self.lab.client(), VIP_SERVER1, Timing::default())?,
             arp: arp(self.lab)?,
             control: ControlTimer::start()?,
+            advertisements: Advertisements::listen(self.lab.observer())?,
         })
     }
 
@@ -83,20 +85,25 @@ impl<'lab> Stage<'lab> {
         phases: &mut Phases,
     ) -> Result<Sample, Failed> {
         watchers.start_anew()?;
-        std::thread::sleep(phases.up_to(self.gateways.longest_timer()));
-
         let victim = self.lab.server1();
         let before = self.gateways.vrrp_processes(victim);
+        if fault.is_silence() {
+            // What it costs depends on little else than how long ago the last advertisement was.
+            let heard = watchers.advertisements.next_of(victim.address(), BOUND)?;
+            let phase = self
+                .gateways
+                .advertisement()
+                .mul_f64(phases.stratum(repeat));
+            std::thread::sleep((heard + phase).saturating_duration_since(Instant::now()));
+        } else {
+            std::thread::sleep(self.gateways.longest_timer().mul_f64(phases.any()));
+        }
         let hit = Instant::now();
         fault.strike(&mut self.gateways, victim)?;
         let survived = self.survive(watchers, fault, &before);
         let mut sample = Sample {
             subject: plan.subject,
-            advertisement_ms: if plan.subject == Subject::Article {
-                1000
-            } else {
-                plan.settings.advertisement.as_millis()
-            },
+            advertisement_ms: self.gateways.advertisement().as_millis(),
             fault,
             repeat,
             outage: watchers.cost(hit, survived.is_err()),
@@ -171,6 +178,7 @@ pub(super) struct Watchers {
     probe: Probe,
     arp: ArpWatch,
     control: ControlTimer,
+    advertisements: Advertisements,
 }
 
 impl Watchers {

@@ -8,6 +8,9 @@ use crate::subject::Subject;
 /// So many repetitions make figures that can be judged.
 pub const ENOUGH: u32 = 20;
 
+/// The probe's pause between two messages, ms: of two outages that differ by less none is the longer.
+const RESOLUTION: f64 = 5.0;
+
 /// Something that a reader of the figures must know.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
@@ -18,7 +21,7 @@ pub struct Finding {
 }
 
 /// Each median of wsha that misses its target, and each maximum above one of keepalived's in the same row: this is
-/// no miss where the control timer's gap explains it.
+/// no miss where the control timer's gap explains it, or where the probe cannot tell the two apart.
 pub fn findings(samples: &[Sample]) -> Vec<Finding> {
     let (ours, others): (Vec<_>, Vec<_>) = columns(samples)
         .into_iter()
@@ -90,23 +93,28 @@ fn above(
     if own.max <= theirs.max {
         return None;
     }
-    let explained = !own.max_is_stuck && own.max - own.control_at_max <= theirs.max;
+    let difference = own.max - theirs.max;
+    let explanation = if own.max_is_stuck {
+        None
+    } else if difference <= own.control_at_max {
+        Some("the first explains it")
+    } else if difference < RESOLUTION {
+        Some("the probe does not resolve the difference")
+    } else {
+        None
+    };
     let text = format!(
         "{name}: the maximum, {:.1} ms, is above the {:.1} ms of {subject} at {interval} ms; the control timer woke \
-         late by {:.1} ms during the one and by {:.1} ms during the other, which {}",
+         late by {:.1} ms during the one and by {:.1} ms during the other; {}",
         own.max,
         theirs.max,
         own.control_at_max,
         theirs.control_at_max,
-        if explained {
-            "explains it"
-        } else {
-            "does not explain it"
-        }
+        explanation.unwrap_or("nothing explains it")
     );
     Some(Finding {
         text,
-        missed: !explained,
+        missed: explanation.is_none(),
     })
 }
 
@@ -168,7 +176,8 @@ mod tests {
         let wsha = |ms, control| sample(Subject::Wsha, 100, Fault::HostFrozen, ms, control);
         let best = |interval, ms| sample(Subject::Best, interval, Fault::HostFrozen, ms, 1.0);
         assert!(missed(&[wsha(300.0, 0.0), best(100, 300.0)]).is_empty());
-        assert_eq!(missed(&[wsha(301.0, 0.5), best(100, 300.0)]), [true]);
+        assert_eq!(missed(&[wsha(304.9, 0.5), best(100, 300.0)]), [false]);
+        assert_eq!(missed(&[wsha(305.0, 0.5), best(100, 300.0)]), [true]);
         assert_eq!(missed(&[wsha(310.0, 10.0), best(100, 300.0)]), [false]);
         // Other timers are no measure, but the article is.
         assert!(missed(&[wsha(310.0, 0.0), best(30, 100.0)]).is_empty());

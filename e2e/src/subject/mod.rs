@@ -129,6 +129,14 @@ impl<'lab> Gateways<'lab> {
         &self.settings.routers
     }
 
+    /// Interval between advertisements.
+    pub fn advertisement(&self) -> Duration {
+        match self.subject {
+            Subject::Article => Duration::from_secs(1),
+            Subject::Best | Subject::Wsha => self.settings.advertisement,
+        }
+    }
+
     /// The longest of the subject's own timers that a fault may fall into.
     pub fn longest_timer(&self) -> Duration {
         match self.subject {
