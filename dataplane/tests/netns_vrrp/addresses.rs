@@ -185,3 +185,16 @@ fn a_virtual_address_configured_by_hand_is_reported() {
         node.report.warnings
     );
 }
+
+/// Never asked for, it is not this process' to remove.
+#[test]
+fn a_virtual_address_configured_by_hand_outlives_a_backup() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut a = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    a.wait_state(Active);
+    let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 235)]);
+    b.wait_router(|router| router.state == Backup && !router.peers.is_empty());
+    lab.hosts[1].ip("addr add 192.168.1.110/32 dev eth0");
+    assert!(b.configure(&[]).is_empty());
+    assert!(!lab.hosts[1].shown(ADDRESS).is_empty());
+}

@@ -188,8 +188,8 @@ impl Driven {
         if matches!(step, Step::Timer { .. }) {
             prop_assert!(self.router.poll_timeout().is_none_or(|at| at > self.now));
         }
-        // A permit is an own advertisement as Active, younger than an interval.
-        let permit = self.router.permit(self.now);
+        // A permit is an own advertisement as Active.
+        let permit = self.router.last_advertisement();
         prop_assert!(permit.is_none() || self.state == State::Active);
         Ok(())
     }

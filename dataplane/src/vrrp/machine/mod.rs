@@ -218,6 +218,9 @@ impl Machine {
         let now = now();
         if now.since(self.turned_at) > BLIND_AFTER {
             self.awake_since = now;
+            for slot in &mut self.slots {
+                slot.handle(&mut self.io, now, Input::Paused);
+            }
         }
         self.turned_at = now;
         let dead = self.inputs.bell.dead.load(Ordering::Acquire);

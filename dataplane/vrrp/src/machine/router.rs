@@ -9,7 +9,8 @@ use super::{
     queue::Queue,
 };
 use crate::{
-    Advertisement, Centiseconds, Instant, Priority, active_down_interval, wire::AddressList,
+    Advertisement, Centiseconds, Instant, Priority, Version, active_down_interval,
+    wire::AddressList,
 };
 
 /// One virtual router: inputs and time in, effects out.
@@ -94,6 +95,7 @@ impl VirtualRouter {
                 self.hold_until = until;
                 self.reconsider(now);
             }
+            Input::Paused => self.on_pause(now),
             Input::InterfaceLost => self.on_interface_lost(now),
             Input::LinkDown => self.on_link_down(now),
             Input::LinkUp => self.on_link_up(now),
@@ -143,14 +145,26 @@ impl VirtualRouter {
         }
     }
 
-    /// What to send for [`Effect::SendAdvertisement`] with `priority`.
+    /// What to send for [`Effect::SendAdvertisement`] with `priority`. A farewell states the interval
+    /// of the winner: a Backup that takes it for the Active's word must not wait less for the next.
     pub fn advertisement(&self, priority: Priority) -> Advertisement<'_> {
         Advertisement {
             version: self.config.settings.version,
             vrid: self.config.vrid,
             priority,
-            interval: Some(self.config.settings.interval),
+            interval: Some(self.stated_interval()),
             addresses: AddressList::from_slice(&self.config.addresses),
+        }
+    }
+
+    fn stated_interval(&self) -> Centiseconds {
+        let own = self.config.settings.interval;
+        match (&self.phase, self.config.settings.version) {
+            (Phase::Backup(backup), Version::V3) => backup.learned,
+            (Phase::Initialize { quiet, .. }, Version::V3) => {
+                quiet.and_then(|quiet| quiet.learned).unwrap_or(own)
+            }
+            _ => own,
         }
     }
 
@@ -178,21 +192,14 @@ impl VirtualRouter {
         }
     }
 
-    /// When it advertised last as Active; `None` in every other state. For the next process on this
-    /// host, which hands it to [`Input::Resume`].
+    /// When it advertised last as Active; `None` in every other state. The permit of a
+    /// [`Lease`](crate::lease::Lease), and what the next process on this host hands to
+    /// [`Input::Resume`].
     pub fn last_advertisement(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Active(active) => Some(active.sent_at),
             _ => None,
         }
-    }
-
-    /// [`Self::last_advertisement`] if it is younger than one interval. Only on such a permit may
-    /// the host renew the addresses' lifetime.
-    pub fn permit(&self, now: Instant) -> Option<Instant> {
-        let interval = self.config.settings.interval.as_duration();
-        self.last_advertisement()
-            .filter(|sent_at| now.since(*sent_at) < interval)
     }
 
     /// The router heard last for this VRID, whatever its priority.

@@ -70,6 +70,16 @@ impl VirtualRouter {
         }
     }
 
+    /// Silence while the process did not run counts for nothing at the next start either.
+    pub(super) fn on_pause(&mut self, now: Instant) {
+        if let Phase::Initialize {
+            quiet: Some(quiet), ..
+        } = &mut self.phase
+        {
+            quiet.since = now;
+        }
+    }
+
     /// See *Woke late* above.
     pub(super) fn let_go_if_late(&mut self, now: Instant) {
         if let Phase::Active(active) = &self.phase {

@@ -10,6 +10,7 @@
 )]
 
 mod defect;
+mod ear;
 mod fault;
 mod host;
 mod judge;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vrrp::{Cause, Input, State, Version};
+use vrrp::{Cause, Centiseconds, Input, Priority, State, Version};
 
 use crate::bench::*;
 
@@ -21,7 +21,7 @@ fn leaving_ends_when_the_next_active_is_heard() {
     assert_eq!(bench.input(Input::AddressesRemoved), [Send(1)], "farewell");
     assert_eq!(bench.input(Input::AddressesRemoved), []);
     assert_eq!(bench.armed(), None);
-    assert_eq!(bench.router.permit(bench.now), None);
+    assert_eq!(bench.router.last_advertisement(), None);
 }
 
 /// Leaving: it does not advertise, and a second order to leave changes nothing.
@@ -80,6 +80,19 @@ fn an_active_heard_while_withdrawn_counts_too() {
     assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND / 2));
 }
 
+/// A pause of the whole host is no silence.
+#[test]
+fn a_pause_while_withdrawn_does_not_count() {
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Withdraw);
+    bench.timer();
+    bench.pass(SECOND * 10);
+    assert_eq!(bench.input(Input::Paused), []);
+    bench.pass(SECOND);
+    bench.input(Input::Start);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND));
+}
+
 /// Farewell: a router that yielded speaks once its addresses are gone, below the winner, and once
 /// more after the winner's next advertisement, to hear its answer; then never again.
 #[test]
@@ -129,6 +142,16 @@ fn resume_too_late_says_farewell() {
     assert_eq!(bench.input(Input::AddressesRemoved), []);
     bench.pass(SECOND / 2);
     assert_eq!(bench.hear(200, 12), [Send(100)]);
+}
+
+/// Farewell: other Backups may take it for the Active's word, so it states the Active's interval.
+#[test]
+fn farewell_states_the_interval_of_the_winner() {
+    let mut bench = Bench::active(V3);
+    bench.hear_interval(200, 12, Centiseconds::new(300).unwrap());
+    assert_eq!(bench.input(Input::AddressesRemoved), [Send(100)]);
+    let said = bench.router.advertisement(Priority::new(100));
+    assert_eq!(said.interval, Centiseconds::new(300));
 }
 
 /// Farewell: what it says is heard by the winner as a lower Active, which then announces; and by no
