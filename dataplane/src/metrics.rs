@@ -89,6 +89,7 @@ metrics! {
     VrrpState, Gauge, "wsha_vrrp_state", "State of a virtual router: 0 Initialize, 1 Backup, 2 Active";
     VrrpTransitions, Counter, "wsha_vrrp_transitions", "Changes of state of a virtual router, by the state entered";
     VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
+    VrrpAdvertisementsFailed, Counter, "wsha_vrrp_advertisements_failed", "Advertisements that did not leave the host";
     VrrpAdvertisementsReceived, Counter, "wsha_vrrp_advertisements_received", "Advertisements accepted";
     VrrpForeignAdvertisements, Counter, "wsha_vrrp_foreign_advertisements", "Advertisements of virtual routers that this host does not take part in";
     VrrpTimerDelay, Gauge, "wsha_vrrp_timer_delay_seconds", "Longest delay of a timer of the state machines in the last minute";

@@ -91,6 +91,9 @@ pub(super) struct Observed {
     pub(super) equal_priority: Option<Peer>,
     pub(super) differing: Option<IpAddr>,
     pub(super) sent: u64,
+    pub(super) failed: u64,
+    /// Why the newest advertisement did not leave, if it did not: the error's number.
+    pub(super) failure: Option<i32>,
     pub(super) received: u64,
 }
 

@@ -59,8 +59,12 @@ const MACHINE_PRIORITY: i32 = 50;
 /// A takeover waits for the netlink thread.
 const HOST_PRIORITY: i32 = 40;
 
+/// Exit status after a panic, that of Rust.
+const PANICKED: i32 = 101;
+
 /// Runs the process until it has stopped in order.
 pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
+    end_at_a_panic();
     signals::ignore_stop().context("cannot ignore SIGTERM and SIGINT")?;
     check_rights()?;
     let mut warnings = Vec::new();
@@ -74,6 +78,18 @@ pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
     // Pages are held through their mapping to the end of the process.
     let table = Shared::<RouterTable>::from_fd(table)?.leak();
     serve(&channel, table, warnings)
+}
+
+/// A process of which one thread is missing is of no use, and would look alive: its end is noticed
+/// at once, and the agent starts another one. At once means without unwinding and without a core
+/// dump, which would delay every sign of it.
+fn end_at_a_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        tracing::error!("{panic}");
+        realtime::exit_now(PANICKED)
+    }));
 }
 
 /// Removes those of `addresses` that a vrrp process of this product holds, whatever interface they
@@ -242,4 +258,31 @@ fn read_agent(channel: Channel, sender: Sender) -> io::Result<()> {
         }
         sender.send(Event::AgentGone);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Run by the test below in a process of its own.
+    #[test]
+    #[ignore = "ends the process"]
+    #[expect(clippy::panic, reason = "it is what is tested")]
+    fn panics_on_a_thread() {
+        end_at_a_panic();
+        drop(thread::spawn(|| panic!("of a thread")));
+        loop {
+            thread::park();
+        }
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "vrrp::tests::panics_on_a_thread", "--ignored"])
+            .status();
+        assert_eq!(status.unwrap().code(), Some(PANICKED));
+    }
 }

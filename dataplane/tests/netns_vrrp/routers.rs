@@ -106,6 +106,67 @@ fn an_active_whose_named_interface_is_renamed_leaves_with_a_word() {
     eventually("address gone", || lab.hosts[0].shown(ADDRESS).is_empty());
 }
 
+/// Neighbours send to the former hardware address until they are told of the new one.
+#[test]
+fn another_hardware_address_is_announced() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    let mut ear = Ear::on(&lab.hosts[1]);
+    lab.hosts[0].ip("link set eth0 address 02:00:00:00:00:77");
+    ear.wait_announcement(ADDRESS, lab.hosts[0].mac());
+}
+
+/// What failed for lack of something is tried again, without an event.
+#[test]
+fn a_socket_that_could_not_be_opened_is_opened_later() {
+    let Some(lab) = Lab::start(1) else { return };
+    let wanted = [router(ADDRESS, 250)];
+    let mut node = Node::start(&lab.hosts[0]);
+    node.pair(&wanted);
+    node.configure(&[]);
+    let limit_descriptors = |node: &Node, most: u32| {
+        let pid = format!("--pid={}", node.process.id());
+        let status = std::process::Command::new("prlimit")
+            .args([pid, format!("--nofile={most}:1024")])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    limit_descriptors(&node, 3);
+    let problems = node.configure(&wanted).join(" ");
+    assert!(problems.contains("cannot open a raw socket"), "{problems}");
+    let report = node.wait_router(|_| true);
+    assert!(report.reason.contains("cannot open"), "{}", report.reason);
+    limit_descriptors(&node, 1024);
+    node.wait_state(Active);
+}
+
+/// It keeps no address that nobody hears it advertise.
+#[test]
+fn a_host_that_cannot_speak_loses_its_address_and_says_so() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    // A queue with room for less than a packet.
+    let has_qdisc = lab.hosts[0].run(|| {
+        let words = "qdisc replace dev eth0 root bfifo limit 10".split(' ');
+        let output = std::process::Command::new("tc").args(words).output();
+        output.is_ok_and(|output| output.status.success())
+    });
+    if !has_qdisc {
+        println!("SKIPPED: tc cannot set a queue of bytes");
+        return;
+    }
+    eventually("the lease is given up", || {
+        lab.hosts[0].shown(ADDRESS).is_empty()
+    });
+    node.wait_router(|_| true);
+    let warnings = node.report.warnings.join("\n");
+    assert!(warnings.contains("do not leave eth0"), "{warnings}");
+}
+
 #[test]
 fn settings_change_without_leaving_active() {
     let Some(lab) = Lab::start(2) else { return };

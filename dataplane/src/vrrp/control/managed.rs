@@ -56,6 +56,8 @@ pub(super) struct Managed {
     pub(super) is_leaving: bool,
     /// Interface and source, or why there is none.
     pub(super) binding: Result<Binding, String>,
+    /// Why it could not be started there, and when it is tried again.
+    pub(super) refused: Option<(String, Instant)>,
     pub(super) instance: Option<Instance>,
     /// Ports on which the proxy must accept for it to take part.
     pub(super) required_ports: Vec<u16>,
@@ -111,6 +113,7 @@ impl Managed {
             spec,
             is_leaving: false,
             binding: Err("has not started yet".to_owned()),
+            refused: None,
             instance: None,
             state: RouterState::Initialize,
             since_unix_ms: now_unix_ms,
@@ -119,6 +122,15 @@ impl Managed {
             transitions: [0; 3],
             problem: None,
             is_held: false,
+        }
+    }
+
+    /// Why it does not run, in words.
+    pub(super) fn obstacle(&self) -> Option<&str> {
+        match (&self.binding, &self.refused) {
+            (Err(unbound), _) => Some(unbound),
+            (Ok(_), Some((refused, _))) => Some(refused),
+            (Ok(_), None) => None,
         }
     }
 

@@ -422,8 +422,8 @@ impl Control {
 
     /// Why a virtual router is in its state, in words.
     fn reason(&self, router: &Managed) -> String {
-        if let Err(unbound) = &router.binding {
-            return unbound.clone();
+        if let Some(obstacle) = router.obstacle() {
+            return obstacle.to_owned();
         }
         if router.is_leaving {
             return router.cause.clone();

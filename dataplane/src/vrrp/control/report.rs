@@ -91,6 +91,14 @@ fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<St
     if let Some(problem) = &router.problem {
         warnings.push(format!("{address} (VRID {vrid}): {problem}"));
     }
+    if let Some(failure) = observed.and_then(|observed| observed.failure) {
+        let interface = router.binding.as_ref().map_or("?", |it| &it.interface);
+        warnings.push(format!(
+            "{address} (VRID {vrid}): advertisements do not leave {interface} ({}): look at its \
+             queue (tc qdisc) and at packet filters, which must let IP protocol 112 pass",
+            std::io::Error::from_raw_os_error(failure)
+        ));
+    }
     if let Some(twin) = observed.and_then(|observed| observed.equal_priority) {
         warnings.push(format!(
             "{address} (VRID {vrid}): host {} advertises priority {}, which is this host's: give \
@@ -117,10 +125,12 @@ fn samples(router: &Managed, observed: Option<&Observed>, samples: &mut Vec<Samp
         ::vrrp::State::Active => 2,
     });
     let sent = observed.map_or(0, |observed| observed.sent);
+    let failed = observed.map_or(0, |observed| observed.failed);
     let received = observed.map_or(0, |observed| observed.received);
     for (metric, value) in [
         (Metric::VrrpState, state),
         (Metric::VrrpAdvertisementsSent, sent),
+        (Metric::VrrpAdvertisementsFailed, failed),
         (Metric::VrrpAdvertisementsReceived, received),
     ] {
         samples.push(Sample::new(metric, &labels, value));

@@ -63,13 +63,15 @@ impl Io {
         }
     }
 
-    /// Sends the first bytes of [`Self::packet`]; tells whether they left.
-    pub(super) fn send(&self, segment: u32, length: usize) -> bool {
+    /// Sends the first bytes of [`Self::packet`]; the error's number, where they did not leave.
+    pub(super) fn send(&self, segment: u32, length: usize) -> Result<(), i32> {
         let packet = self.packet.get(..length).unwrap_or(&[]);
-        self.segments
-            .iter()
-            .find(|entry| entry.index == segment)
-            .is_some_and(|entry| entry.socket.send(packet).is_ok())
+        let entry = self.segments.iter().find(|entry| entry.index == segment);
+        let entry = entry.ok_or(libc::ENODEV)?;
+        entry
+            .socket
+            .send(packet)
+            .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 
     pub(super) fn mac(&self, segment: u32) -> Option<Mac> {

@@ -276,8 +276,9 @@ impl Machine {
             ToMachine::Open(segment) => self.io.add(segment, &mut self.waiter),
             ToMachine::Close(index) => self.io.remove(index, &mut self.waiter),
             ToMachine::Link(index, is_up, mac) => {
+                let mut is_other_mac = false;
                 for segment in self.io.segments.iter_mut().filter(|s| s.index == index) {
-                    segment.mac = mac;
+                    is_other_mac |= std::mem::replace(&mut segment.mac, mac) != mac;
                 }
                 let now = now();
                 for slot in self.slots.iter_mut().filter(|slot| slot.segment == index) {
@@ -287,6 +288,9 @@ impl Machine {
                         Input::LinkDown
                     };
                     slot.handle(&mut self.io, now, input);
+                    if is_other_mac {
+                        slot.handle(&mut self.io, now, Input::Reannounce);
+                    }
                 }
             }
             ToMachine::Create(slot) => self.slots.push(slot),

@@ -27,6 +27,9 @@ pub(in crate::vrrp) struct Slot {
     pub(super) stopping: bool,
     identification: u16,
     sent: u64,
+    /// How many did not leave the host, and why the newest did not, if it did not.
+    failed: u64,
+    failure: Option<i32>,
     received: u64,
 }
 
@@ -47,6 +50,8 @@ impl Slot {
             stopping: false,
             identification: 0,
             sent: 0,
+            failed: 0,
+            failure: None,
             received: 0,
         })
     }
@@ -124,6 +129,8 @@ impl Slot {
             equal_priority: self.router.equal_priority_peer(),
             differing: self.router.differing_addresses_from(),
             sent: self.sent,
+            failed: self.failed,
+            failure: self.failure,
             received: self.received,
         }
     }
@@ -146,8 +153,11 @@ impl Slot {
         ) else {
             return;
         };
-        let is_sent = io.send(self.segment, length);
-        if is_sent {
+        let sent = io.send(self.segment, length);
+        self.failure = sent.err();
+        if sent.is_err() {
+            self.failed += 1;
+        } else {
             self.sent += 1;
             if !priority.is_release() && self.router.state() == State::Active {
                 self.row.advertised(now.as_nanos());

@@ -43,6 +43,8 @@ pub enum Input<'a> {
         /// End of the hold.
         until: Instant,
     },
+    /// What was announced is no longer true: the interface has another hardware address.
+    Reannounce,
     /// The process did not run for a while, and may have missed packets that did not wait for it.
     /// Before those that did.
     Paused,

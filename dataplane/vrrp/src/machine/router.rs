@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use super::{
     Cause, Config, ConfigError, Effect, Input, Peer, Settings, State, Transition,
     announcements::Announcements,
+    holding::Losses,
     phase::{Active, Backup, Expects, Farewell, Phase},
     queue::Queue,
 };
@@ -38,7 +39,8 @@ use crate::{
 ///   listens as Backup. Nobody can have taken over earlier, since a Backup's timer starts when it
 ///   hears an advertisement, which is never before that was sent. A Backup whose timer runs out more
 ///   than a whole active-down interval late was not listening either, and listens anew.
-/// * **Hold.** See [`Input::HoldPreemption`]; a router that lost its addresses holds for 5 s.
+/// * **Hold.** See [`Input::HoldPreemption`]; a router that lost its addresses holds for 5 s,
+///   doubled up to a minute with each further loss.
 #[derive(Clone, Debug)]
 pub struct VirtualRouter {
     pub(super) config: Config,
@@ -49,6 +51,7 @@ pub struct VirtualRouter {
     pub(super) link_up: bool,
     pub(super) endpoint_usable: bool,
     pub(super) hold_until: Instant,
+    pub(super) losses: Losses,
     pub(super) last_heard: Option<Peer>,
     pub(super) twin: Option<Peer>,
     pub(super) stranger: Option<IpAddr>,
@@ -66,6 +69,7 @@ impl VirtualRouter {
             link_up: true,
             endpoint_usable: true,
             hold_until: Instant::ZERO,
+            losses: Losses::default(),
             last_heard: None,
             twin: None,
             stranger: None,
@@ -95,6 +99,7 @@ impl VirtualRouter {
                 self.hold_until = until;
                 self.reconsider(now);
             }
+            Input::Reannounce => self.announce_again(now),
             Input::Paused => self.on_pause(now),
             Input::InterfaceLost => self.on_interface_lost(now),
             Input::LinkDown => self.on_link_down(now),

@@ -62,6 +62,11 @@ pub(crate) struct Host {
     pub(crate) last_advertisement: Option<Instant>,
     /// Holds off preemption until then.
     pub(crate) hold_until: Instant,
+    /// How often it lost its addresses, and when last.
+    pub(crate) losses: u32,
+    pub(crate) lost_at: Instant,
+    /// It may hold off preemption until then, or listen for longer than others.
+    pub(crate) timid_until: Instant,
     /// When it last woke from standing still.
     pub(crate) woke_at: Instant,
     /// For how long it had stood still then.
@@ -95,6 +100,9 @@ impl Host {
             netlink_free_at: Instant::ZERO,
             last_advertisement: None,
             hold_until: Instant::ZERO,
+            timid_until: Instant::ZERO,
+            losses: 0,
+            lost_at: Instant::ZERO,
             woke_at: Instant::ZERO,
             stood_for: Duration::ZERO,
             resumed: false,

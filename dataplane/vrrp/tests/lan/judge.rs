@@ -94,7 +94,7 @@ pub(crate) struct Judge {
     records: Vec<Record>,
     ears: Vec<Ear>,
     /// When the Active of a side left in order, until there is another one.
-    left_at: [Option<Instant>; 2],
+    left_at: [Option<(Instant, usize)>; 2],
     /// Since when the client's entry is wrong.
     stale_since: Option<Instant>,
     pub(crate) found: Option<Violation>,
@@ -153,8 +153,8 @@ impl Judge {
     }
 
     /// An Active leaves in order, as it was told.
-    pub(crate) fn left(&mut self, now: Instant, it: &Host) {
-        self.left_at[usize::from(it.side)] = Some(now);
+    pub(crate) fn left(&mut self, now: Instant, host: usize, it: &Host) {
+        self.left_at[usize::from(it.side)] = Some((now, host));
     }
 
     /// Looks at everything after each event.
@@ -285,7 +285,12 @@ impl Judge {
             let calm = calm.network.max(calm.wakes);
             let due = |at: usize| {
                 let record = self.records[at];
-                let since = calm.max(record.same_since);
+                // Alone, it waits for up to 5 s after it had lost its addresses again.
+                let patience = match hosts[at].losses {
+                    0 | 1 => Instant::ZERO,
+                    _ => hosts[at].lost_at + Duration::from_secs(5),
+                };
+                let since = calm.max(record.same_since).max(patience);
                 // Its timer may have been set by the priority of before.
                 let is_new = record.priority_since >= self.ears[at].silence();
                 let priority = if is_new {
@@ -307,22 +312,23 @@ impl Judge {
     /// After a leave in order the others wait for their skew time only, whatever they were told.
     fn hand_over(&mut self, now: Instant, hosts: &[Host], calm: Calm) {
         for side in [0_u8, 1] {
-            let Some(left_at) = self.left_at[usize::from(side)] else {
+            let Some((left_at, who)) = self.left_at[usize::from(side)] else {
                 continue;
             };
             let settled = self.interval * 4;
             let is_calm = calm.network + settled < left_at && calm.wakes + settled < left_at;
             let able = |at: &usize| {
                 let record = self.records[*at];
-                record.able && record.side == side && record.same_since + settled < left_at
+                let is_there = *at != who && record.able && record.side == side;
+                is_there && record.same_since + settled < left_at
             };
             let wait = |at: usize| {
                 let version = hosts[at].config.settings.version;
                 skew(version, self.records[at].priority, self.interval)
             };
-            let longest = (0..hosts.len()).filter(able).map(wait).min();
-            if let Some(longest) = longest.filter(|_| is_calm)
-                && now.since(left_at) > longest + LATE
+            let quickest = (0..hosts.len()).filter(able).map(wait).min();
+            if let Some(quickest) = quickest.filter(|_| is_calm)
+                && now.since(left_at) > quickest + LATE
             {
                 self.find(Rule::SlowHandOver, now, format!("on side {side}"));
             }
@@ -418,10 +424,11 @@ impl Judge {
             if other == at || !informed(&theirs) {
                 continue;
             }
-            let on_hold = now.since(host.hold_until) <= window;
+            let on_hold = now.since(host.hold_until.max(host.timid_until)) <= window;
             let better = theirs.priority > mine.priority;
             if theirs.state == State::Active && now.since(theirs.state_since) > window {
-                let may_preempt = matches!(preempts, Preemption::Enabled { .. })
+                let may_preempt = !hosts[at].resumed
+                    && matches!(preempts, Preemption::Enabled { .. })
                     && mine.priority > theirs.priority
                     && now >= hosts[at].hold_until;
                 if !may_preempt {

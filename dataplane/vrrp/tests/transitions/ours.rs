@@ -321,6 +321,50 @@ fn addresses_lost_releases_and_holds() {
     }
 }
 
+/// Addresses lost again and again: the hold doubles, and so does the wait of a host that is alone.
+#[test]
+fn losses_in_a_row_are_answered_more_slowly() {
+    let mut bench = Bench::active(V3);
+    for (hold, listens) in [
+        (SECOND * 5, ACTIVE_DOWN),
+        (SECOND * 10, SECOND * 5),
+        (SECOND * 20, SECOND * 5),
+        (SECOND * 40, SECOND * 5),
+        (SECOND * 60, SECOND * 5),
+        (SECOND * 60, SECOND * 5),
+    ] {
+        bench.input(Input::AddressesLost);
+        assert_eq!(bench.armed(), Some(listens));
+        let lost_at = bench.now;
+        while bench.router.state() == State::Backup {
+            bench.pass(SECOND);
+            bench.hear(50, 12);
+            bench.input(Input::Timer);
+        }
+        let preempts_after = bench.now.since(lost_at);
+        assert!(preempts_after > hold && preempts_after < hold + SECOND * 5);
+        bench.input(Input::AddressesAdded);
+    }
+    for _ in 0..301 {
+        bench.timer();
+        bench.pass(SECOND - MS * 100);
+    }
+    bench.input(Input::AddressesLost);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN), "forgiven");
+}
+
+/// Another hardware address is announced as if it were new, by whoever holds the addresses.
+#[test]
+fn reannounce_begins_the_schedule_anew() {
+    let mut bench = Bench::active(V3);
+    bench.pass(SECOND / 2);
+    bench.input(Input::Timer);
+    assert_eq!(bench.input(Input::Reannounce), [Announce]);
+    assert_eq!(bench.armed(), Some(MS * 10));
+    let mut bench = Bench::backup(V3);
+    assert_eq!(bench.input(Input::Reannounce), []);
+}
+
 /// Another holds the addresses: lets go and listens.
 #[test]
 fn peer_took_over() {

@@ -176,11 +176,16 @@ impl World {
             Fault::AddressTaken { host } => {
                 let it = &self.hosts[host];
                 if it.runs() && it.lease.is_held() {
+                    if it.link && it.state() == State::Active {
+                        self.judge.left(self.now, host, it);
+                    }
                     self.lose(host);
                     // It holds off for so long, and comes back after.
-                    let until = self.now + HOLD_AFTER_LOSS;
                     let it = &mut self.hosts[host];
-                    it.hold_until = it.hold_until.max(until);
+                    let until = self.now + HOLD_AFTER_LOSS * 2_u32.pow(it.losses);
+                    (it.losses, it.lost_at) = (it.losses + 1, self.now);
+                    it.hold_until = it.hold_until.max(self.now + HOLD_AFTER_LOSS);
+                    it.timid_until = it.timid_until.max(until);
                     self.calm.all = self.calm.all.max(until);
                 }
             }
@@ -242,7 +247,7 @@ impl World {
         }
         it.away = true;
         if it.link && it.state() == State::Active {
-            self.judge.left(self.now, it);
+            self.judge.left(self.now, host, it);
         }
         self.tell(host, input);
         true
