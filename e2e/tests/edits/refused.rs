@@ -43,6 +43,11 @@ fn malformed(good: &str) -> Vec<Malformed> {
         case(
             "empty",
             String::new(),
+            &["holds no object", "delete the file if that is meant"],
+        ),
+        case(
+            "no Node",
+            good.split("---\napiVersion: v1\n").take(1).collect(),
             &["no Node", "list each host as an object of kind Node"],
         ),
         case(
