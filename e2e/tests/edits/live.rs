@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::{PORT, VIP_SERVER1, VIP_SERVER2};
-use e2e::testing::{Cluster, Endpoint, Gateway, Manifest, Pool, Session, Watch, in_cluster};
+use e2e::testing::{
+    Cluster, Endpoint, Gateway, Manifest, Pool, SETTLE, Session, Watch, in_cluster,
+};
+use e2e::wait;
 use node_api::RouterState;
 
 use crate::Live;
@@ -199,36 +202,49 @@ fn wait_router(cluster: &Cluster, address: Ipv4Addr, vrid: u8, home: Gateway) ->
     Ok(())
 }
 
-/// Another VRID or version is another virtual router on the wire, and its hosts cannot change at one instant.
+/// Another VRID or version is another virtual router on the wire, but for a client it is the same address.
 #[test]
-fn another_vrid_or_version_cuts_no_session() -> Result<()> {
+fn another_vrid_or_version_closes_no_session() -> Result<()> {
     let mut manifest = Manifest::article();
-    let drain = "drain: { closeCode: 1012 }";
-    manifest.pool().spec.push(drain.into());
-    let test = "another_vrid_or_version_cuts_no_session";
+    let test = "another_vrid_or_version_closes_no_session";
     in_cluster(test, &manifest.clone(), |cluster| {
+        let mut live = Live::open(cluster, VIP_SERVER1, PORT, 9)?;
+        live.0.extend(Live::open(cluster, VIP_SERVER2, PORT, 9)?.0);
         let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
         let since = Instant::now();
-        let mut edited = Live::open(cluster, VIP_SERVER1, PORT, 9)?;
-        let mut other = Live::open(cluster, VIP_SERVER2, PORT, 9)?;
         manifest.pool().virtual_ips[1].push_str(", virtualRouterID: 77");
         cluster.edit(&manifest)?;
         wait_router(cluster, VIP_SERVER1, 77, Gateway::One)?;
-        edited.undisturbed_or_told(1012).context("another VRID")?;
-        other.undisturbed()?;
+        watch.settles(cluster, VIP_SERVER1, Gateway::One)?;
+        // Under the new number both hosts begin as Backup, and server2 may have the address for a moment, which resets
+        // who speaks just then. Those that were quiet find their session as it was.
+        live.undisturbed().context("another VRID")?;
         watch.undisturbed(VIP_SERVER2, since)?;
+        watch.serves(VIP_SERVER1, Instant::now())?;
 
-        let mut edited = Live::open(cluster, VIP_SERVER1, PORT, 9)?;
+        let since = Instant::now();
         manifest.pool().spec.push("vrrp: { version: 2 }".into());
         cluster.edit(&manifest)?;
-        wait_router(cluster, VIP_SERVER1, 77, Gateway::One)?;
-        wait_router(cluster, VIP_SERVER2, 110, Gateway::Two)?;
-        edited.undisturbed_or_told(1012).context("version 2")?;
-        other.undisturbed_or_told(1012).context("version 2")?;
-        for (address, home) in [(VIP_SERVER1, Gateway::One), (VIP_SERVER2, Gateway::Two)] {
+        // For longer than a Backup of version 2 waits that hears nothing.
+        let sent = |gateway| cluster.count(gateway, "wsha_vrrp_advertisements_sent", &[]);
+        let before = [sent(Gateway::One)?, sent(Gateway::Two)?];
+        wait::until("five seconds of advertisements", SETTLE, || {
+            let now = [sent(Gateway::One)?, sent(Gateway::Two)?];
+            let enough = now
+                .iter()
+                .zip(before)
+                .all(|(now, before)| *now >= before + 5);
+            Ok(enough.then_some(()))
+        })?;
+        for (address, vrid, home) in [
+            (VIP_SERVER1, 77, Gateway::One),
+            (VIP_SERVER2, 110, Gateway::Two),
+        ] {
+            wait_router(cluster, address, vrid, home)?;
             watch.settles(cluster, address, home)?;
-            watch.serves(address, Instant::now())?;
+            watch.undisturbed(address, since)?;
         }
+        live.undisturbed().context("version 2")?;
         watch.never_split()
     })
 }
