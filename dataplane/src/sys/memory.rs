@@ -18,6 +18,9 @@ use std::{
 /// mutexes).
 pub unsafe trait Shareable: Sync {}
 
+/// Its size is fixed for good.
+const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+
 /// A `T` in anonymous memory that other processes can map too.
 #[derive(Debug)]
 pub struct Shared<T: Shareable> {
@@ -35,7 +38,9 @@ impl<T: Shareable> Shared<T> {
     /// New zeroed memory, named `name` in `/proc/PID/maps`.
     pub fn create(name: &CStr) -> io::Result<Self> {
         // SAFETY: `name` is a valid C string; the result is checked.
-        let raw = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+        let raw = unsafe {
+            libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+        };
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -43,19 +48,32 @@ impl<T: Shareable> Shared<T> {
         let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
         let file = File::from(fd);
         file.set_len(size_of::<T>() as u64)?;
+        // SAFETY: plain numbers; the result is checked.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
         Self::map(file.into())
     }
 
     /// Maps memory that another process created.
     ///
     /// # Errors
-    /// `InvalidData` if it is too small for a `T`; else what `mmap` says.
+    /// `InvalidData` if it is too small for a `T` or could become so, which would end whoever looks
+    /// at it (`SIGBUS`); else what the kernel says.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let file = File::from(fd);
         if file.metadata()?.len() < size_of::<T>() as u64 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "shared page is smaller than this version expects",
+            ));
+        }
+        // SAFETY: plain numbers; the result is checked.
+        let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "shared page is not sealed: its other owner could shrink it",
             ));
         }
         Self::map(file.into())
@@ -111,5 +129,32 @@ impl<T: Shareable> Drop for Shared<T> {
         unsafe {
             libc::munmap(self.memory.as_ptr().cast(), size_of::<T>());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::pages::PairPage;
+
+    #[test]
+    fn a_page_keeps_its_size() {
+        let page = PairPage::create().unwrap();
+        let file = File::from(page.fd().try_clone_to_owned().unwrap());
+        assert!(file.set_len(0).is_err());
+        assert!(Shared::<PairPage>::from_fd(file.into()).is_ok());
+    }
+
+    #[test]
+    fn memory_that_may_shrink_is_refused() {
+        // SAFETY: a valid C string; the result is checked.
+        let raw = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_ALLOW_SEALING) };
+        assert!(raw >= 0);
+        // SAFETY: just opened, known to nobody else.
+        let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
+        let file = File::from(fd);
+        file.set_len(size_of::<PairPage>() as u64).unwrap();
+        let error = Shared::<PairPage>::from_fd(file.into()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -11,7 +11,7 @@ use crate::sys::{
     memory::{Shareable, Shared},
 };
 
-/// Workers whose beats the page has room for; more workers share the last place.
+/// Workers whose beats the page has room for. Those of further workers are not looked at.
 pub const MOST_WORKERS: usize = 64;
 
 /// One pairing of a vrrp with a proxy process. The agent makes a new page whenever either was

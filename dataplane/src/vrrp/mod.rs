@@ -269,7 +269,6 @@ mod tests {
     /// Run by the test below in a process of its own.
     #[test]
     #[ignore = "ends the process"]
-    #[expect(clippy::panic, reason = "it is what is tested")]
     fn panics_on_a_thread() {
         end_at_a_panic();
         drop(thread::spawn(|| panic!("of a thread")));

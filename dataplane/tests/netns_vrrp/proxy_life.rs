@@ -157,6 +157,13 @@ fn a_planned_stop_goes_in_order() {
         addresses: first.clone(),
     });
     let heard = ear.wait(|heard| matches!(heard, Heard::Advertisement { priority: 0, .. }));
+    node.proxy()
+        .wait_message(|m| matches!(m, VrrpToProxy::Leave { addresses } if *addresses != first));
+    assert_eq!(
+        lab.hosts[0].shown(ADDRESS),
+        "",
+        "before the next one's turn"
+    );
     assert!(
         matches!(heard.last(), Some(Heard::Advertisement { vrid: 110, .. })),
         "one after another: {heard:?}"

@@ -52,9 +52,10 @@ impl Control {
             self.stop(id, now);
             return;
         };
+        // Until its address is gone: a client of this one may be sent to the host that takes both.
         let is_other_waiting = self.routers.iter().any(|other| {
-            let stage = other.instance.as_ref().map(|instance| instance.stage);
-            matches!(stage, Some(Stage::AwaitProxy { .. }))
+            let instance = other.instance.as_ref();
+            other.is_leaving && instance.is_some_and(|instance| instance.stage != Stage::Live)
         });
         if is_other_waiting {
             return;

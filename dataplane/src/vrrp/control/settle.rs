@@ -83,7 +83,6 @@ impl Control {
         if desired.is_applied {
             return;
         }
-        self.problems.clear();
         let wanted: Vec<(Key, Router)> = desired
             .routers
             .iter()
@@ -204,7 +203,7 @@ impl Control {
             instance.settings.clone_from(&config.settings);
             let interval = config.settings.interval.as_duration();
             self.tell_host(ToHost::Interval(id, interval));
-            self.tell_machine(ToMachine::Update(id, Box::new(config.settings)));
+            self.tell_machine(ToMachine::Update(id, config.settings));
         }
         self.tell_link(&binding);
     }

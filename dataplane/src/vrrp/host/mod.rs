@@ -20,7 +20,7 @@ use ::vrrp::{
 use super::{
     inbox::Sender,
     machine::{Bell, now},
-    messages::{FromHost, LeaseAnswer, LeaseCommand, Registration, RouterId, ToHost},
+    messages::{FromHost, LeaseAnswer, LeaseCommand, Registration, RouterId, Term, ToHost},
     world::World,
 };
 use crate::sys::{
@@ -49,6 +49,8 @@ pub(super) struct Ends {
 struct Holding {
     what: Registration,
     lease: Lease,
+    /// Echoed in answers.
+    term: Term,
 }
 
 impl Holding {
@@ -152,7 +154,8 @@ impl Host {
         match order {
             ToHost::Register(what) => {
                 let lease = Lease::new(what.interval);
-                self.holdings.push(Holding { what, lease });
+                let term = 0;
+                self.holdings.push(Holding { what, lease, term });
             }
             ToHost::Interval(id, interval) => {
                 if let Some(holding) = self.holdings.iter_mut().find(|it| it.what.id == id) {
@@ -175,20 +178,21 @@ impl Host {
     }
 
     fn on_command(&mut self, command: LeaseCommand) {
-        let (LeaseCommand::Hold(id) | LeaseCommand::Remove(id)) = command;
+        let (LeaseCommand::Hold(id, term) | LeaseCommand::Remove(id, term)) = command;
         let Some(at) = self.position(id) else {
             return;
         };
         match command {
-            LeaseCommand::Hold(_) => {
+            LeaseCommand::Hold(..) => {
                 if let Some(holding) = self.holdings.get_mut(at) {
+                    holding.term = term;
                     holding.lease.want();
                 }
                 self.tend(at);
             }
-            LeaseCommand::Remove(_) => {
+            LeaseCommand::Remove(..) => {
                 self.remove(at);
-                self.answer(LeaseAnswer::Removed(id));
+                self.answer(LeaseAnswer::Removed(id, term));
             }
         }
     }
@@ -221,7 +225,7 @@ impl Host {
             ends,
             ..
         } = self;
-        let Some(Holding { what, lease }) = holdings.get_mut(at) else {
+        let Some(Holding { what, lease, term }) = holdings.get_mut(at) else {
             return;
         };
         let was_held = lease.is_held();
@@ -233,27 +237,27 @@ impl Host {
                 return;
             }
         }
-        let id = what.id;
+        let (id, term) = (what.id, *term);
         if !lease.set(began, now()) {
             self.lose(at, "was renewed too late");
         } else if !was_held {
-            self.answer(LeaseAnswer::Held(id));
+            self.answer(LeaseAnswer::Held(id, term));
             self.ends.control.host(FromHost::Held(id, true));
         }
     }
 
     fn lose(&mut self, at: usize, why: &str) {
-        let Some(Holding { what, .. }) = self.holdings.get(at) else {
+        let Some(Holding { what, term, .. }) = self.holdings.get(at) else {
             return;
         };
-        let id = what.id;
+        let (id, term) = (what.id, *term);
         tracing::warn!(addresses = ?what.addresses, "lease {why}: the addresses are given up");
         self.remove(at);
-        self.answer(LeaseAnswer::Lost(id));
+        self.answer(LeaseAnswer::Lost(id, term));
     }
 
     fn remove(&mut self, at: usize) {
-        let Some(Holding { what, lease }) = self.holdings.get_mut(at) else {
+        let Some(Holding { what, lease, .. }) = self.holdings.get_mut(at) else {
             return;
         };
         for address in &what.addresses {
@@ -270,7 +274,7 @@ impl Host {
     /// Of what was never asked for, only what a former process left is removed: the rest somebody
     /// set by hand.
     fn forget(&mut self, at: usize) {
-        let Some(Holding { what, lease }) = self.holdings.get(at) else {
+        let Some(Holding { what, lease, .. }) = self.holdings.get(at) else {
             return;
         };
         let is_left_behind = |address: &IpAddr| {

@@ -16,6 +16,9 @@ use crate::{
     vrrp::messages::{FromMachine, LeaseCommand},
 };
 
+/// Interfaces that there is room for without an allocation.
+const SEGMENTS: usize = 64;
+
 /// Everything that the machine thread writes to.
 #[derive(Debug)]
 pub(super) struct Io {
@@ -49,7 +52,7 @@ pub(in crate::vrrp) struct Outputs {
 impl Io {
     pub(super) fn new(frames: FrameSocket, outputs: Outputs) -> Self {
         Self {
-            segments: Vec::new(),
+            segments: Vec::with_capacity(SEGMENTS),
             frames,
             packet: [0; BUFFER],
             leases: outputs.leases,
@@ -94,9 +97,14 @@ impl Io {
 
     /// Tells control; `false`: its queue is full.
     pub(super) fn tell(&mut self, news: FromMachine) -> bool {
-        let told = self.control.push(news).is_ok();
-        self.has_news |= told;
-        told
+        self.try_tell(news).is_ok()
+    }
+
+    /// Tells control; gives the news back if its queue is full.
+    pub(super) fn try_tell(&mut self, news: FromMachine) -> Result<(), FromMachine> {
+        self.control.push(news)?;
+        self.has_news = true;
+        Ok(())
     }
 
     pub(super) fn discarded(&mut self, discard: Discard) {

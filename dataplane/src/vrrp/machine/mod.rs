@@ -41,8 +41,11 @@ const LONGEST_WAIT: Duration = Duration::from_millis(50);
 const PROXY_HANGS_AFTER: Duration = Duration::from_millis(600);
 /// Whoever did not run this long cannot judge the beats of others.
 const BLIND_AFTER: Duration = Duration::from_millis(300);
-/// Packets taken from one socket in one turn: a flood must not keep the timers waiting.
+/// Packets taken from one socket in one turn: a flood must not keep the commands waiting.
 const PACKETS_PER_TURN: usize = 64;
+/// The same with a timer due, which must not fire before what waited longer than it: more than
+/// fits into a socket's buffer, so that only a flood reaches it.
+const PACKETS_BEFORE_TIMERS: usize = 4096;
 
 /// What other threads signal to the machine thread without a queue.
 #[derive(Debug)]
@@ -163,8 +166,21 @@ impl Machine {
         for slot in &mut self.slots {
             slot.tell_if_stopped(&mut self.io);
         }
+        self.hand_back();
         self.io.wake_others();
         Some(self.timeout())
+    }
+
+    /// Gives control what it wanted back. Tried again while its queue is full.
+    fn hand_back(&mut self) {
+        while let Some(at) = self.slots.iter().position(|slot| slot.is_destroyed) {
+            let slot = self.slots.swap_remove(at);
+            if let Err(FromMachine::Returned(slot)) = self.io.try_tell(FromMachine::Returned(slot))
+            {
+                self.slots.push(slot);
+                return;
+            }
+        }
     }
 
     // Waiting.
@@ -193,8 +209,13 @@ impl Machine {
     /// Takes what waits. With a timer due, looks at every socket again: a packet may have come since
     /// the wait ended, and this thread may have been stopped in between.
     fn receive(&mut self, from_all: bool) {
+        let most = if from_all {
+            PACKETS_BEFORE_TIMERS
+        } else {
+            PACKETS_PER_TURN
+        };
         for at in 0..self.io.segments.len() {
-            for _ in 0..PACKETS_PER_TURN {
+            for _ in 0..most {
                 let Some(segment) = self.io.segments.get(at) else {
                     break;
                 };
@@ -262,12 +283,16 @@ impl Machine {
     // Commands.
 
     fn on_answer(&mut self, answer: LeaseAnswer) {
-        let (id, input) = match answer {
-            LeaseAnswer::Held(id) => (id, Input::AddressesAdded),
-            LeaseAnswer::Removed(id) => (id, Input::AddressesRemoved),
-            LeaseAnswer::Lost(id) => (id, Input::AddressesLost),
+        let (id, term, input) = match answer {
+            LeaseAnswer::Held(id, term) => (id, term, Input::AddressesAdded),
+            LeaseAnswer::Removed(id, term) => (id, term, Input::AddressesRemoved),
+            LeaseAnswer::Lost(id, term) => (id, term, Input::AddressesLost),
         };
-        self.hand_in(id, input);
+        // What became of addresses that were asked for before says nothing of those of now.
+        let is_known = |slot: &&mut Box<Slot>| slot.id == id && slot.term == term;
+        if let Some(slot) = self.slots.iter_mut().find(is_known) {
+            slot.handle(&mut self.io, now(), input);
+        }
     }
 
     fn on_command(&mut self, command: ToMachine) {
@@ -296,9 +321,8 @@ impl Machine {
             ToMachine::Create(slot) => self.slots.push(slot),
             ToMachine::Destroy(id) => {
                 self.hand_in(id, Input::InterfaceLost);
-                if let Some(at) = self.slots.iter().position(|slot| slot.id == id) {
-                    let slot = self.slots.swap_remove(at);
-                    self.io.tell(FromMachine::Returned(slot));
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
+                    slot.is_destroyed = true;
                 }
             }
             ToMachine::Participate {

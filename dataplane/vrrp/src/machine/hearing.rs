@@ -7,7 +7,7 @@ use super::{
     phase::{Expects, Heard, Phase, Quiet},
 };
 use crate::{
-    Advertisement, Centiseconds, Discard, Instant, active_down_interval, skew_time,
+    Advertisement, Centiseconds, Discard, Instant, Priority, active_down_interval, skew_time,
     wire::AddressList,
 };
 
@@ -30,7 +30,8 @@ impl VirtualRouter {
             heard_at: now,
         };
         self.last_heard = Some(peer);
-        if peer.priority == self.priority() {
+        // A farewell may say 1 whatever its sender's priority is (see `election::farewell`).
+        if peer.priority == self.priority() && peer.priority > Priority::new(1) {
             self.twin = Some(peer);
         } else if self.twin.is_some_and(|twin| twin.source == source) && !peer.priority.is_release()
         {

@@ -79,7 +79,7 @@ impl Scenario {
     }
 
     fn interval(&self, rank: u8) -> Centiseconds {
-        if rank % 2 == 0 {
+        if rank.is_multiple_of(2) {
             self.interval
         } else {
             self.other_interval

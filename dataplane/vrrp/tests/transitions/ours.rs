@@ -403,10 +403,22 @@ fn announcements_follow_their_schedule() {
 #[test]
 fn permit_is_an_advertisement_as_active() {
     let mut bench = Bench::active(V3);
-    bench.timer();
+    bench.pass(SECOND);
+    bench.input(Input::Timer);
     assert_eq!(bench.router.last_advertisement(), Some(bench.now));
     bench.hear(200, 12);
     assert_eq!(bench.router.last_advertisement(), None);
+}
+
+/// A farewell is not another host of the same name.
+#[test]
+fn a_farewell_is_no_twin() {
+    let mut config = config(V3);
+    config.settings.priority_without_endpoint = Priority::new(1);
+    let mut bench = Bench::active_with(config);
+    bench.input(Input::EndpointUsable(false));
+    bench.hear(1, 12);
+    assert_eq!(bench.router.equal_priority_peer(), None);
 }
 
 /// Two hosts under one name advertise one priority: seen by the one that listens and reported.

@@ -42,17 +42,14 @@ impl World {
         if self.hosts[host].away {
             return self.clean(host);
         }
-        match last {
-            Some(last_advertisement_at) => self.tell(
-                host,
-                Input::Resume {
-                    last_advertisement_at,
-                },
-            ),
-            None => {
-                self.clean(host);
-                self.tell(host, Input::Start);
-            }
+        if let Some(last_advertisement_at) = last {
+            let resume = Input::Resume {
+                last_advertisement_at,
+            };
+            self.tell(host, resume);
+        } else {
+            self.clean(host);
+            self.tell(host, Input::Start);
         }
     }
 
