@@ -30,8 +30,7 @@ impl VirtualRouter {
             heard_at: now,
         };
         self.last_heard = Some(peer);
-        // A farewell may say 1 whatever its sender's priority is (see `election::farewell`).
-        if peer.priority == self.priority() && peer.priority > Priority::new(1) {
+        if peer.priority == self.priority() && !may_be_farewell(&peer) {
             self.twin = Some(peer);
         } else if self.twin.is_some_and(|twin| twin.source == source) && !peer.priority.is_release()
         {
@@ -72,7 +71,16 @@ impl VirtualRouter {
             backup.expects = Expects::Successor(peer.source);
             return;
         }
+        let is_known = match backup.expects {
+            Expects::Advertisements(known) | Expects::ToPreempt(known) => {
+                known.source == peer.source
+            }
+            Expects::Nobody | Expects::Successor(_) => false,
+        };
         self.weigh(now, peer, learned);
+        if may_be_farewell(&peer) && !is_known {
+            return;
+        }
         let Phase::Backup(backup) = &mut self.phase else {
             return;
         };
@@ -186,4 +194,11 @@ impl VirtualRouter {
         let own = (self.priority(), self.config.settings.source);
         self.send(election::farewell(own, winner));
     }
+}
+
+/// A farewell says 1 whatever its sender's priority is (see [`election::farewell`]). From somebody
+/// new that is no reason for a farewell of ours, which would have to say 0: it would call off the
+/// true Active for all others.
+pub(super) fn may_be_farewell(peer: &Peer) -> bool {
+    peer.priority == Priority::new(1)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Cause, Effect, VirtualRouter,
     announcements::Announcements,
+    hearing::may_be_farewell,
     phase::{Expects, Phase},
 };
 use crate::{Instant, Priority};
@@ -61,6 +62,7 @@ impl VirtualRouter {
             Expects::Advertisements(peer) | Expects::ToPreempt(peer) => Some(peer),
             Expects::Nobody | Expects::Successor(_) => None,
         };
+        let winner = winner.filter(|winner| !may_be_farewell(winner));
         let speak = backup
             .farewell
             .as_mut()

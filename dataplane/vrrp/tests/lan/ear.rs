@@ -112,7 +112,9 @@ impl Ear {
         }
         // Those of a lower priority that follow a priority 0 are ignored.
         let is_last = |released: &Instant| self.accepted.is_none_or(|word| word.at <= *released);
-        let least = interval.min(config.settings.interval.as_duration());
+        let least = self.accepted.map_or(interval, |word| word.interval);
+        let least = least.min(interval);
+        let least = least.min(config.settings.interval.as_duration());
         if let Some(released) = self.released.filter(is_last)
             && now.since(released) >= skew(version, own, least)
         {

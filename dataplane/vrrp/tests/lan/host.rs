@@ -22,7 +22,10 @@ pub(crate) enum Process {
 /// What the thread that talks to the kernel is asked to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Op {
-    Add,
+    /// For the term of this number.
+    Add {
+        term: u32,
+    },
     Remove,
 }
 
@@ -35,7 +38,7 @@ pub(crate) struct Host {
     /// Packets that wait in the socket of a process that does not run.
     pub(crate) inbox: VecDeque<Vec<u8>>,
     /// What the thread that talks to the kernel answered meanwhile.
-    pub(crate) answers: VecDeque<Input<'static>>,
+    pub(crate) answers: VecDeque<(u32, Input<'static>)>,
     pub(crate) powered: bool,
     pub(crate) link: bool,
     /// Hosts of one side hear each other; the client is on side 0.
@@ -52,6 +55,9 @@ pub(crate) struct Host {
     pub(crate) held_until: Option<Instant>,
     /// What the thread that talks to the kernel knows: the product's own rules.
     pub(crate) lease: Lease,
+    /// Counts how often the machine asked for the address; and what that thread knows of it.
+    pub(crate) term: u32,
+    pub(crate) lease_term: u32,
     /// Counts its looks at the lease: an earlier one that was planned is void.
     pub(crate) looks: u64,
     /// It waits for the kernel.
@@ -95,6 +101,8 @@ impl Host {
             away: false,
             born_at: Instant::ZERO,
             held_until: None,
+            term: 0,
+            lease_term: 0,
             looks: 0,
             sets: false,
             netlink_free_at: Instant::ZERO,
@@ -138,14 +146,20 @@ impl Host {
         self.incarnation += 1;
         self.inbox.clear();
         self.answers.clear();
+        (self.term, self.lease_term, self.losses) = (0, 0, 0);
         self.lease = Lease::new(self.config.settings.interval.as_duration());
         self.sets = false;
         self.born_at = now;
         self.hold_until = Instant::ZERO;
     }
 
+    /// That of a dead process is none.
     pub(crate) fn state(&self) -> State {
-        self.driver.router.state()
+        if self.powered && self.process != Process::Dead {
+            self.driver.router.state()
+        } else {
+            State::Initialize
+        }
     }
 
     /// Takes part and can hear and speak.

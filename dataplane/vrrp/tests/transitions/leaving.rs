@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vrrp::{Cause, Centiseconds, Input, Priority, State, Version};
+use vrrp::{Cause, Centiseconds, Input, Preemption, Priority, State, Version};
 
 use crate::bench::*;
 
@@ -116,6 +116,39 @@ fn yielding_router_says_farewell_until_it_is_answered() {
         assert_eq!(bench.hear(200, 12), []);
         assert_eq!(bench.input(Input::AddressesRemoved), []);
     }
+}
+
+/// Farewell: that of another router is answered by none, which would have to say 0.
+#[test]
+fn a_farewell_is_not_owed_to_another_that_says_one() {
+    let mut bench = Bench::active(V3);
+    bench.hear(200, 12);
+    assert_eq!(bench.input(Input::AddressesRemoved), [Send(100)]);
+    bench.pass(SECOND);
+    assert_eq!(bench.hear(1, 13), [], "a farewell to the same winner");
+    assert_eq!(bench.hear(200, 12), [Send(100)]);
+
+    let mut bench = Bench::active(V3);
+    bench.hear(200, 12);
+    bench.hear(1, 13);
+    assert_eq!(bench.input(Input::AddressesRemoved), []);
+    bench.pass(SECOND);
+    assert_eq!(bench.hear(200, 12), [Send(100)]);
+}
+
+/// Farewell: a winner of priority 1 is known by its second advertisement.
+#[test]
+fn a_winner_of_priority_one_is_told_with_priority_0() {
+    let mut config = config(V3);
+    config.settings.preemption = Preemption::Disabled;
+    let mut bench = Bench::with(config);
+    bench.input(Input::Resume {
+        last_advertisement_at: bench.now - SECOND * 5,
+    });
+    bench.input(Input::AddressesRemoved);
+    assert_eq!(bench.hear(1, 12), []);
+    bench.pass(SECOND);
+    assert_eq!(bench.hear(1, 12), [Send(0)]);
 }
 
 /// Farewell: a winner that never answers is told five times.

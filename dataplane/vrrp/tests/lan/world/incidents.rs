@@ -7,9 +7,6 @@ use vrrp::{Input, Priority, Settings, State};
 use super::{Event, World};
 use crate::{fault::Fault, host::Process};
 
-/// How long a router that lost its addresses does not preempt, at least.
-const HOLD_AFTER_LOSS: Duration = Duration::from_secs(5);
-
 impl World {
     /// It comes back after a stop, or after the death of its proxy with a hold. Not before it runs.
     fn start(&mut self, host: usize, hold: Option<Duration>) {
@@ -173,17 +170,7 @@ impl World {
             Fault::AddressTaken { host } => {
                 let it = &self.hosts[host];
                 if it.runs() && it.lease.is_held() {
-                    if it.link && it.state() == State::Active {
-                        self.judge.left(self.now, host, it);
-                    }
                     self.lose(host);
-                    // It holds off for so long, and comes back after.
-                    let it = &mut self.hosts[host];
-                    let until = self.now + HOLD_AFTER_LOSS * 2_u32.pow(it.losses);
-                    (it.losses, it.lost_at) = (it.losses + 1, self.now);
-                    it.hold_until = it.hold_until.max(self.now + HOLD_AFTER_LOSS);
-                    it.timid_until = it.timid_until.max(until);
-                    self.calm.all = self.calm.all.max(until);
                 }
             }
             Fault::Update {
@@ -221,8 +208,8 @@ impl World {
         }
         self.tell(host, Input::Paused);
         // Answers come before packets, and what waited in the socket before the timer.
-        while let Some(answer) = self.hosts[host].answers.pop_front() {
-            self.tell(host, answer);
+        while let Some((term, answer)) = self.hosts[host].answers.pop_front() {
+            self.hand_over_answer(host, term, answer);
         }
         while let Some(bytes) = self.hosts[host].inbox.pop_front() {
             self.hear(host, &bytes);

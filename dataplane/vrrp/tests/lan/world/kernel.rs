@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use vrrp::{Input, Instant, lease::Todo};
+use vrrp::{Input, Instant, State, lease::Todo};
 
 use super::{Event, World};
 use crate::host::{Op, Process};
+
+/// How long a router that lost its addresses does not preempt, at least; doubled each time.
+const HOLD_AFTER_LOSS: Duration = Duration::from_secs(5);
 
 impl World {
     /// How long a call takes.
@@ -47,7 +50,10 @@ impl World {
             return;
         }
         match op {
-            Op::Add => it.lease.want(),
+            Op::Add { term } => {
+                it.lease.want();
+                it.lease_term = term;
+            }
             Op::Remove => {
                 it.lease.end();
                 it.held_until = None;
@@ -136,10 +142,37 @@ impl World {
     /// To a machine that stands still it comes when it runs again.
     fn answer(&mut self, host: usize, answer: Input<'static>) {
         let it = &mut self.hosts[host];
+        let term = it.lease_term;
         if it.runs() {
-            self.tell(host, answer);
+            self.hand_over_answer(host, term, answer);
         } else {
-            it.answers.push_back(answer);
+            it.answers.push_back((term, answer));
         }
+    }
+
+    /// One that is about addresses that were asked for before is void.
+    pub(super) fn hand_over_answer(&mut self, host: usize, term: u32, answer: Input<'static>) {
+        let it = &mut self.hosts[host];
+        let is_removed = matches!(answer, Input::AddressesRemoved);
+        if term != it.term && !is_removed {
+            return;
+        }
+        if matches!(answer, Input::AddressesLost) && it.state() == State::Active {
+            self.note_loss(host);
+        }
+        self.tell(host, answer);
+    }
+
+    /// It holds off for so long, and comes back after.
+    fn note_loss(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        if it.link {
+            self.judge.left(self.now, host, it);
+        }
+        let until = self.now + HOLD_AFTER_LOSS * 2_u32.pow(it.losses);
+        (it.losses, it.lost_at) = (it.losses + 1, self.now);
+        it.hold_until = it.hold_until.max(self.now + HOLD_AFTER_LOSS);
+        it.timid_until = it.timid_until.max(until);
+        self.calm.all = self.calm.all.max(until);
     }
 }

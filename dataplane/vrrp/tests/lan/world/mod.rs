@@ -260,7 +260,12 @@ impl World {
                     self.note(|| format!("host {host} says {priority}"));
                     self.broadcast(host, &bytes);
                 }
-                Effect::AddAddresses => self.ask_kernel(host, Op::Add),
+                Effect::AddAddresses => {
+                    let it = &mut self.hosts[host];
+                    it.term += 1;
+                    let term = it.term;
+                    self.ask_kernel(host, Op::Add { term });
+                }
                 Effect::RemoveAddresses => self.ask_kernel(host, Op::Remove),
                 Effect::AnnounceAddresses => self.send_arp(host),
                 Effect::Transition(transition) => {
