@@ -37,6 +37,9 @@ struct Options {
     /// and the article is measured in its own company.
     #[arg(long, default_value_t = 1)]
     article_labs: u32,
+    /// Measures all subjects at the same time: several times shorter, the same noise for all, and more of it.
+    #[arg(long)]
+    at_once: bool,
     /// Program to measure as wsha; by default the one built beside this.
     #[arg(long)]
     wsha_binary: Option<PathBuf>,
@@ -137,7 +140,12 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
     eprintln!("seed {seed}");
     let plans = plans(options, wsha_binary, seed);
     let sizes: Vec<usize> = plans.iter().map(Vec::len).collect();
-    let (turns, places) = Turns::among(&sizes);
+    let groups = if options.at_once {
+        vec![sizes.iter().sum()]
+    } else {
+        sizes.clone()
+    };
+    let (turns, places) = Turns::among(&groups);
     thread::scope(|scope| {
         for (plan, turn) in plans.iter().flatten().zip(places.into_iter().flatten()) {
             let results = &results;
@@ -158,7 +166,7 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     println!("\n{}", measure::table(&samples, options.repeat as usize));
-    println!("{}", footer(options, sizes.iter().max(), begun.elapsed()));
+    println!("{}", footer(options, &sizes, begun.elapsed()));
     let missed = judge(&samples, options.repeat);
     if failures > 0 {
         bail!("{failures} repetitions failed; their reasons are above the table");
@@ -169,10 +177,17 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
     Ok(())
 }
 
-fn footer(options: &Options, labs: Option<&usize>, took: Duration) -> String {
-    let labs = match labs {
-        Some(labs) if *labs > 1 => format!("one lab at a time, the article's {labs} at once"),
-        _ => "one lab at a time".to_owned(),
+fn footer(options: &Options, sizes: &[usize], took: Duration) -> String {
+    let article = sizes.iter().max().copied().unwrap_or_default();
+    let labs = if options.at_once {
+        let all: usize = sizes.iter().sum();
+        format!("All subjects are measured at once, in {all} labs")
+    } else if article > 1 {
+        format!(
+            "Subjects take turns with each repetition, one lab at a time, the article's {article} at once"
+        )
+    } else {
+        "Subjects take turns with each repetition, one lab at a time".to_owned()
     };
     format!(
         "median / p90 / max, and in parentheses by how much a timer beside the probe woke late during that max; n = {} where \
@@ -181,7 +196,7 @@ fn footer(options: &Options, labs: Option<&usize>, took: Duration) -> String {
          Probe: a message each 5 ms, lost after 12 ms, connect time-out 10 ms, redial after 1 ms: undisturbed it shows 5-6 ms.\n\
          Faults strike server1, which holds the address, at a random phase; those that the other learns by silence \
          evenly over the interval.\n\
-         Subjects take turns with each repetition, {labs}.\n\
+         {labs}.\n\
          best: VRRPv3, wsha's interval and priorities (250, 235), process events, real-time priority; article: VRRPv2, 1 s, \
          priorities 100 and 50, a script each 2 s.\n\
          proxy killed: wsha returns by itself once its proxy has accepted for 3 s; nginx is started by hand. {:.0} s in all.",
