@@ -1,20 +1,23 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test lint deny advisories deb demo bench-failover bench-idle
+.PHONY: help install-tools test lint crdgen fuzz deny advisories deb demo bench-failover bench-idle
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 RELEASE = $(TARGET)/release
+# The lab needs root, the build does not, and root often has no cargo.
+SUDO = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 # Tools of a fixed version, each in a directory of its own outside the tree.
 TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsha/tools
 CARGO_DEB = $(TOOLS)/cargo-deb-3.8.0/bin/cargo-deb
+CARGO_FUZZ = $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
 CARGO_DENY = $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
-install-tools: ## install what the lab needs (node's ws, keepalived, nginx), or say what is missing
+install-tools: ## install what the lab needs (iproute2, node and its ws, keepalived, nginx), or say what is missing (root)
 	$(CARGO) run --package e2e --bin install-tools
 
 # cargo-deb and cargo-deny are built once, without optimisation: they run for a second. The
@@ -23,7 +26,9 @@ $(TOOLS)/%:
 	package=$(firstword $(subst /, ,$*)); version=$${package##*-}; \
 	$(CARGO) install --locked --debug --root "$(TOOLS)/$$package" --version "$$version" "$${package%-*}"
 
-test: install-tools $(CARGO_DEB) lint ## everything that needs no other machine; lab and package tests need root or say SKIPPED
+test: $(CARGO_DEB) lint ## everything that needs no other machine; lab and package tests need root or say SKIPPED
+	@# What cannot be installed is missing to some tests, which say so.
+	-@$(MAKE) --no-print-directory install-tools
 	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --workspace $(TEST_ARGS) -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files
@@ -31,8 +36,20 @@ lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) run --quiet --package crds --bin crdgen -- --check
-	@# Each library alone: what it needs stands in its own manifest, not in another's.
-	for package in crds node-api plan proxy vrrp; do $(CARGO) check --quiet --package $$package || exit 1; done
+	@# Each package alone: what it needs stands in its own manifest, not in another's.
+	for package in crds node-api plan proxy vrrp dataplane; do $(CARGO) check --quiet --package $$package || exit 1; done
+
+crdgen: ## write the CRD anew from its types
+	$(CARGO) run --quiet --package crds --bin crdgen
+
+FUZZ = advertisement_v2 advertisement_v3 arp ipv4
+fuzz: $(CARGO_FUZZ) ## fuzz the decoders, RUNS executions each (10 million)
+	@# The code has no unsafe block, so no sanitizer is needed, and a stable compiler will do.
+	@# What it finds goes beside the build, and the committed corpus stays as it is.
+	cd dataplane/vrrp && for target in $(FUZZ); do \
+		found=fuzz/target/corpus/$$target && mkdir -p $$found && PATH="$(dir $(CARGO_FUZZ)):$$PATH" \
+		$(CARGO) fuzz run --sanitizer none $$target $$found fuzz/corpus/$$target -- -runs=$(or $(RUNS),10000000) || exit 1; \
+	done
 
 deny: $(CARGO_DENY) ## crates, licences and sources that may be linked
 	$(CARGO_DENY) check bans licenses sources
@@ -47,14 +64,14 @@ advisories: $(CARGO_DENY) ## known vulnerabilities of crates, where their databa
 deb: $(CARGO_DEB) ## build the Debian package
 	$(CARGO_DEB) --package dataplane --strip
 
-demo: ## replay the article: wsha beside keepalived and nginx (root)
+demo: ## replay the article: wsha beside keepalived and nginx (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(RELEASE)/demo $(ARGS)
+	$(SUDO) $(RELEASE)/demo $(ARGS)
 
-bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root); ARGS='--repeat 5'
+bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root, or sudo); ARGS='--repeat 5'
 	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(RELEASE)/bench-failover $(ARGS)
+	$(SUDO) $(RELEASE)/bench-failover $(ARGS)
 
-bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root)
+bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(RELEASE)/bench-idle $(ARGS)
+	$(SUDO) $(RELEASE)/bench-idle $(ARGS)

@@ -12,7 +12,7 @@ use std::{
 
 use crds::VirtualIPStatus;
 use node_api::{
-    Endpoint, Pool, PoolRef, RankedNode, VirtualRouter, VrrpVersion,
+    Endpoint, Pool, PoolRef, VirtualRouter, VrrpVersion,
     stream::{ResourceName, Revision},
 };
 use plan::Plan;
@@ -167,11 +167,8 @@ fn hold(
 /// `planned` with everything that all nodes must agree on as it is committed.
 fn committed(planned: &VirtualRouter, entry: &VirtualIPStatus) -> Option<VirtualRouter> {
     let agreed = entry.committed.as_ref()?;
-    let priorities: Vec<_> = agreed
-        .nodes
-        .iter()
-        .map(|node| (node.node_name.clone(), node.priority))
-        .collect();
+    let nodes = agreed.nodes.iter();
+    let priorities = nodes.map(|node| (node.node_name.clone(), node.priority));
     Some(VirtualRouter {
         virtual_router_id: entry.virtual_router_id?,
         version: if agreed.version == 2 {
@@ -180,24 +177,10 @@ fn committed(planned: &VirtualRouter, entry: &VirtualIPStatus) -> Option<Virtual
             VrrpVersion::V3
         },
         advertisement_interval: agreed.advertisement_interval.get(),
-        nodes: ranked(&priorities),
+        nodes: plan::ranked_nodes(priorities),
         sequence: agreed.sequence,
         ..planned.clone()
     })
-}
-
-/// What a candidate advertises without a usable endpoint follows from the priorities alone.
-fn ranked(priorities: &[(String, u8)]) -> Vec<RankedNode> {
-    let lowest = priorities.iter().map(|(_, priority)| *priority).min();
-    let base = lowest.unwrap_or(11).saturating_sub(1).min(10);
-    let nodes = (0_u8..).zip(priorities);
-    nodes
-        .map(|(rank, (node_name, priority))| RankedNode {
-            node_name: node_name.clone(),
-            priority: *priority,
-            priority_without_endpoint: base.saturating_sub(rank).max(1),
-        })
-        .collect()
 }
 
 /// Version as the API writes it.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use plan::{Inputs, Plan, manifests};
+use plan::{Plan, manifests};
 
 use crate::args::PlanArgs;
 
@@ -13,11 +13,11 @@ use crate::args::PlanArgs;
 /// If the files cannot be read or are not in order.
 pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let files = read(&args.filename)?;
-    let objects = manifests::parse(&files).map_err(|refusals| {
+    let accepted = manifests::accept(&files).map_err(|refusals| {
         let lines: Vec<_> = refusals.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", lines.join("\n"))
     })?;
-    print!("{}", text(&plan::plan(&Inputs::plain_hosts(objects))));
+    print!("{}", text(&accepted.plan));
     Ok(())
 }
 

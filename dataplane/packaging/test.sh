@@ -151,6 +151,9 @@ inside getent passwd wsha-proxy >/dev/null || fail "no user wsha-proxy"
 inside systemctl --quiet is-enabled "$unit" || fail "the service is not enabled"
 expect ActiveState inactive
 expect Result success
+for document in README.md ARCHITECTURE.md LICENSE crds/yaml; do
+    inside test -e "/usr/share/doc/wsha-dataplane/$document" || fail "$document is not installed"
+done
 ok "installed: user, service enabled, not started as there is nothing to serve"
 
 found=$(inside systemd-analyze verify "$unit" 2>&1) || fail "verify: $found"
@@ -177,6 +180,25 @@ for process in run vrrp proxy; do
     ok "$process runs with capabilities $rights"
 done
 
+expect OOMPolicy continue
+[[ $(property MemoryMax) =~ ^[0-9]+$ ]] || fail "no limit of memory"
+[[ $(property LimitNOFILE) == 1048576 ]] || fail "no limit of files"
+expect OOMScoreAdjust -900
+# This systemd may lack the right to lower it; what the proxy does to itself needs none.
+for process in vrrp proxy; do
+    pid=$(inside pgrep --full --oldest "^[^ ]*wsha-dataplane $process")
+    found=$(inside cat "/proc/$pid/oom_score_adj")
+    [[ $process == vrrp && $found -le 0 || $process == proxy && $found == 100 ]] ||
+        fail "oom_score_adj of $process is $found"
+done
+ok "memory and files are limited, and the proxy is the one to end"
+
+before=$(property MainPID)
+inside systemctl reload "$unit" || fail "no reload"
+until_inside sh -c "journalctl --no-pager --unit $unit | grep -q 'SIGHUP: looking at the files'"
+expect MainPID "$before"
+ok "a reload is a look at the files"
+
 before=$(property MainPID)
 inside dpkg --install "/var/tmp/${new##*/}" >/dev/null
 expect ActiveState active
@@ -199,11 +221,13 @@ inside systemctl stop by-hand.service 2>/dev/null || true
 ok "taken over by hand and back: agents stop for each other in order"
 
 restarts=$(property NRestarts)
+inside mv /etc/wsha/pool.yaml /root/
 inside systemctl kill --kill-whom main --signal KILL "$unit"
 until_inside sh -c "[ \"\$(systemctl show --property NRestarts --value $unit)\" -gt $restarts ]"
 until_inside systemctl is-active "$unit"
 serving
-ok "agent killed: the others left in order, the service is back"
+inside mv /root/pool.yaml /etc/wsha/
+ok "agent killed without its files: the others left in order, the service is back with what it had"
 
 sleep 3
 expect NRestarts "$((restarts + 1))"

@@ -2,7 +2,30 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
+
+use crate::sys::pages::MOST_WORKERS;
+
+const RUN_HELP: &str = "\
+Environment:
+  WSHA_NODE_NAME  as --node-name
+  RUST_LOG        what is logged: error, warn, info (default), debug or trace
+
+Signals:
+  SIGTERM, SIGINT  stop in order: listeners, sessions (Close), priority 0, addresses
+  SIGHUP           look at the files now, even at one that a program still has open to write;
+                   nothing with --controller";
+
+const PROXY_HELP: &str = "\
+Environment:
+  RUST_LOG  what is logged: error, warn, info (default), debug or trace
+
+Signals:
+  SIGTERM, SIGINT  stop in order: listeners, sessions (Close)";
+
+fn workers() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MOST_WORKERS as u64)
+}
 
 /// Highly available WebSocket entry points: virtual addresses by VRRP, and a proxy behind them.
 #[derive(Debug, Parser)]
@@ -17,10 +40,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run this host's part of the pools: virtual addresses and proxy
+    #[command(after_help = RUN_HELP)]
     Run(Box<RunArgs>),
     /// Show virtual addresses, states, peers, sessions and endpoints of the running agent
     Status(StatusArgs),
     /// Run the proxy alone, without virtual addresses: for trying and measuring
+    #[command(
+        after_help = PROXY_HELP,
+        override_usage = "wsha-dataplane proxy --listen <ADDRESS:PORT> --upstream <ADDRESS:PORT> [OPTIONS]"
+    )]
     Proxy(ProxyArgs),
     /// The process that holds the virtual addresses; started by `run`
     #[command(hide = true)]
@@ -62,8 +90,8 @@ pub struct RunArgs {
     /// User of the proxy process [default: wsha-proxy where it exists, else 65534]
     #[arg(long, value_name = "NAME|UID")]
     pub proxy_user: Option<String>,
-    /// Worker threads of the proxy [default: one per core]
-    #[arg(long, value_name = "N")]
+    /// Worker threads of the proxy, 64 at most [default: one per core]
+    #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9101")]
@@ -93,8 +121,8 @@ pub struct ProxyArgs {
     /// Server to relay to; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "run_dir")]
     pub upstream: Vec<SocketAddr>,
-    /// Worker threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    /// Worker threads, 64 at most [default: one per core]
+    #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
     /// Serve the agent of this run directory instead; started by `run`
     #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["listen", "upstream"])]
@@ -131,4 +159,52 @@ pub enum OutputFormat {
     Table,
     /// One JSON object
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn workers_are_as_many_as_the_shared_page_has_room_for() {
+        let parse = |count: &str| {
+            Cli::try_parse_from([
+                "wsha-dataplane",
+                "run",
+                "--manifests",
+                "a",
+                "--node-name",
+                "b",
+                "--state-dir",
+                "c",
+                "--workers",
+                count,
+            ])
+        };
+        for count in ["0", "65", "many"] {
+            let error = parse(count).unwrap_err().to_string();
+            assert!(error.contains("--workers"), "{error}");
+        }
+        assert!(parse("1").is_ok() && parse("64").is_ok());
+        assert_eq!(MOST_WORKERS, 64, "as the help says");
+    }
+
+    #[test]
+    fn help_says_what_else_is_heard() {
+        let mut command = Cli::command();
+        let mut help = |name| {
+            let command = command.find_subcommand_mut(name).unwrap();
+            command.render_long_help().to_string()
+        };
+        for words in ["RUST_LOG", "SIGHUP", "SIGTERM", "64 at most"] {
+            assert!(help("run").contains(words), "{words}");
+        }
+        let usage = help("proxy");
+        assert!(
+            usage.contains("proxy --listen <ADDRESS:PORT> --upstream"),
+            "{usage}"
+        );
+    }
 }

@@ -14,25 +14,31 @@ use dataplane::{
 fn main() -> ExitCode {
     // Started through /proc/self/exe, the other processes would be called `exe`.
     spawn::name_process(c"wsha-dataplane");
-    let result = match Cli::parse().command {
-        Command::Run(args) => {
-            logging::start(args.log_format);
-            agent::run(&args)
-        }
-        Command::Vrrp(args) => {
-            logging::start(args.log_format);
-            vrrp::run(&args)
-        }
-        Command::Proxy(args) => {
-            logging::start(args.log_format);
-            proxy::run(&args)
-        }
+    let command = Cli::parse().command;
+    let log_format = match &command {
+        Command::Run(args) => Some(args.log_format),
+        Command::Vrrp(args) => Some(args.log_format),
+        Command::Proxy(args) => Some(args.log_format),
+        Command::Status(_) => None,
+    };
+    if let Some(format) = log_format {
+        logging::start(format);
+    }
+    let result = match command {
+        Command::Run(args) => agent::run(&args),
+        Command::Vrrp(args) => vrrp::run(&args),
+        Command::Proxy(args) => proxy::run(&args),
         Command::Status(args) => agent::status::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wsha-dataplane: {error:#}");
+            // In the form of the log, where there is one; RUST_LOG may have switched it off.
+            if log_format.is_some() && tracing::enabled!(tracing::Level::ERROR) {
+                tracing::error!("{error:#}");
+            } else {
+                eprintln!("wsha-dataplane: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -20,6 +20,22 @@ pub struct Sample {
     pub value: f64,
 }
 
+impl Sample {
+    /// A sample of a whole number.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "exact to 2^53, which no count of ours reaches"
+    )]
+    pub fn new(metric: Metric, labels: &[(&str, &str)], value: u64) -> Self {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Self {
+            metric,
+            labels: labels.iter().map(owned).collect(),
+            value: value as f64,
+        }
+    }
+}
+
 /// How a value behaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -63,6 +79,7 @@ macro_rules! metrics {
 metrics! {
     BuildInfo, Gauge, "wsha_build_info", "Always 1; the version is a label";
     ConfigStale, Gauge, "wsha_config_stale", "1 while the newest files are not in use, since they were refused, or while no controller is followed";
+    ConfigUnsaved, Gauge, "wsha_config_unsaved", "1 while the files in use, or what a controller told, could not be saved: the next start may find older ones";
     ConfigChanges, Counter, "wsha_config_changes", "Changes of the files, by result: accepted or refused";
     ConfigAcceptedTime, Gauge, "wsha_config_accepted_timestamp_seconds", "When the files in use were accepted, seconds since the Unix epoch";
     ControllerConnected, Gauge, "wsha_controller_connected", "Replicas of the controller with which a stream is open; absent on plain hosts";
@@ -73,6 +90,7 @@ metrics! {
     VrrpState, Gauge, "wsha_vrrp_state", "State of a virtual router: 0 Initialize, 1 Backup, 2 Active";
     VrrpTransitions, Counter, "wsha_vrrp_transitions", "Changes of state of a virtual router, by the state entered";
     VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
+    VrrpAdvertisementsFailed, Counter, "wsha_vrrp_advertisements_failed", "Advertisements that did not leave the host";
     VrrpAdvertisementsReceived, Counter, "wsha_vrrp_advertisements_received", "Advertisements accepted";
     VrrpForeignAdvertisements, Counter, "wsha_vrrp_foreign_advertisements", "Advertisements of virtual routers that this host does not take part in";
     VrrpTimerDelay, Gauge, "wsha_vrrp_timer_delay_seconds", "Longest delay of a timer of the state machines in the last minute";
@@ -153,28 +171,17 @@ mod tests {
 
     use super::*;
 
-    fn sample(metric: Metric, labels: &[(&str, &str)], value: f64) -> Sample {
-        Sample {
-            metric,
-            labels: labels
-                .iter()
-                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            value,
-        }
-    }
-
     #[test]
     fn samples_are_served_with_their_labels() {
         let text = encode(vec![
-            sample(
+            Sample::new(
                 Metric::VrrpTransitions,
                 &[("vrid", "51"), ("to", "Active")],
-                3.0,
+                3,
             ),
-            sample(Metric::VrrpState, &[("vrid", "51")], 2.0),
-            sample(Metric::VrrpState, &[("vrid", "52")], 1.0),
-            sample(Metric::ConfigStale, &[], 0.0),
+            Sample::new(Metric::VrrpState, &[("vrid", "51")], 2),
+            Sample::new(Metric::VrrpState, &[("vrid", "52")], 1),
+            Sample::new(Metric::ConfigStale, &[], 0),
         ])
         .unwrap();
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();

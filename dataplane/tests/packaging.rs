@@ -4,6 +4,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -23,23 +24,24 @@ fn cargo_deb() -> PathBuf {
     cache.map_or_else(home, PathBuf::from).join(CARGO_DEB)
 }
 
-/// A package of the program as it was built for this test.
+/// A package of the program as it was built for this test. `cargo-deb` takes it for a release, which
+/// is all that it packs, from a directory of our own.
 fn build(cargo_deb: &Path, version: &str, directory: &Path) -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_wsha-dataplane"));
-    let profile = match program.parent().unwrap().file_name().unwrap() {
-        name if name == "debug" => "dev",
-        name => name.to_str().unwrap(),
-    };
+    let target = directory.join(version);
+    fs::create_dir_all(target.join("release")).unwrap();
+    symlink(program, target.join("release/wsha-dataplane")).unwrap();
     let package = directory.join(format!("wsha-dataplane_{version}.deb"));
     let built = Command::new(cargo_deb)
-        .args(["--no-build", "--no-strip", "--fast", "--profile", profile])
+        .args(["--no-build", "--no-strip", "--fast"])
         .args(["--deb-version", version, "--output"])
         .arg(&package)
+        .env("CARGO_TARGET_DIR", &target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdout(Stdio::null())
-        .status()
+        .output()
         .unwrap();
-    assert!(built.success());
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{said}");
     package
 }
 

@@ -6,10 +6,15 @@ const { WebSocketServer } = require('ws');
 const wss = new WebSocketServer({ host: address, port }, () => {
   console.log('Server started at ' + port);
 });
-wss.on('connection', (ws) => {
+wss.on('connection', (ws, request) => {
+  const frames = /^\/frames\/(\d+)$/.exec(request.url);
   ws.on('error', (error) => console.error('connection: %s', error.message));
   ws.on('message', (message, isBinary) => {
     // A binary message is echoed as it came: tests compare payloads byte for byte.
+    if (isBinary && frames) {
+      sendInFrames(ws, message, Number(frames[1]));
+      return;
+    }
     if (isBinary) {
       ws.send(message, { binary: true });
       return;
@@ -18,3 +23,15 @@ wss.on('connection', (ws) => {
   });
 });
 process.on('SIGTERM', () => process.exit(0));
+
+// For clients of /frames/N: frames of at most N bytes, with a ping between the first two.
+function sendInFrames(ws, message, size) {
+  let at = 0;
+  do {
+    const end = Math.min(at + size, message.length);
+    const fin = end === message.length;
+    ws.send(message.subarray(at, end), { binary: true, fin });
+    if (at === 0 && !fin) ws.ping('between');
+    at = end;
+  } while (at < message.length);
+}

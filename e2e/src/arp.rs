@@ -87,11 +87,9 @@ impl ArpWatch {
             .get(&address)
             .map(Vec::as_slice)
             .unwrap_or_default();
-        rounds
-            .iter()
-            .filter(|round| round.asked >= since)
-            .cloned()
-            .collect()
+        // They stand in the order of time, and the watcher waits for the lock: no look at all of them.
+        let first = rounds.partition_point(|round| round.asked < since);
+        rounds[first..].to_vec()
     }
 
     /// Announcements (gratuitous ARP) since `since`: when, which address, which MAC.
@@ -104,23 +102,35 @@ impl ArpWatch {
             .collect()
     }
 
-    /// Who answers for `address` from now on: the MACs of the next three rounds.
-    pub fn who_answers(&self, address: Ipv4Addr, bound: Duration) -> Result<BTreeSet<MacAddr>> {
-        let from = Instant::now();
-        wait::until("three ARP requests", bound, || {
-            let rounds = self.rounds(address, from);
-            // The last round is still open.
-            let closed = rounds
-                .split_last()
-                .map(|(_, closed)| closed)
-                .unwrap_or_default();
-            Ok((closed.len() >= 3).then(|| {
-                closed
-                    .iter()
-                    .flat_map(|round| round.answers.clone())
-                    .collect()
-            }))
-        })
+    /// Waits until `count` rounds in a row since `since` were answered for `address` by `wanted` and nobody else.
+    pub fn answered_by(
+        &self,
+        address: Ipv4Addr,
+        wanted: &BTreeSet<MacAddr>,
+        count: usize,
+        since: Instant,
+        bound: Duration,
+    ) -> Result<()> {
+        let (mut unread, mut alike) = (since, 0);
+        let mut last = BTreeSet::new();
+        let found = wait::until("the wanted answers to ARP", bound, || {
+            let rounds = self.rounds(address, unread);
+            // The last round is still open, and is looked at again.
+            let Some((open, closed)) = rounds.split_last() else {
+                return Ok(None);
+            };
+            unread = open.asked;
+            for round in closed {
+                let is_wanted = round.answers == *wanted;
+                alike = if is_wanted { alike + 1 } else { 0 };
+                if alike == count {
+                    return Ok(Some(()));
+                }
+                last.clone_from(&round.answers);
+            }
+            Ok(None)
+        });
+        found.with_context(|| format!("for {address}, wanted {wanted:?}, last {last:?}"))
     }
 
     /// The longest span since `since` in which every round for `address` was answered by more than one MAC.

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::keeper::{self, Duty};
+use crate::lab;
+
 /// How often the timer wants to run.
 const PERIOD: Duration = Duration::from_millis(2);
 /// Delays below this are not worth keeping.
@@ -90,18 +93,62 @@ pub fn real_time() -> bool {
     quiet(Command::new("chrt").args(["--fifo", "--pid", "40"]).arg(id))
 }
 
-/// Raises this process and all it starts above the machine's other work (nice -20, also for the session's
-/// autogroup, inside which alone nice counts). Returns whether that was allowed; [`lower_priority`] ends it.
-pub fn raise_priority() -> bool {
-    let own = std::process::id().to_string();
-    let raised = quiet(Command::new("renice").args(["-n", "-20", "-p", &own]));
-    raised && std::fs::write("/proc/self/autogroup", "-20").is_ok()
+/// The raised priority of this process and all it starts; ends when dropped.
+#[derive(Debug)]
+pub struct Raised {
+    allowed: bool,
 }
 
-/// Puts the session's autogroup back: it outlives us.
-pub fn lower_priority() {
-    // Where there are no autogroups there is nothing to put back.
-    drop(std::fs::write("/proc/self/autogroup", "0"));
+impl Raised {
+    /// Whether it was allowed, so that there is anything raised.
+    pub fn is_allowed(&self) -> bool {
+        self.allowed
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        lower_priority();
+    }
+}
+
+/// What the session's autogroup had before it was raised.
+static BEFORE: Mutex<Option<i32>> = Mutex::new(None);
+
+/// Raises this process and all it starts above the machine's other work (nice -20, also for the session's
+/// autogroup, inside which alone nice counts). The autogroup outlives us, so it gets back what it had, however
+/// we end.
+pub fn raise_priority() -> Raised {
+    let own = std::process::id().to_string();
+    let mut allowed = quiet(Command::new("renice").args(["-n", "-20", "-p", &own]));
+    if allowed && let Some(before) = autogroup() {
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        lab::on_exit(lower_priority);
+        keeper::remember(Duty::Autogroup(before));
+        allowed = set_autogroup(-20);
+    }
+    Raised { allowed }
+}
+
+fn lower_priority() {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(before) = before else { return };
+    if set_autogroup(before) {
+        keeper::forget(Duty::Autogroup(before));
+    } else {
+        eprintln!("cannot give the session's autogroup its nice value {before} back");
+    }
+}
+
+/// The nice value of the session's autogroup; none where there are no autogroups.
+fn autogroup() -> Option<i32> {
+    let text = std::fs::read_to_string("/proc/self/autogroup").ok()?;
+    text.split_whitespace().last()?.parse().ok()
+}
+
+/// Sets the nice value of the session's autogroup. Returns whether that was allowed.
+pub(crate) fn set_autogroup(nice: i32) -> bool {
+    std::fs::write("/proc/self/autogroup", nice.to_string()).is_ok()
 }
 
 fn quiet(command: &mut Command) -> bool {

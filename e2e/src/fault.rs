@@ -47,6 +47,16 @@ impl Fault {
         !(self == Self::VrrpKilled && subject == Subject::Wsha)
     }
 
+    /// Whether the other gateway learns of it by missing advertisements, and by nothing else.
+    pub fn is_silence(self) -> bool {
+        match self {
+            Self::HostSilent | Self::HostFrozen | Self::LinkCutAtHost | Self::LinkCutAtSwitch => {
+                true
+            }
+            Self::ProxyKilled | Self::VrrpKilled | Self::OrderlyStop => false,
+        }
+    }
+
     /// Makes it happen.
     pub fn strike(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
         let victims = match self {
@@ -71,9 +81,8 @@ impl Fault {
     /// Undoes it, as far as the subject does not do so itself.
     pub fn heal(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
         match self {
-            // wsha restarts its proxy itself, and then holds back longer with each death: start over instead.
-            Self::ProxyKilled if gateways.subject() == Subject::Wsha => gateways.restart_host(host),
-            Self::VrrpKilled if gateways.subject() == Subject::Wsha => Ok(()),
+            // wsha restarts what died itself.
+            Self::ProxyKilled | Self::VrrpKilled if gateways.subject() == Subject::Wsha => Ok(()),
             Self::ProxyKilled | Self::VrrpKilled => gateways.start_host(host),
             Self::OrderlyStop => {
                 gateways.wait_stopped(host, Duration::from_secs(15))?;
@@ -87,6 +96,12 @@ impl Fault {
             Self::LinkCutAtHost => host.link_up(),
             Self::LinkCutAtSwitch => host.cable_mended(),
         }
+    }
+
+    /// Whether the subject holds the fault against the host: wsha's proxy must accept for 3 s before the host
+    /// preempts, and for twice as long with each further death. [`Gateways::restart_host`] has it forget.
+    pub fn is_remembered(self, subject: Subject) -> bool {
+        self == Self::ProxyKilled && subject == Subject::Wsha
     }
 }
 

@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod control;
 pub mod cost;
 pub mod fault;
+pub mod keeper;
 pub mod lab;
 pub mod measure;
 pub mod probe;

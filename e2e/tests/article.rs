@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use e2e::lab::{VIP_SERVER1, VIP_SERVER2};
-use e2e::testing::{Cluster, Endpoint, Gateway, Manifest, Part, Session, Watch, in_cluster};
+use e2e::testing::{Cluster, Endpoint, Event, Gateway, Manifest, Part, Session, Watch, in_cluster};
 use nix::sys::signal::Signal;
 
 /// The lines of `ip addr` that the article looks at.
@@ -102,20 +102,49 @@ fn fourth_backend(cluster: &mut Cluster, manifest: &mut Manifest, watch: &Watch)
     watch.undisturbed(VIP_SERVER2, before)
 }
 
+/// server2 has both addresses since server1 was struck: `ip addr` shows them there, clients of both are served, that of server1's address lost the one session that it had, and that of server2's noticed nothing.
+fn all_at_server2(cluster: &Cluster, watch: &Watch, struck: Instant) -> Result<()> {
+    watch.settles(cluster, VIP_SERVER1, Gateway::Two)?;
+    for address in [VIP_SERVER1, VIP_SERVER2] {
+        ensure!(
+            shows(cluster, Gateway::Two, address)?,
+            "server2 does not show {address}"
+        );
+    }
+    four_clients(cluster)?;
+    watch.serves(VIP_SERVER1, Instant::now())?;
+    let lost = watch.losses(VIP_SERVER1, struck)?;
+    ensure!(
+        lost == 1,
+        "the client of server1's address lost {lost} sessions"
+    );
+    watch.undisturbed(VIP_SERVER2, struck)
+}
+
+/// Each host holds its own address, as `ip addr` shows it, and the client of server2's never noticed anything.
+fn each_at_its_own(cluster: &Cluster, watch: &Watch, struck: Instant) -> Result<()> {
+    watch.settles(cluster, VIP_SERVER1, Gateway::One)?;
+    cluster.wait_home()?;
+    for (address, home, other) in [
+        (VIP_SERVER1, Gateway::One, Gateway::Two),
+        (VIP_SERVER2, Gateway::Two, Gateway::One),
+    ] {
+        ensure!(
+            shows(cluster, home, address)? && !shows(cluster, other, address)?,
+            "{address} is not at {} alone",
+            home.name()
+        );
+    }
+    watch.serves(VIP_SERVER1, Instant::now())?;
+    watch.undisturbed(VIP_SERVER2, struck)
+}
+
 #[test]
 fn the_whole_article() -> Result<()> {
     let mut manifest = Manifest::article();
     in_cluster("the_whole_article", &manifest.clone(), |cluster| {
-        // Each host holds its address, as `ip addr` shows it.
-        ensure!(
-            shows(cluster, Gateway::One, VIP_SERVER1)?
-                && !shows(cluster, Gateway::One, VIP_SERVER2)?
-        );
-        ensure!(
-            shows(cluster, Gateway::Two, VIP_SERVER2)?
-                && !shows(cluster, Gateway::Two, VIP_SERVER1)?
-        );
         let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+        each_at_its_own(cluster, &watch, Instant::now())?;
 
         // Both addresses lead to all three backends, in turn.
         let answered = four_clients(cluster)?;
@@ -125,37 +154,67 @@ fn the_whole_article() -> Result<()> {
         );
         in_turn(cluster)?;
 
-        // `killall -9 nginx` on server1: both addresses at server2.
+        // `killall -9 nginx` on server1, and nobody is there to start it again: both addresses at server2.
+        cluster.signal(Gateway::One, Part::Agent, Signal::SIGSTOP)?;
+        let struck = Instant::now();
         cluster.signal(Gateway::One, Part::Proxy, Signal::SIGKILL)?;
-        watch.settles(cluster, VIP_SERVER1, Gateway::Two)?;
+        all_at_server2(cluster, &watch, struck)?;
         ensure!(
-            shows(cluster, Gateway::Two, VIP_SERVER1)?
-                && shows(cluster, Gateway::Two, VIP_SERVER2)?
+            !shows(cluster, Gateway::One, VIP_SERVER1)?,
+            "server1 kept its address without a proxy"
         );
-        four_clients(cluster)?;
-        // The initial state comes back by itself.
-        watch.settles(cluster, VIP_SERVER1, Gateway::One)?;
-        cluster.wait_home()?;
+        // It is started again, and the initial state comes back by itself.
+        cluster.signal(Gateway::One, Part::Agent, Signal::SIGCONT)?;
+        each_at_its_own(cluster, &watch, struck)?;
 
         // server1 is shut down: the same.
+        let struck = Instant::now();
         cluster.lab.server1().power_off()?;
-        watch.settles(cluster, VIP_SERVER1, Gateway::Two)?;
-        ensure!(
-            shows(cluster, Gateway::Two, VIP_SERVER1)?
-                && shows(cluster, Gateway::Two, VIP_SERVER2)?
-        );
-        four_clients(cluster)?;
+        all_at_server2(cluster, &watch, struck)?;
         // It returns: the initial state once more.
         cluster.lab.server1().power_on()?;
         cluster.start(Gateway::One)?;
-        watch.settles(cluster, VIP_SERVER1, Gateway::One)?;
-        cluster.wait_home()?;
-        ensure!(
-            shows(cluster, Gateway::One, VIP_SERVER1)?
-                && !shows(cluster, Gateway::Two, VIP_SERVER1)?
-        );
+        each_at_its_own(cluster, &watch, struck)?;
 
         fourth_backend(cluster, &mut manifest, &watch)?;
         watch.never_split()
+    })
+}
+
+/// The article's clients must send heartbeats, or the proxy cuts them; here the proxy asks, and only who is dead is cut.
+#[test]
+fn a_quiet_session_lives_and_a_dead_client_is_found() -> Result<()> {
+    let mut manifest = Manifest::article();
+    manifest
+        .pool()
+        .spec
+        .push("heartbeat: { interval: 1s, timeout: 1s }".into());
+    let test = "a_quiet_session_lives_and_a_dead_client_is_found";
+    in_cluster(test, &manifest, |cluster| {
+        let client = cluster.lab.client();
+        let mut quiet = Session::open(client, VIP_SERVER1)?;
+        let mut dead = Session::open(client, VIP_SERVER1)?;
+        let server = quiet.say("hello")?;
+        dead.say("hello")?;
+        dead.never_pong();
+        cluster.wait_sessions(Gateway::One, 2)?;
+        // Longer than the dead one is given. It takes the pings and answers them, and nothing else comes.
+        if let Some(event) = quiet.poll(Duration::from_secs(5))? {
+            bail!("the quiet session got {event:?}");
+        }
+        ensure!(
+            quiet.say("still here")? == server,
+            "the quiet session moved to another backend"
+        );
+        let end = dead.next_event()?;
+        ensure!(
+            matches!(end, Event::Close(..) | Event::Fin | Event::Reset),
+            "the client that answers no ping got {end:?}"
+        );
+        cluster.wait_sessions(Gateway::One, 1)?;
+        let silent = [("by", "client_silent")];
+        let found = cluster.count(Gateway::One, "wsha_proxy_sessions_ended", &silent)?;
+        ensure!(found == 1, "{found} sessions were ended as silent");
+        Ok(())
     })
 }

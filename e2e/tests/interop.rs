@@ -28,7 +28,8 @@ impl Group {
         if self.version == 2 {
             Duration::from_secs(1)
         } else {
-            Duration::from_millis(100)
+            // keepalived runs without real-time priority here: three missed ones must not be a gap of the machine.
+            Duration::from_millis(300)
         }
     }
 

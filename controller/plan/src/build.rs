@@ -8,74 +8,84 @@ use std::{
 use node_api::{Pool, PoolRef, RankedNode, Upstream, VirtualRouter};
 
 use crate::{
-    Inputs, Problem,
+    Inputs, Problem, Reason,
     assign::{Router, Wish},
-    endpoints,
-    membership::Nodes,
+    endpoints::Servers,
+    membership::{EXCLUDE_LABEL, Members, Nodes},
     model::{Order, VirtualIpIntent},
     planner::Draft,
+    priorities::{of_rank, ranked_nodes},
 };
+
+/// Most names in a sentence.
+const MOST_NAMES: usize = 20;
 
 /// Turns names of nodes into indices, and notes those that lead nowhere.
 pub(crate) fn resolve(
     nodes: &Nodes<'_>,
-    names: &[&str],
+    members: &Members,
     inputs: &Inputs,
     draft: &mut Draft,
 ) -> Vec<((IpAddr, PoolRef), Router)> {
-    let members = nodes.members(&draft.intent);
-    if members.is_empty() {
-        draft.unresolved.push(Problem::new(
+    let unresolved = &mut draft.unresolved;
+    if members.nodes.is_empty() {
+        unresolved.push(Problem::of(
+            Reason::Unresolved,
             "spec.gateways.nodeSelector.matchLabels",
             "matches no Node that may take part; label the gateway nodes or correct the labels",
         ));
     }
     let mut routers = Vec::new();
     for (index, virtual_ip) in draft.intent.virtual_ips.iter().enumerate() {
+        let path = format!("spec.virtualIPs[{index}]");
+        let is_candidate = |node: &usize| nodes.reaches(*node, virtual_ip);
+        let candidates = members.nodes.iter().copied().filter(is_candidate);
+        let candidates: BTreeSet<usize> = candidates.collect();
         let index_of = |name: &str| {
-            let place = names.binary_search(&name).ok()?;
-            (members.contains(name) && nodes.reaches(name, virtual_ip)).then_some(place)
+            let node = nodes.index_of(name)?;
+            candidates.contains(&node).then_some(node)
         };
-        let mut missing = |path: String, name: &str| {
-            draft.unresolved.push(Problem::new(
-                format!("spec.virtualIPs[{index}].{path}"),
-                why_not(nodes, names, &members, virtual_ip, name),
-            ));
+        let before = unresolved.len();
+        let mut missing = |field: &str, name: &str| {
+            let (reason, message) = why_not(nodes, members, virtual_ip, name);
+            unresolved.push(Problem::of(reason, format!("{path}.{field}"), message));
         };
-        let candidates: BTreeSet<usize> = members.iter().filter_map(|it| index_of(it)).collect();
         let wish = match &virtual_ip.order {
             Order::Spread => Wish::None,
             Order::Preferred(name) => index_of(name).map_or_else(
                 || {
-                    missing("preferredNodeName".to_owned(), name);
+                    missing("preferredNodeName", name);
                     Wish::None
                 },
                 Wish::First,
             ),
             Order::Fixed(listed) => {
                 let order = listed.iter().filter_map(|(name, _)| {
-                    let place = index_of(name);
-                    if place.is_none() {
-                        missing("nodePriorities".to_owned(), name);
+                    let node = index_of(name);
+                    if node.is_none() {
+                        missing("nodePriorities", name);
                     }
-                    place
+                    node
                 });
                 Wish::Order(order.collect())
             }
         };
+        let is_told = unresolved[before..]
+            .iter()
+            .any(|problem| !problem.reason.may_be_meant());
+        if !members.nodes.is_empty() && !is_told {
+            unresolved.extend(nobody(&path, virtual_ip, &candidates, &wish));
+        }
         let key = (draft.intent.name.clone(), virtual_ip.address);
         let committed = inputs.committed.routers.get(&key).into_iter();
         let committed = committed.flat_map(|it| &it.nodes);
+        let cordoned = candidates.iter().copied();
         let router = Router {
             key: virtual_ip.address.to_string(),
-            cordoned: candidates
-                .iter()
-                .filter(|&&it| nodes.cordoned(names[it]))
-                .copied()
-                .collect(),
-            candidates,
+            cordoned: cordoned.filter(|&node| nodes.cordoned(node)).collect(),
             wish,
             committed: committed.filter_map(|name| index_of(name)).collect(),
+            candidates,
         };
         routers.push(((virtual_ip.address, key.0), router));
     }
@@ -85,40 +95,86 @@ pub(crate) fn resolve(
 /// Why a node that a user names is no candidate.
 fn why_not(
     nodes: &Nodes<'_>,
-    names: &[&str],
-    members: &BTreeSet<&str>,
+    members: &Members,
     virtual_ip: &VirtualIpIntent,
     name: &str,
-) -> String {
-    if names.binary_search(&name).is_err() {
-        let present = if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        };
-        format!("names node {name}, which does not exist; the nodes present are {present}")
-    } else if !members.contains(name) {
-        format!(
-            "names node {name}, which spec.gateways.nodeSelector does not choose; label the node \
-             or name another"
-        )
-    } else if nodes.reaches(name, virtual_ip) {
-        format!("names node {name}, which cannot be used")
-    } else {
+) -> (Reason, String) {
+    let Some(node) = nodes.index_of(name) else {
+        let message = format!(
+            "names node {name}, which does not exist; the nodes present are {}",
+            present(nodes.names())
+        );
+        return (Reason::Unresolved, message);
+    };
+    if members.excluded.contains(&node) {
+        let message = format!(
+            "names node {name}, which its label {EXCLUDE_LABEL} excludes; remove the label when \
+             the node is to take part again"
+        );
+        return (Reason::NodeExcluded, message);
+    }
+    let message = if members.nodes.contains(&node) {
         format!(
             "names node {name}, whose network does not reach {}; name another or set interface",
             virtual_ip.address
         )
+    } else {
+        format!(
+            "names node {name}, which spec.gateways.nodeSelector does not choose; label the node \
+             or name another"
+        )
+    };
+    (Reason::Unresolved, message)
+}
+
+fn present(names: &[&str]) -> String {
+    let listed = names[..names.len().min(MOST_NAMES)].join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 if names.is_empty() => "none".to_owned(),
+        0 => listed,
+        more => format!("{listed} and {more} more"),
     }
+}
+
+/// What to say where no node at all can hold the address.
+fn nobody(
+    path: &str,
+    virtual_ip: &VirtualIpIntent,
+    candidates: &BTreeSet<usize>,
+    wish: &Wish,
+) -> Option<Problem> {
+    let (field, message) = match wish {
+        Wish::Order(order) if order.is_empty() => (
+            "nodePriorities",
+            "lists no node that can hold the address now; list another".to_owned(),
+        ),
+        _ if candidates.is_empty() => (
+            "address",
+            match &virtual_ip.interface {
+                Some(interface) => format!(
+                    "is {}, for which interface {interface} is named, and no gateway node has one \
+                     of that name; correct the interface",
+                    virtual_ip.address
+                ),
+                None => format!(
+                    "is {}, which no gateway node's network reaches; correct the address or set \
+                     interface",
+                    virtual_ip.address
+                ),
+            },
+        ),
+        _ => return None,
+    };
+    let path = format!("{path}.{field}");
+    Some(Problem::of(Reason::Unresolved, path, message))
 }
 
 /// The pool as nodes carry it out, and what leads nowhere in it.
 pub(crate) fn build(
-    inputs: &Inputs,
+    servers: &Servers<'_>,
     names: &[&str],
     draft: &Draft,
     orders: &BTreeMap<(IpAddr, PoolRef), Vec<usize>>,
-    virtual_addresses: &BTreeSet<IpAddr>,
 ) -> (Pool, Vec<Problem>) {
     let intent = &draft.intent;
     let mut virtual_routers = Vec::new();
@@ -140,29 +196,19 @@ pub(crate) fn build(
         });
     }
     let mut unresolved = Vec::new();
-    let upstreams = intent
-        .upstreams
-        .iter()
-        .enumerate()
-        .map(|(index, upstream)| {
-            let path = format!("spec.upstreams[{index}]");
-            let namespace = &intent.name.namespace;
-            let found = endpoints::find(
-                &inputs.objects,
-                namespace,
-                &path,
-                &upstream.source,
-                virtual_addresses,
-            );
-            unresolved.extend(found.problems);
-            Upstream {
-                name: upstream.name.clone(),
-                endpoints: found.endpoints,
-                balancing: upstream.balancing,
-                connect_timeout: upstream.connect_timeout,
-                handshake_timeout: upstream.handshake_timeout,
-            }
-        });
+    let upstreams = intent.upstreams.iter().enumerate();
+    let upstreams = upstreams.map(|(index, upstream)| {
+        let path = format!("spec.upstreams[{index}]");
+        let found = servers.find(&intent.name.namespace, &path, &upstream.source);
+        unresolved.extend(found.problems);
+        Upstream {
+            name: upstream.name.clone(),
+            endpoints: found.endpoints,
+            balancing: upstream.balancing,
+            connect_timeout: upstream.connect_timeout,
+            handshake_timeout: upstream.handshake_timeout,
+        }
+    });
     let pool = Pool {
         virtual_routers,
         listeners: intent.listeners.clone(),
@@ -173,27 +219,16 @@ pub(crate) fn build(
     (pool, unresolved)
 }
 
-/// Priorities by rank. The planner's are 250, 235, ... 115: at 100 ms advertisements the first
-/// Backup's skew is 8 ms and each further one's 6 ms more (RFC 9568 section 6.1). Without a usable
-/// endpoint a node advertises its rank from the bottom, below every priority that anyone has.
+/// The user's priorities, else those of the ranks.
 fn ranked(names: &[&str], order: &[usize], wish: &Order) -> Vec<RankedNode> {
-    let nodes = (0_u8..).zip(order).map(|(rank, &node)| {
+    let nodes = order.iter().enumerate().map(|(rank, &node)| {
         let name = names[node];
-        let (priority, lowest) = match wish {
-            Order::Fixed(listed) => {
-                let entry = listed.iter().find(|(listed, _)| listed == name);
-                let ranks = u8::try_from(listed.len()).unwrap_or(u8::MAX);
-                (entry.map_or(1, |(_, priority)| *priority), ranks)
-            }
-            Order::Spread | Order::Preferred(_) => {
-                (250_u8.saturating_sub(rank.saturating_mul(15)), 10)
-            }
+        let listed = match wish {
+            Order::Fixed(listed) => listed.iter().find(|(listed, _)| listed == name),
+            Order::Spread | Order::Preferred(_) => None,
         };
-        RankedNode {
-            node_name: name.to_owned(),
-            priority,
-            priority_without_endpoint: lowest.saturating_sub(rank).max(1),
-        }
+        let priority = listed.map_or_else(|| of_rank(rank), |(_, priority)| *priority);
+        (name.to_owned(), priority)
     });
-    nodes.collect()
+    ranked_nodes(nodes)
 }

@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admission;
 mod assign;
 mod build;
 mod endpoints;
@@ -16,8 +17,10 @@ mod inputs;
 pub mod manifests;
 mod membership;
 pub mod model;
+mod network;
 mod node;
 mod planner;
+mod priorities;
 mod problem;
 mod vrid;
 
@@ -27,4 +30,5 @@ pub use inputs::{
 pub use manifests::Refusal;
 pub use node::{UnknownNode, node_config};
 pub use planner::{Plan, plan};
-pub use problem::Problem;
+pub use priorities::ranked_nodes;
+pub use problem::{Problem, Reason};

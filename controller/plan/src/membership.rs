@@ -1,95 +1,106 @@
 //! Which nodes may hold which address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::api::core::v1::Node;
 
-use crate::{
-    Inputs, NodeFacts,
-    model::{PoolIntent, VirtualIpIntent},
-};
+use crate::{Inputs, model::VirtualIpIntent, network::Network};
 
 /// The administrator's word that a node takes no traffic from outside of the cluster.
 pub(crate) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// The nodes, by name.
+/// The nodes, as indices into their sorted names.
 pub(crate) struct Nodes<'a> {
-    by_name: BTreeMap<&'a str, &'a Node>,
-    facts: &'a BTreeMap<String, NodeFacts>,
+    names: Vec<&'a str>,
+    objects: Vec<&'a Node>,
+    owners: BTreeMap<IpAddr, usize>,
+    network: &'a Network<'a>,
+}
+
+/// The nodes that a pool chooses.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    /// Those that take part.
+    pub(crate) nodes: BTreeSet<usize>,
+    /// Those that would but for the administrator's word.
+    pub(crate) excluded: BTreeSet<usize>,
 }
 
 impl<'a> Nodes<'a> {
-    pub(crate) fn new(inputs: &'a Inputs) -> Self {
+    pub(crate) fn new(inputs: &'a Inputs, network: &'a Network<'a>) -> Self {
         let nodes = inputs.objects.nodes.iter();
+        let by_name: BTreeMap<&str, &Node> = nodes
+            .filter_map(|node| Some((node.metadata.name.as_deref()?, node)))
+            .collect();
+        let (names, objects): (Vec<_>, Vec<_>) = by_name.into_iter().unzip();
+        let mut owners = BTreeMap::new();
+        for (index, node) in objects.iter().enumerate() {
+            let status = node.status.iter();
+            let addresses = status.flat_map(|status| status.addresses.iter().flatten());
+            for address in addresses {
+                // Names of hosts stand among the addresses.
+                if let Ok(address) = address.address.parse::<IpAddr>() {
+                    owners.entry(address.to_canonical()).or_insert(index);
+                }
+            }
+        }
         Self {
-            by_name: nodes
-                .filter_map(|node| Some((node.metadata.name.as_deref()?, node)))
-                .collect(),
-            facts: &inputs.facts,
+            names,
+            objects,
+            owners,
+            network,
         }
     }
 
     /// All names, sorted.
-    pub(crate) fn names(&self) -> Vec<&'a str> {
-        self.by_name.keys().copied().collect()
+    pub(crate) fn names(&self) -> &[&'a str] {
+        &self.names
+    }
+
+    /// The node of that name.
+    pub(crate) fn index_of(&self, name: &str) -> Option<usize> {
+        self.names.binary_search(&name).ok()
     }
 
     /// The node that has `address` for itself.
-    pub(crate) fn owner(&self, address: std::net::IpAddr) -> Option<&'a str> {
-        let text = address.to_string();
-        let owns = |node: &Node| {
-            let addresses = node
-                .status
-                .iter()
-                .flat_map(|status| status.addresses.iter().flatten());
-            addresses.into_iter().any(|own| own.address == text)
-        };
-        self.by_name
-            .iter()
-            .find(|(_, node)| owns(node))
-            .map(|(name, _)| *name)
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<&'a str> {
+        let owner = self.owners.get(&address.to_canonical())?;
+        self.names.get(*owner).copied()
     }
 
-    /// Members of the pool: nodes with all its labels that are not excluded.
-    pub(crate) fn members(&self, pool: &PoolIntent) -> BTreeSet<&'a str> {
-        let members = self.by_name.iter().filter(|(_, node)| {
-            let has = |key: &str, value: &str| {
-                let labels = node.metadata.labels.as_ref();
-                labels
-                    .and_then(|labels| labels.get(key))
-                    .is_some_and(|found| found == value)
-            };
-            let excluded = node
-                .metadata
-                .labels
-                .as_ref()
-                .is_some_and(|labels| labels.contains_key(EXCLUDE_LABEL));
-            !excluded && pool.match_labels.iter().all(|(key, value)| has(key, value))
-        });
-        members.map(|(name, _)| *name).collect()
-    }
-
-    /// Whether `node`'s network has a place for the address; true where nothing is known of it.
-    pub(crate) fn reaches(&self, node: &str, virtual_ip: &VirtualIpIntent) -> bool {
-        let Some(facts) = self.facts.get(node) else {
-            return true;
-        };
-        match &virtual_ip.interface {
-            Some(name) => facts
-                .interfaces
-                .iter()
-                .any(|interface| interface.name == *name),
-            None => facts
-                .interfaces
-                .iter()
-                .flat_map(|interface| &interface.prefixes)
-                .any(|prefix| prefix.contains(&virtual_ip.address)),
+    /// The nodes with all these labels.
+    pub(crate) fn members(&self, match_labels: &BTreeMap<String, String>) -> Members {
+        let mut members = Members::default();
+        for (index, node) in self.objects.iter().enumerate() {
+            let labels = node.metadata.labels.as_ref();
+            let label = |key: &str| labels.and_then(|labels| labels.get(key));
+            let mut wanted = match_labels.iter();
+            if !wanted.all(|(key, value)| label(key) == Some(value)) {
+                continue;
+            }
+            if label(EXCLUDE_LABEL).is_some() {
+                members.excluded.insert(index);
+            } else {
+                members.nodes.insert(index);
+            }
         }
+        members
+    }
+
+    /// Whether the node's network has a place for the address; true where nothing is known of it.
+    pub(crate) fn reaches(&self, node: usize, virtual_ip: &VirtualIpIntent) -> bool {
+        let interface = virtual_ip.interface.as_deref();
+        self.network
+            .links(self.names[node])
+            .is_none_or(|links| links.reach(virtual_ip.address, interface))
     }
 
     /// Whether the node is to be emptied.
-    pub(crate) fn cordoned(&self, node: &str) -> bool {
-        let spec = self.by_name.get(node).and_then(|node| node.spec.as_ref());
+    pub(crate) fn cordoned(&self, node: usize) -> bool {
+        let spec = self.objects[node].spec.as_ref();
         spec.is_some_and(|spec| spec.unschedulable == Some(true))
     }
 }

@@ -1,16 +1,20 @@
 //! VRIDs: unique per segment and family, and stable.
 //!
-//! In order: the user's; the committed one; the last byte of the address; the next free one of the
-//! policy's range. What is taken is taken by whoever committed it first, then by the user's word,
-//! then in the order of creation and names; who comes later is refused, or goes on to the next
-//! possibility where nobody named the VRID.
+//! In order: the committed one, which stays; the user's; the last byte of the address; the next free
+//! one of the policy's range. What is taken is taken by whoever committed it first, then by the
+//! user's word, then in the order of creation and names; who comes later is refused, or goes on to
+//! the next possibility where nobody named the VRID.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+};
 
 use ipnet::IpNet;
 use node_api::PoolRef;
 
-use crate::{Inputs, Retirement};
+use crate::{Inputs, Retirement, network::Network};
 
 /// A network on which VRIDs must differ.
 #[derive(Clone, Copy, Debug)]
@@ -21,19 +25,6 @@ struct Segment {
 }
 
 impl Segment {
-    /// The widest on-link prefix that any node reports for `address`.
-    fn of(address: IpAddr, inputs: &Inputs) -> Self {
-        let facts = inputs.facts.values().flat_map(|facts| &facts.interfaces);
-        let prefixes = facts.flat_map(|interface| &interface.prefixes);
-        Self {
-            ipv6: address.is_ipv6(),
-            prefix: prefixes
-                .filter(|prefix| prefix.contains(&address))
-                .map(IpNet::trunc)
-                .min_by_key(IpNet::prefix_len),
-        }
-    }
-
     fn overlaps(self, other: Self) -> bool {
         self.ipv6 == other.ipv6
             && match (self.prefix, other.prefix) {
@@ -49,7 +40,6 @@ pub(crate) type Key = (PoolRef, IpAddr);
 #[derive(Clone, Debug)]
 struct Claim {
     segment: Segment,
-    virtual_router_id: u8,
     key: Key,
     leaving: bool,
 }
@@ -65,104 +55,137 @@ pub(crate) struct Taken {
 /// The VRIDs that are taken.
 pub(crate) struct Claims<'a> {
     inputs: &'a Inputs,
-    claims: Vec<Claim>,
+    network: &'a Network<'a>,
+    by_vrid: BTreeMap<u8, Vec<Claim>>,
+    /// Committed routers that were found to be alone, or the older ones of those that clash.
+    standing: BTreeSet<Key>,
 }
 
 impl<'a> Claims<'a> {
     /// What is committed, and what is not yet given up.
-    pub(crate) fn new(inputs: &'a Inputs, retirements: &[Retirement]) -> Self {
-        let committed = inputs.committed.routers.iter().map(|(key, router)| Claim {
-            segment: Segment::of(key.1, inputs),
-            virtual_router_id: router.virtual_router_id,
-            key: key.clone(),
-            leaving: false,
-        });
-        let leaving = retirements.iter().map(|retirement| Claim {
-            segment: Segment::of(retirement.address, inputs),
-            virtual_router_id: retirement.virtual_router_id,
-            key: (retirement.pool.clone(), retirement.address),
-            leaving: true,
-        });
-        Self {
+    pub(crate) fn new(
+        inputs: &'a Inputs,
+        network: &'a Network<'a>,
+        retirements: &[Retirement],
+    ) -> Self {
+        let mut claims = Self {
             inputs,
-            claims: committed.chain(leaving).collect(),
+            network,
+            by_vrid: BTreeMap::new(),
+            standing: BTreeSet::new(),
+        };
+        for (key, router) in &inputs.committed.routers {
+            claims.insert(key, router.virtual_router_id, false);
         }
+        for held in retirements {
+            let key = (held.pool.clone(), held.address);
+            claims.insert(&key, held.virtual_router_id, true);
+        }
+        claims
     }
 
-    /// Claims a VRID that somebody named.
-    pub(crate) fn claim(&mut self, key: &Key, virtual_router_id: u8) -> Result<(), Taken> {
-        if let Some(taken) = self.taken(key, virtual_router_id) {
+    /// Whether nobody else has a VRID that somebody names. Nothing is claimed yet.
+    pub(crate) fn named(&self, key: &Key, virtual_router_id: u8) -> Result<(), Taken> {
+        let mut others = self.others(key, virtual_router_id);
+        others.next().map_or(Ok(()), |claim| Err(claim.into()))
+    }
+
+    /// Lets a committed VRID stand unless one stands already that it cannot stand beside: networks
+    /// grow together, and two routers that were apart are on one segment then.
+    pub(crate) fn stand(&mut self, key: &Key, virtual_router_id: u8) -> Result<(), Taken> {
+        let mut others = self.others(key, virtual_router_id);
+        let taken = others.find(|claim| self.standing.contains(&claim.key));
+        if let Some(taken) = taken.map(Taken::from) {
             return Err(taken);
         }
-        self.insert(key, virtual_router_id);
+        drop(others);
+        self.standing.insert(key.clone());
         Ok(())
+    }
+
+    /// Claims a VRID.
+    pub(crate) fn claim(&mut self, key: &Key, virtual_router_id: u8) {
+        self.insert(key, virtual_router_id, false);
+    }
+
+    /// Takes a claim back: its pool is not accepted.
+    pub(crate) fn release(&mut self, key: &Key, virtual_router_id: u8) {
+        if let Some(claims) = self.by_vrid.get_mut(&virtual_router_id) {
+            claims.retain(|claim| claim.key != *key || claim.leaving);
+        }
     }
 
     /// Takes the last byte of the address, where nobody named a VRID. The error tells who has it;
     /// `None`: it is 0 or heard.
-    pub(crate) fn last_byte(&mut self, key: &Key) -> Result<u8, Option<Taken>> {
+    pub(crate) fn last_byte(
+        &mut self,
+        key: &Key,
+        interface: Option<&str>,
+    ) -> Result<u8, Option<Taken>> {
         let last = match key.1 {
             IpAddr::V4(v4) => v4.octets()[3],
             IpAddr::V6(v6) => v6.octets()[15],
         };
-        let chosen = self.choose(key, last..=last);
-        chosen.ok_or_else(|| self.taken(key, last))
+        let chosen = self.choose(key, interface, last..=last);
+        chosen.ok_or_else(|| self.named(key, last).err())
     }
 
     /// Takes the next free VRID of the policy's range.
-    pub(crate) fn next_free(&mut self, key: &Key) -> Option<u8> {
-        self.choose(key, self.inputs.policy.virtual_router_ids.clone()?)
+    pub(crate) fn next_free(&mut self, key: &Key, interface: Option<&str>) -> Option<u8> {
+        let range = self.inputs.policy.virtual_router_ids.clone()?;
+        self.choose(key, interface, range)
     }
 
-    fn choose(&mut self, key: &Key, mut range: RangeInclusive<u8>) -> Option<u8> {
+    fn choose(
+        &mut self,
+        key: &Key,
+        interface: Option<&str>,
+        mut range: RangeInclusive<u8>,
+    ) -> Option<u8> {
+        // A user may name a VRID that was heard, to share a group with keepalived; the planner
+        // never does.
         let free = range.find(|&candidate| {
-            candidate != 0 && self.taken(key, candidate).is_none() && !self.heard(key.1, candidate)
+            candidate != 0
+                && self.named(key, candidate).is_ok()
+                && !self.network.heard(key.1, interface, candidate)
         })?;
-        self.insert(key, free);
+        self.claim(key, free);
         Some(free)
     }
 
     /// Who else has the VRID on the segment of `key`. A router that is leaving may return to its
     /// own pool and address at once.
-    fn taken(&self, key: &Key, virtual_router_id: u8) -> Option<Taken> {
-        let segment = Segment::of(key.1, self.inputs);
-        let mut others = self.claims.iter().filter(|claim| {
-            claim.virtual_router_id == virtual_router_id
-                && claim.key != *key
-                && claim.segment.overlaps(segment)
-        });
-        others.next().map(|claim| Taken {
+    fn others(&self, key: &Key, virtual_router_id: u8) -> impl Iterator<Item = &Claim> {
+        let segment = self.segment(key.1);
+        let claims = self.by_vrid.get(&virtual_router_id).into_iter().flatten();
+        claims.filter(move |claim| claim.key != *key && claim.segment.overlaps(segment))
+    }
+
+    fn segment(&self, address: IpAddr) -> Segment {
+        Segment {
+            ipv6: address.is_ipv6(),
+            prefix: self.network.prefix(address),
+        }
+    }
+
+    fn insert(&mut self, key: &Key, virtual_router_id: u8, leaving: bool) {
+        let claim = Claim {
+            segment: self.segment(key.1),
+            key: key.clone(),
+            leaving,
+        };
+        self.by_vrid
+            .entry(virtual_router_id)
+            .or_default()
+            .push(claim);
+    }
+}
+
+impl From<&Claim> for Taken {
+    fn from(claim: &Claim) -> Self {
+        Self {
             by: claim.key.clone(),
             leaving: claim.leaving,
-        })
-    }
-
-    /// Whether a router that is none of ours was heard with the VRID where the address lies. A
-    /// user may name such a VRID, to share a group with keepalived; the planner never does.
-    fn heard(&self, address: IpAddr, virtual_router_id: u8) -> bool {
-        let facts = self
-            .inputs
-            .facts
-            .values()
-            .flat_map(|facts| &facts.interfaces);
-        facts.into_iter().any(|interface| {
-            interface
-                .foreign_virtual_router_ids
-                .contains(&virtual_router_id)
-                && interface
-                    .prefixes
-                    .iter()
-                    .any(|prefix| prefix.contains(&address))
-        })
-    }
-
-    fn insert(&mut self, key: &Key, virtual_router_id: u8) {
-        // What was committed for the router before counts on: nodes may still have it.
-        self.claims.push(Claim {
-            segment: Segment::of(key.1, self.inputs),
-            virtual_router_id,
-            key: key.clone(),
-            leaving: false,
-        });
+        }
     }
 }

@@ -1,94 +1,16 @@
 //! The planner as a controller calls it: with what is committed, with facts of nodes, with a policy.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 mod common;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use common::{accepted, addresses, nodes, pool, pool_ref, routers};
+use common::{
+    controller::{by_address, commit, controller, facts, objects, rejected},
+    pool_ref,
+};
 use node_api::PoolRef;
-use plan::{
-    Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Plan, Policy,
-    Retirement, plan,
-};
+use plan::{Policy, Retirement, plan};
 use proptest::{collection::btree_set, prelude::*};
-
-/// Objects of texts that files would not be accepted with as they stand.
-fn objects(nodes_of: &[&str], pools: &[(&str, Vec<String>)]) -> Objects {
-    let mut objects = Objects {
-        nodes: accepted(&[&nodes(nodes_of)]).nodes,
-        ..Objects::default()
-    };
-    for (name, list) in pools {
-        let list: Vec<&str> = list.iter().map(String::as_str).collect();
-        let entries = addresses(&list).replace('@', "\n    virtualRouterID: ");
-        // One at a time, with VRIDs that files need and that are taken out again.
-        let text = pool(name, &entries, "").replace("10.0.0.1,", "172.16.0.1,");
-        let spec = text.split("\nspec:\n").nth(1).unwrap();
-        let mut read: crds::WebSocketHAPool = accepted(&[
-            &nodes(nodes_of),
-            &pool(name, "  - address: 203.0.113.1", ""),
-        ])
-        .pools
-        .remove(0);
-        read.spec = serde_saphyr::from_str(spec).unwrap();
-        objects.pools.push(read);
-    }
-    objects
-}
-
-fn controller(objects: Objects) -> Inputs {
-    Inputs {
-        policy: Policy {
-            virtual_router_ids: Some(1..=255),
-            ..Policy::plain_hosts()
-        },
-        ..Inputs::plain_hosts(objects)
-    }
-}
-
-/// What the leader would write into status.
-fn commit(plan: &Plan) -> Committed {
-    let mut committed = Committed::default();
-    for (name, pool) in &plan.pools {
-        for (address, virtual_router_id, nodes) in routers(pool) {
-            let router = CommittedRouter {
-                virtual_router_id,
-                nodes,
-            };
-            committed.routers.insert((name.clone(), address), router);
-        }
-    }
-    committed
-}
-
-fn by_address(plan: &Plan) -> BTreeMap<IpAddr, (u8, Vec<String>)> {
-    let routers = plan.pools.values().flat_map(routers);
-    routers
-        .map(|(address, vrid, nodes)| (address, (vrid, nodes)))
-        .collect()
-}
-
-fn facts(prefixes: &[&str]) -> NodeFacts {
-    let interface = |(index, prefix): (usize, &&str)| InterfaceFacts {
-        name: format!("eth{index}"),
-        prefixes: vec![prefix.parse().unwrap()],
-        ..InterfaceFacts::default()
-    };
-    NodeFacts {
-        interfaces: prefixes.iter().enumerate().map(interface).collect(),
-    }
-}
-
-/// The sentences about a pool that was rejected.
-fn rejected(plan: &Plan, name: &str) -> Vec<String> {
-    let problems = plan.rejected.get(&pool_ref(name)).into_iter().flatten();
-    problems.map(ToString::to_string).collect()
-}
 
 /// Addresses of two subnets, so that last bytes meet.
 fn some_addresses() -> impl Strategy<Value = Vec<String>> {
@@ -149,17 +71,30 @@ proptest! {
             prop_assert_eq!(after[address].0, *vrid, "VRID of {}", address);
             moved += usize::from(after[address].1[0] != nodes[0]);
         }
-        // New addresses go to new nodes first; of the old ones, those above the even share move.
-        let share = addresses.len().div_ceil(2 + more);
-        let mut loads = BTreeMap::new();
-        for (_, nodes) in before.values() {
-            *loads.entry(nodes[0].clone()).or_insert(0) += 1;
+        // Even loads are shares that differ by one; the nodes with most get the greater ones, and
+        // what is above them must move.
+        let mut loads: Vec<usize> = names[..2 + more]
+            .iter()
+            .map(|name| before.values().filter(|(_, nodes)| nodes[0] == *name).count())
+            .collect();
+        loads.sort_unstable_by(|one, other| other.cmp(one));
+        let (share, greater) = (addresses.len() / loads.len(), addresses.len() % loads.len());
+        let shares = loads.iter().enumerate().map(|(place, _)| share + usize::from(place < greater));
+        let above: usize = loads.iter().zip(shares).map(|(load, share)| load.saturating_sub(share)).sum();
+        prop_assert_eq!(moved, above);
+    }
+
+    /// The order in which a user lists addresses decides nothing, VRIDs included where last bytes
+    /// meet.
+    #[test]
+    fn order_of_addresses_decides_nothing(addresses in some_addresses()) {
+        let mut pools = cut(&addresses);
+        let planned = plan(&controller(objects(&["a", "b", "c"], &pools)));
+        for (_, list) in &mut pools {
+            list.reverse();
         }
-        let above: usize = loads.values().map(|load: &usize| load.saturating_sub(share - 1)).sum();
-        prop_assert!(moved <= above, "{} moved, {} at most were above", moved, above);
-        if more == 0 {
-            prop_assert_eq!(moved, 0, "even loads stay even with addresses alone");
-        }
+        let reversed = plan(&controller(objects(&["a", "b", "c"], &pools)));
+        prop_assert_eq!(by_address(&reversed), by_address(&planned));
     }
 
     /// A lost node's addresses are planned where VRRP has put them already.

@@ -56,12 +56,12 @@ fn article_is_planned_as_the_article_has_it() {
             (
                 51,
                 "192.168.1.110".to_owned(),
-                vec![("server2", 100, 2), ("server1", 50, 1)]
+                vec![("server2", 100, 10), ("server1", 50, 9)]
             ),
             (
                 52,
                 "192.168.1.112".to_owned(),
-                vec![("server1", 100, 2), ("server2", 50, 1)]
+                vec![("server1", 100, 10), ("server2", 50, 9)]
             ),
         ]
     );

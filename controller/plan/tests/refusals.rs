@@ -39,7 +39,8 @@ fn bad_yaml_is_named_by_line() {
 #[test]
 fn nothing_is_not_taken_for_drop_all() {
     let expected = "there is no Node in the manifests; list each host as an object of kind Node";
-    assert_eq!(refused(&[""]), [format!("file0.yaml: {expected}")]);
+    let pool = pool("chat", &addresses(&["10.0.0.9"]), "");
+    assert_eq!(refused(&[&pool]), [format!("file0.yaml: {expected}")]);
     assert_eq!(refused(&[]), [format!("the manifests: {expected}")]);
 }
 
@@ -245,7 +246,7 @@ fn clashes_within_a_pool() {
             &node("a"),
             &spec.replace("address: 10.0.0.1,", "address: 10.0.0.9,"),
         ]),
-        "spec.upstreams[0].endpoints: 10.0.0.9 is a virtual address, which would be a loop; use the \
+        "spec.upstreams[0].endpoints[0].address: 10.0.0.9 is a virtual address, which would be a loop; use the \
          server's own address",
     );
     one(
@@ -329,8 +330,8 @@ fn servers_that_are_not_there() {
                 with("    service: {name: echo, port: sw}")
             ),
         ]),
-        "spec.upstreams[0].service.port: is sw, which is no port of Service default/echo; it has 80 \
-         (web), 8010 (ws)",
+        "spec.upstreams[0].service.port: is sw, which is no TCP port of Service default/echo; it has \
+         80 (web), 8010 (ws)",
     );
     let slice = |kind: &str, address: &str| {
         format!(

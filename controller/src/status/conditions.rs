@@ -1,13 +1,13 @@
 //! Conditions: types and reasons are constants, messages tell what to do.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use crds::{ListenerStatus, WebSocketHAPool, WebSocketHAPoolStatus};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use plan::Problem;
+use plan::{Problem, Reason};
 
 use crate::{
     desired::Desired,
@@ -28,15 +28,15 @@ pub(super) const ACCEPTING: &str = "Accepting";
 /// What a condition says: whether it holds, why, and what to do.
 struct Verdict {
     holds: bool,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
 impl Verdict {
-    fn new(holds: bool, reason: &'static str, message: impl Into<String>) -> Self {
+    fn new(holds: bool, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             holds,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         }
     }
@@ -114,8 +114,9 @@ fn accepted(desired: &Desired, observed: &Observed<'_>) -> Verdict {
 }
 
 /// The reason that the first problem names.
-fn reason(_problems: &[Problem]) -> &'static str {
-    "Invalid"
+fn reason(problems: &[Problem]) -> String {
+    let first = problems.first();
+    first.map_or(Reason::Invalid, |it| it.reason).to_string()
 }
 
 fn programmed(observed: &Observed<'_>) -> Verdict {
@@ -205,7 +206,7 @@ fn degraded(pool: &WebSocketHAPool, desired: &Desired, observed: &Observed<'_>) 
         }
     }
     if let Some(problems) = desired.plan.unresolved.get(&observed.name) {
-        return Verdict::new(true, "Unresolved", sentences(problems));
+        return Verdict::new(true, reason(problems), sentences(problems));
     }
     let usable = desired.plan.pools.get(&observed.name).is_none_or(|pool| {
         let mut endpoints = pool.upstreams.iter().flat_map(|it| &it.endpoints);
@@ -245,7 +246,7 @@ fn condition(
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: verdict.reason.to_owned(),
+        reason: verdict.reason.into_owned(),
         message: cut(verdict.message),
         observed_generation: generation,
         last_transition_time: former.map_or(Time(now), |it| it.last_transition_time.clone()),

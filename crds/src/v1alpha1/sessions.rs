@@ -29,12 +29,12 @@ pub struct Listener {
     )
 )).message("must be at least 1ms unless interval is 0s").field_path(".timeout"))]
 pub struct Heartbeat {
-    /// Silence after which a side is pinged; 0s switches heartbeats off.
+    /// Silence after which a side is pinged, 1h at most; 0s switches heartbeats off.
     #[serde(default = "twenty_seconds")]
     #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
     pub interval: Duration,
 
-    /// How long a pinged side may stay silent before its session is ended.
+    /// How long a pinged side may stay silent before its session is ended, 1ms-1h.
     #[serde(default = "ten_seconds")]
     #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
     pub timeout: Duration,
@@ -54,7 +54,7 @@ impl Default for Heartbeat {
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
     /// Over how long the sessions of a removed server are closed, so that clients do not all return
-    /// at once; 0s closes them at once.
+    /// at once, 1h at most; 0s closes them at once.
     #[serde(default = "thirty_seconds")]
     #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
     pub timeout: Duration,

@@ -33,7 +33,7 @@ pub struct Upstream {
     #[serde(default)]
     pub load_balancing: LoadBalancing,
 
-    /// Limit for one connection attempt to a server; the next server is tried after it.
+    /// Limit for one connection attempt to a server, 1ms-1h; the next server is tried after it.
     #[serde(default = "two_seconds")]
     #[x_kube(validation = Rule::new(duration_rule(
         "self",
@@ -41,7 +41,8 @@ pub struct Upstream {
     )).message("must be 1ms to 1h"))]
     pub connect_timeout: Duration,
 
-    /// Limit from a client's first byte to the answer that opens its session, all attempts included.
+    /// Limit from a client's first byte to the answer that opens its session, all attempts included,
+    /// 1ms-1h.
     #[serde(default = "five_seconds")]
     #[x_kube(validation = Rule::new(duration_rule(
         "self",

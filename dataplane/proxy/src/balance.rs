@@ -28,15 +28,20 @@ impl Drop for Lease {
 
 /// The endpoint for a new session, none of `tried`.
 ///
-/// Those known to fail come last instead of never: when nothing else is left, an attempt costs the
-/// client nothing and may find that one of them is back.
+/// Those known to fail, or not to answer, come last instead of never: when nothing else is left, an
+/// attempt costs the client nothing and may find that one of them is back.
 pub(crate) fn choose(upstream: &Upstream, tried: &[SocketAddr]) -> Option<Lease> {
     let _turn = upstream.turn.lock().unwrap_or_else(PoisonError::into_inner);
     let open = |endpoint: &&Arc<Endpoint>| !tried.contains(&endpoint.address);
     let endpoints = || upstream.endpoints.iter().filter(open);
     let mut candidates: Vec<_> = endpoints()
-        .filter(|endpoint| endpoint.is_usable())
+        .filter(|endpoint| endpoint.is_usable() && !endpoint.is_shunned())
         .collect();
+    if candidates.is_empty() {
+        candidates = endpoints()
+            .filter(|endpoint| endpoint.is_usable())
+            .collect();
+    }
     if candidates.is_empty() {
         candidates = endpoints().filter(|endpoint| endpoint.is_ready()).collect();
     }
@@ -88,7 +93,7 @@ mod tests {
         let endpoint = |(i, weight): (usize, &u16)| {
             let port = u16::try_from(i).unwrap() + 1;
             let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)));
-            endpoint.set(*weight, Phase::Ready);
+            endpoint.update(Some((*weight, Phase::Ready)));
             Arc::new(endpoint)
         };
         Upstream {
@@ -121,10 +126,28 @@ mod tests {
     #[test]
     fn an_endpoint_that_is_terminating_or_not_ready_is_never_chosen() {
         let upstream = upstream(Balancing::RoundRobin, &[1, 1]);
-        upstream.endpoints[0].set(1, Phase::Terminating);
+        upstream.endpoints[0].update(Some((1, Phase::Terminating)));
         assert_eq!(ports(&upstream, 3), [2, 2, 2]);
-        upstream.endpoints[1].set(1, Phase::NotReady);
+        upstream.endpoints[1].update(Some((1, Phase::NotReady)));
         assert!(choose(&upstream, &[]).is_none());
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_chosen_when_there_is_no_other() {
+        let upstream = upstream(Balancing::RoundRobin, &[1, 1]);
+        upstream.endpoints[0].shun(true);
+        assert_eq!(ports(&upstream, 3), [2, 2, 2]);
+        let second = upstream.endpoints[1].address;
+        assert_eq!(
+            choose(&upstream, &[second])
+                .unwrap()
+                .endpoint
+                .address
+                .port(),
+            1
+        );
+        upstream.endpoints[0].shun(false);
+        assert!(ports(&upstream, 3).contains(&1));
     }
 
     #[test]

@@ -2,19 +2,20 @@
 //!
 //! Health is passive: an endpoint that refuses or does not answer a connection attempt gets no more
 //! new sessions, and is tried again each second until it accepts. A new endpoint, and one whose
-//! sessions break, is tried once.
+//! sessions break, is tried once. One that accepts and then does not answer a handshake gets new
+//! sessions only when there is no other, for a while.
 
 use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{
             AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -30,15 +31,25 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// Limit for such an attempt.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long an endpoint that did not answer a handshake comes last.
+const SHUNNED: Duration = Duration::from_secs(10);
+
+/// Sessions that break together are told one after the other, so that their clients do not all come
+/// back at once: each so long after the one before, in rounds of `LOSS_ROUND`.
+const LOSS_STEP: Duration = Duration::from_millis(1);
+const LOSS_ROUND: Duration = Duration::from_secs(1);
+
 const READY: u8 = 0;
 const NOT_READY: u8 = 1;
 const TERMINATING: u8 = 2;
 const REMOVED: u8 = 3;
 
-const SOUND: u8 = 0;
-const REFUSED: u8 = 1;
-const TIMED_OUT: u8 = 2;
-const UNREACHABLE: u8 = 3;
+/// It was not tried since it was listed.
+const UNTRIED: u8 = 0;
+const SOUND: u8 = 1;
+const REFUSED: u8 = 2;
+const TIMED_OUT: u8 = 3;
+const UNREACHABLE: u8 = 4;
 
 /// A server of a pool, shared by all workers and by successive configurations.
 #[derive(Debug)]
@@ -48,6 +59,8 @@ pub(crate) struct Endpoint {
     phase: AtomicU8,
     fault: AtomicU8,
     checking: AtomicBool,
+    shunned: Mutex<Option<Instant>>,
+    losses: Mutex<Losses>,
     /// Live sessions and handshakes on their way.
     pub(crate) load: AtomicUsize,
     /// Live sessions.
@@ -56,32 +69,62 @@ pub(crate) struct Endpoint {
     pub(crate) credit: AtomicI64,
 }
 
+/// Sessions that broke one after the other.
+#[derive(Debug, Default)]
+struct Losses {
+    last: Option<Instant>,
+    count: u32,
+}
+
+impl Losses {
+    /// How long the session that broke now waits before its client is told.
+    fn slot(&mut self, now: Instant) -> Duration {
+        let begins_anew = self.last.is_none_or(|last| now >= last + LOSS_ROUND);
+        self.count = if begins_anew {
+            0
+        } else {
+            self.count.wrapping_add(1)
+        };
+        self.last = Some(now);
+        let steps = LOSS_ROUND.as_millis() / LOSS_STEP.as_millis();
+        LOSS_STEP * (self.count % u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+}
+
 impl Endpoint {
+    /// An endpoint that is not listed yet.
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             address,
             weight: AtomicU16::new(1),
-            phase: AtomicU8::new(READY),
-            fault: AtomicU8::new(SOUND),
+            phase: AtomicU8::new(REMOVED),
+            fault: AtomicU8::new(UNTRIED),
             checking: AtomicBool::new(false),
+            shunned: Mutex::default(),
+            losses: Mutex::default(),
             load: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             credit: AtomicI64::new(0),
         }
     }
 
-    pub(crate) fn set(&self, weight: u16, phase: Phase) {
+    /// Takes in what the configuration says of it; whether it is to be checked now.
+    pub(crate) fn update(&self, listed: Option<(u16, Phase)>) -> bool {
+        let Some((weight, phase)) = listed else {
+            self.phase.store(REMOVED, Release);
+            return false;
+        };
         self.weight.store(weight, Relaxed);
         let phase = match phase {
             Phase::Ready => READY,
             Phase::NotReady => NOT_READY,
             Phase::Terminating => TERMINATING,
         };
-        self.phase.store(phase, Release);
-    }
-
-    pub(crate) fn remove(&self) {
-        self.phase.store(REMOVED, Release);
+        if self.phase.swap(phase, AcqRel) == REMOVED {
+            // Since it was listed last nobody looked.
+            self.fault.store(UNTRIED, Release);
+        }
+        self.fault.load(Acquire) != SOUND
     }
 
     pub(crate) fn weight(&self) -> u16 {
@@ -100,7 +143,39 @@ impl Endpoint {
 
     /// Whether new sessions should be sent to it.
     pub(crate) fn is_usable(&self) -> bool {
+        self.is_ready() && !self.is_failing()
+    }
+
+    /// Whether it is known that new sessions can be sent to it.
+    pub(crate) fn is_sound(&self) -> bool {
         self.is_ready() && self.fault.load(Acquire) == SOUND
+    }
+
+    pub(crate) fn is_untried(&self) -> bool {
+        self.is_ready() && self.fault.load(Acquire) == UNTRIED
+    }
+
+    fn is_failing(&self) -> bool {
+        !matches!(self.fault.load(Acquire), SOUND | UNTRIED)
+    }
+
+    /// It took a connection and then did not answer the handshake in time, or did (`false`).
+    pub(crate) fn shun(&self, shun: bool) {
+        let until = shun.then(|| Instant::now() + SHUNNED);
+        *self.shunned.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    pub(crate) fn is_shunned(&self) -> bool {
+        let mut until = self.shunned.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = until.filter(|until| *until > Instant::now());
+        until.is_some()
+    }
+
+    /// A session broke since its connection to this endpoint did: how long its client waits before
+    /// it is told.
+    pub(crate) fn loss_slot(&self, now: Instant) -> Duration {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.slot(now)
     }
 
     pub(crate) fn problem(&self) -> Option<EndpointProblem> {
@@ -201,23 +276,66 @@ pub(crate) fn check(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
     let endpoint = Arc::clone(endpoint);
     let shared = Arc::clone(shared);
     tokio::task::spawn_local(async move {
-        // One that just failed is given its second; one that is only suspected is tried at once.
-        if !endpoint.is_usable() {
-            sleep(RECHECK).await;
-        }
-        while endpoint.phase.load(Acquire) != REMOVED {
-            let fault = match timeout(CHECK_TIMEOUT, dial(endpoint.address)).await {
-                Ok(Ok(_)) => SOUND,
-                // What this host lacks says nothing of the endpoint.
-                Ok(Err(error)) => classify(&error).unwrap_or_else(|| endpoint.fault.load(Acquire)),
-                Err(_elapsed) => TIMED_OUT,
-            };
-            endpoint.set_fault(fault, &shared);
-            if fault == SOUND {
-                break;
+        loop {
+            // One that just failed is given its second; one of which nothing is known, or that is
+            // only suspected, is tried at once.
+            if endpoint.is_failing() {
+                sleep(RECHECK).await;
             }
-            sleep(RECHECK).await;
+            while endpoint.phase.load(Acquire) != REMOVED {
+                let fault = match timeout(CHECK_TIMEOUT, dial(endpoint.address)).await {
+                    Ok(Ok(_)) => SOUND,
+                    // What this host lacks says nothing of the endpoint.
+                    Ok(Err(error)) => {
+                        classify(&error).unwrap_or_else(|| endpoint.fault.load(Acquire))
+                    }
+                    Err(_elapsed) => TIMED_OUT,
+                };
+                endpoint.set_fault(fault, &shared);
+                if fault == SOUND {
+                    break;
+                }
+                sleep(RECHECK).await;
+            }
+            endpoint.checking.store(false, Release);
+            // It may have been listed anew just before, when this still seemed to be at work.
+            let is_done = endpoint.phase.load(Acquire) == REMOVED
+                || endpoint.fault.load(Acquire) == SOUND
+                || endpoint.checking.swap(true, AcqRel);
+            if is_done {
+                return;
+            }
         }
-        endpoint.checking.store(false, Release);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_follow_each_other_and_a_lone_one_does_not_wait() {
+        let mut losses = Losses::default();
+        let now = Instant::now();
+        let slots: Vec<_> = (0..1500).map(|_| losses.slot(now).as_millis()).collect();
+        assert_eq!((slots[0], slots[1], slots[999]), (0, 1, 999));
+        assert_eq!((slots[1000], slots[1499]), (0, 499), "the next round");
+        assert_eq!(losses.slot(now + LOSS_ROUND), Duration::ZERO);
+    }
+
+    #[test]
+    fn one_that_is_listed_again_starts_without_its_old_fault() {
+        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let ready = Some((1, Phase::Ready));
+        assert!(endpoint.update(ready), "nobody has tried it");
+        assert!(endpoint.is_usable() && !endpoint.is_sound());
+        endpoint.fault.store(SOUND, Relaxed);
+        assert!(!endpoint.update(ready));
+        endpoint.fault.store(REFUSED, Relaxed);
+        assert!(endpoint.update(ready));
+        assert!(!endpoint.is_usable(), "an edit is no reason to try it");
+        assert!(!endpoint.update(None));
+        assert!(endpoint.update(ready));
+        assert!(endpoint.is_usable() && endpoint.is_untried());
+    }
 }

@@ -30,8 +30,10 @@ pub struct Frames {
 pub struct Watch {
     /// Whether the sender must mask: it is the client (section 5.1).
     pub masked: bool,
-    /// Payload by which the answer to our own Ping is known, while one may be on its way.
-    pub pong: Option<PingPayload>,
+    /// Payload by which the answers to our own Pings are known.
+    pub pong: PingPayload,
+    /// How many of them may be on their way. What comes beyond is the sender's own and passes.
+    pub pongs: u8,
 }
 
 /// What a slice of the stream contained.
@@ -79,10 +81,10 @@ impl Frames {
     pub fn scan(&mut self, buf: &mut [u8], watch: Watch) -> Scan {
         self.held_len = 0;
         let mut scan = Scan::default();
-        let mut len = buf.len();
+        let mut kept = Kept::default();
         let mut pos = 0;
         loop {
-            let left = len - pos;
+            let left = buf.len() - pos;
             if self.remaining > 0 {
                 let take = usize::try_from(self.remaining).map_or(left, |n| n.min(left));
                 pos += take;
@@ -92,22 +94,24 @@ impl Frames {
                 }
             }
             if scan.boundary.is_none() {
-                scan.boundary = Some(pos);
+                scan.boundary = Some(kept.len + (pos - kept.from));
             }
             self.closed = self.closing;
-            if self.closed || pos == len {
+            if self.closed || pos == buf.len() {
                 break;
             }
-            let Some(head) = Head::parse(&buf[pos..len], watch.pong.is_some()) else {
+            let expects_pong = scan.own_pongs < watch.pongs.into();
+            let Some(head) = Head::parse(&buf[pos..], expects_pong) else {
                 // At most 13 bytes: a head is complete with 14.
-                let tail = &buf[pos..len];
+                let tail = &buf[pos..];
                 self.held[..tail.len()].copy_from_slice(tail);
                 self.held_len = u8::try_from(tail.len()).unwrap_or(0);
                 break;
             };
-            if watch.pong.is_some_and(|payload| head.is_pong(payload)) {
-                buf.copy_within(pos + head.len + 8..len, pos);
-                len -= head.len + 8;
+            if head.is_pong(watch.pong) {
+                kept.close_gap(buf, pos);
+                pos += head.len + 8;
+                kept.from = pos;
                 scan.own_pongs += 1;
                 continue;
             }
@@ -121,8 +125,27 @@ impl Frames {
             pos += head.len;
             self.remaining = head.payload;
         }
-        scan.ready = pos;
+        kept.close_gap(buf, pos);
+        scan.ready = kept.len;
         scan
+    }
+}
+
+/// What of a buffer is passed on: its first `len` bytes, and then those that begin at `from` and
+/// were not moved up to them yet. However many frames are taken out, each byte is moved once.
+#[derive(Default)]
+struct Kept {
+    len: usize,
+    from: usize,
+}
+
+impl Kept {
+    /// Moves up what lies before `to`.
+    fn close_gap(&mut self, buf: &mut [u8], to: usize) {
+        if self.from > self.len {
+            buf.copy_within(self.from..to, self.len);
+        }
+        self.len += to - self.from;
     }
 }
 
@@ -218,7 +241,8 @@ mod tests {
 
     const SERVER: Watch = Watch {
         masked: false,
-        pong: None,
+        pong: [0; 8],
+        pongs: 0,
     };
 
     #[test]
@@ -252,7 +276,8 @@ mod tests {
         let own = *b"12345678";
         let watch = Watch {
             masked: true,
-            pong: Some(own),
+            pong: own,
+            pongs: 1,
         };
         let key = [9, 8, 7, 6];
         let pong = |payload: &[u8]| {
@@ -277,6 +302,25 @@ mod tests {
             assert_eq!(passed, [before.clone(), after.clone()].concat());
             assert_eq!(swallowed, 1);
         }
+    }
+
+    #[test]
+    fn no_more_pongs_are_removed_than_pings_were_sent() {
+        let pong = |n: u8| [&[0x8a, 8][..], b"12345678", &[0x82, 1, n]].concat();
+        let mut buf: Vec<u8> = (0..5).flat_map(pong).collect();
+        let watch = Watch {
+            masked: false,
+            pong: *b"12345678",
+            pongs: 2,
+        };
+        let scan = Frames::default().scan(&mut buf, watch);
+        assert_eq!(
+            (scan.own_pongs, scan.frames, scan.boundary),
+            (2, 8, Some(0))
+        );
+        let rest = (2..5).flat_map(pong);
+        let expected: Vec<u8> = [0x82, 1, 0, 0x82, 1, 1].into_iter().chain(rest).collect();
+        assert_eq!(&buf[..scan.ready], expected);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! Where to look: `handshake` reads and writes HTTP without I/O, `open` brings a client to an
 //! endpoint, `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
-//! listeners and sessions of one thread, `live` is the configuration with its counts.
+//! listeners and sessions of one thread, `leaving` is its part in a planned stop, `live` is the configuration with its counts.
 #![deny(unsafe_code)]
 
 mod balance;
@@ -18,6 +18,7 @@ mod forward;
 pub mod frame;
 pub mod handshake;
 mod heartbeat;
+mod leaving;
 mod listener;
 mod live;
 mod observe;
@@ -35,5 +36,5 @@ pub use config::{
 pub use observe::{
     EndpointProblem, EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, Snapshot,
 };
-pub use proxy::{Beat, Error, LeaveReport, Options, Proxy};
+pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
 pub use stats::{CodeClass, Counters, Ended, HandshakeResult, Traffic};

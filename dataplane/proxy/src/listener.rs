@@ -1,10 +1,12 @@
 //! Accepts clients on one socket, for as long as the worker has it open.
 
 use std::{
+    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -15,36 +17,33 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{handshake::Reject, observe::ListenerProblem, open, worker::Worker};
+use crate::{handshake::Reject, live::Gate, open, worker::Worker};
 
 /// Pause after an error of `accept`, so that one that stays does not take the whole thread.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A lack of descriptors counts as over when none was seen for so long.
+/// Pause before it is looked whether descriptors are there again.
 const RECOVERED: Duration = Duration::from_secs(2);
 
 /// Starts to accept; `None`: the socket cannot be used.
 pub(crate) fn open(
     worker: &Rc<Worker>,
-    address: SocketAddr,
+    gate: Arc<Gate>,
     socket: StdListener,
 ) -> Option<AbortHandle> {
-    let state = worker.state();
-    state.routes.get(&address)?;
     let prepared = prepare(&socket)
         .and_then(|()| socket.set_nonblocking(true))
         .and_then(|()| TcpListener::from_std(socket));
     match prepared {
         Ok(listener) => {
-            let worker = Rc::clone(worker);
+            let mut acceptor = Acceptor::new(Rc::clone(worker), gate);
             let task = tokio::task::spawn_local(async move {
-                let mut acceptor = Acceptor::new(worker, address);
                 acceptor.run(&listener).await;
             });
             Some(task.abort_handle())
         }
         Err(error) => {
-            tracing::error!(%address, %error, "cannot use a listening socket");
+            tracing::error!(address = %gate.address, %error, "cannot use a listening socket");
             None
         }
     }
@@ -57,17 +56,18 @@ fn prepare(socket: &StdListener) -> io::Result<()> {
 
 struct Acceptor {
     worker: Rc<Worker>,
-    address: SocketAddr,
+    gate: Arc<Gate>,
     /// A descriptor kept to be given up: with it a client can be told when there is no other left.
     spare: Option<Socket>,
+    /// When a lack of descriptors was seen last, while there is one.
     starved: Option<Instant>,
 }
 
 impl Acceptor {
-    fn new(worker: Rc<Worker>, address: SocketAddr) -> Self {
+    fn new(worker: Rc<Worker>, gate: Arc<Gate>) -> Self {
         Self {
             worker,
-            address,
+            gate,
             spare: spare(),
             starved: None,
         }
@@ -75,6 +75,10 @@ impl Acceptor {
 
     async fn run(&mut self, listener: &TcpListener) {
         loop {
+            if self.spare.is_none() {
+                // Before the next client gets it: with the spare all clients can be told.
+                self.spare = spare();
+            }
             let accept = listener.accept();
             let accepted = if self.starved.is_none() {
                 accept.await
@@ -86,10 +90,10 @@ impl Acceptor {
             };
             match accepted {
                 Ok((client, peer)) => {
+                    self.take(client, peer);
                     if self.starved.is_some_and(|at| at.elapsed() > RECOVERED) {
                         self.recover();
                     }
-                    self.take(client, peer);
                 }
                 Err(error) => self.survive(&error, listener).await,
             }
@@ -98,19 +102,16 @@ impl Acceptor {
 
     fn take(&self, client: TcpStream, peer: SocketAddr) {
         self.worker.stats().accepted.add(1);
-        let state = self.worker.state();
-        // Without a route the listener is about to be closed.
-        if let Some(route) = state.routes.get(&self.address) {
-            let handshake = open::open(Rc::clone(&self.worker), Arc::clone(route), client, peer);
-            self.worker.begin(self.address, handshake);
-        }
+        let address = self.gate.address;
+        let handshake = open::open(Rc::clone(&self.worker), address, client, peer);
+        self.worker.begin(address, handshake);
     }
 
     /// `accept` also tells of errors of the connection that it would have given (accept(2)); the
     /// next one may be good.
     async fn survive(&mut self, error: &io::Error, listener: &TcpListener) {
         if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-            tracing::debug!(address = %self.address, %error, "a connection was lost before it was accepted");
+            tracing::debug!(address = %self.gate.address, %error, "a connection was lost before it was accepted");
             if !matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
@@ -120,17 +121,21 @@ impl Acceptor {
             return;
         }
         if self.starved.replace(Instant::now()).is_none() {
-            tracing::warn!(address = %self.address, "no file descriptors are left");
-            self.tell(Some(ListenerProblem::OutOfDescriptors));
+            tracing::warn!(address = %self.gate.address, "no file descriptors are left");
+            self.worker.shared.gate_starves(&self.gate, true);
         }
         self.shed(listener).await;
         sleep(PAUSE).await;
     }
 
     /// Answers one client 503 with the spare descriptor.
+    ///
+    /// Never waits while the spare is given up: the kernel says that there are no descriptors before
+    /// it looks whether a client is there, and any other thread would take the one that is free.
     async fn shed(&mut self, listener: &TcpListener) {
         if self.spare.take().is_some()
-            && let Ok(Ok((client, _))) = timeout(Duration::from_millis(1), listener.accept()).await
+            && let Poll::Ready(Ok((client, _))) =
+                poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await
         {
             self.worker.stats().shed.add(1);
             open::turn_away(&client, Reject::Unavailable);
@@ -138,15 +143,21 @@ impl Acceptor {
         self.spare = spare();
     }
 
+    /// The lack is over once there is more than the spare.
     fn recover(&mut self) {
-        self.starved = None;
-        self.tell(None);
+        if self.spare.is_some() && spare().is_some() {
+            self.starved = None;
+            self.worker.shared.gate_starves(&self.gate, false);
+        } else {
+            self.starved = Some(Instant::now());
+        }
     }
+}
 
-    fn tell(&self, problem: Option<ListenerProblem>) {
-        let state = self.worker.state();
-        if let Some(route) = state.routes.get(&self.address) {
-            self.worker.shared.gate_is(&route.gate, true, problem);
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        if self.starved.is_some() {
+            self.worker.shared.gate_starves(&self.gate, false);
         }
     }
 }

@@ -6,18 +6,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-        mpsc,
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic::AtomicUsize, mpsc},
     time::Duration,
 };
 
 use crate::{
-    config::{self, Balancing, Config, Drain, Heartbeat},
+    config::{self, Balancing, Config, Drain, Heartbeat, Phase},
     endpoint::Endpoint,
     observe::{Event, ListenerProblem},
+    proxy::Patience,
     stats::WorkerStats,
 };
 
@@ -64,8 +61,29 @@ pub(crate) struct Route {
 pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     pub(crate) sessions: AtomicUsize,
-    pub(crate) accepting: AtomicBool,
-    problem: Mutex<Option<ListenerProblem>>,
+    standing: Mutex<Standing>,
+}
+
+/// How an address stands.
+#[derive(Debug, Default)]
+struct Standing {
+    accepting: bool,
+    /// Why it does not accept.
+    problem: Option<ListenerProblem>,
+    /// Acceptors, over all workers, that find no descriptors.
+    starving: usize,
+}
+
+impl Standing {
+    fn told(&self) -> (bool, Option<ListenerProblem>) {
+        let starves = self.accepting && self.starving > 0;
+        let problem = if starves {
+            Some(ListenerProblem::OutOfDescriptors)
+        } else {
+            self.problem
+        };
+        (self.accepting, problem)
+    }
 }
 
 impl Gate {
@@ -73,13 +91,17 @@ impl Gate {
         Self {
             address,
             sessions: AtomicUsize::new(0),
-            accepting: AtomicBool::new(false),
-            problem: Mutex::new(None),
+            standing: Mutex::default(),
         }
     }
 
-    pub(crate) fn problem(&self) -> Option<ListenerProblem> {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether it accepts, and what is wrong.
+    pub(crate) fn standing(&self) -> (bool, Option<ListenerProblem>) {
+        self.locked().told()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,10 +114,14 @@ pub(crate) struct Compiler {
     endpoints: HashMap<EndpointKey, Weak<Endpoint>>,
 }
 
+/// Endpoints with what the new configuration says of them; `None`: they are not in it.
+pub(crate) type Listed = Vec<(Arc<Endpoint>, Option<(u16, Phase)>)>;
+
 impl Compiler {
-    /// The state for a checked configuration, and the endpoints that are new in it.
-    pub(crate) fn compile(&mut self, config: &Config, old: &State) -> (State, Vec<Arc<Endpoint>>) {
-        let mut fresh = Vec::new();
+    /// The state for a checked configuration. What it says of endpoints is for the caller to tell
+    /// them, once the state is in use: those that served until then are to be chosen until then.
+    pub(crate) fn compile(&mut self, config: &Config, old: &State) -> (State, Listed) {
+        let mut listed = Listed::new();
         let mut state = State::default();
         for (name, settings) in &config.pools {
             let turn = old
@@ -106,7 +132,7 @@ impl Compiler {
                 name: name.clone(),
                 upstream: Upstream {
                     name: settings.upstream.name.clone(),
-                    endpoints: self.endpoints(name, &settings.upstream, &mut fresh),
+                    endpoints: self.endpoints(name, &settings.upstream, &mut listed),
                     balancing: settings.upstream.balancing,
                     connect_timeout: settings.upstream.connect_timeout,
                     handshake_timeout: settings.upstream.handshake_timeout,
@@ -130,37 +156,37 @@ impl Compiler {
             state.pools.insert(name.clone(), pool);
         }
         self.endpoints.retain(|(pool, address), endpoint| {
-            let listed = config.pools.get(pool).is_some_and(|pool| {
+            let is_listed = config.pools.get(pool).is_some_and(|pool| {
                 let mut endpoints = pool.upstream.endpoints.iter();
                 endpoints.any(|endpoint| endpoint.address == *address)
             });
             let Some(endpoint) = endpoint.upgrade() else {
                 return false;
             };
-            if !listed {
-                endpoint.remove();
+            if !is_listed {
+                listed.push((endpoint, None));
             }
             true
         });
-        (state, fresh)
+        (state, listed)
     }
 
     fn endpoints(
         &mut self,
         pool: &str,
         upstream: &config::Upstream,
-        fresh: &mut Vec<Arc<Endpoint>>,
+        listed: &mut Listed,
     ) -> Vec<Arc<Endpoint>> {
         let resolve = |wanted: &config::Endpoint| {
             let key = (pool.to_owned(), wanted.address);
             let known = self.endpoints.get(&key).and_then(Weak::upgrade);
             let endpoint = known.unwrap_or_else(|| {
                 let endpoint = Arc::new(Endpoint::new(wanted.address));
-                fresh.push(Arc::clone(&endpoint));
                 self.endpoints.insert(key, Arc::downgrade(&endpoint));
                 endpoint
             });
-            endpoint.set(wanted.weight, wanted.phase);
+            let says = (wanted.weight, wanted.phase);
+            listed.push((Arc::clone(&endpoint), Some(says)));
             endpoint
         };
         upstream.endpoints.iter().map(resolve).collect()
@@ -174,11 +200,17 @@ pub(crate) struct Shared {
     events: Option<mpsc::Sender<Event>>,
     usable: Mutex<BTreeMap<String, usize>>,
     pub(crate) stats: Vec<Arc<WorkerStats>>,
+    pub(crate) patience: Patience,
 }
 
 impl Shared {
-    pub(crate) fn new(workers: usize, events: Option<mpsc::Sender<Event>>) -> Self {
+    pub(crate) fn new(
+        workers: usize,
+        events: Option<mpsc::Sender<Event>>,
+        patience: Patience,
+    ) -> Self {
         Self {
+            patience,
             state: RwLock::default(),
             events,
             usable: Mutex::default(),
@@ -203,13 +235,20 @@ impl Shared {
 
     /// Tells of pools whose number of usable endpoints is not what was told last.
     pub(crate) fn publish_usable(&self) {
-        let mut told = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         let state = self.state();
         told.retain(|pool, _| state.pools.contains_key(pool));
         for (name, pool) in &state.pools {
-            let endpoints = pool.upstream.endpoints.iter();
-            let count = endpoints.filter(|endpoint| endpoint.is_usable()).count();
-            if told.insert(name.clone(), count) != Some(count) {
+            let endpoints = &pool.upstream.endpoints;
+            let mut count = endpoints.iter().filter(|e| e.is_sound()).count();
+            let before = told.get(name).copied();
+            // Nothing is known yet of those that took the place of the others: no reason to think
+            // that this host has lost its way to all of them.
+            if count == 0 && endpoints.iter().any(|e| e.is_untried()) {
+                count = before.unwrap_or(0);
+            }
+            if before != Some(count) {
+                told.insert(name.clone(), count);
                 self.emit(Event::UsableEndpoints {
                     pool: name.clone(),
                     count,
@@ -218,18 +257,41 @@ impl Shared {
         }
     }
 
+    /// Usable endpoints by pool, as told last.
+    pub(crate) fn told(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.usable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Records and tells whether an address accepts, if that is news.
     pub(crate) fn gate_is(&self, gate: &Gate, accepting: bool, problem: Option<ListenerProblem>) {
-        let was_accepting = gate.accepting.swap(accepting, Relaxed);
-        let mut told = gate.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        if was_accepting == accepting && *told == problem {
-            return;
-        }
-        *told = problem;
-        self.emit(Event::ListenerState {
-            address: gate.address,
-            accepting,
-            problem,
+        self.change(gate, |standing| {
+            standing.accepting = accepting;
+            standing.problem = problem;
         });
+    }
+
+    /// One more acceptor of an address finds no descriptors, or one less.
+    pub(crate) fn gate_starves(&self, gate: &Gate, starves: bool) {
+        self.change(gate, |standing| {
+            standing.starving = if starves {
+                standing.starving + 1
+            } else {
+                standing.starving.saturating_sub(1)
+            };
+        });
+    }
+
+    fn change(&self, gate: &Gate, change: impl FnOnce(&mut Standing)) {
+        let mut standing = gate.locked();
+        let before = standing.told();
+        change(&mut standing);
+        let (accepting, problem) = standing.told();
+        if before != (accepting, problem) {
+            self.emit(Event::ListenerState {
+                address: gate.address,
+                accepting,
+                problem,
+            });
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What the proxy tells of itself: events as they happen, and a snapshot on request.
 
-use std::{fmt, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use crate::stats::Counters;
 
@@ -11,7 +11,8 @@ pub enum Event {
     UsableEndpoints {
         /// The pool.
         pool: String,
-        /// Endpoints that are ready and not known to fail.
+        /// Endpoints that are ready and have been reached. While none of those listed now has been
+        /// tried, what was told before stands.
         count: usize,
     },
     /// Whether an address accepts clients has changed.
@@ -30,6 +31,8 @@ pub enum Event {
 pub enum ListenerProblem {
     /// No listening socket was given for it.
     NoSocket,
+    /// The socket that was given for it cannot be used.
+    BadSocket,
     /// It was left in order (a planned stop) and no new socket was given since.
     Left,
     /// The process has no file descriptors left: new clients are answered 503.
@@ -40,6 +43,7 @@ impl fmt::Display for ListenerProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoSocket => "no listening socket was given for it",
+            Self::BadSocket => "the listening socket given for it cannot be used: the log says why",
             Self::Left => "it was left in order and not opened again",
             Self::OutOfDescriptors => {
                 "no file descriptors are left, new clients are answered 503: raise the limit of open files"
@@ -82,6 +86,8 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerSnapshot>,
     /// Servers, in the order of the configuration.
     pub endpoints: Vec<EndpointSnapshot>,
+    /// Usable endpoints by pool, as told with [`Event::UsableEndpoints`].
+    pub usable: BTreeMap<String, usize>,
     /// Counters since the start, over all workers.
     pub counters: Counters,
 }

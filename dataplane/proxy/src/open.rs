@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -20,11 +20,9 @@ use tokio::{
 
 use crate::{
     balance::{self, Lease},
-    config::Heartbeat,
-    endpoint::{self, ConnectFault},
+    endpoint::{self, ConnectFault, Endpoint},
     forward,
     handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, ResponseParser},
-    heartbeat,
     live::Route,
     observe::EndpointProblem,
     relay::Session,
@@ -45,10 +43,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of it that are read meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// With heartbeats off: silence after which the kernel probes a peer, and how often it then does.
-const PROBE_AFTER: Duration = Duration::from_mins(1);
-const PROBE_EVERY: Duration = Duration::from_secs(10);
-
 /// How a handshake ends without a session.
 enum Failure {
     /// The client is told.
@@ -60,17 +54,17 @@ enum Failure {
 /// A whole handshake.
 pub(crate) async fn open(
     worker: Rc<Worker>,
-    route: Arc<Route>,
+    address: SocketAddr,
     mut client: TcpStream,
     peer: SocketAddr,
 ) -> HandshakeResult {
-    let failure = match establish(&worker, &route, &mut client, peer).await {
+    let begun = std::time::Instant::now();
+    let failure = match establish(&worker, address, &mut client, peer).await {
         Ok(Opened::Session(ready)) => {
-            bound_silence(&client, route.pool.heartbeat);
             let control = Rc::new(Control::new(
                 worker.next_id(),
-                Arc::clone(&route.pool),
-                Arc::clone(&route.gate),
+                Arc::clone(&ready.route.pool),
+                Arc::clone(&ready.route.gate),
                 ready.lease,
             ));
             let session = Session::new(
@@ -80,7 +74,7 @@ pub(crate) async fn open(
                 (ready.backend, ready.early_backend),
                 &ready.response,
             );
-            worker.adopt(&control, session);
+            worker.adopt(&control, session, begun);
             return HandshakeResult::Upgraded;
         }
         Ok(Opened::Answered) => {
@@ -128,10 +122,13 @@ async fn linger(worker: &Worker, mut client: TcpStream) {
     drop(SockRef::from(&client).shutdown(Shutdown::Write));
     let drain = async {
         let mut dropped = Vec::new();
-        while dropped.len() < LINGER_BYTES {
-            if !matches!(fill(worker, &mut client, &mut dropped).await, Ok(n) if n > 0) {
-                return;
+        let mut bytes = 0;
+        while bytes < LINGER_BYTES {
+            match fill(worker, &mut client, &mut dropped).await {
+                Ok(n @ 1..) => bytes += n,
+                _ => return,
             }
+            dropped.clear();
         }
     };
     // Whether it ended or time did, the connection is closed now.
@@ -153,22 +150,6 @@ async fn fill(worker: &Worker, stream: &mut TcpStream, into: &mut Vec<u8>) -> io
     .await
 }
 
-/// Has the kernel end a connection whose peer is gone, where heartbeats cannot tell: while what was
-/// sent is not acknowledged (RFC 5482), and with heartbeats off, by probes.
-fn bound_silence(stream: &TcpStream, heartbeat: Heartbeat) {
-    let socket = SockRef::from(stream);
-    // Where an option cannot be set the peer's end is only noticed later.
-    if heartbeat.interval.is_zero() {
-        let probes = TcpKeepalive::new()
-            .with_time(PROBE_AFTER)
-            .with_interval(PROBE_EVERY);
-        drop(socket.set_tcp_keepalive(&probes));
-    } else {
-        let patience = heartbeat.interval + heartbeat::timeout(heartbeat);
-        drop(socket.set_tcp_user_timeout(Some(patience)));
-    }
-}
-
 enum Opened {
     Session(Ready),
     Answered,
@@ -176,6 +157,7 @@ enum Opened {
 
 /// What a session begins with.
 struct Ready {
+    route: Arc<Route>,
     backend: TcpStream,
     lease: Lease,
     response: Vec<u8>,
@@ -185,11 +167,15 @@ struct Ready {
 
 async fn establish(
     worker: &Worker,
-    route: &Route,
+    address: SocketAddr,
     client: &mut TcpStream,
     peer: SocketAddr,
 ) -> Result<Opened, Failure> {
-    let limit = route.pool.upstream.handshake_timeout;
+    let route = || {
+        let gone = Failure::Silent(HandshakeResult::ListenerGone);
+        worker.route(address).ok_or(gone)
+    };
+    let limit = route()?.pool.upstream.handshake_timeout;
     let mut received = Vec::new();
     // A client that says nothing at all is told nothing.
     match timeout(limit, fill(worker, client, &mut received)).await {
@@ -198,26 +184,32 @@ async fn establish(
         Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),
     }
     let deadline = Instant::now() + limit;
-    let request = read_request(worker, route, client, peer, &mut received);
+    let request = read_request(worker, address, client, peer, &mut received);
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(Failure::Refuse(Reject::Timeout));
     };
     let request = request?;
     let mut tried = Vec::new();
     let mut failure = None;
-    while let Some(lease) = balance::choose(&route.pool.upstream, &tried) {
+    loop {
+        // Anew each time: an endpoint that was listed when the client came may be gone by now.
+        let route = route()?;
+        let Some(lease) = balance::choose(&route.pool.upstream, &tried) else {
+            return Err(Failure::Refuse(failure.unwrap_or(Reject::Unavailable)));
+        };
         if failure.is_some() {
             worker.stats().retries.add(1);
         }
         tried.push(lease.endpoint.address);
-        let attempt = attempt(worker, route, &lease, &request, deadline).await;
-        match attempt {
+        let until = share(&route, &tried, deadline);
+        match attempt(worker, &route, &lease, &request, until).await {
             Ok(Answer::Switch {
                 backend,
                 response,
                 early,
             }) => {
                 return Ok(Opened::Session(Ready {
+                    route,
                     backend,
                     lease,
                     response,
@@ -232,14 +224,26 @@ async fn establish(
             Err(Attempt::Final(reject)) => return Err(Failure::Refuse(reject)),
         }
     }
-    Err(Failure::Refuse(failure.unwrap_or(Reject::Unavailable)))
+}
+
+/// Until when the endpoint tried last may take: half of the time that is left, while there is
+/// another that promises more to try in the other half.
+fn share(route: &Route, tried: &[SocketAddr], deadline: Instant) -> Instant {
+    let mut endpoints = route.pool.upstream.endpoints.iter();
+    let is_good = |endpoint: &Endpoint| endpoint.is_usable() && !endpoint.is_shunned();
+    if endpoints.any(|endpoint| is_good(endpoint) && !tried.contains(&endpoint.address)) {
+        let now = Instant::now();
+        now + deadline.saturating_duration_since(now) / 2
+    } else {
+        deadline
+    }
 }
 
 /// Reads the client's request. What it sent behind it is left in `received`; the result is the
 /// head for the backend.
 async fn read_request(
     worker: &Worker,
-    route: &Route,
+    address: SocketAddr,
     client: &mut TcpStream,
     peer: SocketAddr,
     received: &mut Vec<u8>,
@@ -250,7 +254,7 @@ async fn read_request(
             Outcome::NeedMore => {}
             Outcome::Bad(reject) => return Err(Failure::Refuse(reject)),
             Outcome::Done(request, end) => {
-                let head = forward::request(&request, peer, route.gate.address);
+                let head = forward::request(&request, peer, address);
                 received.drain(..end);
                 received.shrink_to_fit();
                 return Ok(head);
@@ -293,9 +297,9 @@ async fn attempt(
     route: &Route,
     lease: &Lease,
     request: &[u8],
-    deadline: Instant,
+    until: Instant,
 ) -> Result<Answer, Attempt> {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(Attempt::Final(Reject::GatewayTimeout));
     }
@@ -311,15 +315,18 @@ async fn attempt(
             Attempt::Final(Reject::Unavailable)
         }
     })?;
-    bound_silence(&backend, route.pool.heartbeat);
     let exchange = async {
         // It may have closed already and still have said why: the answer decides.
         drop(backend.write_all(request).await);
         read_answer(worker, backend).await
     };
-    match timeout_at(deadline, exchange).await {
-        Ok(answer) => answer,
-        Err(_elapsed) => Err(Attempt::Final(Reject::GatewayTimeout)),
+    if let Ok(answer) = timeout_at(until, exchange).await {
+        lease.endpoint.shun(false);
+        answer
+    } else {
+        // It takes connections, so no check of ours would find it out.
+        lease.endpoint.shun(true);
+        Err(Attempt::Failed(Reject::GatewayTimeout))
     }
 }
 
@@ -381,26 +388,42 @@ async fn pass_answer(
         mut content,
         mut body,
     } = answer;
-    let pass = async {
+    let whole = async {
         loop {
             let end = body.advance(&content);
             let (BodyEnd::At(n) | BodyEnd::Broken(n)) = end else {
                 head.append(&mut content);
-                client.write_all(&head).await?;
+                client.write_all(&head).await.map_err(|_| Cut::Client)?;
                 head.clear();
-                if fill(worker, &mut backend, &mut content).await? == 0 {
-                    return Ok(());
+                match fill(worker, &mut backend, &mut content).await {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => continue,
+                    Err(_) => return Err(Cut::Backend(HandshakeResult::BadGateway)),
                 }
-                continue;
             };
             head.extend_from_slice(&content[..n]);
-            return client.write_all(&head).await;
+            client.write_all(&head).await.map_err(|_| Cut::Client)?;
+            return match end {
+                BodyEnd::Broken(_) => Err(Cut::Backend(HandshakeResult::BadGateway)),
+                _ => Ok(()),
+            };
         }
     };
-    match timeout_at(deadline, pass).await {
-        Ok(Ok(())) => Ok(Opened::Answered),
-        Ok(Err::<(), io::Error>(_)) => Err(Failure::Silent(HandshakeResult::ClientGone)),
-        // The head is out already: a client that is cut off sees that the content is not whole.
-        Err(_elapsed) => Err(Failure::Silent(HandshakeResult::GatewayTimeout)),
+    let late = Err(Cut::Backend(HandshakeResult::GatewayTimeout));
+    match timeout_at(deadline, whole).await.unwrap_or(late) {
+        Ok(()) => Ok(Opened::Answered),
+        Err(Cut::Client) => Err(Failure::Silent(HandshakeResult::ClientGone)),
+        Err(Cut::Backend(result)) => {
+            // The head is out already. Where the content ends with the connection (RFC 9112 section
+            // 6.3, item 8) a FIN would make a whole of the part that came.
+            drop(SockRef::from(&*client).set_linger(Some(Duration::ZERO)));
+            Err(Failure::Silent(result))
+        }
     }
+}
+
+/// Why an answer was not passed on whole.
+enum Cut {
+    Client,
+    Backend(HandshakeResult),
 }

@@ -32,6 +32,25 @@ const QUEUE: usize = 256;
 /// Called by each worker with its number about every 100 ms.
 pub type Beat = Arc<dyn Fn(usize) + Send + Sync>;
 
+/// How long peers may take over the end of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a side to answer a Close and to end its connection, and between two pieces of a frame
+    /// that a Close waits for.
+    pub close: Duration,
+    /// Silence of both sides once one has ended its half without a Close of ours.
+    pub half: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            close: Duration::from_secs(5),
+            half: Duration::from_secs(30),
+        }
+    }
+}
+
 /// How to run.
 pub struct Options {
     /// Threads that relay; one per core is right.
@@ -41,6 +60,8 @@ pub struct Options {
     pub beat: Beat,
     /// Where [`Event`]s go.
     pub events: Option<mpsc::Sender<Event>>,
+    /// Bounds of the ends of sessions.
+    pub patience: Patience,
 }
 
 impl fmt::Debug for Options {
@@ -103,7 +124,8 @@ struct Worker {
 /// What only the caller's side knows.
 #[derive(Default)]
 struct Control {
-    config: Config,
+    /// What all workers serve; `None`: not all of them have obeyed.
+    config: Option<Config>,
     compiler: Compiler,
     /// Addresses whose sockets the workers hold.
     open: BTreeSet<SocketAddr>,
@@ -126,11 +148,12 @@ impl Proxy {
             workers,
             beat,
             events,
+            patience,
         } = options;
         if workers == 0 {
             return Err(Error::NoWorkers);
         }
-        let shared = Arc::new(Shared::new(workers, events));
+        let shared = Arc::new(Shared::new(workers, events, patience));
         let start = |index| {
             let (sender, receiver) = orders::channel(QUEUE);
             let thread = worker::spawn(index, Arc::clone(&shared), Arc::clone(&beat), receiver)
@@ -155,7 +178,8 @@ impl Proxy {
     ///
     /// `sockets` are listening sockets for addresses that [`Proxy::missing_sockets`] named, bound
     /// with `SO_REUSEPORT`, one per worker. Those of an address that is open already or not
-    /// configured are closed. An address without sockets does not accept and says so.
+    /// configured are closed. An address without sockets that can be used does not accept and says
+    /// so; it stays among the missing.
     ///
     /// New connections see the change at once. Established sessions end only when their endpoint
     /// was removed or is terminating (over `drain.timeout`), or their address or pool was removed.
@@ -166,60 +190,67 @@ impl Proxy {
     ) -> Result<(), Error> {
         config.check()?;
         let mut control = self.control();
-        if control.config == config && sockets.is_empty() {
+        if control.config.as_ref() == Some(&config) && sockets.is_empty() {
             return Ok(());
         }
         let old = self.shared.state();
-        let (state, fresh) = control.compiler.compile(&config, &old);
+        let (state, listed) = control.compiler.compile(&config, &old);
         let state = Arc::new(state);
         self.shared.replace_state(Arc::clone(&state));
+        let check = listed
+            .into_iter()
+            .filter_map(|(endpoint, says)| endpoint.update(says).then_some(endpoint));
+        // One worker is enough to look whether endpoints answer.
+        let mut check = Some(check.collect::<Vec<_>>());
 
-        control
-            .open
-            .retain(|address| state.routes.contains_key(address));
-        control
-            .left
-            .retain(|address| state.routes.contains_key(address));
+        let routes = &state.routes;
+        control.open.retain(|address| routes.contains_key(address));
+        control.left.retain(|address| routes.contains_key(address));
         let mut shares: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut opening = BTreeSet::new();
         for (address, listeners) in sockets {
             if listeners.is_empty()
-                || !state.routes.contains_key(&address)
+                || !routes.contains_key(&address)
                 || !control.open.insert(address)
             {
                 continue;
             }
             control.left.remove(&address);
+            opening.insert(address);
             for (i, listener) in listeners.into_iter().enumerate() {
                 shares[i % self.workers.len()].push((address, listener));
             }
         }
-        control.config = config;
 
-        let mut fresh = Some(fresh);
         let mut shares = shares.into_iter();
-        let obeyed = self.order(OBEY, |done| Order::Apply {
+        let answers = self.order(OBEY, |done| Order::Apply {
             state: Arc::clone(&state),
             sockets: shares.next().unwrap_or_default(),
-            // One worker is enough to look whether new endpoints answer.
-            check: fresh.take().unwrap_or_default(),
+            check: check.take().unwrap_or_default(),
             done,
         });
-        for (address, route) in &state.routes {
+        // One worker that accepts on an address is enough for its clients to be served.
+        for address in answers.iter().flatten().flatten() {
+            opening.remove(address);
+        }
+        for address in &opening {
+            control.open.remove(address);
+        }
+        for (address, route) in routes {
             let problem = if control.open.contains(address) {
-                // A lack of descriptors that was told stays until it is over.
-                route
-                    .gate
-                    .problem()
-                    .filter(|problem| *problem == ListenerProblem::OutOfDescriptors)
+                None
+            } else if opening.contains(address) {
+                Some(ListenerProblem::BadSocket)
             } else if control.left.contains(address) {
                 Some(ListenerProblem::Left)
             } else {
                 Some(ListenerProblem::NoSocket)
             };
-            let accepting = control.open.contains(address);
-            self.shared.gate_is(&route.gate, accepting, problem);
+            self.shared.gate_is(&route.gate, problem.is_none(), problem);
         }
         self.shared.publish_usable();
+        let obeyed: Result<Vec<_>, Error> = answers.into_iter().collect();
+        control.config = obeyed.is_ok().then_some(config);
         obeyed.map(drop)
     }
 
@@ -268,7 +299,8 @@ impl Proxy {
                 .gate_is(&route.gate, false, Some(ListenerProblem::Left));
         }
         let mut sum = LeaveReport::default();
-        for report in reports? {
+        for report in reports {
+            let report: LeaveReport = report?;
             sum.sessions += report.sessions;
             sum.acknowledged += report.acknowledged;
         }
@@ -284,7 +316,8 @@ impl Proxy {
             held,
             done,
         })
-        .map(drop)
+        .into_iter()
+        .collect()
     }
 
     /// What the proxy does at this moment. Never waits for a worker.
@@ -295,16 +328,17 @@ impl Proxy {
             .order
             .iter()
             .filter_map(|address| state.routes.get(address));
-        snapshot
-            .listeners
-            .extend(routes.map(|route| ListenerSnapshot {
+        snapshot.listeners.extend(routes.map(|route| {
+            let (accepting, problem) = route.gate.standing();
+            ListenerSnapshot {
                 pool: route.pool.name.clone(),
                 name: route.listener.clone(),
                 address: route.gate.address,
-                accepting: route.gate.accepting.load(Relaxed),
-                problem: route.gate.problem(),
+                accepting,
+                problem,
                 sessions: route.gate.sessions.load(Relaxed) as u64,
-            }));
+            }
+        }));
         for (name, pool) in &state.pools {
             let endpoints = pool.upstream.endpoints.iter();
             snapshot
@@ -318,6 +352,7 @@ impl Proxy {
                     sessions: endpoint.sessions.load(Relaxed) as u64,
                 }));
         }
+        snapshot.usable.clone_from(&self.shared.told());
         snapshot.counters = self.counters();
         snapshot
     }
@@ -335,11 +370,11 @@ impl Proxy {
     }
 
     /// Gives every worker an order and waits for all answers.
-    fn order(
+    fn order<T>(
         &self,
         limit: Duration,
-        mut order: impl FnMut(mpsc::Sender<LeaveReport>) -> Order,
-    ) -> Result<Vec<LeaveReport>, Error> {
+        mut order: impl FnMut(mpsc::Sender<T>) -> Order,
+    ) -> Vec<Result<T, Error>> {
         let deadline = Instant::now() + limit;
         let give = |worker: &Worker| {
             let (done, answer) = mpsc::channel();
@@ -348,7 +383,7 @@ impl Proxy {
             answer
         };
         let answers: Vec<_> = self.workers.iter().map(give).collect();
-        let wait = |(worker, answer): (usize, mpsc::Receiver<LeaveReport>)| {
+        let wait = |(worker, answer): (usize, mpsc::Receiver<T>)| {
             let left = deadline.saturating_duration_since(Instant::now());
             answer.recv_timeout(left).map_err(
                 |(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)| {
@@ -363,10 +398,10 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         let stopped = self.order(OBEY, |done| Order::Stop { done });
+        // A thread that hangs is not waited for: it would take the caller along.
+        let all_stopped = stopped.iter().all(Result::is_ok);
         for worker in &mut self.workers {
-            let thread = worker.thread.take();
-            // A thread that hangs is not waited for: it would take the caller along.
-            if let (Ok(_), Some(thread)) = (&stopped, thread) {
+            if let Some(thread) = worker.thread.take().filter(|_| all_stopped) {
                 drop(thread.join());
             }
         }

@@ -1,10 +1,10 @@
-//! The one system call that no crate gives safely.
+//! The system calls that no crate gives safely.
 #![allow(
     unsafe_code,
-    reason = "an ioctl; the crate denies unsafe code elsewhere"
+    reason = "an ioctl and a socket option; the crate denies unsafe code elsewhere"
 )]
 
-use std::{io, os::fd::AsRawFd};
+use std::{io, mem::size_of, os::fd::AsRawFd, time::Duration};
 
 /// Bytes written to a TCP socket that its peer has not acknowledged, a FIN counted as one
 /// (`SIOCOUTQ`, tcp(7)).
@@ -17,5 +17,75 @@ pub(crate) fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
         Ok(u64::try_from(bytes).unwrap_or(0))
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// What the kernel waits for from the peer of a TCP socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaited {
+    /// Whether something that was sent, or a probe of a window that is shut, is not answered.
+    pub(crate) unanswered: bool,
+    /// Time since the peer's last acknowledgement, which each answer to a probe is too.
+    pub(crate) since: Duration,
+}
+
+/// `TCP_INFO`, tcp(7).
+pub(crate) fn awaited(socket: &impl AsRawFd) -> io::Result<Awaited> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len =
+        libc::socklen_t::try_from(size_of::<libc::tcp_info>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel writes at most
+    // `len` bytes, the size of `info`, and both live over the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: integers only, and what the kernel left is zero.
+    let info = unsafe { info.assume_init() };
+    Ok(Awaited {
+        unanswered: info.tcpi_unacked > 0 || info.tcpi_probes > 0,
+        since: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_peer_that_takes_nothing_and_answers_probes_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        peer.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(unacknowledged(&stream).unwrap(), 0);
+        let idle = awaited(&stream).unwrap();
+        assert!(
+            !idle.unanswered && idle.since < Duration::from_secs(5),
+            "{idle:?}"
+        );
+        // Its window is shut, and much waits for it to open.
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 16_384]).is_ok() {}
+        let until = Instant::now() + Duration::from_secs(10);
+        while unacknowledged(&stream).unwrap() == 0 || awaited(&stream).unwrap().unanswered {
+            assert!(Instant::now() < until, "{:?}", awaited(&stream));
+            std::thread::yield_now();
+        }
     }
 }

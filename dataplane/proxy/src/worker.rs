@@ -17,27 +17,20 @@ use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc as orders},
     task::{AbortHandle, yield_now},
-    time::sleep,
 };
 
 use crate::{
     endpoint::{self, Endpoint},
     listener,
-    live::{Shared, State},
+    live::{Route, Shared, State},
     proxy::{Beat, LeaveReport},
     relay::{SCRATCH, Session, Side},
-    session::{Control, End, Farewell},
+    session::{Control, End},
     stats::{CodeClass, Ended, HandshakeResult, WorkerStats},
 };
 
 /// Pause between beats.
 const BEAT: Duration = Duration::from_millis(100);
-
-/// How long a planned stop goes on without an acknowledgement.
-const LEAVE_PATIENCE: Duration = Duration::from_millis(5);
-
-/// How long a planned stop asks the kernel without a pause: on a LAN all is acknowledged by then.
-const LEAVE_EAGER: Duration = Duration::from_millis(1);
 
 /// What a worker is told.
 pub(crate) enum Order {
@@ -46,7 +39,8 @@ pub(crate) enum Order {
         state: Arc<State>,
         sockets: Vec<(SocketAddr, TcpListener)>,
         check: Vec<Arc<Endpoint>>,
-        done: mpsc::Sender<LeaveReport>,
+        /// Addresses of which the worker has opened the socket it was given.
+        done: mpsc::Sender<Vec<SocketAddr>>,
     },
     /// Planned stop of addresses.
     Leave {
@@ -58,10 +52,10 @@ pub(crate) enum Order {
     Held {
         address: IpAddr,
         held: bool,
-        done: mpsc::Sender<LeaveReport>,
+        done: mpsc::Sender<()>,
     },
     /// End.
-    Stop { done: mpsc::Sender<LeaveReport> },
+    Stop { done: mpsc::Sender<()> },
 }
 
 /// Starts a worker's thread.
@@ -99,11 +93,12 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     stats: Arc<WorkerStats>,
     index: usize,
-    state: RefCell<Arc<State>>,
     listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
     /// Handshakes under way.
     opening: RefCell<HashMap<u64, (SocketAddr, AbortHandle)>>,
-    sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
+    pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
+    /// Addresses that the host has lost, and when.
+    lost: RefCell<HashMap<IpAddr, Instant>>,
     /// Sessions by when they want to be woken.
     timers: RefCell<BTreeSet<(Instant, u64)>>,
     timers_changed: Notify,
@@ -126,10 +121,10 @@ impl Worker {
             stats: Arc::clone(&shared.stats[index]),
             shared,
             index,
-            state: RefCell::default(),
             listeners: RefCell::default(),
             opening: RefCell::default(),
             sessions: RefCell::default(),
+            lost: RefCell::default(),
             timers: RefCell::default(),
             timers_changed: Notify::new(),
             next_id: Cell::new(0),
@@ -173,13 +168,13 @@ impl Worker {
                 check,
                 done,
             } => {
-                self.apply(&state, sockets);
+                let opened = self.apply(&state, sockets);
                 for endpoint in check {
                     endpoint::check(&endpoint, &self.shared);
                 }
                 // Tasks that were aborted give up their sockets at their next turn.
                 yield_now().await;
-                answer(&done, LeaveReport::default());
+                answer(&done, opened);
             }
             Order::Leave {
                 addresses,
@@ -198,26 +193,31 @@ impl Worker {
                 done,
             } => {
                 self.address_held(address, held);
-                answer(&done, LeaveReport::default());
+                answer(&done, ());
             }
             Order::Stop { done } => {
-                answer(&done, LeaveReport::default());
+                answer(&done, ());
                 return false;
             }
         }
         true
     }
 
-    fn apply(self: &Rc<Self>, state: &Arc<State>, sockets: Vec<(SocketAddr, TcpListener)>) {
-        *self.state.borrow_mut() = Arc::clone(state);
+    /// Gives the addresses of which the socket was opened.
+    fn apply(
+        self: &Rc<Self>,
+        state: &State,
+        sockets: Vec<(SocketAddr, TcpListener)>,
+    ) -> Vec<SocketAddr> {
         self.close_listeners(|address| !state.routes.contains_key(&address));
+        let mut opened = Vec::new();
         for (address, socket) in sockets {
-            if let Some(task) = listener::open(self, address, socket) {
-                self.listeners
-                    .borrow_mut()
-                    .entry(address)
-                    .or_default()
-                    .push(task);
+            let gate = state.routes.get(&address).map(|route| &route.gate);
+            if let Some(task) = gate.and_then(|gate| listener::open(self, Arc::clone(gate), socket))
+            {
+                opened.push(address);
+                let mut listeners = self.listeners.borrow_mut();
+                listeners.entry(address).or_default().push(task);
             }
         }
         let mut draining = Vec::new();
@@ -240,6 +240,7 @@ impl Worker {
             }
         }
         self.drain(&draining);
+        opened
     }
 
     /// Spreads the ends of these sessions evenly over their pool's drain time-out, the workers'
@@ -256,7 +257,7 @@ impl Worker {
         }
     }
 
-    fn close_listeners(&self, which: impl Fn(SocketAddr) -> bool) {
+    pub(crate) fn close_listeners(&self, which: impl Fn(SocketAddr) -> bool) {
         self.listeners.borrow_mut().retain(|address, tasks| {
             if which(*address) {
                 for task in tasks {
@@ -273,61 +274,13 @@ impl Worker {
         }
     }
 
-    async fn leave(self: &Rc<Self>, addresses: &[IpAddr], deadline: Instant) -> LeaveReport {
-        let begun = Instant::now();
-        self.close_listeners(|address| addresses.contains(&address.ip()));
-        let mut waiting: Vec<_> = {
-            let sessions = self.sessions.borrow();
-            let of_addresses =
-                |control: &&Rc<Control>| addresses.contains(&control.gate.address.ip());
-            sessions.values().filter(of_addresses).cloned().collect()
-        };
-        let sessions = waiting.len();
-        for control in &waiting {
-            let code = control.pool.borrow().drain.close_code;
-            control.end(End {
-                by: Ended::Left,
-                code,
-                reason: "gateway is going away",
-            });
-        }
-        let mut progress = begun;
-        let mut last = (usize::MAX, u64::MAX);
-        loop {
-            yield_now().await;
-            let mut open = 0;
-            waiting.retain(|control| match control.farewell.get() {
-                Farewell::Over | Farewell::Sent(0) => false,
-                Farewell::Waiting => true,
-                Farewell::Sent(bytes) => {
-                    open += bytes;
-                    true
-                }
-            });
-            let now = Instant::now();
-            if (waiting.len(), open) != last {
-                last = (waiting.len(), open);
-                progress = now;
-            }
-            if waiting.is_empty() || now >= deadline || now >= progress + LEAVE_PATIENCE {
-                break;
-            }
-            if now >= begun + LEAVE_EAGER {
-                sleep(Duration::from_millis(1)).await;
-            }
-            for control in &waiting {
-                control.wake();
-            }
-        }
-        LeaveReport {
-            sessions,
-            acknowledged: sessions - waiting.len(),
-            elapsed: begun.elapsed(),
-        }
-    }
-
     fn address_held(&self, address: IpAddr, held: bool) {
         let now = Instant::now();
+        if held {
+            self.lost.borrow_mut().remove(&address);
+        } else {
+            self.lost.borrow_mut().entry(address).or_insert(now);
+        }
         for control in self.sessions.borrow().values() {
             if control.gate.address.ip() != address {
                 continue;
@@ -374,8 +327,10 @@ impl Worker {
         }
     }
 
-    pub(crate) fn state(&self) -> Arc<State> {
-        Arc::clone(&self.state.borrow())
+    /// Where clients of an address are brought now. The newest word, not the last order: an endpoint
+    /// that is no longer listed may be gone before this worker is told.
+    pub(crate) fn route(&self, address: SocketAddr) -> Option<Arc<Route>> {
+        self.shared.state().routes.get(&address).cloned()
     }
 
     pub(crate) fn stats(&self) -> &WorkerStats {
@@ -416,23 +371,26 @@ impl Worker {
             .insert(id, (address, task.abort_handle()));
     }
 
-    /// Takes a session in; it runs until it is over.
-    pub(crate) fn adopt(self: &Rc<Self>, control: &Rc<Control>, session: Session) {
+    /// Takes a session in, whose client came at `begun`; it runs until it is over.
+    pub(crate) fn adopt(self: &Rc<Self>, control: &Rc<Control>, session: Session, begun: Instant) {
         self.stats.opened.add(1);
         self.sessions
             .borrow_mut()
             .insert(control.id, Rc::clone(control));
         // While the handshake was under way the configuration may have changed.
         let pool = Arc::clone(&control.pool.borrow());
-        match self.state().routes.get(&control.gate.address) {
+        match self.route(control.gate.address) {
             Some(route) if route.pool.name == pool.name => {
                 *control.pool.borrow_mut() = Arc::clone(&route.pool);
-                if !control.lease.endpoint.is_ready() {
+                if !control.lease.endpoint.keeps_sessions() {
                     control.drain_at.set(Some(Instant::now()));
                 }
             }
             _ => control.end(End::listener_gone(&pool)),
         }
+        // One that came later has come by an address that is there again.
+        let lost = self.lost.borrow().get(&control.gate.address.ip()).copied();
+        control.lost_at.set(lost.filter(|lost| *lost >= begun));
         control.due.set(true);
         tokio::task::spawn_local(session);
     }
@@ -453,7 +411,7 @@ impl Worker {
     }
 }
 
-fn answer(done: &mpsc::Sender<LeaveReport>, report: LeaveReport) {
+fn answer<T>(done: &mpsc::Sender<T>, report: T) {
     if done.send(report).is_err() {
         tracing::debug!("nobody waits for the answer to an order any more");
     }

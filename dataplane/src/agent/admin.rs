@@ -1,6 +1,6 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use crate::{
@@ -25,13 +25,21 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A request header that takes longer is not worth waiting for.
 const HEADER: Duration = Duration::from_secs(10);
+/// More connections wait: anybody on the host may connect, and the agent needs descriptors of its
+/// own.
+const MOST_CONNECTIONS: usize = 512;
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 type Answer = Response<Full<Bytes>>;
 
 /// Serves for ever.
 pub(super) async fn serve(listener: TcpListener, events: mpsc::Sender<Event>) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
+        // Never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -54,6 +62,7 @@ pub(super) async fn serve(listener: TcpListener, events: mpsc::Sender<Event>) {
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection to the admin port ended");
             }
+            drop(place);
         });
     }
 }
@@ -67,36 +76,16 @@ async fn answer(request: &Request<Incoming>, events: &mpsc::Sender<Event>) -> An
     }
     match request.uri().path() {
         "/healthz" => match ask(events, Event::Ping).await {
-            Some(()) => text(StatusCode::OK, "ok\n"),
-            None => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the agent's loop does not turn\n",
-            ),
+            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
         "/readyz" => match ask(events, Event::Snapshot).await {
-            Some(Snapshot {
-                not_ready, report, ..
-            }) if not_ready.is_empty() => {
-                let warning = |text: &String| format!("warning: {text}\n");
-                let warnings: String = report.warnings.iter().map(warning).collect();
-                let stale = report.stale_reason.map(|why| format!("stale: {why}\n"));
-                let stale = stale.unwrap_or_default();
-                text(StatusCode::OK, format!("ok\n{stale}{warnings}"))
-            }
-            Some(Snapshot { not_ready, .. }) => {
-                text(StatusCode::SERVICE_UNAVAILABLE, not_ready.join("\n") + "\n")
-            }
-            None => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the agent's loop does not turn\n",
-            ),
+            Ok(snapshot) => ready_answer(&snapshot),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
         "/metrics" => match ask(events, Event::Snapshot).await {
-            Some(snapshot) => metrics_answer(snapshot),
-            None => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the agent's loop does not turn\n",
-            ),
+            Ok(snapshot) => metrics_answer(snapshot),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
         _ => text(
             StatusCode::NOT_FOUND,
@@ -105,16 +94,34 @@ async fn answer(request: &Request<Incoming>, events: &mpsc::Sender<Event>) -> An
     }
 }
 
+/// The answer of the loop, or why there is none.
 async fn ask<T>(
     events: &mpsc::Sender<Event>,
     question: impl FnOnce(oneshot::Sender<T>) -> Event,
-) -> Option<T> {
+) -> Result<T, &'static str> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
-        events.send(question(reply)).await.ok()?;
-        answer.await.ok()
+        drop(events.send(question(reply)).await);
+        answer.await
     };
-    tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_gone)) => Err("too many ask at once, or the agent ends\n"),
+        Err(_elapsed) => Err("the agent's loop does not turn\n"),
+    }
+}
+
+fn ready_answer(snapshot: &Snapshot) -> Answer {
+    if !snapshot.not_ready.is_empty() {
+        let why = snapshot.not_ready.join("\n") + "\n";
+        return text(StatusCode::SERVICE_UNAVAILABLE, why);
+    }
+    let warning = |text: &String| format!("warning: {text}\n");
+    let warnings: String = snapshot.report.warnings.iter().map(warning).collect();
+    // Only with a controller: files that were refused are a reason not to be ready.
+    let stale = snapshot.report.stale_reason.as_ref();
+    let stale = stale.map_or_else(String::new, |why| format!("stale: {why}\n"));
+    text(StatusCode::OK, format!("ok\n{stale}{warnings}"))
 }
 
 fn metrics_answer(snapshot: Snapshot) -> Answer {

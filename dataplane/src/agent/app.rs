@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use crate::{
     agent::{
         child::{self, Child, Recipe},
-        claim::{self, Claim},
+        claim::Claim,
         event::{Event, Role},
         files::Accepted,
+        history::History,
         link::Link,
         notify::{self, Notifier},
         rollout::Rollout,
@@ -24,10 +25,14 @@ use crate::{
     ipc::{FromProxy, FromVrrp, ProxyReport, Router, ToProxy, ToVrrp, VrrpReport},
     sys::{
         channel::{Channel, Peer},
+        clock,
         memory::Shared,
         pages::{PairPage, RouterTable},
     },
 };
+
+/// How often the kernel is asked for the end of a process of which it does not tell.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where the configuration in use came from.
 #[derive(Clone, Debug)]
@@ -36,6 +41,10 @@ pub(super) struct Origin {
     pub(super) accepted: Accepted,
     /// Why the newest files are not in use.
     pub(super) stale_reason: Option<String>,
+    /// Why the files in use are not saved.
+    pub(super) unsaved_reason: Option<String>,
+    /// When it was accepted, milliseconds since the Unix epoch.
+    pub(super) accepted_unix_ms: u64,
 }
 
 /// What the agent knows.
@@ -64,13 +73,17 @@ pub(super) struct App {
     pub(super) refused: BTreeMap<SocketAddr, String>,
     pub(super) retry_at: Option<Instant>,
     pub(super) vrrp_report: Option<VrrpReport>,
+    history: History,
     pub(super) vrrp_problems: Vec<String>,
     pub(super) proxy_report: Option<ProxyReport>,
     pub(super) stale_reason: Option<String>,
-    pub(super) unresolved: Vec<String>,
+    pub(super) unsaved_reason: Option<String>,
+    pub(super) remarks: Vec<String>,
     pub(super) counts: Counts,
     pub(super) questions: Vec<super::questions::Question>,
     pub(super) watchdog: Watchdog,
+    /// Since when addresses may be there that no vrrp has adopted.
+    pub(super) orphans: Option<Instant>,
     pub(super) leaving: Option<super::leave::Leaving>,
     /// The control stream; `None` on plain hosts.
     pub(super) stream: Option<Controlled>,
@@ -145,14 +158,17 @@ impl App {
             refused: BTreeMap::new(),
             retry_at: None,
             vrrp_report: None,
+            history: History::default(),
+            orphans: None,
             vrrp_problems: Vec::new(),
             proxy_report: None,
             stale_reason: origin.stale_reason,
-            unresolved: origin.accepted.unresolved,
+            unsaved_reason: origin.unsaved_reason,
+            remarks: origin.accepted.remarks,
             counts: Counts {
                 accepted,
                 refused: 1 - accepted,
-                accepted_unix_ms: claim::unix_ms(),
+                accepted_unix_ms: origin.accepted_unix_ms,
             },
             questions: Vec::new(),
             watchdog: Watchdog::default(),
@@ -193,9 +209,11 @@ impl App {
             Event::Closed(id) => self.closed(id),
             Event::Ended(role, start) => self.ended(role, start),
             Event::Start(role) => self.start(role),
+            Event::Orphans => self.remove_orphans(),
             Event::Accepted(accepted) => self.accepted(*accepted),
             Event::Refused(sentences) => self.refused(&sentences),
             Event::Stream(message) => self.hear_stream(message),
+            Event::Saved(saved) => self.saved(saved),
             Event::Snapshot(reply) => self.ask(reply),
             Event::SnapshotDue(id) => self.answer_overdue(id),
             Event::Stop(why) => self.leave(&why),
@@ -238,10 +256,15 @@ impl App {
             self.start(role);
             return;
         }
+        self.send_later(wait, Event::Start(role));
+    }
+
+    /// Brings an event to the loop after a while.
+    pub(super) fn send_later(&self, wait: Duration, event: Event) {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            drop(events.send(Event::Start(role)).await);
+            drop(events.send(event).await);
         });
     }
 
@@ -250,7 +273,17 @@ impl App {
             Role::Vrrp => (self.vrrp.pid(), self.vrrp.reap(start)),
             Role::Proxy => (self.proxy.pid(), self.proxy.reap(start)),
         };
-        let Some(status) = status else { return };
+        let Some(status) = status else {
+            let lives = match role {
+                Role::Vrrp => self.vrrp.is_running(start),
+                Role::Proxy => self.proxy.is_running(start),
+            };
+            if lives {
+                // The kernel could not tell of its end; it is asked.
+                self.send_later(ASK_AGAIN, Event::Ended(role, start));
+            }
+            return;
+        };
         let how = child::describe(status);
         if self.leaving.is_some() {
             tracing::debug!(process = role.name(), "the {} process {how}", role.name());
@@ -268,7 +301,9 @@ impl App {
                 self.vrrp_has = None;
                 if std::mem::take(&mut self.watchdog.vrrp_hung) {
                     // Others took over long ago; the next vrrp must not find them and go on.
-                    self.remove_addresses();
+                    self.remove_addresses(|_| true);
+                } else {
+                    self.expect_adoption();
                 }
             }
             Role::Proxy => self.proxy_has = ProxyHas::default(),
@@ -296,6 +331,8 @@ impl App {
             Role::Vrrp => Link::start(id, channel).map(|link| {
                 self.vrrp.connect(link);
                 self.vrrp_has = None;
+                let last = self.vrrp_report.as_ref();
+                self.history.keep(last.map_or(&[], |last| &last.routers));
                 self.introduce_table();
             }),
             Role::Proxy => Link::start(id, channel).map(|link| {
@@ -332,6 +369,8 @@ impl App {
         match message {
             FromVrrp::Applied { sequence, problems } => {
                 self.vrrp.applied = sequence;
+                // It has adopted or removed what it found.
+                self.orphans = None;
                 for problem in &problems {
                     if !self.vrrp_problems.contains(problem) {
                         tracing::warn!(process = "vrrp", "{problem}");
@@ -339,7 +378,8 @@ impl App {
                 }
                 self.vrrp_problems = problems;
             }
-            FromVrrp::Report(report) => {
+            FromVrrp::Report(mut report) => {
+                self.history.complete(&mut report.routers);
                 self.vrrp_report = Some(report);
                 self.answered(Role::Vrrp);
             }
@@ -348,6 +388,7 @@ impl App {
     }
 
     fn hear_proxy(&mut self, message: FromProxy) {
+        self.proxy_turns();
         match message {
             FromProxy::Applied { sequence } => self.proxy.applied = sequence,
             FromProxy::Report(report) => {
@@ -361,14 +402,14 @@ impl App {
 
     fn accepted(&mut self, accepted: Accepted) {
         self.counts.accepted += 1;
-        self.counts.accepted_unix_ms = claim::unix_ms();
+        self.counts.accepted_unix_ms = clock::now_unix_ms();
         self.stale_reason = None;
-        for sentence in &accepted.unresolved {
-            if !self.unresolved.contains(sentence) {
+        for sentence in &accepted.remarks {
+            if !self.remarks.contains(sentence) {
                 tracing::warn!("{sentence}");
             }
         }
-        self.unresolved = accepted.unresolved;
+        self.remarks = accepted.remarks;
         if accepted.config == *self.rollout.newest() {
             tracing::info!("accepted the files; nothing changes for this node");
             return;
@@ -393,12 +434,21 @@ impl App {
         ));
     }
 
+    fn saved(&mut self, saved: Result<(), String>) {
+        match &saved {
+            Ok(()) => tracing::info!("the files in use are saved now"),
+            Err(sentence) => tracing::error!("{sentence}"),
+        }
+        self.unsaved_reason = saved.err();
+    }
+
     fn tick(&mut self) {
         let every = self.notify_every;
         if every.is_some_and(|every| self.notified.elapsed() >= every) {
             self.notified = Instant::now();
             self.notifier.send("WATCHDOG=1");
         }
+        self.claim.answer_strangers();
         self.say_status();
         let due = self
             .proxy_has
@@ -409,26 +459,6 @@ impl App {
             self.proxy_report = Some(report);
         }
         self.look_for_hangs();
-    }
-
-    /// Removes our addresses, where no vrrp is left to do so: others may hold them by now. What
-    /// cannot be removed runs out with its kernel lease.
-    pub(super) fn remove_addresses(&self) {
-        let pools = self.rollout.for_vrrp().pools.values();
-        let routers = pools.flat_map(|pool| &pool.virtual_routers);
-        let addresses: Vec<_> = routers
-            .flat_map(|router| router.addresses.clone())
-            .collect();
-        match crate::vrrp::remove_addresses(&addresses) {
-            Ok(removed) => {
-                for address in removed {
-                    tracing::info!(%address, "removed an address that vrrp left behind");
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot remove the addresses that vrrp left behind");
-            }
-        }
     }
 
     fn say_ready(&mut self) {

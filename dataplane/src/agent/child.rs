@@ -138,6 +138,11 @@ impl<M: Serialize + Send + 'static> Child<M> {
         self.process.is_some()
     }
 
+    /// Whether the process with this number of start runs.
+    pub(super) fn is_running(&self, start: u64) -> bool {
+        self.runs() && start == self.start
+    }
+
     /// Kills it; its end comes as [`Event::Ended`].
     pub(super) fn kill(&mut self) {
         let killed = self.process.as_mut().map(Process::kill);

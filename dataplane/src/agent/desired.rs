@@ -71,6 +71,24 @@ pub(super) fn added_under_way(old: &NodeConfig, new: &NodeConfig) -> BTreeSet<So
         .collect()
 }
 
+/// How many virtual routers of `old` leave with `new`; one with another VRID or other addresses is
+/// another virtual router.
+pub(super) fn leaving(old: &NodeConfig, new: &NodeConfig) -> usize {
+    let keys = |config| {
+        let key = |router: Router| {
+            let VirtualRouter {
+                virtual_router_id,
+                addresses,
+                ..
+            } = router.settings;
+            (virtual_router_id, addresses)
+        };
+        let routers = routers(config, &BTreeSet::new()).into_iter();
+        routers.map(key).collect::<HashSet<_>>()
+    };
+    keys(old).difference(&keys(new)).count()
+}
+
 /// `new`, and from `old` the addresses and listeners that `new` no longer has: what the proxy serves
 /// until vrrp has given them up.
 pub(super) fn union(old: &NodeConfig, new: &NodeConfig) -> NodeConfig {
@@ -209,6 +227,19 @@ pub(super) mod tests {
             .map(|one| one.ports)
             .collect();
         assert_eq!(ports, [vec![80], vec![80, 81]]);
+    }
+
+    #[test]
+    fn a_router_leaves_for_another_vrid_or_address_and_for_no_other_edit() {
+        let old = config(&["10.0.0.1", "10.0.0.2"], &[80]);
+        let mut new = config(&["10.0.0.1", "10.0.0.2"], &[81]);
+        let router = &mut new.pools.get_mut(&name("chat")).unwrap().virtual_routers[0];
+        router.advertisement_interval *= 2;
+        assert_eq!(leaving(&old, &new), 0);
+        let router = &mut new.pools.get_mut(&name("chat")).unwrap().virtual_routers[0];
+        router.virtual_router_id += 100;
+        assert_eq!(leaving(&old, &new), 1);
+        assert_eq!(leaving(&old, &config(&["10.0.0.3"], &[80])), 2);
     }
 
     #[test]

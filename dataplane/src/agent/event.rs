@@ -51,12 +51,16 @@ pub(super) enum Event {
     Ended(Role, u64),
     /// Time to start a process again.
     Start(Role),
+    /// A vrrp that would adopt addresses had its time.
+    Orphans,
     /// The files changed, and were accepted.
     Accepted(Box<Accepted>),
     /// The files changed, and were refused or could not be read; sentences.
     Refused(Vec<String>),
     /// The control stream said something.
     Stream(ToAgent),
+    /// The files in use were saved, or why they were not: a sentence.
+    Saved(Result<(), String>),
     /// Someone wants to know how we are.
     Snapshot(oneshot::Sender<Snapshot>),
     /// That question waited long enough.

@@ -1,11 +1,15 @@
 //! The files given as `--manifests`: reading them, and what they mean for this node.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
+    string::FromUtf8Error,
 };
 
 use node_api::NodeConfig;
+
+use crate::sys::regular;
 
 /// Names, for messages, and texts; in the order of names.
 pub(super) type FileSet = Vec<(String, String)>;
@@ -30,6 +34,21 @@ pub(super) enum ReadError {
     Empty {
         /// The directory.
         path: PathBuf,
+    },
+    /// A named pipe or device.
+    #[error("{path} is not a regular file; put a file there, or a symbolic link to one")]
+    NoFile {
+        /// What is there instead.
+        path: PathBuf,
+    },
+    /// Not a manifest.
+    #[error("{path} is not a text in UTF-8; save it as one")]
+    NoText {
+        /// The file.
+        path: PathBuf,
+        /// Where it is not.
+        #[source]
+        source: FromUtf8Error,
     },
     /// Not a manifest.
     #[error("{path} is larger than 16 MiB; a manifest is never that large")]
@@ -59,11 +78,7 @@ pub(super) fn manifests_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let extension = path.extension().and_then(|text| text.to_str());
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if matches!(extension, Some("yaml" | "yml")) && !hidden && !path.is_dir() {
+        if is_manifest(&path) && !path.is_dir() {
             paths.push(path);
         }
     }
@@ -71,13 +86,33 @@ pub(super) fn manifests_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Whether a file of that name is one in a directory of manifests.
+pub(super) fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(|text| text.to_str());
+    let name = path.file_name();
+    let is_hidden = name.is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    matches!(extension, Some("yaml" | "yml")) && !is_hidden
+}
+
 fn read_file(path: &Path) -> Result<(String, String), ReadError> {
-    if fs::metadata(path).map_err(failed(path))?.len() > LARGEST_FILE {
+    let Some(file) = regular::open(path).map_err(failed(path))? else {
+        return Err(ReadError::NoFile {
+            path: path.to_owned(),
+        });
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed(path))?;
+    if bytes.len() as u64 > LARGEST_FILE {
         return Err(ReadError::TooLarge {
             path: path.to_owned(),
         });
     }
-    let text = fs::read_to_string(path).map_err(failed(path))?;
+    let text = String::from_utf8(bytes).map_err(|source| ReadError::NoText {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok((path.display().to_string(), text))
 }
 
@@ -91,8 +126,8 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
 pub(super) struct Accepted {
     /// What the node is to do.
     pub(super) config: NodeConfig,
-    /// References that lead nowhere yet, each a sentence.
-    pub(super) unresolved: Vec<String>,
+    /// What may be meant so and may not, each a sentence.
+    pub(super) remarks: Vec<String>,
 }
 
 /// Why files were not accepted.
@@ -124,30 +159,21 @@ impl fmt::Display for Refused {
 
 /// Accepts or refuses a set of files as a whole.
 pub(super) fn evaluate(files: &FileSet, node_name: &str) -> Result<Accepted, Refused> {
-    let objects = plan::manifests::parse(files)
+    let plan::manifests::Accepted { plan, .. } = plan::manifests::accept(files)
         .map_err(|refusals| Refused::Content(refusals.iter().map(ToString::to_string).collect()))?;
-    let plan = plan::plan(&plan::Inputs::plain_hosts(objects));
-    let sentences = |problems: &std::collections::BTreeMap<_, Vec<plan::Problem>>| {
-        let of_pool = |(pool, problems): (&node_api::PoolRef, &Vec<plan::Problem>)| {
-            let name = format!("WebSocketHAPool {pool}");
-            let sentences = problems
-                .iter()
-                .map(move |problem| format!("{name}: {problem}"));
-            sentences.collect::<Vec<_>>()
-        };
-        problems.iter().flat_map(of_pool).collect::<Vec<_>>()
-    };
-    if !plan.rejected.is_empty() {
-        return Err(Refused::Content(sentences(&plan.rejected)));
-    }
     let config = plan::node_config(&plan, node_name).map_err(|unknown| {
         Refused::Node(format!(
-            "--node-name: {unknown}; add a Node or correct the name"
+            "--node-name: {unknown}; add a Node or correct the name, or stop the agent of a host \
+             that is to take no part"
         ))
     })?;
+    let remarks = plan.unresolved.iter().flat_map(|(pool, problems)| {
+        let problems = problems.iter();
+        problems.map(move |problem| format!("WebSocketHAPool {pool}: {problem}"))
+    });
     Ok(Accepted {
         config,
-        unresolved: sentences(&plan.unresolved),
+        remarks: remarks.collect(),
     })
 }
 
@@ -169,6 +195,23 @@ mod tests {
             .map(|(_, text)| text)
             .collect();
         assert_eq!(texts, ["a.yml", "b.yaml"]);
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_named() {
+        let directory = Directory::new();
+        let path = directory.path().join("a.yaml");
+        let error = read(Path::new("/dev/null")).unwrap_err();
+        assert!(matches!(error, ReadError::NoFile { .. }), "{error}");
+        fs::write(&path, [b'a', 0xff]).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(error.to_string().contains("UTF-8; save it"), "{error}");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(LARGEST_FILE).unwrap();
+        assert!(read(&path).is_ok());
+        file.set_len(LARGEST_FILE + 1).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(matches!(error, ReadError::TooLarge { .. }), "{error}");
     }
 
     #[test]

@@ -12,11 +12,12 @@ use crate::{
 };
 
 /// The longest one virtual router takes: 200 ms for its sessions, and some.
-const ONE_ROUTER: Duration = Duration::from_millis(250);
+pub(super) const ONE_ROUTER: Duration = Duration::from_millis(250);
 /// Beyond the sum over all virtual routers.
 const SLACK: Duration = Duration::from_secs(3);
-/// However many there are.
-const LONGEST: Duration = Duration::from_secs(10);
+/// However many there are: with the proxy's turn it must fit into `TimeoutStopSec` of the unit and
+/// into the patience of an agent that takes over, a minute each.
+const LONGEST: Duration = Duration::from_secs(45);
 /// The proxy's turn, after vrrp's: it tells sessions that have no address any more.
 const PROXY: Duration = Duration::from_secs(3);
 /// From the last word of a process to its end.
@@ -51,8 +52,6 @@ impl App {
         tracing::info!("stopping in order: {why}");
         self.notifier.send("STOPPING=1\nSTATUS=stopping in order");
         let routers = desired::routers(self.rollout.for_vrrp(), &self.not_yet).len();
-        let routers = u32::try_from(routers).unwrap_or(u32::MAX);
-        let patience = ONE_ROUTER.saturating_mul(routers).saturating_add(SLACK);
         if self.vrrp.link.is_some() {
             self.vrrp.send(ToVrrp::Leave);
         } else {
@@ -61,7 +60,7 @@ impl App {
         }
         self.leaving = Some(Leaving {
             stage: Stage::Vrrp,
-            until: Instant::now() + patience.min(LONGEST),
+            until: Instant::now() + patience(routers),
         });
     }
 
@@ -92,7 +91,7 @@ impl App {
                 }
                 if leaving.stage == Stage::Vrrp {
                     // It did not say that its addresses are gone.
-                    self.remove_addresses();
+                    self.remove_addresses(|_| true);
                 }
                 if let Some(leaving) = &mut self.leaving {
                     leaving.go_to(Stage::Proxy, PROXY);
@@ -121,5 +120,26 @@ impl Leaving {
     fn go_to(&mut self, stage: Stage, patience: Duration) {
         self.stage = stage;
         self.until = Instant::now() + patience;
+    }
+}
+
+/// For the stop of so many virtual routers.
+fn patience(routers: usize) -> Duration {
+    let routers = u32::try_from(routers).unwrap_or(u32::MAX);
+    let all = ONE_ROUTER.saturating_mul(routers).saturating_add(SLACK);
+    all.min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::locks::TAKE_OVER;
+
+    #[test]
+    fn many_routers_with_deaf_clients_have_their_time() {
+        let deaf = Duration::from_millis(200);
+        assert!(patience(1) >= deaf + SLACK);
+        assert!(patience(160) >= deaf * 160);
+        assert!(patience(usize::MAX) + PROXY + END * 2 < TAKE_OVER);
     }
 }

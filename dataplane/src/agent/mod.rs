@@ -9,12 +9,17 @@ mod configure;
 mod desired;
 mod event;
 mod files;
+mod follow;
+mod history;
 mod leave;
 mod link;
+mod locks;
 mod notify;
+mod orphans;
 mod questions;
 mod report;
 mod rollout;
+mod run_dir;
 mod server;
 mod state_dir;
 pub mod status;
@@ -23,19 +28,15 @@ mod table;
 mod watch;
 mod watchdog;
 
-use std::{
-    ffi::OsString,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ffi::OsString, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc},
+    task::JoinSet,
     time::MissedTickBehavior,
 };
 
@@ -45,14 +46,12 @@ use crate::{
         child::Recipe,
         claim::{Claim, Prepared},
         event::{Event, Role},
-        files::{FileSet, Refused},
+        follow::{First, Follower, Source},
         server::{Door, Purpose},
-        state_dir::StateDir,
         stream::Beginning,
-        watch::Watcher,
     },
     cli::{LogFormat, RunArgs},
-    sys::{spawn, spawn::Rights, users},
+    sys::{limits, spawn::Rights, users},
 };
 
 /// Events that may wait: more than the processes of a host cause in one turn of the loop.
@@ -73,11 +72,15 @@ const PROXY_FIRST_WAIT: Duration = Duration::from_millis(150);
 /// Longest wait before the proxy is started again.
 const PROXY_WAIT: Duration = Duration::from_secs(5);
 
+/// How often an address for metrics that is taken is tried again.
+const ADMIN_AGAIN: Duration = Duration::from_secs(1);
+
 /// Runs the process until it has stopped in order.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let prepared = Prepared::new(args)?;
-    let (claim, origin, followed) = begin(args, prepared)?;
-    spawn::raise_descriptor_limit();
+    let (claim, origin, followed) = begin(args, Prepared::prepare(args)?)?;
+    // Best effort: what either is for works less well without.
+    limits::raise_open_files();
+    drop(limits::forbid_core_dumps());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -88,13 +91,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 /// What the agent follows.
 #[derive(Debug)]
 enum Followed {
-    /// Files, and what they held when they were looked at first.
-    Files(PathBuf, Option<FileSet>),
+    /// Files.
+    Files(Box<Follower>),
     /// A controller.
     Controller(Box<Beginning>),
 }
 
-/// Takes the lock, and finds what to begin with.
+/// Takes the locks, and finds what to begin with.
 fn begin(args: &RunArgs, prepared: Prepared) -> anyhow::Result<(Claim, Origin, Followed)> {
     let controller = stream::Settings::of(args)?;
     let Some(manifests) = &args.manifests else {
@@ -105,14 +108,26 @@ fn begin(args: &RunArgs, prepared: Prepared) -> anyhow::Result<(Claim, Origin, F
         let origin = beginning.origin();
         return Ok((claim, origin, Followed::Controller(Box::new(beginning))));
     };
+    let source = Source {
+        path: manifests.clone(),
+        node_name: args.node_name.clone(),
+        state: prepared.state.clone(),
+    };
     // Before the lock: with nothing to serve, an agent that runs well must not be stopped.
-    let (origin, files) = first_configuration(&prepared.state, manifests, &args.node_name)?;
+    let First {
+        mut origin,
+        known,
+        in_use,
+    } = follow::first(&source)?;
     let claim = prepared.claim(args)?;
-    if let (Some(files), None) = (&files, &origin.stale_reason) {
-        save(&claim.state, files);
+    if origin.stale_reason.is_none()
+        && let Err(sentence) = follow::save(&claim.state, &in_use)
+    {
+        tracing::error!("{sentence}");
+        origin.unsaved_reason = Some(sentence);
     }
-    let followed = Followed::Files(manifests.clone(), files);
-    Ok((claim, origin, followed))
+    let follower = Follower::new(source, known, in_use, origin.unsaved_reason.clone());
+    Ok((claim, origin, Followed::Files(Box::new(follower))))
 }
 
 async fn serve(
@@ -121,12 +136,6 @@ async fn serve(
     origin: Origin,
     followed: Followed,
 ) -> anyhow::Result<()> {
-    let admin = TcpListener::bind(args.admin).await.with_context(|| {
-        format!(
-            "cannot serve metrics on {}; choose another address with --admin",
-            args.admin
-        )
-    })?;
     let sockets = claim.open_sockets()?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -139,42 +148,78 @@ async fn serve(
         "agent started"
     );
     let (sender, events) = mpsc::channel(EVENTS);
-
+    // Each runs as long as the agent does.
+    let mut tasks = JoinSet::new();
     for (socket, purpose, uid) in [
         (sockets.agent, Purpose::Agent, users::effective_uid()),
         (sockets.proxy, Purpose::Proxy, claim.proxy_user.uid),
     ] {
         let listener = UnixListener::from_std(socket).context("cannot watch a socket")?;
         let door = Door { purpose, uid };
-        tokio::spawn(server::accept(listener, door, sender.clone()));
+        tasks.spawn(server::accept(listener, door, sender.clone()));
     }
-    tokio::spawn(admin::serve(admin, sender.clone()));
-    tokio::spawn(tick(sender.clone()));
-    stop_on_signals(&sender).context("cannot handle signals")?;
+    tasks.spawn(serve_admin(args.admin, sender.clone()));
+    tasks.spawn(tick(sender.clone()));
+    for (kind, name) in [
+        (SignalKind::terminate(), "SIGTERM"),
+        (SignalKind::interrupt(), "SIGINT"),
+    ] {
+        let signals = signal(kind).with_context(|| format!("cannot handle {name}"))?;
+        tasks.spawn(stop_on(signals, name, sender.clone()));
+    }
+    let hangups = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let mut stream = None;
     match followed {
-        Followed::Files(path, files) => {
-            let node_name = args.node_name.clone();
-            let state = claim.state.clone();
-            let source = Source {
-                path,
-                node_name,
-                state,
-            };
-            tokio::spawn(follow_files(source, files, sender.clone()));
+        Followed::Files(files) => {
+            let asked = Arc::new(Notify::new());
+            tasks.spawn(look_on(hangups, Arc::clone(&asked)));
+            let lock = claim.state_lock();
+            tasks.spawn(follow::follow(*files, lock, asked, sender.clone()));
         }
-        Followed::Controller(beginning) => stream = Some(beginning.start(sender.clone())?),
+        Followed::Controller(beginning) => {
+            tasks.spawn(ignore(hangups));
+            stream = Some(beginning.start(sender.clone())?);
+        }
     }
 
     let recipes = (vrrp_recipe(args, &claim), proxy_recipe(args, &claim));
     let mut app = App::new(claim, recipes, origin, sender).context("cannot start")?;
     app.stream = stream;
-    app.run(events).await;
+    tokio::select! {
+        // First, as the others end once it has.
+        biased;
+        () = app.run(events) => {}
+        ended = tasks.join_next() => match ended {
+            Some(Err(error)) => return Err(error).context("a task of the agent failed"),
+            _ => bail!("a task of the agent ended"),
+        },
+    }
     if app.is_retired() {
         let removed = app.claim.state.remove_lock();
         removed.context("cannot remove the lock from the state directory")?;
     }
     Ok(())
+}
+
+/// An address that somebody took since it was looked at costs metrics, not the service.
+async fn serve_admin(address: SocketAddr, events: mpsc::Sender<Event>) {
+    let mut is_told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return admin::serve(listener, events).await,
+            Err(error) if is_told => {
+                tracing::debug!(%error, "the address for metrics is still taken");
+            }
+            Err(error) => {
+                is_told = true;
+                tracing::error!(
+                    "cannot serve metrics on {address} ({error}); choose another address with \
+                     --admin; meanwhile it is tried again every second"
+                );
+            }
+        }
+        tokio::time::sleep(ADMIN_AGAIN).await;
+    }
 }
 
 fn vrrp_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
@@ -189,6 +234,7 @@ fn vrrp_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
                 users::SYS_NICE,
                 users::IPC_LOCK,
             ],
+            is_expendable: false,
         },
         settled_after: VRRP_SETTLED,
         // Within two advertisement intervals it goes on where its predecessor stopped.
@@ -208,6 +254,8 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
         rights: Rights {
             user: Some(claim.proxy_user),
             keep: Vec::new(),
+            // Its sessions are what grows, and without it the address moves to another host.
+            is_expendable: true,
         },
         settled_after: PROXY_SETTLED,
         first_wait: PROXY_FIRST_WAIT,
@@ -226,169 +274,6 @@ fn common_arguments(run_dir: &Path, format: LogFormat) -> Vec<OsString> {
     ]
 }
 
-/// What the files gave.
-type Reading = Result<(files::Accepted, FileSet), Unusable>;
-
-/// Why nothing can be done with the files.
-#[derive(Debug)]
-enum Unusable {
-    /// They cannot be read.
-    Unreadable(String),
-    /// They are not in order.
-    Refused(FileSet, Vec<String>),
-    /// They are in order, and this node is not among their nodes.
-    Node(String),
-}
-
-fn read(manifests: &Path, node_name: &str) -> Reading {
-    let files = files::read(manifests).map_err(|error| Unusable::Unreadable(chain(&error)))?;
-    match files::evaluate(&files, node_name) {
-        Ok(accepted) => Ok((accepted, files)),
-        Err(Refused::Node(sentence)) => Err(Unusable::Node(sentence)),
-        Err(Refused::Content(sentences)) => Err(Unusable::Refused(files, sentences)),
-    }
-}
-
-/// From the files, or else from what was accepted before. Also gives the files that were looked at,
-/// so that only a change of them is looked at again.
-fn first_configuration(
-    state: &StateDir,
-    manifests: &Path,
-    node_name: &str,
-) -> anyhow::Result<(Origin, Option<FileSet>)> {
-    let (sentences, files) = match read(manifests, node_name) {
-        Ok((accepted, files)) => {
-            let origin = Origin {
-                accepted,
-                stale_reason: None,
-            };
-            return Ok((origin, Some(files)));
-        }
-        Err(Unusable::Node(sentence)) => anyhow::bail!("{sentence}"),
-        Err(Unusable::Unreadable(sentence)) => (vec![sentence], None),
-        Err(Unusable::Refused(files, sentences)) => (sentences, Some(files)),
-    };
-    let why = sentences.join("; ");
-    let saved = state.load().map_err(|error| chain(&error));
-    let accepted = saved.and_then(|saved| {
-        files::evaluate(&saved, node_name)
-            .map_err(|refused| format!("the files accepted before do not serve either: {refused}"))
-    });
-    match accepted {
-        Ok(accepted) => {
-            for sentence in &sentences {
-                tracing::error!("cannot use the files: {sentence}");
-            }
-            tracing::warn!("starting with the files that were accepted before");
-            let origin = Origin {
-                accepted,
-                stale_reason: Some(format!(
-                    "the files cannot be used and those accepted before are in use: {why}"
-                )),
-            };
-            Ok((origin, files))
-        }
-        Err(nothing) => anyhow::bail!("{why}; and there is nothing to go on with: {nothing}"),
-    }
-}
-
-/// Where the configuration comes from.
-#[derive(Clone, Debug)]
-struct Source {
-    path: PathBuf,
-    node_name: String,
-    state: StateDir,
-}
-
-/// Looks at the files whenever they may have changed; ends when the agent does.
-async fn follow_files(source: Source, mut known: Option<FileSet>, events: mpsc::Sender<Event>) {
-    let mut watcher = match Watcher::new(&source.path) {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::warn!(%error, "cannot watch the files: they are looked at every 10 s");
-            None
-        }
-    };
-    let mut unreadable = None;
-    loop {
-        // Once before the first wait: they may have changed between the first look and the watch.
-        let looking = source.clone();
-        let before = known.clone();
-        let looked = tokio::task::spawn_blocking(move || look(&looking, before.as_ref())).await;
-        let event = match looked {
-            // Readable again, and as they were: what was said of them is said again.
-            Ok(Look::Same) if unreadable.take().is_some() => {
-                known = None;
-                continue;
-            }
-            Ok(Look::Same) => None,
-            Ok(Look::Unreadable(sentence)) => {
-                let new = unreadable.as_ref() != Some(&sentence);
-                unreadable = Some(sentence.clone());
-                new.then(|| Event::Refused(vec![sentence]))
-            }
-            Ok(Look::New(files, event)) => {
-                unreadable = None;
-                known = Some(files);
-                Some(event)
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot look at the files");
-                None
-            }
-        };
-        if let Some(event) = event
-            && events.send(event).await.is_err()
-        {
-            return;
-        }
-        wait_for_change(&mut watcher).await;
-    }
-}
-
-async fn wait_for_change(watcher: &mut Option<Watcher>) {
-    if let Some(watching) = watcher {
-        match watching.changed().await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(%error, "cannot watch the files: they are looked at every 10 s");
-                *watcher = None;
-            }
-        }
-    }
-    tokio::time::sleep(watch::LOOK_ANYWAY).await;
-}
-
-/// What a look at the files gave.
-enum Look {
-    Same,
-    Unreadable(String),
-    New(FileSet, Event),
-}
-
-fn look(source: &Source, known: Option<&FileSet>) -> Look {
-    let files = match files::read(&source.path) {
-        Ok(files) if Some(&files) == known => return Look::Same,
-        Ok(files) => files,
-        Err(error) => return Look::Unreadable(chain(&error)),
-    };
-    let event = match files::evaluate(&files, &source.node_name) {
-        Ok(accepted) => {
-            save(&source.state, &files);
-            Event::Accepted(Box::new(accepted))
-        }
-        Err(refused) => Event::Refused(refused.sentences().to_vec()),
-    };
-    Look::New(files, event)
-}
-
-/// Without it a later start with bad files may fail; what runs is fine.
-fn save(state: &StateDir, files: &FileSet) {
-    if let Err(error) = state.save(files) {
-        tracing::error!("{}; a later start may not find these files", chain(&error));
-    }
-}
-
 async fn tick(events: mpsc::Sender<Event>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -400,21 +285,25 @@ async fn tick(events: mpsc::Sender<Event>) {
     }
 }
 
-fn stop_on_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
-    for (kind, name) in [
-        (SignalKind::terminate(), "SIGTERM"),
-        (SignalKind::interrupt(), "SIGINT"),
-        (SignalKind::hangup(), "SIGHUP"),
-    ] {
-        let mut signals = signal(kind)?;
-        let events = events.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                drop(events.send(Event::Stop(name.to_owned())).await);
-            }
-        });
+async fn stop_on(mut signals: Signal, name: &'static str, events: mpsc::Sender<Event>) {
+    while signals.recv().await.is_some() {
+        drop(events.send(Event::Stop(name.to_owned())).await);
     }
-    Ok(())
+}
+
+/// `SIGHUP` asks for a look at the files, whatever else is known of them.
+async fn look_on(mut hangups: Signal, asked: Arc<Notify>) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: looking at the files");
+        asked.notify_one();
+    }
+}
+
+/// Without a handler `SIGHUP` would end the process.
+async fn ignore(mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: there are no files to look at, as a controller is followed");
+    }
 }
 
 /// An error with all its causes, in one line.

@@ -19,6 +19,8 @@ use crate::{
 
 /// A process that does not answer in time is quoted with what it said before.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// More questions at a time are turned away: anybody on the host may ask.
+const MOST_QUESTIONS: usize = 1024;
 
 /// Someone who waits.
 #[derive(Debug)]
@@ -30,24 +32,30 @@ pub(super) struct Question {
 }
 
 impl App {
-    /// Asks the processes, or answers at once if there are none.
+    /// Asks the processes, or answers at once if there are none. A process that was asked already
+    /// is not asked again: its answer serves all who wait, and what it has to read stays bounded
+    /// however many ask.
     pub(super) fn ask(&mut self, reply: oneshot::Sender<Snapshot>) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let question = Question {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        if self.questions.len() >= MOST_QUESTIONS {
+            // Whoever asked sees that the reply is gone.
+            return;
+        }
+        if !self.questions.iter().any(|one| one.waits_for_vrrp) {
+            self.vrrp.send(ToVrrp::Report);
+        }
+        if !self.questions.iter().any(|one| one.waits_for_proxy) {
+            self.proxy.send(ToProxy::Report);
+        }
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.questions.push(Question {
+            id,
             reply,
             waits_for_vrrp: self.vrrp.link.is_some(),
             waits_for_proxy: self.proxy.link.is_some(),
-        };
-        self.vrrp.send(ToVrrp::Report);
-        self.proxy.send(ToProxy::Report);
-        let (id, events) = (question.id, self.events.clone());
-        self.questions.push(question);
-        self.answer_complete();
-        tokio::spawn(async move {
-            tokio::time::sleep(PATIENCE).await;
-            drop(events.send(Event::SnapshotDue(id)).await);
         });
+        self.answer_complete();
+        self.send_later(PATIENCE, Event::SnapshotDue(id));
     }
 
     /// A process answered.
@@ -65,24 +73,29 @@ impl App {
     pub(super) fn answer_overdue(&mut self, id: u64) {
         if let Some(at) = self.questions.iter().position(|one| one.id == id) {
             let question = self.questions.swap_remove(at);
-            self.answer(question);
+            let snapshot = self.snapshot(question.waits_for_vrrp, question.waits_for_proxy);
+            question.answer(snapshot);
         }
     }
 
     fn answer_complete(&mut self) {
-        let (complete, waiting) = std::mem::take(&mut self.questions)
+        let (complete, waiting): (Vec<_>, _) = std::mem::take(&mut self.questions)
             .into_iter()
             .partition(|one| !one.waits_for_vrrp && !one.waits_for_proxy);
         self.questions = waiting;
-        let complete: Vec<Question> = complete;
+        if complete.is_empty() {
+            return;
+        }
+        let snapshot = self.snapshot(false, false);
         for question in complete {
-            self.answer(question);
+            question.answer(snapshot.clone());
         }
     }
 
     /// What is known now, from processes that answered or not.
     pub(super) fn material(&self, vrrp_answered: bool, proxy_answered: bool) -> Material<'_> {
-        let mut warnings = self.unresolved.clone();
+        let mut warnings = self.remarks.clone();
+        warnings.extend(self.unsaved_reason.clone());
         warnings.extend(self.vrrp_problems.iter().cloned());
         let stream = self.stream.iter();
         warnings.extend(stream.flat_map(|stream| stream.status.warnings.clone()));
@@ -106,8 +119,9 @@ impl App {
         }
     }
 
-    fn answer(&self, question: Question) {
-        let material = self.material(!question.waits_for_vrrp, !question.waits_for_proxy);
+    /// What is known now, and of whom it is not new.
+    fn snapshot(&self, waits_for_vrrp: bool, waits_for_proxy: bool) -> Snapshot {
+        let material = self.material(!waits_for_vrrp, !waits_for_proxy);
         let report = material.report();
         let mut not_ready = material.not_ready(&report);
         if let Some(stream) = &self.stream {
@@ -118,83 +132,57 @@ impl App {
         if self.leaving.is_some() {
             not_ready.push("the agent is stopping in order".to_owned());
         }
-        let snapshot = Snapshot {
+        Snapshot {
             samples: self.samples(report.warnings.len()),
             not_ready,
             report,
-        };
-        // Whoever asked may have gone away.
-        drop(question.reply.send(snapshot));
+        }
     }
 
     fn samples(&self, warnings: usize) -> Vec<Sample> {
-        let sample = |metric, labels: &[(&str, &str)], value: f64| Sample {
-            metric,
-            labels: labels
-                .iter()
-                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            value,
-        };
-        let count =
-            |number: u64| u32::try_from(number).map_or_else(|_| f64::from(u32::MAX), f64::from);
         let version = env!("CARGO_PKG_VERSION");
+        let is_stale = u64::from(self.stale_reason.is_some());
+        let mut stream = self.stream.iter();
+        let is_unsaved =
+            self.unsaved_reason.is_some() || stream.any(|stream| stream.status.is_unsaved);
+        let accepted_at = self.counts.accepted_unix_ms / 1000;
+        let refused = self.refused.len() as u64;
+        let changes = Metric::ConfigChanges;
         let mut samples = vec![
-            sample(Metric::BuildInfo, &[("version", version)], 1.0),
-            sample(
-                Metric::ConfigStale,
-                &[],
-                f64::from(u8::from(self.stale_reason.is_some())),
-            ),
-            sample(
-                Metric::ConfigChanges,
-                &[("result", "accepted")],
-                count(self.counts.accepted),
-            ),
-            sample(
-                Metric::ConfigChanges,
-                &[("result", "refused")],
-                count(self.counts.refused),
-            ),
-            sample(
-                Metric::ConfigAcceptedTime,
-                &[],
-                count(self.counts.accepted_unix_ms / 1000),
-            ),
-            sample(
-                Metric::ListenerProblems,
-                &[],
-                count(self.refused.len() as u64),
-            ),
-            sample(Metric::Warnings, &[], count(warnings as u64)),
+            Sample::new(Metric::BuildInfo, &[("version", version)], 1),
+            Sample::new(Metric::ConfigStale, &[], is_stale),
+            Sample::new(Metric::ConfigUnsaved, &[], u64::from(is_unsaved)),
+            Sample::new(changes, &[("result", "accepted")], self.counts.accepted),
+            Sample::new(changes, &[("result", "refused")], self.counts.refused),
+            Sample::new(Metric::ConfigAcceptedTime, &[], accepted_at),
+            Sample::new(Metric::ListenerProblems, &[], refused),
+            Sample::new(Metric::Warnings, &[], warnings as u64),
         ];
         if let Some(stream) = &self.stream {
-            let connected = count(stream.status.connected as u64);
-            samples.push(sample(Metric::ControllerConnected, &[], connected));
+            let connected = stream.status.connected as u64;
+            samples.push(Sample::new(Metric::ControllerConnected, &[], connected));
         }
-        for (role, up, restarts) in [
+        for (role, is_up, restarts) in [
             (Role::Vrrp, self.vrrp.link.is_some(), self.vrrp.restarts),
             (Role::Proxy, self.proxy.link.is_some(), self.proxy.restarts),
         ] {
             let labels = [("process", role.name())];
-            samples.push(sample(Metric::ProcessUp, &labels, f64::from(u8::from(up))));
-            samples.push(sample(Metric::ProcessRestarts, &labels, count(restarts)));
+            samples.push(Sample::new(Metric::ProcessUp, &labels, u64::from(is_up)));
+            samples.push(Sample::new(Metric::ProcessRestarts, &labels, restarts));
         }
         // A dead process has no values: what it said last would look alive.
-        if let Some(report) = self
-            .vrrp_report
-            .as_ref()
-            .filter(|_| self.vrrp.link.is_some())
-        {
-            samples.extend(report.samples.iter().cloned());
-        }
-        if let Some(report) = self
-            .proxy_report
-            .as_ref()
-            .filter(|_| self.proxy.link.is_some())
-        {
-            samples.extend(report.samples.iter().cloned());
-        }
+        let vrrp = self.vrrp_report.as_ref().map(|report| &report.samples);
+        let proxy = self.proxy_report.as_ref().map(|report| &report.samples);
+        let vrrp = vrrp.filter(|_| self.vrrp.link.is_some());
+        let proxy = proxy.filter(|_| self.proxy.link.is_some());
+        samples.extend(vrrp.into_iter().chain(proxy).flatten().cloned());
         samples
+    }
+}
+
+impl Question {
+    fn answer(self, snapshot: Snapshot) {
+        // Whoever asked may have gone away.
+        drop(self.reply.send(snapshot));
     }
 }

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use node_api::NodeConfig;
 
-use crate::agent::desired::union;
+use crate::agent::{
+    desired::{leaving, union},
+    leave::ONE_ROUTER,
+};
 
 /// The proxy opens and reports within milliseconds.
 const EXPAND: Duration = Duration::from_secs(2);
-/// vrrp stops one router after another, each 200 ms at most (DESIGN section 9.9).
+/// Beyond the sum over the virtual routers that leave, which vrrp stops one after another.
 const SWITCH: Duration = Duration::from_secs(6);
 
 /// Where the change under way stands.
@@ -69,9 +72,10 @@ impl Rollout {
     pub(super) fn advance(&mut self, proxy_done: bool, vrrp_done: bool, now: Instant) -> bool {
         match self.stage {
             Stage::Expand { until } if proxy_done || now >= until => {
+                let leaving = leaving(&self.vrrp, &self.target);
                 self.vrrp = self.target.clone();
                 self.stage = Stage::Switch {
-                    until: now + SWITCH,
+                    until: now + switch_time(leaving),
                 };
                 true
             }
@@ -106,6 +110,12 @@ impl Rollout {
     pub(super) fn is_settled(&self) -> bool {
         self.stage == Stage::Settled
     }
+}
+
+/// For a change with which so many virtual routers leave.
+fn switch_time(leaving: usize) -> Duration {
+    let leaving = u32::try_from(leaving).unwrap_or(u32::MAX);
+    ONE_ROUTER.saturating_mul(leaving).saturating_add(SWITCH)
 }
 
 #[cfg(test)]
@@ -155,6 +165,21 @@ mod tests {
         assert!(rollout.advance(false, false, now + EXPAND));
         assert!(rollout.advance(false, false, now + EXPAND + SWITCH));
         assert_eq!(ports(rollout.for_proxy()), [2]);
+    }
+
+    #[test]
+    fn listeners_stay_while_many_routers_leave() {
+        let now = Instant::now();
+        let many: Vec<_> = (1..=100).map(|last| format!("10.0.0.{last}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        let mut rollout = Rollout::new(config(&many, &[1]));
+        rollout.begin(config(&many[..1], &[1]), now);
+        assert!(rollout.advance(true, false, now));
+        let deaf = Duration::from_millis(200) * 99;
+        assert!(!rollout.advance(true, false, now + deaf));
+        assert_eq!(ports(rollout.for_proxy()).len(), 100);
+        assert!(rollout.advance(true, false, now + SWITCH + ONE_ROUTER * 99));
+        assert_eq!(ports(rollout.for_proxy()).len(), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::files::FileSet;
+use crate::{agent::files::FileSet, sys::clock::unix_ms};
 
 /// Form of the saved file; a release reads its own and, once there is one, the form before.
 const FORMAT: u32 = 1;
@@ -49,7 +49,10 @@ pub(super) enum LoadError {
         source: serde_json::Error,
     },
     /// Another release wrote it.
-    #[error("{path} has format {found} and this release reads format {FORMAT} only")]
+    #[error(
+        "{path} has format {found} and this release reads format {FORMAT} only: put the files given \
+         as --manifests in order, or start the release that wrote it"
+    )]
     Format {
         /// The saved file.
         path: PathBuf,
@@ -87,14 +90,25 @@ struct SavedFile {
     text: String,
 }
 
+/// What was kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The files.
+    pub(super) files: FileSet,
+    /// When they were accepted, milliseconds since the Unix epoch.
+    pub(super) at_unix_ms: u64,
+}
+
 impl StateDir {
     /// The directory at `path`, made if absent, for its owner only.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)?;
+        make(path)?;
         path.canonicalize().map(Self)
+    }
+
+    /// Makes it again if somebody removed it.
+    pub(super) fn make(&self) -> io::Result<()> {
+        make(&self.0)
     }
 
     /// Its canonical path.
@@ -109,7 +123,10 @@ impl StateDir {
 
     /// Removes the lock's file, after which nothing tells that an agent ever ran.
     pub(super) fn remove_lock(&self) -> io::Result<()> {
-        fs::remove_file(self.lock_path())
+        match fs::remove_file(self.lock_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps `files`; after a crash at any moment either these or those before are found.
@@ -126,14 +143,25 @@ impl StateDir {
                 .collect(),
         };
         let text = serde_json::to_vec(&saved).map_err(io::Error::from);
-        replace(&self.0, SAVED, text)
+        self.replace(SAVED, text)
+    }
+
+    /// Replaces a file as a whole; the directory is made again if somebody removed it.
+    pub(super) fn replace(&self, name: &str, text: io::Result<Vec<u8>>) -> Result<(), SaveError> {
+        self.make().map_err(|source| SaveError {
+            action: "make",
+            path: self.0.clone(),
+            source,
+        })?;
+        replace(&self.0, name, text)
     }
 
     /// The files that were accepted last.
-    pub(super) fn load(&self) -> Result<FileSet, LoadError> {
+    pub(super) fn load(&self) -> Result<Kept, LoadError> {
         let path = self.0.join(SAVED);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
+        let read = || Ok::<_, io::Error>((fs::read(&path)?, fs::metadata(&path)?.modified()?));
+        let (text, saved_at) = match read() {
+            Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LoadError::Missing { path });
             }
@@ -151,12 +179,19 @@ impl StateDir {
             });
         }
         let saved: Saved = serde_json::from_slice(&text).map_err(corrupt)?;
-        Ok(saved
-            .files
-            .into_iter()
-            .map(|file| (file.name, file.text))
-            .collect())
+        let files = saved.files.into_iter();
+        Ok(Kept {
+            files: files.map(|file| (file.name, file.text)).collect(),
+            at_unix_ms: unix_ms(saved_at),
+        })
     }
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// Replaces a file of `directory` as a whole, for its owner only; after a crash at any moment either
@@ -177,10 +212,16 @@ pub(super) fn replace(
         }
     };
     let text = text.map_err(failed("encode", &path))?;
+    // One that a crash left behind may have another mode, or be a link.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("replace", &temporary)(error));
+        }
+        _ => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)
         .map_err(failed("create", &temporary))?;
@@ -212,7 +253,7 @@ mod tests {
         assert!(matches!(state.load(), Err(LoadError::Missing { .. })));
         state.save(&files("one")).unwrap();
         state.save(&files("two")).unwrap();
-        assert_eq!(state.load().unwrap(), files("two"));
+        assert_eq!(state.load().unwrap().files, files("two"));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&state.path().join(SAVED)), 0o600);
         assert_eq!(mode(state.path()), 0o700);
@@ -223,10 +264,25 @@ mod tests {
         let directory = Directory::new();
         let state = StateDir::open(directory.path()).unwrap();
         state.save(&files("one")).unwrap();
-        fs::write(state.path().join("accepted.json.new"), "{\"for").unwrap();
-        assert_eq!(state.load().unwrap(), files("one"));
+        let leftover = state.path().join("accepted.json.new");
+        fs::write(&leftover, "{\"for").unwrap();
+        fs::set_permissions(&leftover, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(state.load().unwrap().files, files("one"));
         state.save(&files("two")).unwrap();
-        assert_eq!(state.load().unwrap(), files("two"));
+        assert_eq!(state.load().unwrap().files, files("two"));
+        let mode = fs::metadata(state.path().join(SAVED))
+            .unwrap()
+            .permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600, "not that of the leftover");
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_made_again() {
+        let directory = Directory::new();
+        let state = StateDir::open(&directory.path().join("state")).unwrap();
+        fs::remove_dir_all(state.path()).unwrap();
+        state.save(&files("one")).unwrap();
+        assert_eq!(state.load().unwrap().files, files("one"));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Write},
-    os::unix::net::UnixStream,
     time::Duration,
 };
 
@@ -11,12 +10,12 @@ use node_api::NodeReport;
 
 use crate::{
     agent::{
-        claim::{self, Holder},
+        locks::{self, Holder},
         table,
     },
     cli::{OutputFormat, StatusArgs},
-    ipc::{AGENT_SOCKET, Answer, Hello},
-    sys::channel::Channel,
+    ipc::{Answer, Hello},
+    sys::{channel::Channel, clock},
 };
 
 /// The agent answers within 500 ms whatever the other processes do.
@@ -27,7 +26,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let report = ask(args)?;
     let text = match args.output {
         OutputFormat::Json => serde_json::to_string_pretty(&report)? + "\n",
-        OutputFormat::Table => table::render(&report, claim::unix_ms()),
+        OutputFormat::Table => table::render(&report, clock::now_unix_ms()),
     };
     match io::stdout().write_all(text.as_bytes()) {
         // `status | head` is no failure.
@@ -38,35 +37,32 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
 
 fn ask(args: &StatusArgs) -> anyhow::Result<NodeReport> {
     let state_dir = args.state_dir.display();
-    let holder: Holder = match claim::holder_of(&args.state_dir) {
+    let holder: Holder = match locks::holder_of(&args.state_dir) {
         Ok(holder) => holder,
         Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
             "no agent ever ran with state directory {state_dir}; give the one that `run` was \
              started with"
         ),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
+            "only root, or the user whose agent it is, may read state directory {state_dir}; use \
+             sudo"
+        ),
         Err(error) => {
             return Err(error).with_context(|| format!("cannot read the lock in {state_dir}"));
         }
     };
-    let path = holder.run_dir.join(AGENT_SOCKET);
-    let stream = match UnixStream::connect(&path) {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            bail!(
-                "no agent runs with state directory {state_dir}; the last was process {} for node \
-                 {}",
-                holder.pid,
-                holder.node_name
-            )
-        }
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot connect to {}", path.display()));
-        }
+    let stream = locks::connect_to_agent(&holder.run_dir).with_context(|| {
+        format!(
+            "cannot connect to the agent in {}",
+            holder.run_dir.display()
+        )
+    })?;
+    let Some(stream) = stream else {
+        bail!(
+            "no agent runs with state directory {state_dir}; the last was process {} for node {}",
+            holder.pid,
+            holder.node_name
+        )
     };
     stream.set_read_timeout(Some(PATIENCE))?;
     let channel = Channel::new(stream, PATIENCE)?;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     agent::files,
-    sys::inotify::{Change, Inotify, Watch},
+    sys::inotify::{Change, Inotify, Watch, What},
 };
 
 /// Editors and configuration tools make several changes at once.
@@ -28,6 +28,20 @@ pub(super) struct Watcher {
     source: PathBuf,
     queue: Inotify,
     watched: HashMap<Watch, Names>,
+    /// Being written, and not closed so far.
+    open: BTreeSet<(Watch, OsString)>,
+}
+
+/// How much is known of the files when they may have changed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Sight {
+    /// Time passed, or something happened that may be the first step of several: what is read now
+    /// may be half of what is to come.
+    Unsure,
+    /// A writer is done.
+    Complete,
+    /// Somebody says so.
+    Asked,
 }
 
 /// Entries of a directory that matter.
@@ -39,54 +53,90 @@ enum Names {
 
 impl Watcher {
     /// Starts to watch; changes from now on are noticed.
-    pub(super) fn new(source: &Path) -> io::Result<Self> {
+    pub(super) fn open(source: &Path) -> io::Result<Self> {
         let mut watcher = Self {
             source: std::path::absolute(source)?,
-            queue: Inotify::new()?,
+            queue: Inotify::open()?,
             watched: HashMap::new(),
+            open: BTreeSet::new(),
         };
         watcher.watch();
         Ok(watcher)
     }
 
-    /// Waits until something may have changed: when changes have ceased for 20 ms, and every 10 s.
-    pub(super) async fn changed(&mut self) -> io::Result<()> {
-        let look_anyway = Instant::now() + LOOK_ANYWAY;
-        loop {
-            match timeout_at(look_anyway, self.relevant()).await {
-                Ok(Ok(false)) => {}
-                Ok(Ok(true)) => break,
+    /// Waits until something may have changed: when changes have ceased for 20 ms, or after `most`.
+    pub(super) async fn changed(&mut self, most: Duration) -> io::Result<Sight> {
+        let latest = Instant::now() + most;
+        let mut seen = loop {
+            match timeout_at(latest, self.relevant()).await {
+                Ok(Ok(Some(sight))) => break sight,
+                Ok(Ok(None)) => {}
                 Ok(Err(error)) => return Err(error),
-                Err(_elapsed) => break,
+                Err(_elapsed) => break Sight::Unsure,
             }
-        }
+        };
         // A bound on the wait for quiet: a file that is written without end must not blind us.
         let latest = Instant::now() + DEBOUNCE * 10;
         loop {
             let quiet = (Instant::now() + DEBOUNCE).min(latest);
             match timeout_at(quiet, self.relevant()).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(sight)) => seen = seen.max(sight.unwrap_or(seen)),
                 Ok(Err(error)) => return Err(error),
                 Err(_elapsed) => break,
             }
         }
         // What is to be watched may have changed along with it.
         self.watch();
-        Ok(())
+        Ok(seen)
     }
 
-    /// Waits for the next changes and says whether one of them matters.
-    async fn relevant(&self) -> io::Result<bool> {
+    /// Files that are being written: names, in order.
+    pub(super) fn being_written(&self) -> Vec<String> {
+        let names = self.open.iter();
+        names
+            .map(|(_, name)| name.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Waits for the next changes; gives what they tell, if one of them matters.
+    async fn relevant(&mut self) -> io::Result<Option<Sight>> {
         let changes = self.queue.next().await?;
-        Ok(changes.iter().any(|change| match change {
-            Change::Overflow => true,
-            Change::Gone(watch) => self.watched.contains_key(watch),
-            Change::Entry(watch, name) => match self.watched.get(watch) {
-                None => false,
-                Some(Names::All) => true,
-                Some(Names::These(names)) => names.contains(name),
-            },
-        }))
+        let told = changes.into_iter().filter_map(|change| self.note(change));
+        Ok(told.max())
+    }
+
+    fn note(&mut self, change: Change) -> Option<Sight> {
+        let (watch, name, what) = match change {
+            Change::Overflow => {
+                // That a file was closed may be among what was lost.
+                self.open.clear();
+                return Some(Sight::Unsure);
+            }
+            Change::Gone(watch) => {
+                self.open.retain(|(of, _)| *of != watch);
+                return self.watched.contains_key(&watch).then_some(Sight::Unsure);
+            }
+            Change::Entry(watch, name, what) => (watch, name, what),
+        };
+        let is_manifest = match self.watched.get(&watch)? {
+            Names::All => files::is_manifest(Path::new(&name)),
+            Names::These(names) if names.contains(&name) => true,
+            Names::These(_) => return None,
+        };
+        let sight = match what {
+            What::Writing if is_manifest => {
+                self.open.insert((watch, name));
+                return None;
+            }
+            What::Writing => return None,
+            What::Complete => Sight::Complete,
+            // It may be about to be written again: some editors remove a file first.
+            What::Gone | What::Touched => Sight::Unsure,
+        };
+        if what != What::Touched {
+            self.open.remove(&(watch, name));
+        }
+        Some(sight)
     }
 
     fn watch(&mut self) {
@@ -108,6 +158,8 @@ impl Watcher {
                 (Names::All, Some(_)) => {}
             }
         }
+        let watched = &self.watched;
+        self.open.retain(|(watch, _)| watched.contains_key(watch));
     }
 }
 
@@ -155,7 +207,7 @@ fn walk(path: &Path, places: &mut Vec<(PathBuf, Option<OsString>)>) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{fs, io::Write, os::unix::fs::symlink};
 
     use super::*;
     use crate::sys::temporary::Directory;
@@ -170,9 +222,9 @@ mod tests {
 
     /// Faster than the look every 10 s, so that only a change can have been the cause.
     async fn noticed(watcher: &mut Watcher) -> bool {
-        tokio::time::timeout(LOOK_ANYWAY / 2, watcher.changed())
-            .await
-            .is_ok_and(|result| result.is_ok())
+        let changed = watcher.changed(LOOK_ANYWAY);
+        let sight = tokio::time::timeout(LOOK_ANYWAY / 2, changed).await;
+        sight.is_ok_and(|sight| sight.is_ok_and(|sight| sight == Sight::Complete))
     }
 
     #[test]
@@ -181,7 +233,7 @@ mod tests {
             let directory = Directory::new();
             let file = directory.path().join("pool.yaml");
             fs::write(&file, "1").unwrap();
-            let mut watcher = Watcher::new(&file).unwrap();
+            let mut watcher = Watcher::open(&file).unwrap();
             for text in ["2", "3"] {
                 let new = directory.path().join(".pool.yaml.swp");
                 fs::write(&new, text).unwrap();
@@ -194,14 +246,38 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_being_written_is_told_apart() {
+        on_runtime(async {
+            let directory = Directory::new();
+            let path = directory.path().join("pool.yaml");
+            let mut watcher = Watcher::open(directory.path()).unwrap();
+            let mut file = fs::File::create(&path).unwrap();
+            file.write_all(b"half").unwrap();
+            let sight = watcher.changed(LOOK_ANYWAY).await.unwrap();
+            assert_eq!(sight, Sight::Unsure, "it was made");
+            assert_eq!(watcher.being_written(), ["pool.yaml"]);
+            // Time alone tells nothing.
+            let sight = watcher.changed(Duration::ZERO).await.unwrap();
+            assert_eq!(sight, Sight::Unsure);
+            assert_eq!(watcher.being_written(), ["pool.yaml"]);
+            drop(file);
+            assert!(noticed(&mut watcher).await);
+            assert!(watcher.being_written().is_empty());
+            fs::remove_file(&path).unwrap();
+            let sight = watcher.changed(LOOK_ANYWAY).await.unwrap();
+            assert_eq!(sight, Sight::Unsure, "another may follow");
+        });
+    }
+
+    #[test]
     fn other_files_beside_it_are_not_looked_at() {
         on_runtime(async {
             let directory = Directory::new();
             let file = directory.path().join("pool.yaml");
             fs::write(&file, "1").unwrap();
-            let mut watcher = Watcher::new(&file).unwrap();
+            let mut watcher = Watcher::open(&file).unwrap();
             fs::write(directory.path().join("other"), "1").unwrap();
-            let some_time = tokio::time::timeout(DEBOUNCE * 5, watcher.changed());
+            let some_time = tokio::time::timeout(DEBOUNCE * 5, watcher.changed(LOOK_ANYWAY));
             assert!(some_time.await.is_err());
             fs::write(&file, "2").unwrap();
             assert!(noticed(&mut watcher).await);
@@ -220,8 +296,8 @@ mod tests {
             }
             symlink("..1", at("..data")).unwrap();
             symlink("..data/pool.yaml", at("pool.yaml")).unwrap();
-            let mut as_file = Watcher::new(&at("pool.yaml")).unwrap();
-            let mut as_directory = Watcher::new(directory.path()).unwrap();
+            let mut as_file = Watcher::open(&at("pool.yaml")).unwrap();
+            let mut as_directory = Watcher::open(directory.path()).unwrap();
             for next in ["..2", "..3"] {
                 symlink(next, at("..new")).unwrap();
                 fs::rename(at("..new"), at("..data")).unwrap();

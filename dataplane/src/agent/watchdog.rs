@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     agent::{app::App, desired},
+    ipc::ToProxy,
     sys::{clock::monotonic_ns, pages::Beat},
 };
 
@@ -23,6 +24,23 @@ const WITHOUT_CONNECTION: Duration = Duration::from_secs(15);
 /// If this loop itself did not turn for so long, the host paused, and beats are old everywhere.
 const OWN_PAUSE: Duration = Duration::from_millis(300);
 
+/// A question to a process that has no other way to show that it turns.
+#[derive(Debug, Default)]
+struct Asked(Option<Instant>);
+
+impl Asked {
+    /// Whether it is time to ask.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.0.is_none();
+        self.0.get_or_insert(now);
+        is_due
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.0.is_some_and(|at| now.duration_since(at) > PROXY)
+    }
+}
+
 /// What was seen before.
 #[derive(Debug)]
 pub(super) struct Watchdog {
@@ -31,6 +49,8 @@ pub(super) struct Watchdog {
     /// It was ended for that: its addresses may still be there.
     pub(super) vrrp_hung: bool,
     proxy_was_late: bool,
+    /// The beats of a proxy are on the page that it shares with vrrp; without one it is asked.
+    proxy_asked: Asked,
     vrrp_alone_since: Option<Instant>,
     proxy_alone_since: Option<Instant>,
 }
@@ -42,6 +62,7 @@ impl Default for Watchdog {
             vrrp_was_late: false,
             vrrp_hung: false,
             proxy_was_late: false,
+            proxy_asked: Asked::default(),
             vrrp_alone_since: None,
             proxy_alone_since: None,
         }
@@ -66,7 +87,7 @@ impl App {
         }
         self.watchdog.vrrp_was_late = late;
 
-        let late = self.proxy_is_late();
+        let late = self.proxy_is_late(now);
         if late && self.watchdog.proxy_was_late {
             tracing::error!(process = "proxy", "the proxy process hangs; it is ended");
             self.proxy.kill();
@@ -89,10 +110,21 @@ impl App {
         is_late(&self.table.machine_beat, limit) || is_late(&self.table.netlink_beat, NETLINK)
     }
 
-    fn proxy_is_late(&self) -> bool {
+    /// The proxy said something.
+    pub(super) fn proxy_turns(&mut self) {
+        self.watchdog.proxy_asked = Asked::default();
+    }
+
+    fn proxy_is_late(&mut self, now: Instant) -> bool {
         let Some(pairing) = &self.pairing else {
-            return false;
+            if self.proxy.link.is_none() {
+                self.watchdog.proxy_asked = Asked::default();
+            } else if self.watchdog.proxy_asked.is_due(now) {
+                self.proxy.send(ToProxy::Report);
+            }
+            return self.watchdog.proxy_asked.is_overdue(now);
         };
+        self.watchdog.proxy_asked = Asked::default();
         let oldest = pairing.page.oldest_beat();
         oldest != 0 && age(oldest).min(self.proxy.linked.elapsed()) > PROXY
     }
@@ -133,4 +165,19 @@ fn overdue(since: &mut Option<Instant>, alone: bool, now: Instant) -> bool {
         *since = None;
     }
     overdue
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_does_not_answer_is_late() {
+        let now = Instant::now();
+        let mut asked = Asked::default();
+        assert!(!asked.is_overdue(now));
+        assert!(asked.is_due(now) && !asked.is_due(now), "once");
+        assert!(!asked.is_overdue(now + PROXY));
+        assert!(asked.is_overdue(now + PROXY * 2));
+    }
 }

@@ -80,8 +80,16 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
             ("address", &address),
         ];
         let accepting = u64::from(listener.accepting);
-        samples.push(sample(Metric::ProxyListenerAccepting, &labels, accepting));
-        samples.push(sample(Metric::ProxySessions, &labels, listener.sessions));
+        samples.push(Sample::new(
+            Metric::ProxyListenerAccepting,
+            &labels,
+            accepting,
+        ));
+        samples.push(Sample::new(
+            Metric::ProxySessions,
+            &labels,
+            listener.sessions,
+        ));
     }
     for endpoint in &snapshot.endpoints {
         let address = endpoint.address.to_string();
@@ -91,9 +99,13 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
             ("endpoint", &address),
         ];
         let usable = u64::from(endpoint.usable);
-        samples.push(sample(Metric::ProxyEndpointUsable, &labels, usable));
+        samples.push(Sample::new(Metric::ProxyEndpointUsable, &labels, usable));
         let sessions = endpoint.sessions;
-        samples.push(sample(Metric::ProxyEndpointSessions, &labels, sessions));
+        samples.push(Sample::new(
+            Metric::ProxyEndpointSessions,
+            &labels,
+            sessions,
+        ));
     }
     counters(&snapshot.counters, &mut samples);
     samples
@@ -103,7 +115,7 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
     for result in HandshakeResult::ALL {
         let labels = [("result", result.label())];
         let count = counters.handshakes(*result);
-        samples.push(sample(Metric::ProxyHandshakes, &labels, count));
+        samples.push(Sample::new(Metric::ProxyHandshakes, &labels, count));
     }
     for by in Ended::ALL {
         for code in CodeClass::ALL {
@@ -111,7 +123,7 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
             // Most of these pairs never come about.
             if count > 0 {
                 let labels = [("by", by.label()), ("code", code.label())];
-                samples.push(sample(Metric::ProxySessionsEnded, &labels, count));
+                samples.push(Sample::new(Metric::ProxySessionsEnded, &labels, count));
             }
         }
     }
@@ -132,7 +144,7 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
             (Metric::ProxyReceivedMessages, messages),
             (Metric::ProxyFrameViolations, violations),
         ] {
-            samples.push(sample(metric, &[("from", side)], count));
+            samples.push(Sample::new(metric, &[("from", side)], count));
         }
     }
     for (metric, count) in [
@@ -143,20 +155,7 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
         (Metric::ProxyPongs, counters.pongs),
         (Metric::ProxyShed, counters.shed),
     ] {
-        samples.push(sample(metric, &[], count));
-    }
-}
-
-fn sample(metric: Metric, labels: &[(&str, &str)], count: u64) -> Sample {
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    Sample {
-        metric,
-        labels: labels.iter().map(owned).collect(),
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "Prometheus knows no other type; exact up to 2^53"
-        )]
-        value: count as f64,
+        samples.push(Sample::new(metric, &[], count));
     }
 }
 
@@ -186,6 +185,7 @@ mod tests {
                 problem: Some(EndpointProblem::Refused),
                 sessions: 6,
             }],
+            usable: BTreeMap::from([("default/chat".to_owned(), 0)]),
             counters: Counters::default(),
         }
     }

@@ -28,7 +28,7 @@ use crate::{
         pairing::{Beats, Pairing},
         report,
     },
-    sys::{channel::Channel, outgoing, privileges, signals},
+    sys::{channel::Channel, limits, outgoing, privileges, signals},
 };
 
 /// How long the agent may leave its socket full before it counts as gone.
@@ -59,7 +59,7 @@ pub(super) enum Input {
 /// Serves the agent of `run_dir` until it says to leave, or is gone.
 pub(super) fn run(run_dir: &Path, workers: usize) -> anyhow::Result<()> {
     signals::ignore_stop().context("cannot ignore signals")?;
-    let open_files = privileges::raise_open_files();
+    let open_files = limits::raise_open_files();
     let path = run_dir.join(PROXY_SOCKET);
     let socket = UnixStream::connect(&path)
         .with_context(|| format!("cannot reach the agent at {}", path.display()))?;
@@ -78,6 +78,7 @@ pub(super) fn run(run_dir: &Path, workers: usize) -> anyhow::Result<()> {
             Arc::new(move |worker| beats.beat(worker))
         },
         events: Some(pass_events_on(&inputs)?),
+        patience: proxy::Patience::default(),
     })?;
     receive_from_agent(agent.try_clone()?, inputs.clone())?;
     let mut served = Served {
@@ -366,11 +367,8 @@ impl Served {
     }
 
     fn usable(&self) -> BTreeMap<PoolRef, usize> {
-        let endpoints = self.relay.snapshot().endpoints;
-        let count = |name: &str| {
-            let of_pool = endpoints.iter().filter(|endpoint| endpoint.pool == name);
-            of_pool.filter(|endpoint| endpoint.usable).count()
-        };
+        let usable = self.relay.snapshot().usable;
+        let count = |name: &str| usable.get(name).copied().unwrap_or(0);
         let pools = self.pools.iter();
         pools
             .map(|(name, pool)| (pool.clone(), count(name)))

@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::{
     proxy::LEAVE_LIMIT,
-    sys::{privileges, signals::StopSignals, tcp},
+    sys::{limits, privileges, signals::StopSignals, tcp},
 };
 
 /// Name of the one pool, listener and upstream.
@@ -24,7 +24,7 @@ pub(super) fn run(
     workers: usize,
 ) -> anyhow::Result<()> {
     let stop = StopSignals::hold_back().context("cannot hold signals back")?;
-    let open_files = privileges::raise_open_files();
+    let open_files = limits::raise_open_files();
     let sockets = open(listen, workers)?;
     let addresses: Vec<_> = sockets.iter().map(|(address, _)| *address).collect();
     // Sockets that need privilege are open.
@@ -34,6 +34,7 @@ pub(super) fn run(
         workers,
         beat: Arc::new(|_| {}),
         events: None,
+        patience: proxy::Patience::default(),
     })?;
     relay.apply(config(&addresses, upstream), sockets)?;
     for address in &addresses {

@@ -7,7 +7,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
     time::Duration,
@@ -58,11 +58,7 @@ impl Channel {
 
     /// The process at the other end.
     pub fn peer(&self) -> io::Result<Peer> {
-        let credentials = getsockopt(&self.0, sockopt::PeerCredentials)?;
-        Ok(Peer {
-            pid: credentials.pid(),
-            uid: credentials.uid(),
-        })
+        peer_of(&self.0)
     }
 
     /// Ends the connection for both sides; wakes a receiver on a clone.
@@ -152,10 +148,17 @@ impl Channel {
     }
 }
 
+/// The process at the other end of a Unix socket: who connected, or who listens.
+pub(super) fn peer_of(socket: &impl AsFd) -> io::Result<Peer> {
+    let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
+    Ok(Peer {
+        pid: credentials.pid(),
+        uid: credentials.uid(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]

@@ -1,4 +1,6 @@
-//! The clock that all processes of the host share.
+//! Clocks that all processes of the host share.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -11,4 +13,15 @@ pub fn monotonic_ns() -> u64 {
         let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
         seconds * 1_000_000_000 + nanos
     })
+}
+
+/// Milliseconds since the Unix epoch; zero before it.
+pub fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+/// Now, in milliseconds since the Unix epoch.
+pub fn now_unix_ms() -> u64 {
+    unix_ms(SystemTime::now())
 }

@@ -27,17 +27,30 @@ pub struct Watch(WatchDescriptor);
 /// What happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
-    /// An entry of a directory was made, written and closed, renamed or removed.
-    Entry(Watch, OsString),
+    /// Something happened to an entry of a directory.
+    Entry(Watch, OsString, What),
     /// The directory itself was moved or removed.
     Gone(Watch),
     /// Changes were lost: look at everything.
     Overflow,
 }
 
+/// What happened to an entry of a directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum What {
+    /// It is being written, and its writer has not closed it yet.
+    Writing,
+    /// Its writer closed it, or it was renamed to this name: it is complete.
+    Complete,
+    /// It was removed, or renamed to another name.
+    Gone,
+    /// It was made, perhaps to be written next, or its mode was changed.
+    Touched,
+}
+
 impl Inotify {
-    /// An empty queue. Call it on a tokio runtime.
-    pub fn new() -> io::Result<Self> {
+    /// Opens an empty queue. Call it on a tokio runtime.
+    pub fn open() -> io::Result<Self> {
         let queue = Queue::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         // SAFETY: the queue owns its descriptor, which stays open, and the same, for its life.
         Ok(Self(unsafe { AsyncFd::register(Descriptor(queue)) }?))
@@ -45,8 +58,8 @@ impl Inotify {
 
     /// Watches the entries of a directory; twice is the same as once.
     pub fn watch(&self, directory: &Path) -> io::Result<Watch> {
-        // Not `IN_MODIFY`: a file that is still being written is looked at when it is closed.
         let flags = AddWatchFlags::IN_ONLYDIR
+            | AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_ATTRIB
@@ -83,11 +96,25 @@ impl Inotify {
                 return Change::Overflow;
             }
             match event.name {
-                Some(name) => Change::Entry(watch, name),
+                Some(name) => Change::Entry(watch, name, what(event.mask)),
                 None => Change::Gone(watch),
             }
         });
         Ok(changes.collect())
+    }
+}
+
+fn what(mask: AddWatchFlags) -> What {
+    let complete = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
+    let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+    if mask.intersects(complete) {
+        What::Complete
+    } else if mask.intersects(gone) {
+        What::Gone
+    } else if mask.contains(AddWatchFlags::IN_MODIFY) {
+        What::Writing
+    } else {
+        What::Touched
     }
 }
 
@@ -99,7 +126,7 @@ impl AsRawFd for Descriptor {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, io::Write};
 
     use super::*;
     use crate::sys::temporary::Directory;
@@ -107,7 +134,7 @@ mod tests {
     fn names(changes: &[Change]) -> Vec<&str> {
         fn name(change: &Change) -> Option<&str> {
             match change {
-                Change::Entry(_, name) => name.to_str(),
+                Change::Entry(_, name, _) => name.to_str(),
                 Change::Gone(_) | Change::Overflow => None,
             }
         }
@@ -124,7 +151,7 @@ mod tests {
         let runtime = runtime();
         let _entered = runtime.enter();
         let directory = Directory::new();
-        let queue = Inotify::new().unwrap();
+        let queue = Inotify::open().unwrap();
         queue.watch(directory.path()).unwrap();
         assert_eq!(queue.changes().unwrap(), []);
 
@@ -151,13 +178,35 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_complete_when_its_writer_closes_it() {
+        let runtime = runtime();
+        let _entered = runtime.enter();
+        let directory = Directory::new();
+        let queue = Inotify::open().unwrap();
+        let watch = queue.watch(directory.path()).unwrap();
+        let last = |what| {
+            let expected = Change::Entry(watch, "a.yaml".into(), what);
+            assert_eq!(queue.changes().unwrap().last(), Some(&expected));
+        };
+        let path = directory.path().join("a.yaml");
+        let mut file = fs::File::create(&path).unwrap();
+        last(What::Touched);
+        file.write_all(b"1").unwrap();
+        last(What::Writing);
+        drop(file);
+        last(What::Complete);
+        fs::remove_file(&path).unwrap();
+        last(What::Gone);
+    }
+
+    #[test]
     fn the_end_of_a_directory_is_seen() {
         let runtime = runtime();
         let _entered = runtime.enter();
         let directory = Directory::new();
         let inner = directory.path().join("inner");
         fs::create_dir(&inner).unwrap();
-        let queue = Inotify::new().unwrap();
+        let queue = Inotify::open().unwrap();
         let watch = queue.watch(&inner).unwrap();
         assert_eq!(queue.watch(&inner).unwrap(), watch, "the same directory");
         fs::remove_dir(&inner).unwrap();

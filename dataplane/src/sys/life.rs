@@ -4,15 +4,30 @@
 //! the mutex and wakes a waiter before it tears the process' memory down: 0.2 ms after the kill
 //! even with a gigabyte resident, where end-of-file on a socket takes up to 100 ms.
 
-use std::{cell::UnsafeCell, io, mem::MaybeUninit};
+use std::{
+    cell::UnsafeCell,
+    io,
+    mem::MaybeUninit,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use crate::sys::clock;
 
 /// Lives in shared memory; one owner, waiters in other processes.
 #[repr(C)]
 #[derive(Debug)]
-pub struct LifeMutex(UnsafeCell<libc::pthread_mutex_t>);
+pub struct LifeMutex {
+    mutex: UnsafeCell<libc::pthread_mutex_t>,
+    holder: AtomicU64,
+}
+
+thread_local! {
+    /// When this thread held a mutex for the first time, nanoseconds of `CLOCK_MONOTONIC`.
+    static HOLDER: u64 = clock::monotonic_ns();
+}
 
 // SAFETY: a process-shared pthread mutex is made for concurrent use; it is only ever touched
-// through the pthread calls below.
+// through the pthread calls below, and its futex word atomically.
 unsafe impl Sync for LifeMutex {}
 
 /// How a wait ended.
@@ -41,7 +56,7 @@ impl LifeMutex {
                 attributes,
                 libc::PTHREAD_MUTEX_ROBUST,
             ))?;
-            let result = check(libc::pthread_mutex_init(self.0.get(), attributes));
+            let result = check(libc::pthread_mutex_init(self.mutex.get(), attributes));
             libc::pthread_mutexattr_destroy(attributes);
             result
         }
@@ -54,28 +69,91 @@ impl LifeMutex {
     /// the page ([`leak`](super::memory::Shared::leak)) before holding.
     pub fn hold(&'static self) -> io::Result<()> {
         // SAFETY: initialised by `init` before the page was passed on.
-        check(unsafe { libc::pthread_mutex_trylock(self.0.get()) })
+        check(unsafe { libc::pthread_mutex_trylock(self.mutex.get()) })?;
+        self.holder
+            .store(HOLDER.with(|holder| *holder), Ordering::Release);
+        Ok(())
     }
 
-    /// Blocks until the owner ends. The mutex is left behind unusable: each pairing has its own.
-    pub fn wait_for_end(&self) -> io::Result<End> {
-        // SAFETY: as in `hold`.
-        match unsafe { libc::pthread_mutex_lock(self.0.get()) } {
-            libc::EOWNERDEAD => {
-                // SAFETY: this thread owns it now; unlocking without `pthread_mutex_consistent`
-                // makes it unusable for good, which is what we want.
-                unsafe { libc::pthread_mutex_unlock(self.0.get()) };
-                Ok(End::Died)
-            }
-            libc::ENOTRECOVERABLE => Ok(End::Died),
-            0 => {
-                // SAFETY: this thread owns it now.
-                unsafe { libc::pthread_mutex_unlock(self.0.get()) };
-                Ok(End::Released)
-            }
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
+    /// A number of the owner, the same on all mutexes that it holds and another for whoever follows
+    /// it; `None`: nobody held this one yet.
+    pub fn holder(&self) -> Option<u64> {
+        Some(self.holder.load(Ordering::Acquire)).filter(|holder| *holder != 0)
     }
+
+    /// Blocks until the owner ends.
+    ///
+    /// Never takes the mutex: its list pointers lie on the page, the owner may be hostile, and
+    /// pthread would follow them into private memory. So only the futex word is looked at, which
+    /// at worst tells a lie about its owner.
+    ///
+    /// # Errors
+    /// Where the word keeps changing, as no honest owner makes it, or what the kernel says.
+    pub fn wait_for_end(&self) -> io::Result<End> {
+        let word = self.word();
+        for _ in 0..MOST_LOOKS {
+            let seen = word.load(Ordering::Acquire);
+            if seen & libc::FUTEX_OWNER_DIED != 0 {
+                // The kernel woke one waiter.
+                wake_all(word);
+                return Ok(End::Died);
+            }
+            if seen & libc::FUTEX_TID_MASK == 0 {
+                return Ok(End::Released);
+            }
+            // The kernel wakes only where a waiter announced itself.
+            let waiting = seen | libc::FUTEX_WAITERS;
+            let announced =
+                word.compare_exchange(seen, waiting, Ordering::AcqRel, Ordering::Acquire);
+            if announced.is_ok() {
+                sleep_while(word, waiting)?;
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the owner keeps changing its mutex",
+        ))
+    }
+
+    /// The futex word, as in the kernel's contract for robust lists: owner's thread id and flags.
+    fn word(&self) -> &AtomicU32 {
+        // SAFETY: glibc keeps `__lock`, an aligned `int`, at the start of the mutex, and it is only
+        // ever accessed atomically.
+        unsafe { &*self.mutex.get().cast::<AtomicU32>() }
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+compile_error!("the place of the futex word in a mutex is known for glibc only");
+
+/// Looks at the word, each after a wake or a change of it, before the owner counts as hostile.
+const MOST_LOOKS: usize = 1000;
+
+/// Sleeps until woken; returns at once if the word differs.
+fn sleep_while(word: &AtomicU32, value: u32) -> io::Result<()> {
+    // SAFETY: the word is valid for the call, and a null time-out means none.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            value,
+            std::ptr::null::<libc::timespec>(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EINTR) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+fn wake_all(word: &AtomicU32) {
+    // SAFETY: the word is valid for the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
 /// pthread calls return the error instead of setting `errno`.
@@ -89,7 +167,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{ptr, sync::mpsc, thread};
 
     use super::*;
     use crate::sys::pages::PairPage;
@@ -101,7 +179,7 @@ mod tests {
         let theirs = page.fd().try_clone_to_owned().unwrap();
         let (held, wait_held) = mpsc::channel();
         let (end, wait_end) = mpsc::channel::<()>();
-        let owner = std::thread::spawn(move || {
+        let owner = thread::spawn(move || {
             let page = crate::sys::memory::Shared::<PairPage>::from_fd(theirs).unwrap();
             let page = page.leak();
             page.proxy_life.hold().unwrap();
@@ -117,5 +195,88 @@ mod tests {
             End::Died,
             "and stays so"
         );
+    }
+
+    /// A page whose mutex a thread held that has ended.
+    fn page_of_the_dead() -> &'static PairPage {
+        let page = PairPage::create().unwrap().leak();
+        thread::spawn(|| page.proxy_life.hold().unwrap())
+            .join()
+            .unwrap();
+        page
+    }
+
+    /// The waiter must not follow them: the owner can point them anywhere in the waiter's memory.
+    #[test]
+    fn list_pointers_on_the_page_are_not_followed() {
+        let page = page_of_the_dead();
+        let private = Box::leak(Box::new([0x5555_usize; 16]));
+        let target = ptr::from_mut(private).addr();
+        // All but the futex word: whatever glibc keeps where.
+        let mutex = page.proxy_life.mutex.get().cast::<usize>();
+        for at in 1..size_of::<libc::pthread_mutex_t>() / size_of::<usize>() {
+            // SAFETY: within the mutex, which no thread uses any more.
+            unsafe { mutex.add(at).write(target + 64) };
+        }
+        assert_eq!(page.proxy_life.wait_for_end().unwrap(), End::Died);
+        assert!(private.iter().all(|word| *word == 0x5555), "{private:x?}");
+    }
+
+    #[test]
+    fn the_owner_is_told_from_whoever_follows_it() {
+        let page = || PairPage::create().unwrap().leak();
+        let (first, again, next) = (page(), page(), page());
+        assert_eq!(first.proxy_life.holder(), None);
+        let owner = thread::spawn(|| {
+            first.proxy_life.hold().unwrap();
+            again.proxy_life.hold().unwrap();
+        });
+        owner.join().unwrap();
+        thread::spawn(|| next.proxy_life.hold().unwrap())
+            .join()
+            .unwrap();
+        assert!(first.proxy_life.holder().is_some());
+        assert_eq!(first.proxy_life.holder(), again.proxy_life.holder());
+        assert_ne!(first.proxy_life.holder(), next.proxy_life.holder());
+    }
+
+    /// It would keep a thread of real-time priority busy.
+    #[test]
+    fn an_owner_that_keeps_changing_the_word_is_given_up() {
+        let page = PairPage::create().unwrap().leak();
+        let word = page.proxy_life.word();
+        let (done, is_done) = mpsc::channel::<()>();
+        word.store(1, Ordering::Release);
+        let hostile = thread::spawn(move || {
+            while is_done.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                let value = word.load(Ordering::Acquire);
+                word.store(value % 1000 + 1, Ordering::Release);
+                wake_all(word);
+            }
+        });
+        let end = page.proxy_life.wait_for_end();
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        drop(done);
+        hostile.join().unwrap();
+    }
+
+    #[test]
+    fn every_waiter_learns_of_it() {
+        let page = PairPage::create().unwrap().leak();
+        let (held, wait_held) = mpsc::channel();
+        let (end, wait_end) = mpsc::channel::<()>();
+        let owner = thread::spawn(move || {
+            page.proxy_life.hold().unwrap();
+            held.send(()).unwrap();
+            assert!(wait_end.recv().is_err());
+        });
+        wait_held.recv().unwrap();
+        let wait = || thread::spawn(|| page.proxy_life.wait_for_end().unwrap());
+        let waiters = [wait(), wait(), wait()];
+        drop(end);
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), End::Died);
+        }
+        owner.join().unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! Listening sockets for addresses that the host need not hold yet.
+//! Listening sockets: groups of one for each worker, among which the kernel spreads new connections
+//! (`SO_REUSEPORT`).
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd};
 
@@ -7,30 +8,43 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that may wait for a worker; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Opens `count` sockets that share `address`, non-blocking. All of one group must be opened by one
-/// user, else the kernel refuses the second.
+/// Opens `count` sockets that share `address`, which the host need not hold yet, non-blocking. All of
+/// one group must be opened by one user, else the kernel refuses the second.
 pub fn open_group(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>> {
     (0..count).map(|_| open(address)).collect()
 }
 
 fn open(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = socket(address)?;
+    // A virtual address is bound before it is held, so that no client meets a closed port.
+    if address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    } else {
+        socket.set_freebind_v6(true)?;
+    }
+    listen(socket, address).map(Into::into)
+}
+
+/// One of a group, not bound yet.
+pub(super) fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    // A virtual address is bound before it is held, so that no client meets a closed port.
-    if address.is_ipv4() {
-        socket.set_freebind_v4(true)?;
-    } else {
-        socket.set_only_v6(true)?;
-        socket.set_freebind_v6(true)?;
-    }
+    Ok(socket)
+}
+
+/// Binds it and listens.
+pub(super) fn listen(socket: Socket, address: SocketAddr) -> io::Result<Socket> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -1,19 +1,24 @@
 //! What one process holds at a time: a file, in which it says who it is, and a network namespace.
 
 use std::{
+    ffi::OsStr,
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::OpenOptionsExt,
-            net::{SocketAddr, UnixDatagram},
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+            net::{SocketAddr, UnixListener},
         },
     },
     path::Path,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::sys::channel::{self, Peer};
 
 /// A held lock (`flock`); given back when dropped, or by the kernel when the process ends.
 #[derive(Debug)]
@@ -57,6 +62,15 @@ impl Lock {
         self.0.write_all(&text)
     }
 
+    /// Whether this is the lock file at `path`, and not one that was removed or replaced.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let inode = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        match (self.0.metadata(), std::fs::metadata(path)) {
+            (Ok(ours), Ok(there)) => inode(ours) == inode(there),
+            _ => false,
+        }
+    }
+
     /// What the holder wrote, whether it lives or not.
     ///
     /// # Errors
@@ -69,19 +83,59 @@ impl Lock {
 /// The one place in this network namespace; given back when dropped, or by the kernel when the
 /// process ends.
 #[derive(Debug)]
-pub struct NetworkLock(#[expect(dead_code, reason = "held, not used")] UnixDatagram);
+pub struct NetworkLock(UnixListener);
+
+/// What an attempt at the network gave.
+#[derive(Debug)]
+pub enum NetworkAttempt {
+    /// The place is held now.
+    Held(NetworkLock),
+    /// Another process has it; which one, if it listens as ours do.
+    Taken(Option<Peer>),
+}
 
 impl NetworkLock {
-    /// Tries to take the place, without waiting; `None`: another process has it.
-    pub fn try_take() -> io::Result<Option<Self>> {
-        // An abstract name belongs to the network namespace, as the addresses do (unix(7)).
-        let name = SocketAddr::from_abstract_name("wsha-dataplane")?;
-        match UnixDatagram::bind_addr(&name) {
-            Ok(socket) => Ok(Some(Self(socket))),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+    /// Tries to take the place, without waiting.
+    pub fn try_take() -> io::Result<NetworkAttempt> {
+        Self::try_take_as("wsha-dataplane")
+    }
+
+    fn try_take_as(name: &str) -> io::Result<NetworkAttempt> {
+        // An abstract name belongs to the network namespace, as the addresses do (unix(7)). It
+        // listens, so that the kernel tells those who connect whose it is.
+        let name = SocketAddr::from_abstract_name(name)?;
+        match UnixListener::bind_addr(&name) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                Ok(NetworkAttempt::Held(Self(socket)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Ok(NetworkAttempt::Taken(holder(&name)?))
+            }
             Err(error) => Err(error),
         }
     }
+
+    /// Lets go of those who connected, a few at a time: nothing is said to them.
+    pub fn turn_away(&self) {
+        for _ in 0..64 {
+            if self.0.accept().is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Who listens at `name`; `None` if nobody does, or too many have asked.
+fn holder(name: &SocketAddr) -> io::Result<Option<Peer>> {
+    // A connect that does not wait for a place in the queue of a holder that never accepts.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let name = name.as_abstract_name().unwrap_or_default();
+    let name = SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?;
+    if socket.connect(&name).is_err() {
+        return Ok(None);
+    }
+    channel::peer_of(&socket).map(Some)
 }
 
 #[cfg(test)]
@@ -108,5 +162,35 @@ mod tests {
             Lock::try_take::<String>(&path).unwrap(),
             Attempt::Held(_)
         ));
+    }
+    #[test]
+    fn whoever_has_the_network_is_named() {
+        // Not the name of a real agent, which may run beside the tests.
+        let name = format!("wsha-test-{}", std::process::id());
+        let take = || NetworkLock::try_take_as(&name).unwrap();
+        let NetworkAttempt::Held(first) = take() else {
+            panic!("the first gets it");
+        };
+        let pid = i32::try_from(std::process::id()).unwrap();
+        // More than wait in its queue.
+        for _ in 0..10 {
+            for _ in 0..64 {
+                assert!(matches!(take(), NetworkAttempt::Taken(Some(peer)) if peer.pid == pid));
+            }
+            first.turn_away();
+        }
+        drop(first);
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let mute = std::os::unix::net::UnixDatagram::bind_addr(&address).unwrap();
+        assert!(
+            matches!(take(), NetworkAttempt::Held(_)),
+            "another kind of socket"
+        );
+        drop(mute);
+        // Bound, and not listening.
+        let mute = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        mute.bind(&SockAddr::unix(format!("\0{name}")).unwrap())
+            .unwrap();
+        assert!(matches!(take(), NetworkAttempt::Taken(None)));
     }
 }

@@ -18,6 +18,10 @@ use std::{
 /// mutexes).
 pub unsafe trait Shareable: Sync {}
 
+/// Its size is fixed for good: nobody who has it can end the others by shrinking it (`SIGBUS`). It
+/// comes from the agent, so receivers need not look.
+const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+
 /// A `T` in anonymous memory that other processes can map too.
 #[derive(Debug)]
 pub struct Shared<T: Shareable> {
@@ -35,7 +39,9 @@ impl<T: Shareable> Shared<T> {
     /// New zeroed memory, named `name` in `/proc/PID/maps`.
     pub fn create(name: &CStr) -> io::Result<Self> {
         // SAFETY: `name` is a valid C string; the result is checked.
-        let raw = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+        let raw = unsafe {
+            libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+        };
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -43,6 +49,10 @@ impl<T: Shareable> Shared<T> {
         let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
         let file = File::from(fd);
         file.set_len(size_of::<T>() as u64)?;
+        // SAFETY: plain numbers; the result is checked.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
         Self::map(file.into())
     }
 
@@ -111,5 +121,19 @@ impl<T: Shareable> Drop for Shared<T> {
         unsafe {
             libc::munmap(self.memory.as_ptr().cast(), size_of::<T>());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::pages::PairPage;
+
+    #[test]
+    fn a_page_keeps_its_size() {
+        let page = PairPage::create().unwrap();
+        let file = File::from(page.fd().try_clone_to_owned().unwrap());
+        assert!(file.set_len(0).is_err());
+        assert!(Shared::<PairPage>::from_fd(file.into()).is_ok());
     }
 }

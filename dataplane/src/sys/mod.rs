@@ -6,7 +6,9 @@ pub mod clock;
 #[cfg(test)]
 pub(crate) mod counting;
 pub mod inotify;
+pub mod kernel;
 pub mod life;
+pub mod limits;
 pub mod listen;
 pub mod lock;
 pub mod memory;
@@ -17,6 +19,7 @@ pub mod pages;
 pub mod privileges;
 pub mod raw;
 pub mod realtime;
+pub mod regular;
 pub mod ring;
 pub mod seccomp;
 pub mod signals;

@@ -11,7 +11,7 @@ use crate::sys::{
     memory::{Shareable, Shared},
 };
 
-/// Workers whose beats the page has room for; more workers share the last place.
+/// Workers whose beats the page has room for. Those of further workers are not looked at.
 pub const MOST_WORKERS: usize = 64;
 
 /// One pairing of a vrrp with a proxy process. The agent makes a new page whenever either was
@@ -81,6 +81,8 @@ pub struct RouterTable {
     pub machine_beat: Beat,
     /// When the netlink thread last turned.
     pub netlink_beat: Beat,
+    /// What is known of the proxy's deaths.
+    pub deaths: DeathRecord,
     /// One row per virtual router, in no order.
     pub rows: [RouterRow; MOST_ROUTERS],
 }
@@ -107,6 +109,36 @@ impl RouterTable {
                         .is_ok()
                 })
             })
+    }
+}
+
+/// Deaths of the proxy, so that a vrrp that died along with it does not forget them.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DeathRecord {
+    proxy: AtomicU64,
+    count: AtomicU32,
+    last: AtomicU64,
+}
+
+impl DeathRecord {
+    /// Takes note of the proxy that vrrp is paired with, by [`LifeMutex::holder`]; returns the one
+    /// before.
+    pub fn paired(&self, proxy: u64) -> Option<u64> {
+        Some(self.proxy.swap(proxy, Ordering::AcqRel)).filter(|before| *before != 0)
+    }
+
+    /// Records that there were `count` deaths in a row, the last one at `last` (nanoseconds,
+    /// `CLOCK_MONOTONIC`).
+    pub fn set(&self, count: u32, last: u64) {
+        self.last.store(last, Ordering::Release);
+        self.count.store(count, Ordering::Release);
+    }
+
+    /// What was recorded; `None`: no death.
+    pub fn get(&self) -> Option<(u32, u64)> {
+        let count = self.count.load(Ordering::Acquire);
+        (count > 0).then(|| (count, self.last.load(Ordering::Acquire)))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use nix::sys::{
-    prctl,
-    resource::{Resource, getrlimit, setrlimit},
-};
+use nix::sys::prctl;
 
-use crate::sys::seccomp::{self, SeccompError};
+use crate::sys::{
+    limits,
+    seccomp::{self, SeccompError},
+};
 
 /// Why a process could not give something up.
 #[derive(Debug, thiserror::Error)]
@@ -31,32 +31,15 @@ pub enum PrivilegeError {
 /// all system calls but those of [`seccomp`]. Call it before the first thread is started:
 /// capabilities belong to threads.
 pub fn give_up_all() -> Result<(), PrivilegeError> {
-    let failed = |what| {
-        move |source: nix::Error| PrivilegeError::Drop {
-            what,
-            source: source.into(),
-        }
-    };
-    prctl::set_no_new_privs().map_err(failed("the way to new privileges"))?;
+    let failed = |what| move |source| PrivilegeError::Drop { what, source };
+    let no_new_privileges = prctl::set_no_new_privs().map_err(io::Error::from);
+    no_new_privileges.map_err(failed("the way to new privileges"))?;
     drop_bounding_set();
-    clear_capabilities().map_err(|source| PrivilegeError::Drop {
-        what: "capabilities",
-        source,
-    })?;
-    // A dump of a large process delays every sign of its death.
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(failed("core dumps"))?;
-    prctl::set_dumpable(false).map_err(failed("the right of others to read its memory"))?;
+    clear_capabilities().map_err(failed("capabilities"))?;
+    limits::forbid_core_dumps().map_err(failed("core dumps"))?;
+    let not_dumpable = prctl::set_dumpable(false).map_err(io::Error::from);
+    not_dumpable.map_err(failed("the right of others to read its memory"))?;
     seccomp::confine().map_err(PrivilegeError::Confine)
-}
-
-/// Raises the limit of open files to what the process is allowed: each session takes two. Returns
-/// the limit now in force, as far as it can be read.
-pub fn raise_open_files() -> Option<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
-        return Some(hard);
-    }
-    Some(soft)
 }
 
 /// `struct __user_cap_header_struct` of `capset(2)`.
@@ -78,8 +61,9 @@ struct CapabilityData {
 /// `_LINUX_CAPABILITY_VERSION_3`: two words of 32 capabilities each.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
-/// Empties the effective, permitted, inheritable and ambient sets of the calling thread.
-fn clear_capabilities() -> io::Result<()> {
+/// Empties the effective, permitted, inheritable and ambient sets of the calling thread. System calls
+/// only, so that it may run between fork and exec.
+pub(super) fn clear_capabilities() -> io::Result<()> {
     let header = CapabilityHeader {
         version: CAPABILITY_VERSION,
         pid: 0,

@@ -37,15 +37,22 @@ impl AdvertisementSocket {
         socket.set_multicast_ttl_v4(255)?;
         // The TOS of our header goes on the wire; this sets the priority in the local queue.
         socket.set_tos_v4(0xc0)?;
+        // Without this a packet that the interface's queue drops counts as sent (raw(7)).
+        set_option(&socket, libc::IP_RECVERR, &1_i32)?;
         set_multicast_interface(&socket, index)?;
         socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))?;
         let group = SockAddr::from(SocketAddrV4::new(group, 0));
         Ok(Self { socket, group })
     }
 
-    /// Sends a packet, IP header first, to the group.
+    /// Sends a packet, IP header first, to the group. An error also tells of a packet that the host
+    /// itself dropped: by a full queue (`ENOBUFS`) or a filter (`EPERM`).
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        self.socket.send_to(packet, &self.group).map(drop)
+        let result = self.socket.send_to(packet, &self.group).map(drop);
+        if result.is_err() {
+            self.forget_errors();
+        }
+        result
     }
 
     /// Takes a waiting packet, IP header first; `None`: none waits.
@@ -58,8 +65,19 @@ impl AdvertisementSocket {
         match self.socket.recv(space) {
             Ok(length) => Ok(buffer.get(..length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => {
+                self.forget_errors();
+                Err(error)
+            }
         }
+    }
+
+    /// Empties the queue that `IP_RECVERR` fills: while something is in it, the socket is always
+    /// ready. It holds what calls have told already.
+    fn forget_errors(&self) {
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        let mut byte = [MaybeUninit::uninit()];
+        while self.socket.recv_with_flags(&mut byte, flags).is_ok() {}
     }
 }
 
@@ -77,14 +95,20 @@ fn set_multicast_interface(socket: &Socket, index: u32) -> io::Result<()> {
         imr_address: any,
         imr_ifindex: i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?,
     };
-    let length = libc::socklen_t::try_from(size_of_val(&request)).unwrap_or(0);
-    // SAFETY: `request` is a valid `ip_mreqn` of the stated length and outlives the call.
+    set_option(socket, libc::IP_MULTICAST_IF, &request)
+}
+
+/// Sets an option of IP; `T` must be what the kernel takes for it.
+fn set_option<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(value)).unwrap_or(0);
+    // SAFETY: `value` is valid for the stated length and outlives the call; the kernel only reads
+    // it, and checks the length.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_IP,
-            libc::IP_MULTICAST_IF,
-            std::ptr::from_ref(&request).cast(),
+            option,
+            std::ptr::from_ref(value).cast(),
             length,
         )
     };

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sys::users;
+
 /// Less real-time budget than this without a pause, and the kernel would kill us for a busy moment.
 const LEAST_BUDGET_MICROS: libc::rlim_t = 1_000_000;
 
@@ -54,7 +56,7 @@ pub fn lock_memory() -> io::Result<()> {
     };
     // SAFETY: `limit` is valid for the call.
     check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
-    if limit.rlim_cur != libc::RLIM_INFINITY && !has_capability(Capability::IpcLock)? {
+    if limit.rlim_cur != libc::RLIM_INFINITY && !users::missing(&[users::IPC_LOCK])?.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "no CAP_IPC_LOCK, and RLIMIT_MEMLOCK is not unlimited",
@@ -64,40 +66,10 @@ pub fn lock_memory() -> io::Result<()> {
     check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) })
 }
 
-/// A right that the kernel checks.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Capability {
-    /// Addresses of interfaces.
-    NetAdmin = 12,
-    /// Raw and packet sockets.
-    NetRaw = 13,
-    /// Locked memory.
-    IpcLock = 14,
-}
-
-impl Capability {
-    /// Its name in manuals and unit files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NetAdmin => "CAP_NET_ADMIN",
-            Self::NetRaw => "CAP_NET_RAW",
-            Self::IpcLock => "CAP_IPC_LOCK",
-        }
-    }
-}
-
-/// Whether the calling thread has a capability.
-///
-/// # Errors
-/// Where `/proc` is not mounted.
-pub fn has_capability(capability: Capability) -> io::Result<bool> {
-    let status = std::fs::read_to_string("/proc/thread-self/status")?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
-        .ok_or(io::ErrorKind::InvalidData)?;
-    Ok(effective >> (capability as u32) & 1 == 1)
+/// Ends the process without unwinding, handlers or a core dump.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: ends the process; nothing follows that could be in a wrong state.
+    unsafe { libc::_exit(status) }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

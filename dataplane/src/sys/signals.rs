@@ -7,7 +7,7 @@ const STOPPING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
 
 /// Ignores the signals that ask to end: systemd and terminals signal all processes of the group,
 /// and this one stops on the agent's word. `SIGQUIT` is what systemd's watchdog sends, to the
-/// group as well, when the agent hangs.
+/// group as well, when the agent hangs. System calls only, so that it may run between fork and exec.
 pub fn ignore_stop() -> nix::Result<()> {
     for asked in [
         Signal::SIGTERM,

@@ -11,14 +11,13 @@ use std::{
 
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::users::{Capability, Identity};
+use crate::sys::{
+    limits, privileges, signals,
+    users::{Capability, Identity},
+};
 
-/// Descriptors a process may have, where the host allows it.
-const MOST_DESCRIPTORS: libc::rlim_t = 1 << 20;
 /// Highest number a capability may have in the kernel's interface.
 const LAST_CAPABILITY: u8 = 63;
-/// Version 3 of the kernel's capability structures: two words of 32 bits each.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 /// What a process may do.
 #[derive(Clone, Debug)]
@@ -27,6 +26,8 @@ pub struct Rights {
     pub user: Option<Identity>,
     /// Capabilities it keeps; a process of another user keeps none.
     pub keep: Vec<Capability>,
+    /// Whether it is the one to end when memory runs out, rather than us (`oom_score_adj`).
+    pub is_expendable: bool,
 }
 
 /// A process that was started.
@@ -54,7 +55,7 @@ impl Process {
     /// What `fork`, `exec` or one of the steps between says; a process that could not give up its
     /// rights does not start.
     pub fn start(mut command: Command, rights: &Rights) -> io::Result<Self> {
-        let user = rights.user;
+        let (user, is_expendable) = (rights.user, rights.is_expendable);
         let keep = if user.is_some() {
             0
         } else {
@@ -62,7 +63,7 @@ impl Process {
         };
         // SAFETY: between fork and exec only system calls are made, on values made before: no
         // memory is allocated and no lock is taken.
-        unsafe { command.pre_exec(move || restrict(user, keep)) };
+        unsafe { command.pre_exec(move || restrict(user, keep, is_expendable)) };
         let child = command.spawn()?;
         let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         // SAFETY: plain system call; the process is our child and not reaped yet, so the number
@@ -110,11 +111,6 @@ impl Process {
     }
 }
 
-/// Lets this process have as many descriptors as the host allows it; best effort.
-pub fn raise_descriptor_limit() {
-    limits();
-}
-
 /// Names this process (`/proc/self/comm`), which `ps` and `pgrep` show.
 pub fn name_process(name: &std::ffi::CStr) {
     // SAFETY: the kernel copies at most 16 bytes of a valid C string.
@@ -122,13 +118,14 @@ pub fn name_process(name: &std::ffi::CStr) {
 }
 
 /// Runs in the child between fork and exec: system calls only.
-fn restrict(user: Option<Identity>, keep: u64) -> io::Result<()> {
-    limits();
-    // A terminal or a service manager signals all processes at once: these stop on the agent's word.
-    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
-        // SAFETY: plain system call; to ignore needs no handler.
-        unsafe { libc::signal(number, libc::SIG_IGN) };
+fn restrict(user: Option<Identity>, keep: u64, is_expendable: bool) -> io::Result<()> {
+    // Best effort: what either is for works less well without.
+    limits::raise_open_files();
+    drop(limits::forbid_core_dumps());
+    if is_expendable {
+        offer_to_oom_killer();
     }
+    signals::ignore_stop()?;
     // The bounding set first: it takes a right that is gone afterwards. Best effort, since a
     // process without `CAP_SETPCAP` may not; what it may do is bounded by the steps below anyway.
     for number in (0..=LAST_CAPABILITY).filter(|number| keep & (1 << number) == 0) {
@@ -141,61 +138,28 @@ fn restrict(user: Option<Identity>, keep: u64) -> io::Result<()> {
             check(libc::setgroups(0, std::ptr::null()))?;
             check(libc::setresgid(gid, gid, gid))?;
             check(libc::setresuid(uid, uid, uid))?;
-            check(libc::prctl(
-                libc::PR_CAP_AMBIENT,
-                libc::c_ulong::from(libc::PR_CAP_AMBIENT_CLEAR_ALL as u32),
-                0,
-                0,
-                0,
-            ))?;
         }
-        drop_capabilities()?;
+        // Becoming another user takes root's capabilities already; this takes those of an agent
+        // that is not root.
+        privileges::clear_capabilities()?;
     }
     // SAFETY: plain system call with numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
-/// Many descriptors where that is allowed, and no core dump: writing one delays every sign of the
-/// process' death.
-fn limits() {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    let many = libc::rlimit {
-        rlim_cur: MOST_DESCRIPTORS,
-        rlim_max: MOST_DESCRIPTORS,
-    };
-    let mut now = none;
-    // SAFETY: plain system calls on values on this stack.
+/// Above ordinary processes, and far above agent and vrrp as the unit has them (-900). Best effort:
+/// to raise it needs no right.
+fn offer_to_oom_killer() {
+    const SCORE: &[u8] = b"100";
+    // SAFETY: system calls on a C string and a buffer that live for ever, and on the descriptor that
+    // was just opened.
     unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut now);
-        if now.rlim_max >= MOST_DESCRIPTORS
-            || libc::setrlimit(libc::RLIMIT_NOFILE, &raw const many) != 0
-        {
-            now.rlim_cur = now.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const now);
+        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+        if fd >= 0 {
+            libc::write(fd, SCORE.as_ptr().cast(), SCORE.len());
+            libc::close(fd);
         }
     }
-}
-
-/// Becoming another user takes root's capabilities already; this takes those of an agent that is
-/// not root.
-fn drop_capabilities() -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    let header = Header {
-        version: CAPABILITY_VERSION,
-        pid: 0,
-    };
-    // Effective, permitted and inheritable, twice 32 bits of each.
-    let none = [0_u32; 6];
-    // SAFETY: both structures have the layout that version 3 prescribes and outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) })
 }
 
 fn check(result: impl Into<i64>) -> io::Result<()> {
@@ -242,6 +206,7 @@ mod tests {
         let rights = Rights {
             user: Some(user),
             keep: vec![users::NET_ADMIN],
+            is_expendable: true,
         };
         let Some(status) = status_of(&rights) else {
             return;
@@ -260,6 +225,7 @@ mod tests {
         let rights = Rights {
             user: None,
             keep: vec![users::NET_ADMIN, users::NET_RAW],
+            is_expendable: false,
         };
         let Some(status) = status_of(&rights) else {
             return;
@@ -271,12 +237,34 @@ mod tests {
     }
 
     #[test]
+    fn the_process_that_may_go_is_the_one_that_runs_out_of_memory() {
+        let score = |is_expendable| {
+            let mut command = Command::new("/bin/cat");
+            command
+                .arg("/proc/self/oom_score_adj")
+                .stdout(Stdio::piped());
+            let rights = Rights {
+                user: None,
+                keep: Vec::new(),
+                is_expendable,
+            };
+            let process = Process::start(command, &rights).unwrap();
+            let output = process.child.wait_with_output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let ours = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert_eq!(score(false), ours);
+        assert_eq!(score(true), "100\n");
+    }
+
+    #[test]
     fn a_killed_process_is_reaped() {
         let mut command = Command::new("/bin/cat");
         command.stdin(Stdio::piped());
         let rights = Rights {
             user: None,
             keep: Vec::new(),
+            is_expendable: false,
         };
         let mut process = Process::start(command, &rights).unwrap();
         assert!(process.ended().unwrap().is_none());

@@ -5,10 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
-
-/// Connections that may wait for a thread; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+use crate::sys::listen;
 
 /// Sockets that listen on one address, among which the kernel spreads new connections
 /// (`SO_REUSEPORT`). Port 0 gives all of them the same free port.
@@ -19,26 +16,10 @@ pub fn listen_group(address: SocketAddr, count: usize) -> io::Result<Vec<TcpList
             None => address,
             Some(first) => first.local_addr()?,
         };
-        group.push(listen(address)?);
+        let socket = listen::socket(address)?;
+        group.push(listen::listen(socket, address)?.into());
     }
     Ok(group)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]

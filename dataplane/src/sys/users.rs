@@ -48,6 +48,9 @@ pub fn keep_files_private() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
+/// Where the kernel tells of the calling thread.
+pub const STATUS: &str = "/proc/thread-self/status";
+
 /// Right to change addresses (capabilities(7)).
 pub const NET_ADMIN: Capability = Capability(12, "CAP_NET_ADMIN");
 /// Right to open raw and packet sockets.
@@ -80,14 +83,17 @@ impl Capability {
     }
 }
 
-/// Those of `wanted` that this process does not have.
+/// Those of `wanted` that the calling thread does not have.
+///
+/// # Errors
+/// Where `/proc` is not mounted.
 pub fn missing(wanted: &[Capability]) -> io::Result<Vec<Capability>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+    let status = std::fs::read_to_string(STATUS)?;
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
-        .ok_or_else(|| io::Error::other("/proc/self/status has no CapEff"))?;
+        .ok_or_else(|| io::Error::other("it has no line CapEff"))?;
     let missing = |capability: &&Capability| effective & capability.bit() == 0;
     Ok(wanted.iter().filter(missing).copied().collect())
 }

@@ -15,6 +15,8 @@ use crate::sys::pages::{PairPage, RouterRow};
 
 /// Number of a virtual router within this process, never used twice.
 pub(super) type RouterId = u32;
+/// Which time it is that the addresses of a virtual router are asked for.
+pub(super) type Term = u32;
 /// Number of a pairing with a proxy, growing; 0 is none.
 pub(super) type PairingNumber = u64;
 
@@ -31,7 +33,7 @@ pub(super) enum ToMachine {
     Link(u32, bool, Mac),
     /// A virtual router that does not take part yet.
     Create(Box<Slot>),
-    /// Give it back, without a word.
+    /// Give it back. One that still takes part leaves at once: it has no interface any more.
     Destroy(RouterId),
     /// Take part.
     Participate {
@@ -48,7 +50,7 @@ pub(super) enum ToMachine {
     /// Planned stop; answered by [`FromMachine::Stopped`].
     Stop(RouterId),
     /// New settings, without leaving the state.
-    Update(RouterId, Box<Settings>),
+    Update(RouterId, Settings),
     /// Whether the host has a usable endpoint.
     EndpointUsable(RouterId, bool),
     /// Fill this and send it back.
@@ -91,22 +93,25 @@ pub(super) struct Observed {
     pub(super) equal_priority: Option<Peer>,
     pub(super) differing: Option<IpAddr>,
     pub(super) sent: u64,
+    pub(super) failed: u64,
+    /// Why the newest advertisement did not leave, if it did not: the error's number.
+    pub(super) failure: Option<i32>,
     pub(super) received: u64,
 }
 
 /// The machine thread to the netlink thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LeaseCommand {
-    Hold(RouterId),
-    Remove(RouterId),
+    Hold(RouterId, Term),
+    Remove(RouterId, Term),
 }
 
 /// The netlink thread to the machine thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LeaseAnswer {
-    Held(RouterId),
-    Removed(RouterId),
-    Lost(RouterId),
+    Held(RouterId, Term),
+    Removed(RouterId, Term),
+    Lost(RouterId, Term),
 }
 
 /// Control to the netlink thread.

@@ -40,9 +40,10 @@ use crate::{
         netlink::Requests,
         packet::FrameSocket,
         pages::{MOST_ROUTERS, RouterTable},
-        realtime::{self, Capability},
+        realtime,
         ring::ring,
         signals,
+        users::{self, Capability},
         wait::Wake,
     },
 };
@@ -58,8 +59,12 @@ const MACHINE_PRIORITY: i32 = 50;
 /// A takeover waits for the netlink thread.
 const HOST_PRIORITY: i32 = 40;
 
+/// Exit status after a panic, that of Rust.
+const PANICKED: i32 = 101;
+
 /// Runs the process until it has stopped in order.
 pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
+    end_at_a_panic();
     signals::ignore_stop().context("cannot ignore SIGTERM and SIGINT")?;
     check_rights()?;
     let mut warnings = Vec::new();
@@ -73,6 +78,18 @@ pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
     // Pages are held through their mapping to the end of the process.
     let table = Shared::<RouterTable>::from_fd(table)?.leak();
     serve(&channel, table, warnings)
+}
+
+/// A process of which one thread is missing is of no use, and would look alive: its end is noticed
+/// at once, and the agent starts another one. At once means without unwinding and without a core
+/// dump, which would delay every sign of it.
+fn end_at_a_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        tracing::error!("{panic}");
+        realtime::exit_now(PANICKED)
+    }));
 }
 
 /// Removes those of `addresses` that a vrrp process of this product holds, whatever interface they
@@ -97,15 +114,14 @@ pub fn remove_addresses(addresses: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
 
 /// Says what is missing before anything fails for lack of it.
 fn check_rights() -> anyhow::Result<()> {
-    for capability in [Capability::NetAdmin, Capability::NetRaw] {
-        let has = realtime::has_capability(capability)
-            .context("cannot read /proc/thread-self/status: mount /proc")?;
-        ensure!(
-            has,
-            "{} is missing: run as root, or give the program this capability",
-            capability.name()
-        );
-    }
+    let missing = users::missing(&[users::NET_ADMIN, users::NET_RAW])
+        .with_context(|| format!("cannot read {}: mount /proc", users::STATUS))?;
+    let names: Vec<_> = missing.into_iter().map(Capability::name).collect();
+    ensure!(
+        names.is_empty(),
+        "{} is missing: run as root, or give the program this capability",
+        names.join(", ")
+    );
     Ok(())
 }
 
@@ -242,4 +258,36 @@ fn read_agent(channel: Channel, sender: Sender) -> io::Result<()> {
         }
         sender.send(Event::AgentGone);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set in the process that the test below starts.
+    const DOOMED: &str = "WSHA_TEST_DOOMED";
+
+    /// Not a test of its own: the one below runs it as a process that ends.
+    #[test]
+    fn panics_on_a_thread() {
+        if std::env::var_os(DOOMED).is_none() {
+            return;
+        }
+        end_at_a_panic();
+        drop(thread::spawn(|| panic!("of a thread")));
+        loop {
+            thread::park();
+        }
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "vrrp::tests::panics_on_a_thread"])
+            .env(DOOMED, "1")
+            .status();
+        assert_eq!(status.unwrap().code(), Some(PANICKED));
+    }
 }

@@ -1,10 +1,12 @@
 //! A host for one test: a network namespace of the test's own thread, and a directory.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
-    io::{Read, Write as _},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::TcpStream,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -16,11 +18,38 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use node_api::NodeReport;
+use node_api::{NodeReport, RouterState};
 
-/// Against hangs; what is waited for takes moments.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Against hangs; what is waited for takes moments, but the machine may pause for half a minute.
+const PATIENCE: Duration = Duration::from_mins(1);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wsha-dataplane");
+
+/// The threads that ARCHITECTURE.md lists: the process and the name of each.
+pub(crate) fn listed_threads() -> BTreeSet<(String, String)> {
+    let document = include_str!("../../../ARCHITECTURE.md");
+    let (_, section) = document.split_once("\n## Threads\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| {
+        let mut names = row.split('`').step_by(2);
+        let mut next = || names.next().unwrap().to_owned();
+        (next(), next())
+    })
+    .collect()
+}
+
+/// Names of the threads of a process, without the numbers of those that there are several of.
+pub(crate) fn threads(pid: &str) -> BTreeSet<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names
+        .map(|name| {
+            let name = name.trim_end();
+            let kind = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
+            kind.trim_end_matches('-').to_owned()
+        })
+        .collect()
+}
 
 /// The manifests of one pool, for one or more nodes.
 pub(crate) fn manifests(nodes: &[&str], ports: &[u16]) -> String {
@@ -49,6 +78,19 @@ pub(crate) fn manifests(nodes: &[&str], ports: &[u16]) -> String {
     .unwrap();
     text
 }
+
+/// Names of an agent's directories.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places<'a> {
+    pub(crate) state: &'a str,
+    pub(crate) run: &'a str,
+}
+
+/// Those of the agent that most tests have.
+const PLACES: Places<'static> = Places {
+    state: "state",
+    run: "run",
+};
 
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -91,21 +133,21 @@ impl Host {
         fs::rename(self.at("new"), self.at("pool.yaml")).unwrap();
     }
 
-    fn run_command(&self, node: &str, more: &[&str]) -> Command {
-        let mut command = self.bare_command(node, more);
+    fn run_command(&self, node: &str, places: Places<'_>, more: &[&str]) -> Command {
+        let mut command = self.bare_command(node, places, more);
         command.arg("--manifests").arg(self.at("pool.yaml"));
         command
     }
 
     /// Without a source of configuration.
-    fn bare_command(&self, node: &str, more: &[&str]) -> Command {
+    fn bare_command(&self, node: &str, places: Places<'_>, more: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command
             .args(["run", "--node-name", node])
             .arg("--state-dir")
-            .arg(self.at("state"))
+            .arg(self.at(places.state))
             .arg("--run-dir")
-            .arg(self.at("run"))
+            .arg(self.at(places.run))
             .args(["--workers", "2"])
             .args(more);
         command
@@ -116,9 +158,14 @@ impl Host {
         self.start_with(more, &[])
     }
 
+    /// Starts an agent with directories of its own.
+    pub(crate) fn start_in(&self, places: Places<'_>) -> Agent {
+        self.spawn(self.run_command("server1", places, &[]))
+    }
+
     /// Starts an agent with more in its environment.
     pub(crate) fn start_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Agent {
-        let mut command = self.run_command("server1", more);
+        let mut command = self.run_command("server1", PLACES, more);
         command.envs(environment.iter().copied());
         self.spawn(command)
     }
@@ -126,20 +173,28 @@ impl Host {
     /// Starts an agent that follows what `more` names.
     #[allow(dead_code, reason = "not every test follows a controller")]
     pub(crate) fn start_bare(&self, more: &[&str]) -> Agent {
-        self.spawn(self.bare_command("server1", more))
+        self.spawn(self.bare_command("server1", PLACES, more))
     }
 
     fn spawn(&self, mut command: Command) -> Agent {
         let log = self.at("log");
-        let mut options = fs::File::options();
-        let file = options.create(true).append(true).open(&log).unwrap();
+        let file = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let child = command.stderr(file).spawn().unwrap();
         Agent { child, log }
     }
 
     /// Runs an agent that is to fail, and returns what it says.
     pub(crate) fn start_in_vain(&self, node: &str, more: &[&str]) -> String {
-        let mut command = self.run_command(node, more);
+        self.start_in_vain_in(PLACES, node, more)
+    }
+
+    /// The same, with directories of its own.
+    pub(crate) fn start_in_vain_in(&self, places: Places<'_>, node: &str, more: &[&str]) -> String {
+        let mut command = self.run_command(node, places, more);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let status = wait_for_end(&mut child);
         let mut said = String::new();
@@ -153,6 +208,16 @@ impl Host {
         let mut command = Command::new(PROGRAM);
         command.args(["status", "--output", form, "--state-dir"]);
         command.arg(self.at("state")).output().unwrap()
+    }
+
+    /// What `status` says to somebody else.
+    pub(crate) fn status_of_stranger(&self) -> String {
+        // Where it was built others may not come.
+        fs::copy(PROGRAM, self.at("program")).unwrap();
+        let mut command = Command::new(self.at("program"));
+        let command = command.uid(STRANGER).args(["status", "--state-dir"]);
+        let output = command.arg(self.at("state")).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
     }
 
     pub(crate) fn status(&self) -> Option<NodeReport> {
@@ -175,6 +240,27 @@ impl Host {
         eventually(what, || self.status().is_some_and(|report| wanted(&report)));
     }
 
+    /// A script in Perl, which every Debian has, as a user who is nobody here; it says a line when it
+    /// is ready.
+    pub(crate) fn stranger(&self, script: &str) -> Stranger {
+        let program = format!("use Socket; $| = 1; {script}");
+        let mut child = Command::new("perl")
+            .args(["-e", &program])
+            .current_dir(&self.dir)
+            .uid(STRANGER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        Stranger {
+            child,
+            said: line.trim().to_owned(),
+        }
+    }
+
     /// Status and body of an answer of the admin port.
     #[expect(clippy::unused_self, reason = "this thread is in the host's namespace")]
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
@@ -191,6 +277,12 @@ impl Host {
         Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
     }
 
+    pub(crate) fn wait_active(&self) {
+        self.wait_status("Active", |report| {
+            report.virtual_routers[0].state == RouterState::Active
+        });
+    }
+
     pub(crate) fn wait_ready(&self) {
         eventually("ready", || {
             self.get("/readyz").is_some_and(|(status, _)| status == 200)
@@ -205,6 +297,29 @@ impl Drop for Host {
             println!("log of the agents:\n{log}");
         }
         drop(fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// A user without rights.
+pub(crate) const STRANGER: u32 = 65534;
+
+/// A process of somebody else; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    child: Child,
+    pub(crate) said: String,
+}
+
+impl Stranger {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -236,6 +351,11 @@ impl Agent {
         };
         let pid = pids.split_whitespace().find(is_it)?;
         Some(Pid::from_raw(pid.parse().ok()?))
+    }
+
+    /// Waits until the log of all agents of the host holds these words.
+    pub(crate) fn wait_log(&self, words: &str) {
+        eventually(words, || self.log().contains(words));
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

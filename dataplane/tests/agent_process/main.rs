@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod claim;
+mod doors;
 mod host;
+mod manifests;
 
-use std::{fs, net::TcpListener, os::unix::net::UnixDatagram, time::Duration};
+use std::{
+    collections::BTreeSet, fs, net::TcpListener, os::unix::net::UnixDatagram, time::Duration,
+};
 
-use host::{Host, eventually, manifests};
+use host::{Host, eventually, listed_threads, manifests, threads};
 use nix::sys::signal::{Signal, kill};
 use node_api::RouterState::{Active, Initialize};
 
@@ -73,11 +78,42 @@ fn the_proxy_has_no_right_and_a_user_of_its_own() {
 }
 
 #[test]
+fn its_threads_are_those_of_the_architecture() {
+    let Some(host) = Host::new() else { return };
+    let mut listed = listed_threads();
+    // That of `tests/stream`.
+    listed.retain(|(process, _)| process != "run --controller");
+
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    host.wait_active();
+    let reader = ("run".to_owned(), "tokio-rt-worker".to_owned());
+    let mut seen = BTreeSet::new();
+    // It comes for each look and goes after a while.
+    eventually("the thread that reads the files", || {
+        let pid = |role| agent.process(role).unwrap().to_string();
+        for (process, pid) in [
+            ("run", agent.pid().to_string()),
+            ("vrrp", pid("vrrp")),
+            ("proxy", pid("proxy")),
+        ] {
+            let of_process = threads(&pid).into_iter();
+            seen.extend(of_process.map(|thread| (process.to_owned(), thread)));
+        }
+        seen.contains(&reader)
+    });
+    assert_eq!(seen, listed);
+}
+
+#[test]
 fn killed_processes_are_started_again() {
     let Some(host) = Host::new() else { return };
     host.write(&manifests(&["server1"], &POOL));
     let agent = host.start(&[]);
     host.wait_ready();
+    host.wait_active();
+    let begin = host.status().unwrap().virtual_routers.remove(0).transitions;
     for role in ["proxy", "vrrp"] {
         let first = agent.process(role).unwrap();
         kill(first, Signal::SIGKILL).unwrap();
@@ -85,11 +121,33 @@ fn killed_processes_are_started_again() {
             agent.process(role).is_some_and(|pid| pid != first)
         });
         host.wait_ready();
-        host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+        host.wait_active();
     }
+    let router = &host.status().unwrap().virtual_routers[0];
+    assert!(router.transitions.starts_with(&begin), "{router:?}");
     let (_, metrics) = host.get("/metrics").unwrap();
     assert!(metrics.contains("wsha_process_restarts_total{process=\"vrrp\"} 1.0\n"));
     assert!(metrics.contains("wsha_process_restarts_total{process=\"proxy\"} 1.0\n"));
+}
+
+/// Nothing else removes the address before its lease of 2 s ends; by then others have long taken
+/// over.
+#[test]
+fn an_address_that_no_vrrp_adopts_is_removed() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&[]);
+    host.wait_ready();
+    host.wait_active();
+    eventually("the address removed", || {
+        // As soon as it is started.
+        if let Some(vrrp) = agent.process("vrrp") {
+            kill(vrrp, Signal::SIGKILL).ok();
+        }
+        let removed = "removed an address that vrrp left behind";
+        agent.log().contains(removed)
+    });
+    host.wait_active();
 }
 
 #[test]
@@ -98,7 +156,7 @@ fn a_vrrp_that_hangs_is_ended_and_its_address_removed() {
     host.write(&manifests(&["server1"], &POOL));
     let agent = host.start(&[]);
     host.wait_ready();
-    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+    host.wait_active();
     let first = agent.process("vrrp").unwrap();
     kill(first, Signal::SIGSTOP).unwrap();
     eventually("another process", || {
@@ -110,117 +168,7 @@ fn a_vrrp_that_hangs_is_ended_and_its_address_removed() {
             .log()
             .contains("removed an address that vrrp left behind")
     );
-    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
-}
-
-#[test]
-fn a_second_run_is_refused_and_may_take_over() {
-    let Some(host) = Host::new() else { return };
-    host.write(&manifests(&["server1"], &POOL));
-    let mut first = host.start(&[]);
-    host.wait_ready();
-    let said = host.start_in_vain("server1", &[]);
-    assert!(said.contains(&format!("process {}", first.pid())), "{said}");
-    assert!(said.contains("node server1"), "{said}");
-    assert!(said.contains("--take-over"), "{said}");
-
-    let second = host.start(&["--take-over"]);
-    assert!(first.wait().success(), "the first stopped in order");
-    host.wait_ready();
-    let lock = fs::read_to_string(host.at("state/lock")).unwrap();
-    assert!(
-        lock.contains(&format!("\"pid\":{},", second.pid())),
-        "{lock}"
-    );
-}
-
-#[test]
-fn refused_files_leave_the_last_good_state_serving() {
-    let Some(host) = Host::new() else { return };
-    host.write(&manifests(&["server1"], &POOL));
-    let agent = host.start(&[]);
-    host.wait_ready();
-    let proxy = agent.process("proxy");
-
-    let bad = manifests(&["server1"], &POOL).replace("192.168.7.110", "192.168.7.300");
-    for (files, words) in [
-        (bad.as_str(), "192.168.7.300"),
-        ("{", "pool.yaml"),
-        (&manifests(&["other"], &POOL), "server1"),
-    ] {
-        host.write(files);
-        host.wait_status("stale", |report| {
-            let reason = report.stale_reason.as_deref();
-            reason.is_some_and(|reason| reason.contains(words))
-        });
-        let (status, body) = host.get("/readyz").unwrap();
-        assert_eq!(status, 503);
-        assert!(body.contains(words), "{body}");
-        let report = host.status().unwrap();
-        assert!(report.pools[0].listeners[0].accepting);
-    }
-    let (_, metrics) = host.get("/metrics").unwrap();
-    assert!(metrics.contains("wsha_config_stale 1.0\n"), "{metrics}");
-    assert!(metrics.contains("wsha_config_changes_total{result=\"refused\"} 3.0\n"));
-
-    // Back to what is in use, and then on.
-    host.write(&manifests(&["server1"], &POOL));
-    host.wait_ready();
-    host.write(&manifests(&["server1", "server2"], &[8020, 8021]));
-    host.wait_status("both listeners", |report| {
-        report.stale_reason.is_none()
-            && report.pools[0].listeners.iter().all(|one| one.accepting)
-            && report.pools[0].listeners.len() == 2
-    });
-    host.wait_ready();
-    assert_eq!(agent.process("proxy"), proxy, "no process was restarted");
-}
-
-#[test]
-fn it_starts_with_what_was_accepted_before() {
-    let Some(host) = Host::new() else { return };
-    let said = host.start_in_vain("server1", &[]);
-    assert!(said.contains("pool.yaml"), "{said}");
-    assert!(said.contains("no files were accepted before"), "{said}");
-
-    host.write(&manifests(&["server1"], &POOL));
-    let agent = host.start(&[]);
-    host.wait_ready();
-    drop(agent);
-    fs::remove_file(host.at("pool.yaml")).unwrap();
-    let agent = host.start(&[]);
-    host.wait_status("serves", |report| {
-        let reason = report.stale_reason.as_deref().unwrap_or_default();
-        reason.contains("pool.yaml") && report.pools[0].listeners[0].accepting
-    });
-    host.write(&manifests(&["server1"], &POOL));
-    host.wait_ready();
-    drop(agent);
-
-    fs::write(host.at("state/accepted.json"), "{").unwrap();
-    host.write("{");
-    let said = host.start_in_vain("server1", &[]);
-    assert!(said.contains("accepted.json is damaged"), "{said}");
-}
-
-#[test]
-fn an_unknown_node_is_told_which_there_are() {
-    let Some(host) = Host::new() else { return };
-    host.write(&manifests(&["server1", "server2"], &POOL));
-    let said = host.start_in_vain("server3", &[]);
-    for words in ["--node-name", "server3", "server1, server2"] {
-        assert!(said.contains(words), "{words}: {said}");
-    }
-}
-
-#[test]
-fn a_taken_admin_port_is_named() {
-    let Some(host) = Host::new() else { return };
-    host.write(&manifests(&["server1"], &POOL));
-    let _taken = TcpListener::bind("127.0.0.1:9101").unwrap();
-    let said = host.start_in_vain("server1", &[]);
-    assert!(said.contains("--admin"), "{said}");
-    assert!(said.contains("127.0.0.1:9101"), "{said}");
+    host.wait_active();
 }
 
 #[test]
@@ -239,7 +187,7 @@ fn a_taken_port_is_named_and_tried_again() {
     });
     drop(taken);
     host.wait_ready();
-    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+    host.wait_active();
 }
 
 /// A listener that cannot be opened must not take the address from those that can.
@@ -249,7 +197,7 @@ fn an_added_listener_that_fails_leaves_the_others_alone() {
     host.write(&manifests(&["server1"], &POOL));
     let _agent = host.start(&[]);
     host.wait_ready();
-    host.wait_status("Active", |report| report.virtual_routers[0].state == Active);
+    host.wait_active();
     let since = host.status().unwrap().virtual_routers[0].since_unix_ms;
     let taken = TcpListener::bind("0.0.0.0:8021").unwrap();
     host.write(&manifests(&["server1"], &[8020, 8021]));
@@ -332,21 +280,6 @@ fn a_router_that_changes_its_vrid_serves_again() {
         });
         host.wait_ready();
     }
-}
-
-#[test]
-fn a_take_over_with_nothing_to_serve_leaves_the_running_agent_alone() {
-    let Some(host) = Host::new() else { return };
-    host.write(&manifests(&["server1"], &POOL));
-    let mut agent = host.start(&[]);
-    host.wait_ready();
-    fs::remove_file(host.at("state/accepted.json")).unwrap();
-    host.write("{");
-    host.start_in_vain("server1", &["--take-over"]);
-    host.write(&manifests(&["server1"], &POOL));
-    host.wait_ready();
-    agent.signal(Signal::SIGTERM);
-    assert!(agent.wait().success(), "it ran all the time");
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dataplane::sys::{clock, pages::RouterRow};
 use node_api::RouterState::{Active, Backup, Initialize};
 
 use crate::{
     ADDRESS,
     lab::Lab,
     node::{Node, eventually, router},
+    wire::Ear,
 };
 
 /// Nobody is left to remove it: the kernel does.
@@ -20,8 +22,7 @@ fn a_lease_ends_when_nobody_renews_it() {
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
     lab.hosts[0].wait_shown(ADDRESS);
-    node.process.kill().unwrap();
-    node.process.wait().unwrap();
+    node.kill();
     let killed = Instant::now();
     assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
     eventually("the lease ends", || lab.hosts[0].shown(ADDRESS).is_empty());
@@ -36,8 +37,7 @@ fn addresses_of_a_dead_process_can_be_removed() {
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
     lab.hosts[0].wait_shown(ADDRESS);
-    node.process.kill().unwrap();
-    node.process.wait().unwrap();
+    node.kill();
     let address: IpAddr = ADDRESS.parse().unwrap();
     let removed = lab.hosts[0].run(move || {
         let foreign = IpAddr::from([192, 168, 1, 1]);
@@ -77,9 +77,8 @@ fn what_a_former_process_left_is_removed_at_start() {
     let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
     node.wait_state(Active);
     lab.hosts[0].wait_shown(ADDRESS);
-    node.process.kill().unwrap();
-    // Long enough for others to have taken over: two intervals are 200 ms.
-    std::thread::sleep(Duration::from_millis(300));
+    node.kill();
+    wait_too_late(&node);
     assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
     node.restart(&lab.hosts[0]);
     let started = Instant::now();
@@ -88,6 +87,46 @@ fn what_a_former_process_left_is_removed_at_start() {
         lab.hosts[0].shown(ADDRESS).is_empty()
     });
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+/// Until others may have taken over: two intervals after the last advertisement.
+fn wait_too_late(node: &Node) {
+    let silence = || {
+        let last = node
+            .table
+            .rows
+            .iter()
+            .find_map(RouterRow::last_advertisement);
+        Duration::from_nanos(clock::monotonic_ns() - last.unwrap())
+    };
+    eventually("two intervals pass", || {
+        silence() > Duration::from_millis(200)
+    });
+}
+
+/// It may have answered neighbours after the other host's announcements: that one announces again
+/// once it hears of it.
+#[test]
+fn a_process_that_follows_too_late_says_so() {
+    let Some(lab) = Lab::start(3) else { return };
+    let mut ear = Ear::on(&lab.hosts[2]);
+    let routers = [router(ADDRESS, 235)];
+    let mut a = Node::serving(&lab.hosts[0], &routers);
+    a.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    a.kill();
+    let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 250)]);
+    b.wait_state(Active);
+    a.restart(&lab.hosts[0]);
+    a.pair(&routers);
+    a.configure(&routers);
+    let report = a.wait_state(Backup);
+    let first = &report.transitions[0];
+    assert!(first.cause.contains("too late"), "{}", first.cause);
+    // Nobody else says 235 while the other one is Active.
+    ear.wait_priority(250);
+    ear.wait_priority(235);
+    ear.wait_announcement(ADDRESS, lab.hosts[1].mac());
 }
 
 #[test]
@@ -145,4 +184,17 @@ fn a_virtual_address_configured_by_hand_is_reported() {
         "{:?}",
         node.report.warnings
     );
+}
+
+/// Never asked for, it is not this process' to remove.
+#[test]
+fn a_virtual_address_configured_by_hand_outlives_a_backup() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut a = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    a.wait_state(Active);
+    let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 235)]);
+    b.wait_router(|router| router.state == Backup && !router.peers.is_empty());
+    lab.hosts[1].ip("addr add 192.168.1.110/32 dev eth0");
+    assert!(b.configure(&[]).is_empty());
+    assert!(!lab.hosts[1].shown(ADDRESS).is_empty());
 }

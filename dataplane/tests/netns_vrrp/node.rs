@@ -141,6 +141,18 @@ impl Proxy {
         }
     }
 
+    /// All messages before the first one that `what` accepts.
+    pub(crate) fn messages_up_to(&self, what: impl Fn(&VrrpToProxy) -> bool) -> Vec<VrrpToProxy> {
+        let mut before = Vec::new();
+        loop {
+            let message = self.wait_message(|_| true);
+            if what(&message) {
+                return before;
+            }
+            before.push(message);
+        }
+    }
+
     /// As by SIGKILL: the mutex goes first, the socket stays open for a while.
     pub(crate) fn die(&mut self) {
         if let Some((end, thread)) = self.life.take() {
@@ -231,10 +243,15 @@ impl Node {
         node
     }
 
-    /// kill -9, and another process in its place, as the agent does it.
-    pub(crate) fn restart(&mut self, host: &Host) {
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// kill -9, and another process in its place, as the agent does it.
+    pub(crate) fn restart(&mut self, host: &Host) {
+        self.kill();
         let (process, channel) = spawn(host, &self.listener, &self.directory);
         channel.send(&ToVrrp::Table, &[self.table.fd()]).unwrap();
         self.messages = read(&channel);

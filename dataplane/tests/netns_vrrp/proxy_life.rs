@@ -53,6 +53,26 @@ fn the_best_host_is_active_and_the_death_of_its_proxy_moves_the_address() {
     b.wait_state(Backup);
 }
 
+/// A vrrp that dies along with its proxy does not forget that the proxy died.
+#[test]
+fn a_vrrp_that_died_too_holds_as_well() {
+    let Some(lab) = Lab::start(2) else { return };
+    let routers = [router(ADDRESS, 250)];
+    let mut a = Node::serving(&lab.hosts[0], &routers);
+    a.wait_state(Active);
+    let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 235)]);
+    b.wait_router(|router| router.state == Backup && !router.peers.is_empty());
+    a.kill();
+    a.proxy().die();
+    b.wait_state(Active);
+    a.restart(&lab.hosts[0]);
+    let accepts_from = Instant::now();
+    a.pair(&routers);
+    a.configure(&routers);
+    a.wait_state(Active);
+    assert!(accepts_from.elapsed().as_millis() >= 3000);
+}
+
 #[test]
 fn a_hanging_proxy_is_withdrawn_and_taken_back() {
     let Some(lab) = Lab::start(1) else { return };
@@ -137,6 +157,13 @@ fn a_planned_stop_goes_in_order() {
         addresses: first.clone(),
     });
     let heard = ear.wait(|heard| matches!(heard, Heard::Advertisement { priority: 0, .. }));
+    node.proxy()
+        .wait_message(|m| matches!(m, VrrpToProxy::Leave { addresses } if *addresses != first));
+    assert_eq!(
+        lab.hosts[0].shown(ADDRESS),
+        "",
+        "before the next one's turn"
+    );
     assert!(
         matches!(heard.last(), Some(Heard::Advertisement { vrid: 110, .. })),
         "one after another: {heard:?}"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataplane::ipc::FromVrrp;
+use dataplane::ipc::{FromVrrp, VrrpToProxy};
 use node_api::{
     RouterState::{Active, Backup, Initialize},
     VrrpVersion,
@@ -53,6 +53,120 @@ fn an_interface_that_comes_back_under_another_number_is_found() {
     assert!(lab.hosts[0].shown(ADDRESS).contains("eth7"));
 }
 
+/// A bridge tells that a port left it as if the interface itself were gone.
+#[test]
+fn an_interface_that_leaves_a_bridge_keeps_its_router() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    lab.hosts[0].ip("link add br9 type bridge");
+    lab.hosts[0].ip("link set eth0 master br9");
+    lab.hosts[0].ip("link set eth0 nomaster");
+    // The address added last is told last: what the bridge told was seen before it.
+    lab.hosts[0].ip("addr add 192.168.1.77/24 dev eth0");
+    let other = [router(ADDRESS, 250), router("192.168.1.78", 250)];
+    assert_eq!(node.configure(&other), Vec::<String>::new());
+    let report = node.wait_state(Active);
+    assert_eq!(report.interface.as_deref(), Some("eth0"));
+    assert_eq!(report.transitions.len(), 2, "{:?}", report.transitions);
+}
+
+/// Peers learn of it by priority 0, people by a transition with its cause.
+#[test]
+fn an_active_whose_prefix_goes_leaves_with_a_word() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut ear = Ear::on(&lab.hosts[1]);
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    lab.hosts[0].ip("addr del 192.168.1.1/24 dev eth0");
+    ear.wait_priority(0);
+    let report = node.wait_router(|router| router.transitions.len() > 2);
+    let last = report.transitions.last().unwrap();
+    assert_eq!((last.from, last.to), (Active, Initialize));
+    assert!(last.cause.contains("interface"), "{}", last.cause);
+    eventually("address gone", || lab.hosts[0].shown(ADDRESS).is_empty());
+}
+
+#[test]
+fn an_active_whose_named_interface_is_renamed_leaves_with_a_word() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut ear = Ear::on(&lab.hosts[1]);
+    let mut wanted = router(ADDRESS, 250);
+    wanted.settings.interface = Some("eth0".to_owned());
+    let mut node = Node::serving(&lab.hosts[0], &[wanted]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    // As systemd does it since kernels allow it: without taking the link down.
+    lab.hosts[0].ip("link set eth0 name eth5");
+    ear.wait_priority(0);
+    let report = node.wait_router(|router| router.transitions.len() > 2);
+    assert_eq!(report.transitions[2].to, Initialize);
+    eventually("address gone", || lab.hosts[0].shown(ADDRESS).is_empty());
+}
+
+/// Neighbours send to the former hardware address until they are told of the new one.
+#[test]
+fn another_hardware_address_is_announced() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    let mut ear = Ear::on(&lab.hosts[1]);
+    lab.hosts[0].ip("link set eth0 address 02:00:00:00:00:77");
+    ear.wait_announcement(ADDRESS, lab.hosts[0].mac());
+}
+
+/// What failed for lack of something is tried again, without an event.
+#[test]
+fn a_socket_that_could_not_be_opened_is_opened_later() {
+    let Some(lab) = Lab::start(1) else { return };
+    let wanted = [router(ADDRESS, 250)];
+    let mut node = Node::start(&lab.hosts[0]);
+    node.pair(&wanted);
+    node.configure(&[]);
+    let limit_descriptors = |node: &Node, most: u32| {
+        let pid = format!("--pid={}", node.process.id());
+        let status = std::process::Command::new("prlimit")
+            .args([pid, format!("--nofile={most}:1024")])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    limit_descriptors(&node, 3);
+    let problems = node.configure(&wanted).join(" ");
+    assert!(problems.contains("cannot open a raw socket"), "{problems}");
+    let report = node.wait_router(|_| true);
+    assert!(report.reason.contains("cannot open"), "{}", report.reason);
+    limit_descriptors(&node, 1024);
+    node.wait_state(Active);
+}
+
+/// It keeps no address that nobody hears it advertise.
+#[test]
+fn a_host_that_cannot_speak_loses_its_address_and_says_so() {
+    let Some(lab) = Lab::start(1) else { return };
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    // A queue with room for less than a packet.
+    let has_qdisc = lab.hosts[0].run(|| {
+        let words = "qdisc replace dev eth0 root bfifo limit 10".split(' ');
+        let output = std::process::Command::new("tc").args(words).output();
+        output.is_ok_and(|output| output.status.success())
+    });
+    if !has_qdisc {
+        println!("SKIPPED: tc cannot set a queue of bytes");
+        return;
+    }
+    eventually("the lease is given up", || {
+        lab.hosts[0].shown(ADDRESS).is_empty()
+    });
+    node.wait_router(|_| true);
+    let warnings = node.report.warnings.join("\n");
+    assert!(warnings.contains("do not leave eth0"), "{warnings}");
+}
+
 #[test]
 fn settings_change_without_leaving_active() {
     let Some(lab) = Lab::start(2) else { return };
@@ -66,6 +180,54 @@ fn settings_change_without_leaving_active() {
     ear.wait_priority(200);
     let report = node.wait_state(Active);
     assert_eq!((report.priority, report.transitions.len()), (200, 2));
+}
+
+/// Sessions end only when their address goes: an edit of anything else tells the proxy nothing.
+#[test]
+fn edits_that_keep_the_address_do_not_ask_the_proxy_to_leave() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut ear = Ear::on(&lab.hosts[1]);
+    let mut wanted = router(ADDRESS, 250);
+    let mut node = Node::serving(&lab.hosts[0], std::slice::from_ref(&wanted));
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+
+    wanted.settings.version = VrrpVersion::V2;
+    wanted.settings.advertisement_interval = Duration::from_secs(1);
+    assert!(node.configure(std::slice::from_ref(&wanted)).is_empty());
+    ear.wait(|heard| {
+        let version = Version::V2;
+        matches!(heard, Heard::Advertisement { version: v, .. } if *v == version)
+    });
+    wanted.settings.version = VrrpVersion::V3;
+    wanted.settings.advertisement_interval = Duration::from_millis(100);
+    wanted.settings.interface = Some("eth0".to_owned());
+    assert!(node.configure(std::slice::from_ref(&wanted)).is_empty());
+    let report = node.wait_state(Active);
+    let is_stop = |t: &node_api::Transition| t.cause.contains("planned stop");
+    assert!(!report.transitions.iter().any(is_stop), "{report:#?}");
+
+    // Another number is another virtual router, with the same listeners and sessions.
+    wanted.settings.virtual_router_id = 7;
+    assert!(node.configure(std::slice::from_ref(&wanted)).is_empty());
+    node.wait_router(|r| r.virtual_router_id == 7 && r.state == Active);
+
+    assert!(node.configure(&[]).is_empty());
+    let leave = |m: &VrrpToProxy| matches!(m, VrrpToProxy::Leave { .. });
+    let before = node.proxy().messages_up_to(leave);
+    let held: Vec<_> = before
+        .iter()
+        .filter_map(|message| match message {
+            VrrpToProxy::Held { held, .. } => Some(*held),
+            VrrpToProxy::Leave { .. } => None,
+        })
+        .collect();
+    // As the pairing began; held; let go of and held again with the number.
+    assert_eq!(
+        held.last(),
+        Some(&true),
+        "asked while it was held: {before:?}"
+    );
 }
 
 #[test]

@@ -120,13 +120,20 @@ impl Rig {
 
     /// Has the pool served, with sockets.
     fn configure(&mut self) -> Vec<SocketAddr> {
+        self.configure_with(|_| {})
+    }
+
+    /// The same, the pool changed by `edit`.
+    fn configure_with(&mut self, edit: impl FnOnce(&mut Pool)) -> Vec<SocketAddr> {
         let first = tcp::listen_group(address(FIRST, 0), WORKERS).unwrap();
         self.port = first[0].local_addr().unwrap().port();
         let second = tcp::listen_group(address(SECOND, self.port), WORKERS).unwrap();
         let addresses = [FIRST, SECOND].map(|ip| address(ip, self.port)).to_vec();
+        let mut pool = pool("chat", self.port, echo());
+        edit(&mut pool.1);
         let message = ToProxy::Configure {
             sequence: 1,
-            pools: vec![pool("chat", self.port, echo())],
+            pools: vec![pool],
             sockets: addresses.clone(),
             refused: Vec::new(),
         };
@@ -265,6 +272,28 @@ async fn vrrp_is_told_what_is_served_and_leads_it_out_address_by_address() {
     );
     assert_eq!(close_code(&mut second).await, 1012);
     assert!(rig.ended().success());
+}
+
+#[tokio::test]
+async fn sessions_of_an_address_that_vrrp_says_is_lost_are_ended() {
+    let mut rig = Rig::new("lost");
+    let (vrrp, _page) = rig.pair();
+    let addresses = rig.configure_with(|pool| pool.heartbeat.timeout = Duration::from_millis(200));
+    let mut gone = connect(addresses[0]).await;
+    let mut kept = connect(addresses[1]).await;
+    round_trip(&mut gone, "first").await;
+    round_trip(&mut kept, "second").await;
+    for (address, held) in [(FIRST, true), (SECOND, true), (FIRST, false)] {
+        let addresses = ip(address);
+        let message = VrrpToProxy::Held { addresses, held };
+        vrrp.send(&message, &[]).unwrap();
+    }
+    rig.report(|report| {
+        let listeners = report.pools.first().map(|pool| &pool.listeners);
+        let sessions = listeners.map(|all| all.iter().map(|l| l.sessions).collect::<Vec<_>>());
+        sessions == Some(vec![0, 1])
+    });
+    round_trip(&mut kept, "still here").await;
 }
 
 #[tokio::test]

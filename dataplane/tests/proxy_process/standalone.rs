@@ -82,5 +82,6 @@ fn a_number_of_workers_that_cannot_be_is_refused_in_words() {
         .unwrap();
     assert!(!output.status.success());
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("--workers 0: use 1 to"), "{message}");
+    assert!(message.contains("--workers"), "{message}");
+    assert!(message.contains("64"), "what is possible: {message}");
 }

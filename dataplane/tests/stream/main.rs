@@ -7,9 +7,9 @@
 mod host;
 mod server;
 
-use std::{fs, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
-use host::{Agent, Host, eventually};
+use host::{Agent, Host, eventually, listed_threads, threads};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::signal::Signal,
@@ -474,4 +474,33 @@ fn an_uninstall_leaves_no_address_and_no_file() {
     assert!(agent.wait().success());
     assert_eq!(left("state"), [""; 0]);
     assert!(!agent.log().contains("hidden"));
+}
+
+#[test]
+fn a_removed_state_directory_is_made_again_and_its_threads_are_those_of_the_architecture() {
+    let Some(host) = Host::new() else { return };
+    let authority = Authority::new();
+    let replica = Replica::start(&authority, FIRST);
+    let agent = follow(&host, &authority, &[FIRST]);
+    let node = replica.accept();
+    let (revision, _) = tell(&node, 3, &[110]);
+    node.hear_acks(&[(POOL, Some(&revision))]);
+    host.wait_ready();
+    let before = fs::read(host.at("state/state.json")).unwrap();
+    fs::remove_dir_all(host.at("state")).unwrap();
+    // There are no files to look at; it goes on.
+    agent.signal(Signal::SIGHUP);
+    eventually("lock and state are there again", || {
+        let saved = fs::read(host.at("state/state.json"));
+        host.at("state/lock").exists() && saved.is_ok_and(|saved| saved == before)
+    });
+    host.wait_status("Active", is_active(&[110]));
+
+    let mut listed = listed_threads();
+    listed.retain(|(process, _)| process.starts_with("run"));
+    let listed: BTreeSet<String> = listed.into_iter().map(|(_, thread)| thread).collect();
+    // Those that read and save come and go.
+    let mut seen = threads(&agent.pid().to_string());
+    seen.insert("tokio-rt-worker".to_owned());
+    assert_eq!(seen, listed);
 }

@@ -5,6 +5,7 @@
 //!   dropped for a named reason, [`Discard`].
 //! * [`machine`] holds one [`VirtualRouter`] per VRID: inputs and the time go in, [`Effect`]s come
 //!   out, in the order in which they must be carried out.
+//! * [`lease`] tells when the host may hold the addresses.
 //! * [`types`] and [`time`] hold the units that both share.
 //!
 //! Words are those of RFC 9568: the router that holds the addresses is *Active* (older texts:
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod discard;
+pub mod lease;
 pub mod machine;
 pub mod time;
 pub mod types;

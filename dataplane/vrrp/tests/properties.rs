@@ -72,6 +72,7 @@ fn settings(version: Version, priority: u8, interval: u16, preemption: Preemptio
         Version::V3 => Centiseconds::new(interval).unwrap(),
     };
     Settings {
+        version,
         source: IpAddr::from([192, 168, 1, 11]),
         priority: Priority::new(priority),
         priority_without_endpoint: Priority::new(3),
@@ -101,7 +102,7 @@ impl Driven {
             _ => self.now + Duration::from_millis(7),
         };
         self.now = now;
-        let version = self.router.config().version;
+        let version = self.router.config().settings.version;
         let addresses = [IpAddr::from([192, 168, 1, 110])];
         let input = match step {
             Step::Start => Input::Start,
@@ -187,8 +188,8 @@ impl Driven {
         if matches!(step, Step::Timer { .. }) {
             prop_assert!(self.router.poll_timeout().is_none_or(|at| at > self.now));
         }
-        // A permit is an own advertisement as Active, younger than an interval.
-        let permit = self.router.permit(self.now);
+        // A permit is an own advertisement as Active.
+        let permit = self.router.last_advertisement();
         prop_assert!(permit.is_none() || self.state == State::Active);
         Ok(())
     }
@@ -211,7 +212,6 @@ proptest! {
         };
         let router = VirtualRouter::new(Config {
             vrid: Vrid::new(51).unwrap(),
-            version,
             addresses: vec![IpAddr::from([192, 168, 1, 110])],
             settings: settings(version, priority, 10, preemption),
         }).unwrap();

@@ -13,9 +13,9 @@ fn main() -> ExitCode {
             println!("MISSING  {what}: {error:#}");
         }
     };
-    report("ip (iproute2)", tools::need("ip", "iproute2").map(drop));
+    report("ip, node and npm", tools::install_programs());
     report(
-        "node, npm and the backend's module ws",
+        "the backend's module ws",
         tools::install_backend().map(drop),
     );
     report("keepalived and nginx, the peers", tools::install_peers());

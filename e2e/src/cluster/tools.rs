@@ -278,7 +278,9 @@ fn go() -> Option<PathBuf> {
 /// Builds programs of a module, unless another process has done so meanwhile.
 fn build(module: Module, programs: &[Program]) -> Result<Vec<(Program, PathBuf)>> {
     let cache = module.cache()?;
-    let _alone = alone(&format!("controlplane-{}", module.name()))?;
+    let dir = cache_dir()?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let _alone = alone(&dir.join(format!("controlplane-{}.lock", module.name())))?;
     let missing: Vec<Program> = programs
         .iter()
         .copied()

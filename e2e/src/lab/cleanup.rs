@@ -11,11 +11,12 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::host::kill_all;
 use super::process;
+use crate::keeper;
 
 /// What leaves nothing behind when it is told to end.
 pub(super) trait TearDown: Send + Sync {
@@ -38,15 +39,16 @@ pub(super) fn hold_open() -> Result<RwLockReadGuard<'static, bool>> {
     Ok(closing)
 }
 
-/// Has `lab` taken down when a signal ends this process.
+/// Has `lab` taken down when this process ends without doing so itself.
 pub(super) fn register(lab: Weak<dyn TearDown>) {
+    keeper::start();
     LABS.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(lab);
     watch_signals();
 }
 
-/// Runs `action` when SIGINT, SIGTERM or SIGHUP end this process.
+/// Runs `action` when SIGINT, SIGTERM, SIGHUP or SIGQUIT end this process.
 pub fn on_exit(action: fn()) {
     ON_EXIT
         .lock()
@@ -57,7 +59,7 @@ pub fn on_exit(action: fn()) {
 
 fn watch_signals() {
     SIGNALS.call_once(|| {
-        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]) else {
             return;
         };
         let watcher = thread::Builder::new()
@@ -95,7 +97,7 @@ pub(super) fn lab_dir() -> Result<PathBuf> {
     loop {
         let base = base()?;
         let _alone = lock(&base)?;
-        sweep(&base)?;
+        sweep(&base, None)?;
         match fresh(&base) {
             // The last lab to go took the base along while we waited for the lock.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -115,7 +117,11 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
     }
     let base = dir.parent().unwrap_or(dir);
     let _alone = lock(base)?;
-    fs::remove_dir_all(dir)?;
+    match fs::remove_dir_all(dir) {
+        // A signal came while the lab was on its way out: two of our threads take it down.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        outcome => outcome?,
+    }
     // Others are at work where this fails.
     fs::remove_dir(base).ok();
     Ok(())
@@ -161,31 +167,49 @@ fn lock(base: &Path) -> Result<Option<Flock<fs::File>>> {
     }
 }
 
-/// Its name tells the owner: pid, start time and a counter.
+/// By what the directories of our labs begin: pid and start time, which name one process for good.
+pub(crate) fn own_name() -> String {
+    let pid = nix::unistd::getpid();
+    let started = process::start_time(pid).unwrap_or_default();
+    format!("{pid}-{started}")
+}
+
+/// Its name tells the owner, and a counter.
 fn fresh(base: &Path) -> std::io::Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let pid = nix::unistd::getpid();
-    let started = process::start_time(pid).unwrap_or_default();
-    let dir = base.join(format!("{pid}-{started}-{count}"));
+    let dir = base.join(format!("{}-{count}", own_name()));
     DirBuilder::new().mode(0o711).create(&dir)?;
     Ok(dir)
 }
 
-fn sweep(base: &Path) -> Result<()> {
+/// Removes the labs of the process with this [`own_name`], which is gone, and of all others that are.
+pub(crate) fn sweep_after(owner: &str) -> Result<()> {
+    let base = base()?;
+    let _alone = lock(&base)?;
+    sweep(&base, Some(owner))?;
+    // Others are at work where this fails.
+    fs::remove_dir(&base).ok();
+    Ok(())
+}
+
+/// Ends what dead owners left; `gone` is known to be dead, while its number is there until its parent looks.
+fn sweep(base: &Path, gone: Option<&str>) -> Result<()> {
     let Ok(entries) = fs::read_dir(base) else {
         return Ok(());
     };
     for entry in entries.flatten() {
         let dir = entry.path();
         let name = entry.file_name();
-        let mut parts = name.to_str().unwrap_or_default().split('-');
+        let name = name.to_str().unwrap_or_default();
+        let is_gone = gone.is_some_and(|gone| name.starts_with(&format!("{gone}-")));
+        let mut parts = name.split('-');
         let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
         let (Some(pid), Some(started)) = (number(), number()) else {
             continue;
         };
         let owner = i32::try_from(pid).map(Pid::from_raw);
-        if owner.is_ok_and(|owner| process::start_time(owner) == Some(started)) {
+        if !is_gone && owner.is_ok_and(|owner| process::start_time(owner) == Some(started)) {
             continue;
         }
         kill_all(|| process::holding(&dir))

@@ -28,6 +28,7 @@ use anyhow::{Context, Result, bail};
 
 use self::cleanup::TearDown;
 pub use self::cleanup::on_exit;
+pub(crate) use self::cleanup::{own_name, sweep_after};
 pub use self::host::{Host, kill_at_once, signal_all};
 use self::netns::NetNs;
 use self::process::Home;

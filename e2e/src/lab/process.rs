@@ -161,7 +161,7 @@ pub(crate) fn at_home(home: Home) -> Vec<Pid> {
 }
 
 /// Ids of all processes that have their working directory or an open file below `dir`.
-pub(crate) fn holding(dir: &Path) -> Vec<Pid> {
+pub fn holding(dir: &Path) -> Vec<Pid> {
     all().into_iter().filter(|pid| holds(*pid, dir)).collect()
 }
 

@@ -1,5 +1,7 @@
 //! Figures of a run as one table.
 
+use std::collections::BTreeSet;
+
 use super::{Cost, Sample};
 use crate::fault::Fault;
 use crate::subject::Subject;
@@ -17,8 +19,10 @@ pub struct Figures {
     pub max: f64,
     /// The control timer's worst gap during the largest, ms.
     pub control_at_max: f64,
-    /// How many clients did not come back by themselves.
+    /// How many did not end by themselves within the bound.
     pub stuck: usize,
+    /// The largest is one of those, and so a lower limit.
+    pub max_is_stuck: bool,
 }
 
 impl Figures {
@@ -42,14 +46,23 @@ impl Figures {
             max: worst.outage_ms,
             control_at_max: worst.control_ms,
             stuck: costs.iter().filter(|cost| cost.stuck).count(),
+            max_is_stuck: worst.stuck,
         })
     }
 
-    fn cell(&self) -> String {
+    /// As the table shows them; their number only where it is not `expected`.
+    fn cell(&self, expected: usize) -> String {
         let mut cell = format!(
-            "{:.0} / {:.0} / {:.0} ({:.0})",
-            self.median, self.p90, self.max, self.control_at_max
+            "{:.0} / {:.0} / {}{:.0} ({:.0})",
+            self.median,
+            self.p90,
+            if self.max_is_stuck { ">" } else { "" },
+            self.max,
+            self.control_at_max
         );
+        if self.count != expected {
+            cell = format!("{cell} n={}", self.count);
+        }
         if self.stuck > 0 {
             cell = format!("{cell} {} stuck", self.stuck);
         }
@@ -57,14 +70,49 @@ impl Figures {
     }
 }
 
-/// One table: a row for each fault and each return, a column for each subject and interval among `samples`.
-pub fn table(samples: &[Sample]) -> String {
-    let mut columns: Vec<(Subject, u128)> = samples
+/// A subject, and its interval between advertisements in ms.
+pub(super) type Column = (Subject, u128);
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    /// The fault.
+    Outage,
+    /// The return after its heal.
+    FailBack,
+}
+
+/// A fault's two rows.
+pub(super) const PHASES: [Phase; 2] = [Phase::Outage, Phase::FailBack];
+
+/// The columns among `samples`, in order.
+pub(super) fn columns(samples: &[Sample]) -> Vec<Column> {
+    let all = samples
         .iter()
-        .map(|sample| (sample.subject, sample.advertisement_ms))
-        .collect();
-    columns.sort_unstable();
-    columns.dedup();
+        .map(|sample| (sample.subject, sample.advertisement_ms));
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The figures of one cell.
+pub(super) fn figures(
+    samples: &[Sample],
+    column: Column,
+    fault: Fault,
+    phase: Phase,
+) -> Option<Figures> {
+    let of_cell = samples.iter().filter(|sample| {
+        sample.fault == fault && (sample.subject, sample.advertisement_ms) == column
+    });
+    Figures::of(of_cell.filter_map(|sample| match phase {
+        Phase::Outage => Some(&sample.outage),
+        Phase::FailBack => sample.fail_back.as_ref(),
+    }))
+}
+
+/// One table: a row for each fault and each return, a column for each subject and interval among `samples`.
+/// A cell says how many samples it has where that is not `expected`.
+pub fn table(samples: &[Sample], expected: usize) -> String {
+    let columns = columns(samples);
     let mut rows = vec![vec!["outage of a client, ms".to_owned()]];
     rows[0].extend(
         columns
@@ -72,30 +120,25 @@ pub fn table(samples: &[Sample]) -> String {
             .map(|(subject, interval)| format!("{subject}, {interval} ms")),
     );
     for fault in Fault::ALL {
-        let of = |column: (Subject, u128)| {
-            samples.iter().filter(move |sample| {
-                sample.fault == fault && (sample.subject, sample.advertisement_ms) == column
-            })
-        };
-        let outages = columns
-            .iter()
-            .map(|column| Figures::of(of(*column).map(|sample| &sample.outage)));
-        let returns = columns
-            .iter()
-            .map(|column| Figures::of(of(*column).filter_map(|sample| sample.fail_back.as_ref())));
-        push_row(&mut rows, fault.to_string(), outages.collect());
-        push_row(&mut rows, "  its fail-back".to_owned(), returns.collect());
+        for phase in PHASES {
+            let cells: Vec<_> = columns
+                .iter()
+                .map(|column| figures(samples, *column, fault, phase))
+                .collect();
+            if cells.iter().all(Option::is_none) {
+                continue;
+            }
+            let mut row = vec![match phase {
+                Phase::Outage => fault.to_string(),
+                Phase::FailBack => "  its fail-back".to_owned(),
+            }];
+            row.extend(cells.into_iter().map(|figures| {
+                figures.map_or_else(|| "-".to_owned(), |figures| figures.cell(expected))
+            }));
+            rows.push(row);
+        }
     }
     align(&rows)
-}
-
-fn push_row(rows: &mut Vec<Vec<String>>, name: String, figures: Vec<Option<Figures>>) {
-    if figures.iter().any(Option::is_some) {
-        let cells = figures
-            .into_iter()
-            .map(|figures| figures.map_or_else(|| "-".to_owned(), |figures| figures.cell()));
-        rows.push(std::iter::once(name).chain(cells).collect());
-    }
 }
 
 /// Lines up the cells of `rows` with a rule below the first.
@@ -162,5 +205,15 @@ mod tests {
         let one = Figures::of(costs(&[7.0]).iter()).unwrap();
         assert_eq!((one.median, one.p90, one.max), (7.0, 7.0, 7.0));
         assert_eq!(Figures::of(costs(&[]).iter()), None);
+    }
+
+    #[test]
+    fn a_cell_tells_a_lower_limit_and_an_unexpected_number() {
+        let mut three = costs(&[10.0, 20.0, 30.0]);
+        let cell = |costs: &[Cost]| Figures::of(costs.iter()).unwrap().cell(3);
+        assert_eq!(cell(&three), "20 / 30 / 30 (3)");
+        three[2].stuck = true;
+        assert_eq!(cell(&three), "20 / 30 / >30 (3) 1 stuck");
+        assert_eq!(cell(&three[..2]), "15 / 20 / 20 (2) n=2");
     }
 }

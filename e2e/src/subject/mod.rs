@@ -26,7 +26,7 @@ pub enum Subject {
     Wsha,
     /// keepalived and nginx as the article sets them up: VRRPv2, 1 s, a check script every 2 s.
     Article,
-    /// keepalived at its best: VRRPv3 with the same timers as wsha, process events, real-time priority.
+    /// keepalived at its best: VRRPv3 with wsha's timers and priorities, process events, real-time priority.
     Best,
 }
 
@@ -129,6 +129,14 @@ impl<'lab> Gateways<'lab> {
         &self.settings.routers
     }
 
+    /// Interval between advertisements.
+    pub fn advertisement(&self) -> Duration {
+        match self.subject {
+            Subject::Article => Duration::from_secs(1),
+            Subject::Best | Subject::Wsha => self.settings.advertisement,
+        }
+    }
+
     /// The longest of the subject's own timers that a fault may fall into.
     pub fn longest_timer(&self) -> Duration {
         match self.subject {
@@ -171,7 +179,12 @@ impl<'lab> Gateways<'lab> {
     pub fn proxy_processes(&self, host: &Host) -> Vec<Pid> {
         match self.subject {
             Subject::Wsha => wsha::processes(host, "proxy"),
-            Subject::Article | Subject::Best => host.processes_where(|line| line.contains("nginx")),
+            // By the titles that nginx gives itself: a check script of that name is none of its processes.
+            Subject::Article | Subject::Best => host.processes_where(|line| {
+                ["nginx: master", "nginx: worker"]
+                    .iter()
+                    .any(|title| line.starts_with(title))
+            }),
         }
     }
 

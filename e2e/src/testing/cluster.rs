@@ -1,25 +1,22 @@
 //! A lab with wsha on its gateways, and backends behind it.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use node_api::{NodeReport, RouterReport, RouterState};
 
-use super::{Manifest, inside};
+use super::Manifest;
 use crate::backend::Backends;
 use crate::lab::{Host, Lab, Process};
 use crate::wait;
 
 /// Bound against hangs for a state of the lab that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9101);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of the two gateways.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -203,8 +200,11 @@ impl Cluster {
         command
     }
 
-    /// Starts the gateway's agent, and waits for nothing.
+    /// Starts the gateway's agent, as an init system does: once the one before has ended. Waits for nothing else.
     pub fn start(&mut self, gateway: Gateway) -> Result<()> {
+        if let Some(before) = self.slot(gateway) {
+            before.wait(PATIENCE)?;
+        }
         let command = self.run_command(gateway);
         self.start_with(gateway, command)
     }
@@ -212,7 +212,7 @@ impl Cluster {
     /// As [`Self::start`], by another command line.
     pub fn start_with(&mut self, gateway: Gateway, command: Command) -> Result<()> {
         let agent = self.host(gateway).spawn("wsha", command)?;
-        // The one before, if any, has ended or is being taken over: its handle must not kill its group.
+        // The one before, if any, has ended or is taken over: its handle must not kill its group.
         if let Some(before) = self.slot(gateway).replace(agent) {
             before.wait(PATIENCE)?;
         }
@@ -229,12 +229,6 @@ impl Cluster {
 
     fn slot(&mut self, gateway: Gateway) -> &mut Option<Process> {
         &mut self.agents[usize::from(gateway == Gateway::Two)]
-    }
-
-    /// The gateway's agent.
-    pub fn agent(&self, gateway: Gateway) -> Result<&Process> {
-        let agent = self.agents[usize::from(gateway == Gateway::Two)].as_ref();
-        agent.with_context(|| format!("no agent was started on {}", gateway.name()))
     }
 
     /// Stops the gateway's agent in order and waits for its end.
@@ -303,118 +297,6 @@ impl Cluster {
         self.host(gateway).output(command)
     }
 
-    /// The gateway's state, as its agent reports it.
-    pub fn status(&self, gateway: Gateway) -> Result<NodeReport> {
-        let state = self.state_dir(gateway);
-        let output = self.output(
-            gateway,
-            &["status", "--output", "json", "--state-dir", path(&state)?],
-        )?;
-        ensure!(
-            output.status.success(),
-            "status on {}: {}",
-            gateway.name(),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("status on {} is not a report", gateway.name()))
-    }
-
-    /// Waits until the gateway's state gives a value.
-    pub fn wait_status<T>(
-        &self,
-        gateway: Gateway,
-        what: &str,
-        mut wanted: impl FnMut(&NodeReport) -> Option<T>,
-    ) -> Result<T> {
-        let mut last = String::new();
-        let found = wait::until(&format!("{what} on {}", gateway.name()), PATIENCE, || {
-            // An agent that is only just starting cannot be asked yet.
-            let report = match self.status(gateway) {
-                Ok(report) => report,
-                Err(error) => {
-                    last = format!("{error:#}");
-                    return Ok(None);
-                }
-            };
-            let found = wanted(&report);
-            last = format!("{report:#?}");
-            Ok(found)
-        });
-        found.with_context(|| format!("the last state was {last}"))
-    }
-
-    /// The gateway's virtual router for an address.
-    pub fn router(&self, gateway: Gateway, address: Ipv4Addr) -> Result<RouterReport> {
-        let report = self.status(gateway)?;
-        let router = report
-            .virtual_routers
-            .into_iter()
-            .find(|router| router.addresses.contains(&address.into()));
-        router.with_context(|| format!("{} has no virtual router for {address}", gateway.name()))
-    }
-
-    /// How often the gateway entered a state for an address, as far as its report goes back.
-    pub fn entered(
-        &self,
-        gateway: Gateway,
-        address: Ipv4Addr,
-        state: RouterState,
-    ) -> Result<usize> {
-        Ok(self
-            .router(gateway, address)?
-            .transitions
-            .iter()
-            .filter(|transition| transition.to == state)
-            .count())
-    }
-
-    /// Live sessions of the gateway, over all listeners.
-    pub fn sessions(&self, gateway: Gateway) -> Result<u64> {
-        let report = self.status(gateway)?;
-        Ok(report
-            .pools
-            .iter()
-            .flat_map(|pool| &pool.listeners)
-            .map(|listener| listener.sessions)
-            .sum())
-    }
-
-    /// Answer of the gateway's admin port: the status code and the body.
-    pub fn http(&self, gateway: Gateway, path: &str) -> Result<(u16, String)> {
-        inside(self.host(gateway), || {
-            let mut stream = TcpStream::connect_timeout(&ADMIN, PATIENCE)
-                .context("cannot connect to the admin port")?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            write!(
-                stream,
-                "GET {path} HTTP/1.1\r\nHost: {ADMIN}\r\nConnection: close\r\n\r\n"
-            )?;
-            let mut answer = String::new();
-            stream
-                .read_to_string(&mut answer)
-                .with_context(|| format!("no answer to {path}"))?;
-            let (head, body) = answer
-                .split_once("\r\n\r\n")
-                .context("an answer without end of header")?;
-            let code = head
-                .split_whitespace()
-                .nth(1)
-                .and_then(|code| code.parse().ok());
-            Ok((
-                code.with_context(|| format!("no status line: {head}"))?,
-                body.to_owned(),
-            ))
-        })
-    }
-
-    /// Sum of the gateway's samples of a counter that carry all of `labels`; zero where there is none.
-    pub fn count(&self, gateway: Gateway, name: &str, labels: &[(&str, &str)]) -> Result<u64> {
-        let (code, text) = self.http(gateway, "/metrics")?;
-        ensure!(code == 200, "/metrics answers {code}");
-        sum(&text, name, labels)
-    }
-
     /// Waits until each address with a preferred node is held there, and there alone.
     pub fn wait_home(&self) -> Result<()> {
         self.homes
@@ -454,50 +336,5 @@ impl Cluster {
             format!("--- {}\n{}", gateway.name(), tail.join("\n"))
         };
         Gateway::BOTH.map(tail).join("\n")
-    }
-}
-
-fn path(path: &Path) -> Result<&str> {
-    path.to_str()
-        .with_context(|| format!("{} is not UTF-8", path.display()))
-}
-
-/// Sum over the samples of `name`, with or without the suffix of counters, that carry all of `labels`.
-fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> Result<u64> {
-    let carried = |(label, value): &(&str, &str)| format!("{label}=\"{value}\"");
-    let wanted: Vec<String> = labels.iter().map(carried).collect();
-    let mut sum = 0;
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((series, value)) = line.rsplit_once(' ') else {
-            continue;
-        };
-        let (found, labels) = series.split_once('{').unwrap_or((series, ""));
-        let named = found == name || found.strip_suffix("_total") == Some(name);
-        if named && wanted.iter().all(|label| labels.contains(label.as_str())) {
-            // Some writers give whole numbers a fraction.
-            let whole = value.strip_suffix(".0").unwrap_or(value);
-            sum += whole
-                .parse::<u64>()
-                .with_context(|| format!("not a count: {line}"))?;
-        }
-    }
-    Ok(sum)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sum;
-
-    #[test]
-    fn sums_the_samples_that_carry_all_labels() {
-        let text = "# HELP a b\na_total{reason=\"ttl\",vrid=\"1\"} 2\n\
-                    a_total{reason=\"ttl\",vrid=\"2\"} 3\nb 7.0\nab_total 9\n";
-        assert_eq!(sum(text, "a", &[("reason", "ttl")]).unwrap(), 5);
-        assert_eq!(
-            sum(text, "a", &[("reason", "ttl"), ("vrid", "2")]).unwrap(),
-            3
-        );
-        assert_eq!(sum(text, "b", &[]).unwrap(), 7);
-        assert_eq!(sum(text, "c", &[]).unwrap(), 0);
     }
 }

@@ -9,6 +9,7 @@ mod binary;
 mod cluster;
 pub mod forge;
 mod manifest;
+mod observe;
 mod session;
 mod watch;
 
@@ -28,6 +29,9 @@ pub use self::session::{Event, Session};
 pub use self::watch::{SETTLE, SPLIT, Watch};
 use crate::lab::{Host, Lab};
 use crate::tools;
+
+/// Held while a test has a lab. Only root writes there: who else could make the file could keep tests from running.
+const LOCK: &str = "/run/wsha-lab.lock";
 
 /// Runs `body` in a lab with the article's backends, and nothing on the gateways yet.
 pub fn in_lab(test: &str, body: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
@@ -95,8 +99,7 @@ fn cannot_run() -> Option<String> {
 
 /// Waits until no other test has a lab.
 fn alone() -> Result<Flock<File>> {
-    let file = File::create(std::env::temp_dir().join("wsha-lab.lock"))
-        .context("cannot make the lock of the tests")?;
+    let file = File::create(LOCK).with_context(|| format!("cannot make {LOCK}"))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| anyhow!("cannot take the lock of the tests: {errno}"))
 }

@@ -10,7 +10,7 @@ use super::inside;
 use crate::lab::{Host, PORT};
 use crate::ws::{self, Decoder, Frame, Opcode};
 
-/// Bound against hangs for anything that a client waits for.
+/// Bound against hangs for anything that a client waits for: so long may nothing come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a session brought.
@@ -38,6 +38,10 @@ pub struct Session {
     decoder: Decoder,
     message: Option<(bool, Vec<u8>)>,
     sent: u32,
+    /// Bytes and frames of messages that came so far.
+    received: u64,
+    frames: u64,
+    pongs: bool,
 }
 
 impl Session {
@@ -54,7 +58,21 @@ impl Session {
 
     /// Opens `count` sessions, all handshakes under way at once.
     pub fn open_many(host: &Host, address: Ipv4Addr, port: u16, count: usize) -> Result<Vec<Self>> {
+        Self::open_many_for(host, address, port, "/", count)
+    }
+
+    /// As [`Self::open_many`], for a path: the servers echo binary messages in frames of at most N bytes for
+    /// `/frames/N`.
+    pub fn open_many_for(
+        host: &Host,
+        address: Ipv4Addr,
+        port: u16,
+        path: &str,
+        count: usize,
+    ) -> Result<Vec<Self>> {
         let target = SocketAddr::V4(SocketAddrV4::new(address, port));
+        let request =
+            ws::request(&target.to_string()).replacen("GET / ", &format!("GET {path} "), 1);
         let streams: Vec<TcpStream> = inside(host, || {
             let connect = |_| {
                 let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
@@ -62,7 +80,7 @@ impl Session {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
                 stream.set_write_timeout(Some(PATIENCE))?;
-                stream.write_all(ws::request(&target.to_string()).as_bytes())?;
+                stream.write_all(request.as_bytes())?;
                 Ok(stream)
             };
             (0..count).map(connect).collect()
@@ -91,6 +109,9 @@ impl Session {
                     decoder,
                     message: None,
                     sent: 0,
+                    received: 0,
+                    frames: 0,
+                    pongs: true,
                 });
             }
         }
@@ -125,6 +146,16 @@ impl Session {
         self.stream.write_all(bytes).context("cannot send")
     }
 
+    /// Leaves pings unanswered from now on, as a client whose network is gone does.
+    pub fn never_pong(&mut self) {
+        self.pongs = false;
+    }
+
+    /// How many frames of messages came so far.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
     /// The next event within `bound`, `None` if nothing came. Pings are answered.
     pub fn poll(&mut self, bound: Duration) -> Result<Option<Event>> {
         let deadline = Instant::now() + bound;
@@ -141,7 +172,10 @@ impl Session {
                 .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(Some(Event::Fin)),
-                Ok(length) => self.decoder.push(&buffer[..length]),
+                Ok(length) => {
+                    self.received += length as u64;
+                    self.decoder.push(&buffer[..length]);
+                }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
@@ -159,8 +193,18 @@ impl Session {
 
     /// The next event, waiting as long as it takes short of a hang.
     pub fn next_event(&mut self) -> Result<Event> {
-        self.poll(PATIENCE)?
-            .context("a session brought nothing for 20 s")
+        loop {
+            let before = self.received;
+            if let Some(event) = self.poll(PATIENCE)? {
+                return Ok(event);
+            }
+            // A large message may take long on a slow machine; no hang, while some of it comes.
+            ensure!(
+                self.received > before,
+                "a session brought nothing for {} s",
+                PATIENCE.as_secs()
+            );
+        }
     }
 
     fn take(&mut self, frame: Frame) -> Result<Option<Event>> {
@@ -175,9 +219,10 @@ impl Session {
                 ));
                 return Ok(Some(Event::Close(code, reason)));
             }
-            Opcode::Ping => self.send(true, Opcode::Pong, &frame.payload)?,
-            Opcode::Pong => {}
+            Opcode::Ping if self.pongs => self.send(true, Opcode::Pong, &frame.payload)?,
+            Opcode::Ping | Opcode::Pong => {}
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
+                self.frames += 1;
                 let begins = frame.opcode != Opcode::Continuation;
                 ensure!(
                     begins == self.message.is_none(),

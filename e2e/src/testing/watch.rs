@@ -1,5 +1,6 @@
 //! What a fault must not do: asked by ARP all the time, and by sessions that it does not concern.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Cluster, Gateway, client};
 use crate::arp::{ArpWatch, Round};
+use crate::control::ControlTimer;
 use crate::probe::{Probe, Timing};
-use crate::wait;
 
 /// How long two hosts may answer for one address: the lease of 2 s and one more second.
 pub const SPLIT: Duration = Duration::from_secs(3);
@@ -20,6 +21,10 @@ const PERIOD: Duration = Duration::from_millis(10);
 const GAP: Duration = Duration::from_millis(250);
 /// So many rounds in a row with the same one answer: settled.
 const ROUNDS: usize = 20;
+/// How late an echo may be for a client that nothing happens to, besides what the machine itself delays.
+const LATE: Duration = Duration::from_millis(500);
+/// An echo waits for so many processes in turn, and each may find a gap of the machine: proxy, backend, proxy.
+const TURNS: u32 = 3;
 
 /// A client that is never hurried: what it loses is lost, not late.
 const UNHURRIED: Timing = Timing {
@@ -33,6 +38,7 @@ const UNHURRIED: Timing = Timing {
 #[derive(Debug)]
 pub struct Watch {
     arp: ArpWatch,
+    control: ControlTimer,
     started: Instant,
     addresses: Vec<Ipv4Addr>,
     probes: Vec<(Ipv4Addr, Probe)>,
@@ -42,6 +48,7 @@ impl Watch {
     /// Starts to ask for `addresses`, and a client on each of them; returns when each client has its echoes.
     pub fn start(cluster: &Cluster, addresses: &[Ipv4Addr]) -> Result<Self> {
         let started = Instant::now();
+        let control = ControlTimer::start()?;
         let arp = ArpWatch::start(&cluster.lab, addresses, PERIOD)?;
         let probe = |address: &Ipv4Addr| {
             Ok((
@@ -52,6 +59,7 @@ impl Watch {
         let probes = addresses.iter().map(probe).collect::<Result<_>>()?;
         let watch = Self {
             arp,
+            control,
             started,
             addresses: addresses.to_vec(),
             probes,
@@ -83,27 +91,21 @@ impl Watch {
 
     /// Waits until `gateway` answers for `address`, and nobody else.
     pub fn settles(&self, cluster: &Cluster, address: Ipv4Addr, gateway: Gateway) -> Result<()> {
-        let mac = cluster.host(gateway).mac();
-        let since = Instant::now();
-        wait::until(
-            &format!("{} alone to answer ARP for {address}", gateway.name()),
-            SETTLE,
-            || {
-                let rounds = self.arp.rounds(address, since);
-                // The last round is still open.
-                let closed = rounds
-                    .split_last()
-                    .map(|(_, closed)| closed)
-                    .unwrap_or_default();
-                let alike = closed
-                    .iter()
-                    .rev()
-                    .take_while(|round| round.answers.iter().eq([&mac]))
-                    .take(ROUNDS)
-                    .count();
-                Ok((alike == ROUNDS).then_some(()))
-            },
-        )
+        self.settles_since(cluster, address, gateway, Instant::now())
+    }
+
+    /// As [`Self::settles`], but it may have been so at any time since `since`: for what passes by itself.
+    pub fn settles_since(
+        &self,
+        cluster: &Cluster,
+        address: Ipv4Addr,
+        gateway: Gateway,
+        since: Instant,
+    ) -> Result<()> {
+        let wanted = BTreeSet::from([cluster.host(gateway).mac()]);
+        self.arp
+            .answered_by(address, &wanted, ROUNDS, since, SETTLE)
+            .with_context(|| format!("{} alone should answer for {address}", gateway.name()))
     }
 
     /// Fails if two hosts answered for one address for longer than [`SPLIT`] since the start.
@@ -129,7 +131,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Fails if the client of `address` lost anything since `since`: a session, an echo, an attempt.
+    /// Fails if the client of `address` noticed anything since `since`: a session, an echo or an attempt that was
+    /// lost, or an echo that it had to wait for.
     pub fn undisturbed(&self, address: Ipv4Addr, since: Instant) -> Result<()> {
         // What it sent before now must have come back.
         self.serves(address, Instant::now())?;
@@ -138,6 +141,20 @@ impl Watch {
             outage.losses.is_empty() && outage.failures.is_empty(),
             "the client of {address}, whose host nothing happened to, saw {}",
             outage.saw()
+        );
+        let (from, to) = outage.between;
+        let gap = self.control.worst(from, to);
+        println!(
+            "{address}: {} ms between two echoes at most, with a gap of {} ms on this machine",
+            outage.longest.as_millis(),
+            gap.as_millis()
+        );
+        ensure!(
+            outage.longest <= UNHURRIED.send_every + LATE + gap * TURNS,
+            "the client of {address}, whose host nothing happened to, got no echo for {} ms, and this machine had no \
+             gap longer than {} ms then",
+            outage.longest.as_millis(),
+            gap.as_millis()
         );
         Ok(())
     }
@@ -148,17 +165,27 @@ impl Watch {
     }
 }
 
-/// The longest span over which more than one answered.
+/// The longest span over which more than one answered, or may have: while nobody asked, they go on.
 fn longest_split(rounds: &[Round]) -> Duration {
     let mut longest = Duration::ZERO;
     let mut span: Option<(Instant, Instant)> = None;
-    for round in rounds.iter().filter(|round| round.answers.len() > 1) {
-        let begin = match span {
-            Some((begin, end)) if round.asked - end <= GAP => begin,
-            _ => round.asked,
+    let mut previous: Option<Instant> = None;
+    for Round { asked, answers } in rounds {
+        let asked = *asked;
+        let is_split = answers.len() > 1;
+        let was_unasked = |(_, end): (Instant, Instant)| {
+            previous.is_some_and(|previous| asked - previous > GAP && previous - end <= GAP)
         };
-        span = Some((begin, round.asked));
-        longest = longest.max(round.asked - begin);
+        let goes_on = |(_, end): (Instant, Instant)| is_split && asked - end <= GAP;
+        if let Some(current) = span.filter(|span| was_unasked(*span) || goes_on(*span)) {
+            span = Some((current.0, asked));
+        } else if is_split {
+            span = Some((asked, asked));
+        }
+        if let Some((begin, end)) = span {
+            longest = longest.max(end - begin);
+        }
+        previous = Some(asked);
     }
     longest
 }
@@ -192,5 +219,26 @@ mod tests {
         // Two spans are not one.
         split[150..=200].fill(1);
         assert_eq!(longest_split(&rounds(&split)), PERIOD * 199);
+    }
+
+    #[test]
+    fn a_time_without_requests_hides_no_split() {
+        let after = |mut rounds: Vec<Round>, begin: usize, pause: Duration| {
+            for round in &mut rounds[begin..] {
+                round.asked += pause;
+            }
+            rounds
+        };
+        let mut answers = vec![1; 500];
+        answers[100..=400].fill(2);
+        let pause = SPLIT;
+        // Within the span, and at its end.
+        let within = after(rounds(&answers), 200, pause);
+        assert_eq!(longest_split(&within), PERIOD * 300 + pause);
+        let at_end = after(rounds(&answers), 401, pause);
+        assert_eq!(longest_split(&at_end), PERIOD * 301 + pause);
+        // Elsewhere nothing was split.
+        let apart = after(rounds(&answers), 450, pause);
+        assert_eq!(longest_split(&apart), PERIOD * 300);
     }
 }

@@ -36,7 +36,12 @@ pub(crate) fn status() -> WebSocketHAPoolStatus {
                 ..virtual_ip(110)
             },
             virtual_ip(112),
+            // Removed from spec.
             VirtualIPStatus {
+                committed: Some(Committed {
+                    nodes: Vec::new(),
+                    ..committed(111)
+                }),
                 retiring: Some(Retiring {
                     node_names: vec!["server3".to_owned()],
                 }),

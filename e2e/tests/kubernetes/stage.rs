@@ -54,8 +54,8 @@ pub(crate) fn on_stage(
             eprintln!("{}", stage.control_plane.logs());
             for number in 0..replicas {
                 let log = format!("controller{number}.log");
-                let text = fs::read_to_string(stage.control_plane.site().dir().join(&log));
-                eprintln!("== {log}\n{}", text.unwrap_or_default());
+                let content = fs::read_to_string(stage.control_plane.site().dir().join(&log));
+                eprintln!("== {log}\n{}", content.unwrap_or_default());
             }
         }
         outcome

@@ -7,8 +7,8 @@
 //! 1. makes the loads after the loss of `S` as even as they can be (least sum of squares, so that
 //!    no router could move from one node to another whose load is smaller by two or more),
 //! 2. among such choices, gives each node as even a part as can be of what `S` had,
-//! 3. among such choices, lets nodes take part equally often (below rank 1 only: it must not cost a
-//!    move of an Active role),
+//! 3. among such choices, lets nodes take part equally often (2 and 3 below rank 1 only: they must
+//!    not cost a move of an Active role),
 //! 4. among such choices, departs least from the committed order,
 //! 5. among such choices, has the least sum of scores, where every address has a fixed score with
 //!    every node (as in rendezvous hashing), so that nothing depends on the order of anything.
@@ -23,6 +23,7 @@
 
 mod score;
 mod spread;
+mod swaps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,12 +75,10 @@ impl Router {
         }
     }
 
-    /// The node that stays where it is if it gets the next rank.
-    fn expected(&self, order: &[usize]) -> Option<usize> {
+    /// The one of the nodes for the next rank that stays where it is if it gets it.
+    fn expected(&self, next: &BTreeSet<usize>) -> Option<usize> {
         let mut committed = self.committed.iter();
-        committed
-            .find(|node| self.candidates.contains(node) && !order.contains(node))
-            .copied()
+        committed.find(|node| next.contains(node)).copied()
     }
 }
 
@@ -96,27 +95,34 @@ pub(crate) fn orders(names: &[&str], routers: &[Router]) -> Vec<Vec<usize>> {
             Wish::First(_) | Wish::None => Vec::new(),
         })
         .collect();
+    let mut parts = parts(names.len(), &orders);
     for rank in 0..MAX_NODES {
         if rank == 2 {
-            limit(names, &mut routers, &orders);
+            limit(names, &mut routers, &orders, &parts);
         }
         for (lost, group) in groups(&routers, &orders, rank) {
             let loads = loads(names.len(), &orders, &lost);
-            let parts = parts(names.len(), if rank == 0 { &[] } else { &orders });
             let base = Base {
                 loads: &loads,
                 parts: &parts,
+                // None are lost: there is nothing to share, and a preferred node that holds its
+                // address already would push the Active roles of others about.
+                shares: rank > 0,
             };
             let demands = group.iter().map(|&index| {
                 let router = &routers[index];
-                let expected = router.expected(&orders[index]);
-                demand(names, router, router.next(&orders[index]), 1, |node| {
+                let next = router.next(&orders[index]);
+                let expected = router.expected(&next);
+                demand(names, router, next, 1, |node| {
                     expected.is_some_and(|expected| expected != node)
                 })
             });
             let demands: Vec<_> = demands.collect();
             for (&index, chosen) in group.iter().zip(spread(&demands, base)) {
-                orders[index].extend(chosen);
+                for node in chosen {
+                    parts[node] += 1;
+                    orders[index].push(node);
+                }
             }
         }
     }
@@ -143,8 +149,9 @@ fn groups(
 /// How many routers each node holds when `lost` are gone.
 fn loads(nodes: usize, orders: &[Vec<usize>], lost: &BTreeSet<usize>) -> Vec<i64> {
     let mut loads = vec![0; nodes];
+    let is_lost: Vec<bool> = (0..nodes).map(|node| lost.contains(&node)).collect();
     for order in orders {
-        if let Some(&holder) = order.iter().find(|node| !lost.contains(node)) {
+        if let Some(&holder) = order.iter().find(|&&node| !is_lost[node]) {
             loads[holder] += 1;
         }
     }
@@ -162,16 +169,15 @@ fn parts(nodes: usize, orders: &[Vec<usize>]) -> Vec<i64> {
 
 /// Where there are more nodes than ranks: reduces each router's candidates to [`MAX_NODES`], the
 /// ones ranked already among them, so that nodes take part in equally many routers.
-fn limit(names: &[&str], routers: &mut [Router], orders: &[Vec<usize>]) {
-    let mut taking_part = parts(names.len(), orders);
+fn limit(names: &[&str], routers: &mut [Router], orders: &[Vec<usize>], parts: &[i64]) {
+    let mut taking_part = parts.to_vec();
+    let is_free = |router: &Router| !matches!(router.wish, Wish::Order(_));
+    let is_wide = |router: &Router| is_free(router) && router.candidates.len() > MAX_NODES;
     let wide: Vec<usize> = (0..routers.len())
-        .filter(|&index| {
-            !matches!(routers[index].wish, Wish::Order(_))
-                && routers[index].candidates.len() > MAX_NODES
-        })
+        .filter(|&index| is_wide(&routers[index]))
         .collect();
     for (index, router) in routers.iter().enumerate() {
-        if !wide.contains(&index) && !matches!(router.wish, Wish::Order(_)) {
+        if is_free(router) && !is_wide(router) {
             let below = router
                 .candidates
                 .iter()
@@ -205,6 +211,7 @@ fn limit(names: &[&str], routers: &mut [Router], orders: &[Vec<usize>]) {
         let base = Base {
             loads: &taking_part,
             parts: &taking_part,
+            shares: true,
         };
         for (chosen, more) in chosen.iter_mut().zip(spread(&demands, base)) {
             for &node in &more {

@@ -5,9 +5,11 @@
 //! fields; and what is accepted has been planned once, so that it can be planned.
 
 mod document;
+mod nulls;
 mod object;
 mod refusal;
 mod strict;
+mod yaml;
 
 use std::collections::BTreeMap;
 
@@ -16,10 +18,19 @@ pub use refusal::Refusal;
 use self::object::{Identity, Object};
 use crate::{Inputs, Objects, Plan, Problem, model::PoolIntent, plan};
 
-/// Reads `files`, pairs of a name for messages and the text. What is accepted can be planned: the
-/// same checks are made here that planning makes, clashes between objects included. References that
-/// lead nowhere are refused too: what is missing in the files will not come from elsewhere.
-pub fn parse(files: &[(String, String)]) -> Result<Objects, Vec<Refusal>> {
+/// Files that were accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// What they hold.
+    pub objects: Objects,
+    /// What that means. Nothing is rejected in it; what is unresolved may be meant so.
+    pub plan: Plan,
+}
+
+/// Reads and plans `files`, pairs of a name for messages and the text. They are refused where the
+/// plan rejects something, clashes between objects included, and where a reference leads nowhere:
+/// what is missing in the files will not come from elsewhere.
+pub fn accept(files: &[(String, String)]) -> Result<Accepted, Vec<Refusal>> {
     let mut set = Set::default();
     for (file, text) in files {
         set.read(file, text);
@@ -29,6 +40,11 @@ pub fn parse(files: &[(String, String)]) -> Result<Objects, Vec<Refusal>> {
             .first()
             .map_or("the manifests", |(file, _)| file.as_str()),
     )
+}
+
+/// The objects of [`accept`].
+pub fn parse(files: &[(String, String)]) -> Result<Objects, Vec<Refusal>> {
+    accept(files).map(|accepted| accepted.objects)
 }
 
 /// What was read so far.
@@ -44,8 +60,13 @@ impl Set {
     fn read(&mut self, file: &str, text: &str) {
         let values = match document::values(text) {
             Ok(values) => values,
-            Err(message) => {
-                self.refusals.push(Refusal::of_file(file, message));
+            Err(fault) => {
+                self.refusals.push(Refusal {
+                    file: file.to_owned(),
+                    object: fault.object,
+                    path: fault.path,
+                    message: fault.message,
+                });
                 return;
             }
         };
@@ -78,7 +99,7 @@ impl Set {
         }
     }
 
-    fn finish(mut self, first_file: &str) -> Result<Objects, Vec<Refusal>> {
+    fn finish(mut self, first_file: &str) -> Result<Accepted, Vec<Refusal>> {
         // What objects say of each other is looked at only once each makes sense by itself: a pool
         // that is missing for a misspelt field would give rise to misleading complaints.
         if !self.refusals.is_empty() {
@@ -91,7 +112,7 @@ impl Set {
             }
             return Err(self.refusals);
         }
-        // An editor may truncate a file before it writes it: nothing must not mean "drop all".
+        // Without a Node every address would go.
         if self.objects.nodes.is_empty() {
             return Err(vec![Refusal::of_file(
                 first_file,
@@ -99,17 +120,23 @@ impl Set {
             )]);
         }
         let inputs = Inputs::plain_hosts(self.objects);
-        let Plan {
-            rejected,
-            unresolved,
-            ..
-        } = plan(&inputs);
-        for (pool, problems) in rejected.into_iter().chain(unresolved) {
+        let plan = plan(&inputs);
+        let missing = plan.unresolved.iter().map(|(pool, problems)| {
+            let problems = problems.iter();
+            let missing = problems.filter(|problem| !problem.reason.may_be_meant());
+            (pool, missing.cloned().collect())
+        });
+        let rejected = plan.rejected.iter();
+        let rejected = rejected.map(|(pool, problems)| (pool, problems.clone()));
+        for (pool, problems) in rejected.chain(missing) {
             self.refusals
-                .extend(refusals(&self.origins, &Identity::pool(&pool), problems));
+                .extend(refusals(&self.origins, &Identity::pool(pool), problems));
         }
         if self.refusals.is_empty() {
-            Ok(inputs.objects)
+            Ok(Accepted {
+                objects: inputs.objects,
+                plan,
+            })
         } else {
             Err(self.refusals)
         }

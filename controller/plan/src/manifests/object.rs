@@ -15,7 +15,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Refusal, strict};
+use super::{Refusal, nulls, strict};
 
 /// An object of one of the kinds.
 pub(super) enum Object {
@@ -92,7 +92,11 @@ pub(super) fn object(
         return Err(refuse(Some("metadata.name"), message));
     };
     let namespace = metadata("namespace").unwrap_or_else(|| "default".to_owned());
-    if namespaced && let Some(metadata) = value["metadata"].as_object_mut() {
+    // One of another type stays, to be refused below.
+    if namespaced
+        && value["metadata"]["namespace"].is_null()
+        && let Some(metadata) = value["metadata"].as_object_mut()
+    {
         metadata.insert("namespace".to_owned(), json!(namespace));
     }
     let identity = Identity {
@@ -122,6 +126,7 @@ pub(super) fn object(
         "EndpointSlice" => &schemas.endpoint_slice,
         _ => &schemas.pool,
     };
+    nulls::leave_out(&mut value, schema);
     strict::check(&value, schema, "", &mut problems);
     let object = if problems.is_empty() {
         typed(kind, value)
@@ -149,7 +154,7 @@ pub(super) fn object(
 /// The kind and the version it ought to have; else the field and what is wrong with it.
 fn kind(value: &Value) -> Result<(&'static str, &'static str), (&'static str, String)> {
     let kinds = || KINDS.iter().map(|(kind, _)| *kind);
-    let Some(kind) = value.get("kind") else {
+    let Some(kind) = value.get("kind").filter(|kind| !kind.is_null()) else {
         return Err((
             "kind",
             format!("is missing; write one of {}", list(kinds())),

@@ -5,27 +5,34 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::nulls;
 use crate::Problem;
 
 /// Adds to `problems` whatever `schema` does not allow in `value`, which stands at `path`.
 pub(super) fn check(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
     let mut refuse = |message: String| problems.push(Problem::new(path, message));
     if schema["x-kubernetes-int-or-string"] == true {
-        if !(value.is_string() || value.is_i64()) {
+        if !(value.is_string() || value.as_i64().is_some_and(|it| i32::try_from(it).is_ok())) {
             refuse(format!(
-                "is {}; write a whole number or a name",
-                show(value)
+                "is {}; write a whole number of at most {} or a name",
+                show(value),
+                i32::MAX
             ));
         }
+        return;
+    }
+    if value.is_null() && nulls::is_map(schema) {
+        refuse("has no value; write {} for none, or leave the field out".to_owned());
         return;
     }
     let expected = match schema["type"].as_str() {
         Some("object") => value.is_object(),
         Some("array") => value.is_array(),
         Some("string") => value.is_string(),
-        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("integer") => value.is_i64(),
         Some("number") => value.is_number(),
         Some("boolean") => value.is_boolean(),
         _ => return, // anything goes
@@ -50,7 +57,16 @@ pub(super) fn check(value: &Value, schema: &Value, path: &str, problems: &mut Ve
             }
         }
         Value::Number(number) => {
-            let bound = |name: &str| schema[name].as_f64();
+            // The types behind the schema are no wider.
+            let format = match schema["format"].as_str() {
+                Some("int32") => Some((f64::from(i32::MIN), f64::from(i32::MAX))),
+                _ => None,
+            };
+            let bound = |name: &str| {
+                let format =
+                    format.map(|(least, most)| if name == "minimum" { least } else { most });
+                schema[name].as_f64().or(format)
+            };
             let value = number.as_f64().unwrap_or(f64::NAN);
             if bound("minimum").is_some_and(|least| value < least)
                 || bound("maximum").is_some_and(|most| value > most)
@@ -79,6 +95,13 @@ fn object(fields: &Map<String, Value>, schema: &Value, path: &str, problems: &mu
     let properties = schema["properties"].as_object();
     let others = &schema["additionalProperties"];
     for (name, value) in fields {
+        if value.is_null() && nulls::is_map(schema) {
+            problems.push(Problem::new(
+                within(name),
+                "has no value; write \"\" for an empty one",
+            ));
+            continue;
+        }
         match properties.and_then(|properties| properties.get(name)) {
             Some(schema) => check(value, schema, &within(name), problems),
             None if others.is_object() => check(value, others, &within(name), problems),
@@ -173,6 +196,12 @@ fn array(items: &[Value], schema: &Value, path: &str, problems: &mut Vec<Problem
 }
 
 fn string(text: &str, schema: &Value) -> Option<String> {
+    if schema["format"] == "date-time" && text.parse::<Timestamp>().is_err() {
+        return Some(format!(
+            "is {}; write a time such as 2026-01-31T12:00:00Z or leave the field out",
+            shorten(text)
+        ));
+    }
     let length = text.chars().count() as u64;
     if schema["maxLength"]
         .as_u64()
@@ -211,9 +240,11 @@ struct Pattern {
     remedy: &'static str,
 }
 
+const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+
 const PATTERNS: [Pattern; 4] = [
     Pattern {
-        text: "^([0-9]{1,5}(h|m|s|ms)){1,4}$",
+        text: DURATION,
         matches: |text| text.parse::<crds::Duration>().is_ok(),
         remedy: "write numbers with a unit (h, m, s or ms), such as 100ms or 1m30s",
     },
@@ -254,9 +285,13 @@ pub(super) fn wrong_type(value: &Value, schema: &Value) -> String {
         (Some("string"), Value::Bool(_)) => {
             return format!("is read as {value}, not as a text; put it in quotes");
         }
+        (Some("string"), Value::Number(_)) if schema["pattern"] == DURATION => {
+            return format!("is {value}; add a unit, such as {value}s");
+        }
         (Some("string"), Value::Number(_)) => "put it in quotes",
         (Some("string"), _) => "write a text",
         (Some("integer" | "number"), Value::String(_)) => "write a number without quotes",
+        (Some("integer"), Value::Number(number)) if number.is_u64() => "write a smaller number",
         (Some("integer"), _) => "write a whole number",
         (Some("boolean"), _) => "write true or false",
         (Some("array"), _) => "write a list, each entry behind a dash",
@@ -278,7 +313,7 @@ pub(super) fn show(value: &Value) -> String {
 }
 
 /// A text in a message: on one line and not endless.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     let short: String = text.chars().take(60).collect();
     let dots = if short.len() < text.len() { "..." } else { "" };
     let plain = |c: char| c.is_ascii_graphic() && c != '"';
@@ -289,7 +324,7 @@ fn shorten(text: &str) -> String {
     }
 }
 
-fn show_name(name: &str) -> String {
+pub(super) fn show_name(name: &str) -> String {
     // Labels have dots in their names: in brackets the path stays readable.
     if name.contains('.') || name.contains('/') {
         format!("[{}]", shorten(name))

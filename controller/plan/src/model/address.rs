@@ -65,13 +65,32 @@ pub(super) fn virtual_address(text: &str) -> Result<IpAddr, AddressError> {
 /// Whether sessions may be sent to `address`. A pool belongs to a namespace, and the proxy sits on
 /// the host's network: what only the host can reach is none of a pool's business.
 pub fn endpoint_address(address: IpAddr) -> Result<(), AddressError> {
-    kind(address.to_canonical()).map_or(Ok(()), |kind| {
+    targets(address).find_map(kind).map_or(Ok(()), |kind| {
         Err(AddressError::Unusable {
             address,
             kind,
             remedy: "an address under which the server is reached from other hosts",
         })
     })
+}
+
+/// The addresses at which something sent to `address` may arrive: it, and the IPv4 address that it
+/// stands for where a translator is on the way (RFC 4291 section 2.5.5, RFC 6052, RFC 7915).
+pub(crate) fn targets(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let canonical = address.to_canonical();
+    let embedded = match canonical {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => match v6.segments() {
+            // ::1 and :: are addresses of their own.
+            [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+            [0, 0, 0, 0, 0 | 0xffff, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                let bits = u32::from(high) << 16 | u32::from(low);
+                Some(IpAddr::V4(bits.into()))
+            }
+            _ => None,
+        },
+    };
+    std::iter::once(canonical).chain(embedded)
 }
 
 /// What an address is, unless it is one of a host on a network.
@@ -159,10 +178,18 @@ mod tests {
             "224.0.0.1",
             "ff02::1",
             "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "::ffff:0:127.0.0.1",
+            "64:ff9b::169.254.0.9",
         ] {
             assert!(endpoint_address(bad.parse().unwrap()).is_err(), "{bad}");
         }
-        for good in ["192.168.1.16", "10.0.0.1", "2001:db8::1"] {
+        for good in [
+            "192.168.1.16",
+            "10.0.0.1",
+            "2001:db8::1",
+            "64:ff9b::10.0.0.1",
+        ] {
             assert_eq!(endpoint_address(good.parse().unwrap()), Ok(()));
         }
     }

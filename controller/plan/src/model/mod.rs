@@ -18,6 +18,7 @@ use crds::{VirtualIP, WebSocketHAPool};
 use k8s_openapi::jiff::Timestamp;
 use node_api::{Drain, Heartbeat, Listener, PoolRef, Preemption, VrrpVersion};
 
+pub(crate) use address::targets;
 pub use address::{AddressError, endpoint_address, parse_address};
 pub use timing::Timing;
 pub use upstream::{EndpointSource, ServicePort, UpstreamIntent};

@@ -54,6 +54,10 @@ impl std::fmt::Display for ServicePort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),
+            // In quotes where it would pass for a number.
+            Self::Name(name) if name.bytes().all(|byte| byte.is_ascii_digit()) => {
+                write!(f, "{name:?}")
+            }
             Self::Name(name) => name.fmt(f),
         }
     }

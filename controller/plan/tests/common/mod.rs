@@ -7,6 +7,8 @@
     reason = "helpers, not all used by each test"
 )]
 
+pub mod controller;
+
 use std::net::IpAddr;
 
 use node_api::{NodeConfig, Pool, PoolRef};

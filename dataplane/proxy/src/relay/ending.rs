@@ -1,24 +1,14 @@
 //! How a session ends: by a Close passed on, a side that is lost, an order, or out of time.
 
-use std::{
-    io,
-    task::Context,
-    time::{Duration, Instant},
-};
+use std::{io, task::Context, time::Instant};
 
-use super::{Session, Side, leg::Leg, other, speak::Insert};
+use super::{Session, Side, leg::Leg, speak::Insert};
 use crate::{
     close,
     session::{End, Farewell},
     stats::Ended,
     sys,
 };
-
-/// How long a side may take to answer a Close and to end its connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long both sides may be quiet once one has ended its half without a Close of ours.
-const HALF_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Session {
     /// Notes why the session ends; the first cause stands.
@@ -28,9 +18,29 @@ impl Session {
 
     /// The end is under way: it must not take for ever.
     pub(super) fn hurry(&mut self) {
-        self.deadline
-            .get_or_insert_with(|| Instant::now() + CLOSE_TIMEOUT);
+        let by = Instant::now() + self.worker.shared.patience.close;
+        self.deadline = Some(self.deadline.map_or(by, |at| at.min(by)));
         self.control.due.set(true);
+    }
+
+    /// The end is to come once a frame is whole, which has as long as sessions have that are drained.
+    pub(super) fn hold(&mut self) {
+        let drain = self.control.pool.borrow().drain.timeout;
+        let patience = self.worker.shared.patience.close.max(drain);
+        self.deadline = Some(Instant::now() + patience);
+        self.control.due.set(true);
+    }
+
+    /// By when all must be over. A frame that a Close of ours waits for must also make progress.
+    pub(super) fn end_by(&self) -> Option<Instant> {
+        let patience = self.worker.shared.patience.close;
+        let progress = |from: &Leg, to: &Leg| {
+            let waits = matches!(to.insert, Some(Insert::Close(..)));
+            waits.then(|| from.pulse.heard + patience)
+        };
+        let to_client = progress(&self.backend, &self.client);
+        let stalls = to_client.max(progress(&self.client, &self.backend));
+        stalls.into_iter().chain(self.deadline).min()
     }
 
     /// One side sends no more: it has closed its half, or its connection broke (`error`).
@@ -68,13 +78,7 @@ impl Session {
             // Half a frame was passed on and the rest will not come: nothing can be said within
             // it, and a FIN would say that all is well.
             (_, false, true) => return self.cut(),
-            (Side::Backend, false, false) => {
-                self.insert_soon(
-                    Side::Client,
-                    Insert::Close(close::BACKEND_LOST, "backend connection lost"),
-                );
-                self.client.fin = true;
-            }
+            (Side::Backend, false, false) => self.backend_lost(),
             (Side::Client, false, false) => {
                 if error.is_some() {
                     self.insert_soon(
@@ -89,6 +93,28 @@ impl Session {
         self.control.due.set(true);
         // What was queued is sent at the next turn, which this brings about.
         cx.waker().wake_by_ref();
+    }
+
+    /// The client is to be told that its backend is gone, when its turn comes.
+    fn backend_lost(&mut self) {
+        let now = Instant::now();
+        self.tell_at = Some(now + self.control.lease.endpoint.loss_slot(now));
+        self.tell_lost(now);
+    }
+
+    /// Tells it if it is time.
+    pub(super) fn tell_lost(&mut self, now: Instant) {
+        if self.tell_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.tell_at = None;
+        let reason = match self.ended {
+            Some(Ended::BackendSilent) => "backend does not answer pings",
+            _ => "backend connection lost",
+        };
+        self.insert_soon(Side::Client, Insert::Close(close::BACKEND_LOST, reason));
+        self.client.fin = true;
+        self.hurry();
     }
 
     /// Ends the session at once with resets, since a frame was cut.
@@ -113,16 +139,13 @@ impl Session {
         if !leg.frames.at_boundary() && other_leg.takes_frames() {
             return self.cut();
         }
-        let (code, reason) = match side {
-            Side::Client => (close::CLIENT_LOST, "client does not answer pings"),
-            Side::Backend => (close::BACKEND_LOST, "backend does not answer pings"),
-        };
         if side == Side::Backend {
             self.worker.suspect(&self.control.lease.endpoint);
+            return self.backend_lost();
         }
-        self.insert_soon(other(side), Insert::Close(code, reason));
-        let (_, other_leg) = self.legs(side);
-        other_leg.fin = true;
+        let reason = "client does not answer pings";
+        self.insert_soon(Side::Backend, Insert::Close(close::CLIENT_LOST, reason));
+        self.backend.fin = true;
         self.hurry();
     }
 
@@ -141,7 +164,9 @@ impl Session {
         } else {
             self.insert_soon(Side::Backend, Insert::Close(end.code, end.reason));
         }
-        self.hurry();
+        if self.client.insert.is_none() && self.backend.insert.is_none() {
+            self.hurry();
+        }
     }
 
     /// The host lost the address for good: the client cannot be reached, the backend is told.
@@ -176,7 +201,8 @@ impl Session {
     pub(super) fn half_deadline(&self) -> Option<Instant> {
         let half = |leg: &Leg| leg.input_ended || leg.frames.is_closing();
         let heard = self.client.pulse.heard.max(self.backend.pulse.heard);
-        (half(&self.client) || half(&self.backend)).then(|| heard + HALF_TIMEOUT)
+        let patience = self.worker.shared.patience.half;
+        (half(&self.client) || half(&self.backend)).then(|| heard + patience)
     }
 
     /// Tells a planned stop how far the client's farewell has come.

@@ -7,11 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncWrite, net::TcpStream};
 
-use super::{READ_LOG_START, speak::Insert};
+use super::{READ_LOG_MAX, READ_LOG_MIN, READ_LOG_START, speak::Insert};
 use crate::{frame::Frames, heartbeat::Pulse, sys};
+
+/// With heartbeats off: silence after which the kernel probes a peer, and how often it then does.
+const PROBE_AFTER: Duration = Duration::from_mins(1);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
 
 /// What a socket did not take yet.
 #[derive(Debug, Default)]
@@ -40,10 +44,12 @@ pub(super) struct Leg {
     pub(super) insert: Option<Insert>,
     // `Box`: it is absent in nearly all sessions, so one word rather than four.
     pub(super) unsent: Option<Box<Unsent>>,
-    /// Bytes handed to the kernel, bytes up to the end of our Ping, bytes acknowledged when looked
-    /// at last: tell a peer that is slow from one that is dead.
+    /// The socket took no more when it was tried last, so the other side is not read.
+    pub(super) blocked: bool,
+    /// Bytes handed to the kernel, bytes in front of our Ping, bytes acknowledged when looked at
+    /// last: tell a peer that is slow from one that is dead.
     pub(super) sent: u64,
-    pub(super) ping_end: u64,
+    pub(super) ping_start: u64,
     pub(super) acknowledged: u64,
 }
 
@@ -61,8 +67,9 @@ impl Leg {
             fin_sent: false,
             insert: None,
             unsent: None,
+            blocked: false,
             sent: 0,
-            ping_end: 0,
+            ping_start: 0,
             acknowledged: 0,
         }
     }
@@ -92,9 +99,13 @@ impl Leg {
             Poll::Ready(Ok(n)) if n == bytes.len() => self.sent += n as u64,
             Poll::Ready(Ok(n)) => {
                 self.sent += n as u64;
+                self.blocked = true;
                 self.queue(&bytes[n..]);
             }
-            Poll::Pending => self.queue(bytes),
+            Poll::Pending => {
+                self.blocked = true;
+                self.queue(bytes);
+            }
             Poll::Ready(Err(_)) => self.output_fails(),
         }
     }
@@ -102,6 +113,7 @@ impl Leg {
     /// The other half tells more: what the peer sent before it went can still be read.
     pub(super) fn output_fails(&mut self) {
         self.output_dead = true;
+        self.blocked = false;
         self.unsent = None;
         self.insert = None;
     }
@@ -110,7 +122,9 @@ impl Leg {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(unsent) = &mut self.unsent {
             let rest = &unsent.bytes[unsent.pos..];
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
+            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
+            self.blocked = written.is_pending();
+            match ready!(written) {
                 Ok(n) => {
                     self.sent += n as u64;
                     unsent.pos += n;
@@ -138,8 +152,56 @@ impl Leg {
         self.sent.saturating_sub(open)
     }
 
+    /// How much to read at once after `n` bytes, if the other side takes them or is slow to.
+    pub(super) fn adapt_reads(&mut self, n: usize, slow: bool) {
+        if slow {
+            self.read_log = (self.read_log - 1).max(READ_LOG_MIN);
+        } else if n == 1 << self.read_log {
+            self.read_log = (self.read_log + 1).min(READ_LOG_MAX);
+        }
+    }
+
+    /// Has the kernel probe a peer that is silent, or no longer.
+    pub(super) fn probe(&self, on: bool) {
+        let socket = SockRef::from(&self.stream);
+        // Where it cannot be set the peer's end is only noticed later.
+        drop(if on {
+            let probes = TcpKeepalive::new()
+                .with_time(PROBE_AFTER)
+                .with_interval(PROBE_EVERY);
+            socket.set_tcp_keepalive(&probes)
+        } else {
+            socket.set_keepalive(false)
+        });
+    }
+
     pub(super) fn reset(&self) {
         // The next close of the socket sends RST (socket(7), SO_LINGER).
         drop(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_grow_while_they_are_filled_and_shrink_for_a_slow_reader() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let mut leg = Leg::new(stream.await.unwrap(), Instant::now());
+        let sizes = |leg: &mut Leg, slow: bool| {
+            let size = |_| {
+                leg.adapt_reads(1 << leg.read_log, slow);
+                1_usize << leg.read_log
+            };
+            (0..6).map(size).collect::<Vec<_>>()
+        };
+        let kib = |sizes: [usize; 6]| sizes.map(|kib| kib * 1024).to_vec();
+        assert_eq!(leg.read_log, 16);
+        assert_eq!(sizes(&mut leg, false), kib([128, 256, 256, 256, 256, 256]));
+        leg.adapt_reads(100, false);
+        assert_eq!(leg.read_log, 18, "a small message is no reason to change");
+        assert_eq!(sizes(&mut leg, true), kib([128, 64, 32, 16, 16, 16]));
     }
 }

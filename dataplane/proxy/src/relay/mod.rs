@@ -28,7 +28,7 @@ use tokio::{
 
 use self::{leg::Leg, speak::Insert};
 use crate::{
-    frame::{HEAD_MAX, Scan, Watch},
+    frame::{HEAD_MAX, PingPayload, Scan, Watch},
     heartbeat::timeout,
     session::{Control, End, Farewell},
     stats::{CodeClass, Ended, TrafficCount},
@@ -71,6 +71,10 @@ pub(crate) struct Session {
     over: bool,
     /// The part of a planned stop that concerns the backend waits for the next turn.
     backend_end: Option<End>,
+    /// When the client is told that its backend is lost.
+    tell_at: Option<Instant>,
+    /// Whether the kernel probes both sides, in place of heartbeats.
+    probed: bool,
 }
 
 impl Session {
@@ -95,6 +99,8 @@ impl Session {
             leaving: false,
             over: false,
             backend_end: None,
+            tell_at: None,
+            probed: false,
         };
         session.client.queue(response);
         session.preload(Side::Client, &mut early_client);
@@ -120,12 +126,17 @@ impl Session {
     }
 
     fn scan(&mut self, side: Side, buf: &mut [u8]) -> Scan {
-        let pong = self.ping_payload(side);
-        let (from, _) = self.legs(side);
+        let pongs = self.legs(side).0.pulse.unanswered;
         let watch = Watch {
             masked: side == Side::Client,
-            pong: (from.pulse.unanswered > 0).then_some(pong),
+            pong: if pongs > 0 {
+                self.ping_payload(side)
+            } else {
+                PingPayload::default()
+            },
+            pongs,
         };
+        let (from, _) = self.legs(side);
         let scan = from.frames.scan(buf, watch);
         let answered = u8::try_from(scan.own_pongs).unwrap_or(u8::MAX);
         from.pulse.unanswered = from.pulse.unanswered.saturating_sub(answered);
@@ -152,8 +163,9 @@ impl Session {
         let (from, to) = self.legs(side);
         if from.frames.is_closed() {
             to.close_sent = true;
-            to.insert = None;
-            if from.close_sent {
+            // The peer's own Close tells the other side what a Close of ours was to tell.
+            let was_held = matches!(to.insert.take(), Some(Insert::Close(..)));
+            if from.close_sent || was_held {
                 self.hurry();
             }
             self.control.due.set(true);
@@ -209,9 +221,11 @@ impl Session {
         let mut out = &buf[..scan.ready];
         let (from, to) = self.legs(side);
         // Behind a Close of ours, and to a side that is gone, nothing is sent.
+        let is_closed = from.frames.is_closed();
         let dropped = to.close_sent || to.output_dead || to.fin;
         if !dropped && !out.is_empty() {
-            if let (Some(insert), Some(boundary)) = (to.insert, scan.boundary) {
+            // Behind a Close nothing may follow (RFC 6455 section 5.5.1), so nothing is put there.
+            if let (Some(insert), Some(boundary), false) = (to.insert, scan.boundary, is_closed) {
                 to.insert = None;
                 to.send(cx, &out[..boundary]);
                 out = &out[boundary..];
@@ -222,13 +236,8 @@ impl Session {
                 to.send(cx, out);
             }
             let slow = to.unsent.is_some();
-            let (from, _) = self.legs(side);
-            if slow {
-                from.read_log = (from.read_log - 1).max(READ_LOG_MIN);
-            } else if n == 1 << from.read_log {
-                from.read_log = (from.read_log + 1).min(READ_LOG_MAX);
-            }
-        } else if from.frames.at_boundary() && !dropped {
+            self.legs(side).0.adapt_reads(n, slow);
+        } else if from.frames.at_boundary() && !dropped && !is_closed {
             self.insert_waiting(other(side));
         }
         self.after_scan(side, &scan);
@@ -261,6 +270,13 @@ impl Session {
             self.control.lost_at.set(None);
             self.address_lost();
         }
+        self.tell_lost(now);
+        let probed = heartbeat.interval.is_zero();
+        if probed != self.probed {
+            self.probed = probed;
+            self.client.probe(probed);
+            self.backend.probe(probed);
+        }
         let mut next = [
             self.control.drain_at.get(),
             self.control.lost_at.get().map(lost_for),
@@ -268,9 +284,11 @@ impl Session {
             self.beat(Side::Backend, now),
             self.half_deadline(),
             None,
+            None,
         ];
-        next[5] = self.deadline;
-        let hard = self.deadline.into_iter().chain(next[4]);
+        // Not before: a side that is found silent brings these about.
+        (next[5], next[6]) = (self.end_by(), self.tell_at);
+        let hard = next[4].into_iter().chain(next[5]);
         if hard.min().is_some_and(|at| at <= now) {
             // Out of time: a frame that never ended leaves no way to speak but a reset.
             let waits = |leg: &Leg| leg.insert.is_some() || leg.unsent.is_some();

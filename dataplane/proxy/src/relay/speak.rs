@@ -5,9 +5,11 @@ use std::time::Instant;
 use super::{Session, Side};
 use crate::{
     close,
+    config::Heartbeat,
     frame::PingPayload,
     heartbeat::{Verdict, timeout},
     stats::CodeClass,
+    sys,
 };
 
 /// A frame of ours that waits for a boundary.
@@ -37,13 +39,13 @@ impl Session {
         let mask = self.mask(to);
         let payload = self.ping_payload(to);
         let now = Instant::now();
-        let (leg, _) = self.legs(to);
+        let (leg, other_leg) = self.legs(to);
         match insert {
             Insert::Ping => {
+                let waiting = leg.unsent.as_ref().map_or(0, |u| u.bytes.len() - u.pos);
+                leg.ping_start = leg.sent + waiting as u64;
                 leg.queue(&close::ping(&payload, mask));
                 leg.pulse.ping_sent(now);
-                let waiting = leg.unsent.as_ref().map_or(0, |u| u.bytes.len() - u.pos);
-                leg.ping_end = leg.sent + waiting as u64;
                 leg.acknowledged = leg.acknowledged_now();
                 self.worker.stats().pings.add(1);
                 self.control.due.set(true);
@@ -51,10 +53,15 @@ impl Session {
             Insert::Close(code, reason) => {
                 leg.queue(&close::close(code, reason, mask));
                 leg.close_sent = true;
+                let holds = matches!(other_leg.insert, Some(Insert::Close(..)));
                 if self.class == CodeClass::None {
                     self.class = CodeClass::of(Some(code));
                 }
-                self.hurry();
+                // From here the answer has its time; a Close that still waits has its own.
+                if !holds {
+                    self.deadline = Some(now + self.worker.shared.patience.close);
+                }
+                self.control.due.set(true);
             }
         }
     }
@@ -74,7 +81,9 @@ impl Session {
                 leg.insert = Some(insert);
             }
             if matches!(insert, Insert::Close(..)) {
-                self.hurry();
+                // The frame has its time from now on, however long nothing came of it before.
+                from.pulse.heard = Instant::now();
+                self.hold();
             }
         }
     }
@@ -89,24 +98,25 @@ impl Session {
     /// Pings a side if it is time; when to look again.
     pub(super) fn beat(&mut self, side: Side, now: Instant) -> Option<Instant> {
         let heartbeat = self.control.pool.borrow().heartbeat;
-        let (leg, _) = self.legs(side);
-        if leg.input_ended || !leg.takes_frames() || leg.insert.is_some() {
+        let (leg, other_leg) = self.legs(side);
+        if heartbeat.interval.is_zero() || leg.input_ended || !leg.takes_frames() {
             return None;
+        }
+        if leg.insert.is_some() || other_leg.blocked {
+            return self.judge_by_kernel(side, now, heartbeat);
         }
         match leg.pulse.verdict(now, heartbeat)? {
             // An answer lets the next interval begin before this one's time is over.
             Verdict::Wait(until) => Some(until.min(now + heartbeat.interval)),
             Verdict::Ping => {
                 self.insert_soon(side, Insert::Ping);
-                let (leg, _) = self.legs(side);
-                let patience = timeout(heartbeat).min(heartbeat.interval);
-                leg.pulse.pinged.map(|pinged| pinged + patience)
+                Some(now + timeout(heartbeat).min(heartbeat.interval))
             }
             Verdict::Silent => {
                 // A long queue on a slow link delays our Ping: while the peer takes from the queue
-                // it is alive.
+                // it is alive, and has its time to answer once the queue is gone.
                 let acknowledged = leg.acknowledged_now();
-                if acknowledged < leg.ping_end && acknowledged > leg.acknowledged {
+                if leg.acknowledged < leg.ping_start && acknowledged > leg.acknowledged {
                     leg.acknowledged = acknowledged;
                     leg.pulse.pinged = Some(now);
                     return Some(now + timeout(heartbeat));
@@ -115,5 +125,26 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// Judges a side that cannot be heard, since it is not read while the other takes nothing, or
+    /// cannot be asked, since it is in the middle of a frame: what its kernel acknowledges tells
+    /// whether it is there.
+    fn judge_by_kernel(
+        &mut self,
+        side: Side,
+        now: Instant,
+        heartbeat: Heartbeat,
+    ) -> Option<Instant> {
+        let (leg, _) = self.legs(side);
+        let quiet = now.saturating_duration_since(leg.pulse.heard);
+        let keeps_waiting = |awaited: sys::Awaited| awaited.unanswered && awaited.since >= quiet;
+        if !sys::awaited(&leg.stream).is_ok_and(keeps_waiting) {
+            leg.pulse.hear(now);
+        } else if quiet >= heartbeat.interval + timeout(heartbeat) {
+            self.silent(side);
+            return None;
+        }
+        Some(now + timeout(heartbeat).min(heartbeat.interval))
     }
 }

@@ -1,19 +1,23 @@
 //! How sessions end when one side ends them.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt, StreamExt};
-use proxy::{CodeClass, Ended};
+use proxy::{CodeClass, Ended, Patience};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Rig, backend, close_frame, raw_backend, raw_client, read_close, round_trip, soon,
+    Rig, backend, close_frame, echo, raw_backend, raw_client, read_close, round_trip, soon,
 };
 
 /// A backend that tells with what its sessions were closed.
@@ -224,7 +228,7 @@ async fn half_a_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn many_backends_lost_at_once_are_all_told() {
+async fn many_clients_of_a_lost_backend_are_all_told_one_after_the_other() {
     let (stop, _) = tokio::sync::broadcast::channel::<()>(1);
     let stopper = stop.clone();
     let backend = raw_backend(move |stream| {
@@ -243,9 +247,135 @@ async fn many_backends_lost_at_once_are_all_told() {
     rig.until("all live", |_| stop.receiver_count() == 200)
         .await;
     stop.send(()).unwrap();
-    for client in &mut clients {
-        let (rest, was_reset) = read_all(client).await;
-        assert_eq!(rest, b"\x88\x19\x03\xf4backend connection lost");
-        assert!(!was_reset);
+    let told = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            let (rest, was_reset) = read_all(&mut client).await;
+            assert_eq!(rest, b"\x88\x19\x03\xf4backend connection lost");
+            assert!(!was_reset);
+            Instant::now()
+        })
+    });
+    let mut times = Vec::new();
+    for told in told.collect::<Vec<_>>() {
+        times.push(soon(told).await.unwrap());
     }
+    times.sort_unstable();
+    // One each millisecond, so that they do not come back as a herd.
+    let spread = times[199] - times[0];
+    assert!(spread > Duration::from_millis(100), "{spread:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_a_close_is_not_waited_for_long() {
+    let rig = Rig::impatient(&[echo().await], [100, 60_000], |_| {});
+    let client = raw_client(rig.address).await;
+    rig.proxy
+        .leave(&[rig.address.ip()], Duration::from_millis(200))
+        .unwrap();
+    rig.until("over", |s| s.counters.live_sessions == 0).await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn half_a_connection_is_not_kept_for_ever() {
+    let backend = raw_backend(|mut stream| async move {
+        let _ended = stream.read_to_end(&mut Vec::new()).await;
+        // And then nothing.
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let rig = Rig::impatient(&[backend], [60_000, 200], |_| {});
+    let mut client = raw_client(rig.address).await;
+    client.shutdown().await.unwrap();
+    let snapshot = rig.until("over", |s| s.counters.live_sessions == 0).await;
+    assert_eq!(snapshot.counters.ended_by(Ended::Client), 1);
+}
+
+#[test]
+fn ends_are_bounded_by_what_people_wait() {
+    let Patience { close, half } = Patience::default();
+    assert!(close <= Duration::from_secs(10) && half <= Duration::from_mins(1));
+}
+
+#[tokio::test]
+async fn a_close_of_the_peer_is_not_followed_by_ours() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let backend = raw_backend(move |mut stream| {
+        let wait = Arc::clone(&wait);
+        async move {
+            stream.write_all(b"\x88\x05\x03\xe8a").await.unwrap();
+            wait.notified().await;
+            stream.write_all(b"bc").await.unwrap();
+            let _ended = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let rig = Rig::new(&[backend]);
+    let mut client = raw_client(rig.address).await;
+    let mut begun = [0; 5];
+    soon(client.read_exact(&mut begun)).await.unwrap();
+    let report = rig
+        .proxy
+        .leave(&[rig.address.ip()], Duration::from_millis(200));
+    assert_eq!(report.unwrap().acknowledged, 0);
+    go.notify_one();
+    let (rest, was_reset) = read_all(&mut client).await;
+    assert_eq!((&rest[..], was_reset), (&b"bc"[..], false));
+}
+
+/// A backend that sends a frame of `payload` bytes, `sent` of them slowly.
+async fn slow_frame(payload: u8, sent: u8) -> std::net::SocketAddr {
+    raw_backend(move |mut stream| async move {
+        stream.write_all(&[0x82, payload]).await.unwrap();
+        for n in 0..sent {
+            if stream.write_all(&[n]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let _ended = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_frame_under_way_is_finished_while_there_is_time_to_drain() {
+    let backend = slow_frame(100, 100).await;
+    let mut rig = Rig::impatient(&[backend], [500, 60_000], |pool| {
+        pool.drain.timeout = Duration::from_mins(1);
+    });
+    let mut client = raw_client(rig.address).await;
+    let mut begun = [0; 2];
+    soon(client.read_exact(&mut begun)).await.unwrap();
+    rig.config.pools.clear();
+    rig.apply();
+    let mut rest = vec![0; 100];
+    // It takes four times as long as a Close that is not answered.
+    soon(client.read_exact(&mut rest)).await.unwrap();
+    assert!(rest.iter().copied().eq(0..100));
+    let mut close = [0; 4];
+    soon(client.read_exact(&mut close)).await.unwrap();
+    assert_eq!(&close, b"\x88\x16\x03\xe9");
+    // It does not answer, and from here on has no longer than others.
+    let snapshot = rig.until("over", |s| s.counters.live_sessions == 0).await;
+    assert_eq!(snapshot.counters.resets, 0);
+}
+
+#[tokio::test]
+async fn a_frame_that_stands_still_is_cut() {
+    let backend = slow_frame(100, 5).await;
+    let rig = Rig::impatient(&[backend], [200, 60_000], |pool| {
+        pool.drain.timeout = Duration::from_mins(1);
+    });
+    let mut client = raw_client(rig.address).await;
+    let mut begun = [0; 2];
+    soon(client.read_exact(&mut begun)).await.unwrap();
+    let limit = Duration::from_millis(200);
+    rig.proxy.leave(&[rig.address.ip()], limit).unwrap();
+    let (rest, was_reset) = read_all(&mut client).await;
+    assert_eq!((&rest[..], was_reset), (&[0, 1, 2, 3, 4][..], true));
+    let snapshot = rig.until("over", |s| s.counters.live_sessions == 0).await;
+    assert_eq!(snapshot.counters.resets, 1);
 }

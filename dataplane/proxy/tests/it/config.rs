@@ -1,12 +1,19 @@
 //! Changes apply to new connections at once and close no session that they do not concern.
 
 use std::{
-    net::SocketAddr,
+    hash::{BuildHasher, RandomState},
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use futures_util::StreamExt;
-use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
 use proxy::{
     Balancing, CodeClass, ConfigError, Ended, Error, Event, Heartbeat, Listener, ListenerProblem,
     Phase, Pool,
@@ -371,7 +378,14 @@ async fn random_edits_that_do_not_concern_a_session_never_close_it() {
     let mut rig = Rig::new(&[echo().await]);
     let mut clients = open(&rig, 10).await;
     let spare = nowhere();
-    let mut runner = TestRunner::default();
+    let seed = std::env::var("PROXY_EDITS_SEED").map_or_else(
+        |_| RandomState::new().hash_one(()),
+        |seed| seed.parse().expect("PROXY_EDITS_SEED: a number"),
+    );
+    println!("PROXY_EDITS_SEED={seed}");
+    let seed = [seed.to_le_bytes(); 4].concat();
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
     for round in 0..60 {
         let edit = edits().new_tree(&mut runner).unwrap().current();
         make(&mut rig, &edit, spare);
@@ -392,11 +406,12 @@ async fn every_worker_shows_that_it_turns() {
     let (sender, mut beats) = tokio::sync::mpsc::unbounded_channel();
     let proxy = proxy::Proxy::start(proxy::Options {
         workers: 3,
-        beat: std::sync::Arc::new(move |worker| {
+        beat: Arc::new(move |worker| {
             // The test may have seen enough.
             sender.send(worker).ok();
         }),
         events: None,
+        patience: proxy::Patience::default(),
     })
     .unwrap();
     let mut count = [0; 3];
@@ -405,4 +420,63 @@ async fn every_worker_shows_that_it_turns() {
     }
     drop(proxy);
     while soon(beats.recv()).await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_socket_that_cannot_be_used_is_told_and_missed() {
+    let rig = Rig::new(&[echo().await]);
+    let mut config = rig.config.clone();
+    let bare = nowhere();
+    config.pools.get_mut(POOL).unwrap().listeners[0]
+        .addresses
+        .push(bare);
+    let udp = || TcpListener::from(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
+    let bad = vec![(bare, vec![udp(), udp()])];
+    rig.proxy.apply(config.clone(), bad).unwrap();
+    let listener = rig.proxy.snapshot().listeners[1].clone();
+    assert!(!listener.accepting);
+    assert_eq!(listener.problem, Some(ListenerProblem::BadSocket));
+    assert_eq!(rig.proxy.missing_sockets(&config), [bare]);
+    // One worker that can is enough.
+    let (_, mut good) = sockets(bare);
+    good.truncate(1);
+    good.push(udp());
+    rig.proxy.apply(config, vec![(bare, good)]).unwrap();
+    round_trip(&mut connect(bare).await, "by one worker").await;
+    let listener = rig.proxy.snapshot().listeners[1].clone();
+    assert_eq!((listener.accepting, listener.problem), (true, None));
+}
+
+#[tokio::test]
+async fn what_a_worker_did_not_obey_is_not_in_force() {
+    // The loop of one worker hangs until it is let go.
+    let (hang, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let proxy = proxy::Proxy::start(proxy::Options {
+        workers: 1,
+        beat: Arc::new(move |_| {
+            let _end = wait.lock().unwrap().recv();
+        }),
+        events: None,
+        patience: proxy::Patience::default(),
+    })
+    .unwrap();
+    let sockets = sockets("127.0.0.1:0".parse().unwrap());
+    let address = sockets.0;
+    let config = proxy::Config {
+        pools: [(POOL.to_owned(), pool(&[address], &[echo().await]))].into(),
+    };
+    let silent = |result| matches!(result, Err(Error::WorkerSilent { worker: 0 }));
+    assert!(silent(proxy.apply(config.clone(), vec![sockets])));
+    assert!(!proxy.snapshot().listeners[0].accepting);
+    assert!(
+        silent(proxy.apply(config.clone(), Vec::new())),
+        "it still hangs"
+    );
+    drop(hang);
+    proxy.apply(config.clone(), Vec::new()).unwrap();
+    assert_eq!(proxy.missing_sockets(&config), [address]);
+    proxy.apply(config, vec![self::sockets(address)]).unwrap();
+    assert!(proxy.snapshot().listeners[0].accepting);
+    round_trip(&mut connect(address).await, "obeyed").await;
 }

@@ -285,3 +285,32 @@ async fn many_slow_handshakes_do_not_hold_up_others() {
     let raw = raw_client(rig.address).await;
     drop((slow, raw));
 }
+
+#[tokio::test]
+async fn an_answer_that_is_cut_does_not_look_whole() {
+    let (listener, backend) = listen().await;
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if read_head(&mut stream).await.is_some() {
+                let part = b"HTTP/1.1 200 OK\r\n\r\nhalf";
+                stream.write_all(part).await.unwrap();
+                kept.push(stream);
+            }
+        }
+    });
+    let rig = Rig::with(&[backend], |pool| {
+        pool.upstream.handshake_timeout = Duration::from_millis(300);
+    });
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    client.write_all(REQUEST).await.unwrap();
+    let mut answer = Vec::new();
+    let end = soon(client.read_to_end(&mut answer)).await;
+    assert!(answer.ends_with(b"half"), "{answer:?}");
+    let error = end.expect_err("a FIN says that all is there");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    rig.until("counted", |s| {
+        s.counters.handshakes(HandshakeResult::GatewayTimeout) == 1
+    })
+    .await;
+}

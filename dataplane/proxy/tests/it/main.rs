@@ -9,6 +9,7 @@
 
 mod support;
 
+mod adopt;
 mod closing;
 mod config;
 mod echo;

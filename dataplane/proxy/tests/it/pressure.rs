@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proxy::Heartbeat;
+
 use crate::support::{Rig, echo, raw_backend, raw_client, round_trip, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -103,4 +105,44 @@ async fn a_backend_that_does_not_read_holds_up_its_client() {
     let mut all = [0; 5];
     soon(read.read_exact(&mut all)).await.unwrap();
     assert_eq!(&all, b"\x81\x03all");
+}
+
+#[tokio::test]
+async fn a_backend_that_sends_and_does_not_read_is_not_dead_nor_is_its_client() {
+    const BEFORE: usize = 100;
+    let backend = raw_backend(|mut stream| async move {
+        while stream.write_all(b"\x81\x02hi").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let rig = Rig::with(&[backend], |pool| {
+        pool.heartbeat = Heartbeat {
+            interval: Duration::from_millis(200),
+            timeout: Duration::from_millis(200),
+        };
+    });
+    let (mut read, mut write) = raw_client(rig.address).await.into_split();
+    let writer = tokio::spawn(async move {
+        let mut frame = vec![0x82, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4];
+        frame.resize(14 + 65_536, 7);
+        while write.write_all(&frame).await.is_ok() {}
+    });
+    // Until nothing more of the client's goes through, and then for the time of several pings.
+    let mut passed = 0;
+    let mut since = 0;
+    while since < BEFORE {
+        let mut message = [0; 4];
+        let got = soon(read.read_exact(&mut message)).await;
+        got.expect("one of both was taken for dead");
+        // Pings for the client, which it does not answer, have a payload to be read, too.
+        if message[0] == 0x89 {
+            soon(read.read_exact(&mut [0; 6])).await.unwrap();
+        }
+        let now = rig.proxy.snapshot().counters.from_clients.bytes;
+        since = if now == passed { since + 1 } else { 0 };
+        passed = now;
+    }
+    assert_eq!(rig.proxy.snapshot().counters.live_sessions, 1);
+    writer.abort();
 }

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use proxy::{
-    Balancing, Config, Drain, Endpoint, Event, Heartbeat, Listener, Options, Phase, Pool, Proxy,
-    Snapshot, Upstream,
+    Balancing, Config, Drain, Endpoint, Event, Heartbeat, Listener, Options, Patience, Phase, Pool,
+    Proxy, Snapshot, Upstream,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -54,11 +54,34 @@ impl Rig {
     }
 
     pub(crate) fn on(ip: IpAddr, backends: &[SocketAddr], edit: impl FnOnce(&mut Pool)) -> Self {
+        Self::start(ip, backends, Patience::default(), edit)
+    }
+
+    /// One that gives the ends of sessions little time.
+    pub(crate) fn impatient(
+        backends: &[SocketAddr],
+        [close, half]: [u64; 2],
+        edit: impl FnOnce(&mut Pool),
+    ) -> Self {
+        let patience = Patience {
+            close: Duration::from_millis(close),
+            half: Duration::from_millis(half),
+        };
+        Self::start(Ipv4Addr::LOCALHOST.into(), backends, patience, edit)
+    }
+
+    fn start(
+        ip: IpAddr,
+        backends: &[SocketAddr],
+        patience: Patience,
+        edit: impl FnOnce(&mut Pool),
+    ) -> Self {
         let (sender, events) = mpsc::channel();
         let proxy = Proxy::start(Options {
             workers: WORKERS,
             beat: Arc::new(|_| {}),
             events: Some(sender),
+            patience,
         })
         .unwrap();
         let sockets = sockets(SocketAddr::new(ip, 0));
@@ -299,6 +322,49 @@ pub(crate) async fn raw_client(address: SocketAddr) -> TcpStream {
     let head = soon(read_head(&mut stream)).await.expect("no answer");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     stream
+}
+
+/// A frame with a payload of at most 125 bytes, unmasked.
+pub(crate) async fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let first = soon(stream.read_u8()).await.unwrap();
+    let second = stream.read_u8().await.unwrap();
+    let mut key = [0; 4];
+    if second & 0x80 != 0 {
+        stream.read_exact(&mut key).await.unwrap();
+    }
+    let mut payload = vec![0; usize::from(second & 0x7f)];
+    stream.read_exact(&mut payload).await.unwrap();
+    for (byte, key) in payload.iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+    (first, payload)
+}
+
+/// The answer of a client to a Ping with this payload.
+pub(crate) fn pong(payload: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(payload.len()).unwrap();
+    [&[0x8a, 0x80 | len, 0, 0, 0, 0], payload].concat()
+}
+
+/// An endpoint that takes no more connections and does not refuse them either: its queue is full.
+/// It is so until what is returned is dropped.
+pub(crate) fn black_hole() -> (SocketAddr, Vec<Socket>) {
+    let stream = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let listener = stream();
+    listener
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut kept = vec![listener];
+    for _ in 0..4 {
+        // The first fills the queue; of the others the handshake is never finished.
+        let socket = stream();
+        socket.set_nonblocking(true).unwrap();
+        let _under_way = socket.connect(&address);
+        kept.push(socket);
+    }
+    (address.as_socket().unwrap(), kept)
 }
 
 pub(crate) fn close_frame(code: u16, reason: &'static str) -> CloseFrame {

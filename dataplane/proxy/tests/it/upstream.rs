@@ -7,7 +7,8 @@ use proxy::{Balancing, EndpointProblem, Event, Phase};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 use crate::support::{
-    POOL, Rig, Ws, connect, echo, endpoint, listen, named, nowhere, round_trip, soon, try_connect,
+    POOL, Rig, Ws, black_hole, connect, echo, endpoint, listen, named, nowhere, round_trip, soon,
+    try_connect,
 };
 
 async fn name(ws: &mut Ws) -> String {
@@ -137,7 +138,8 @@ async fn usable_endpoints_are_told_as_they_change() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut rig = Rig::new(&[address, echo().await]);
-    assert_eq!(next_usable(&rig).await, 2);
+    // One after the other is tried.
+    while next_usable(&rig).await != 2 {}
     drop(listener);
     // The one gone is found when a client is to get it, and taken back when it accepts.
     let mut open = [rig.connect().await, rig.connect().await];
@@ -197,4 +199,93 @@ async fn with_nothing_else_left_an_endpoint_known_to_fail_is_tried_again() {
     let ws = connect(rig.address).await;
     assert!(rig.proxy.snapshot().endpoints[0].usable);
     drop(ws);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_connections_costs_the_client_little() {
+    let (hole, _kept) = black_hole();
+    let rig = Rig::with(&[hole, named("b").await], |pool| {
+        pool.upstream.connect_timeout = Duration::from_millis(100);
+    });
+    for _ in 0..4 {
+        assert_eq!(name(&mut rig.connect().await).await, "b");
+    }
+    let snapshot = rig.proxy.snapshot();
+    assert_eq!(snapshot.counters.retries, 1);
+    assert_eq!(
+        snapshot.endpoints[0].problem,
+        Some(EndpointProblem::ConnectTimeout)
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_accepts_and_does_not_answer_is_passed_over() {
+    // As one that is stopped: its kernel still takes connections.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let rig = Rig::with(&[mute.local_addr().unwrap(), named("b").await], |pool| {
+        pool.upstream.handshake_timeout = Duration::from_secs(2);
+    });
+    for _ in 0..4 {
+        assert_eq!(name(&mut rig.connect().await).await, "b");
+    }
+    let snapshot = rig.proxy.snapshot();
+    assert_eq!(
+        snapshot.counters.retries, 1,
+        "only the first was sent there"
+    );
+    assert!(
+        snapshot.endpoints[0].usable,
+        "it may be the client's request"
+    );
+}
+
+#[tokio::test]
+async fn endpoints_count_as_usable_once_they_were_reached() {
+    let (hole, _kept) = black_hole();
+    let mut rig = Rig::new(&[hole]);
+    assert_eq!(next_usable(&rig).await, 0);
+    assert!(rig.proxy.snapshot().endpoints[0].usable, "a client may try");
+    let good = echo().await;
+    rig.edit(|pool| pool.upstream.endpoints = vec![endpoint(good)]);
+    assert_eq!(next_usable(&rig).await, 1);
+    // Those before were good, and of these nothing is known until they have been tried.
+    rig.edit(|pool| pool.upstream.endpoints = vec![endpoint(hole)]);
+    assert_eq!(rig.proxy.snapshot().usable[POOL], 1);
+    assert_eq!(next_usable(&rig).await, 0);
+    let problem = rig.proxy.snapshot().endpoints[0].problem;
+    assert_eq!(problem, Some(EndpointProblem::ConnectTimeout));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_listed_again_is_tried_at_once() {
+    let address = nowhere();
+    let mut rig = Rig::new(&[address, named("b").await]);
+    rig.until("left out", |s| !s.endpoints[0].usable).await;
+    // A lease keeps it known while it is not listed: a session of its own does that.
+    let listener = TcpListener::bind(address).await.unwrap();
+    rig.until("back", |s| s.endpoints[0].usable).await;
+    let accept = async {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            if let Ok(ws) = tokio_tungstenite::accept_async(stream).await {
+                return ws;
+            }
+        }
+    };
+    let (client, kept) = tokio::join!(connect(rig.address), accept);
+    drop(listener);
+    let clients = [rig.connect().await, rig.connect().await];
+    rig.until("left out again", |s| !s.endpoints[0].usable)
+        .await;
+    let removed = rig.config.pools[POOL].upstream.endpoints[0];
+    rig.edit(|pool| {
+        pool.drain.timeout = Duration::from_hours(1);
+        pool.upstream.endpoints.remove(0);
+    });
+    let listener = TcpListener::bind(address).await.unwrap();
+    rig.edit(|pool| pool.upstream.endpoints.insert(0, removed));
+    let snapshot = rig.proxy.snapshot();
+    assert!(snapshot.endpoints[0].usable, "{snapshot:?}");
+    rig.until("reached", |s| s.usable[POOL] == 2).await;
+    drop((client, kept, clients, listener));
 }

@@ -6,7 +6,10 @@ use node_api::{NodeConfig, NodeReport};
 use tokio::sync::watch;
 
 use super::{Status, ToAgent};
-use crate::agent::{app::App, claim, desired};
+use crate::{
+    agent::{app::App, desired},
+    sys::clock,
+};
 
 /// What the agent's loop and the control stream show each other.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl App {
 
     fn apply(&mut self, config: NodeConfig) {
         self.counts.accepted += 1;
-        self.counts.accepted_unix_ms = claim::unix_ms();
+        self.counts.accepted_unix_ms = clock::now_unix_ms();
         let before = self.rollout.newest();
         if config == *before {
             return;

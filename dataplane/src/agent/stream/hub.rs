@@ -143,6 +143,7 @@ impl Hub {
                 self.save_problem = None;
             }
             Input::Saved(_, Err(problem)) => self.save_problem = Some(problem),
+            Input::Lost(made_again) => self.lost(made_again),
             Input::Erased(result) => self.erased(result),
             Input::Observed(report) => self.observed(report),
             Input::Fresh(report) => {
@@ -339,6 +340,20 @@ impl Hub {
         }
     }
 
+    /// What was saved is saved again; a node that was told nothing has nothing to save.
+    fn lost(&mut self, made_again: Result<(), String>) {
+        if !self.has_state || self.retiring != Retiring::No {
+            return;
+        }
+        match made_again {
+            Ok(()) => {
+                let state = Arc::clone(&self.state);
+                self.effects.push(Effect::Save(self.version, state));
+            }
+            Err(problem) => self.save_problem = Some(problem),
+        }
+    }
+
     fn erased(&mut self, result: Result<(), String>) {
         match result {
             Ok(()) => {
@@ -428,6 +443,7 @@ impl Hub {
         Status {
             connected: connected.count(),
             has_state: self.has_state,
+            is_unsaved: self.save_problem.is_some() && self.retiring == Retiring::No,
             is_retired: self.retiring == Retiring::Done,
             stale_reason,
             warnings,

@@ -38,6 +38,8 @@ pub(super) enum Input {
     Applied(u64),
     /// The state of this version is on disk, or why not.
     Saved(u64, Result<(), String>),
+    /// Somebody removed the state directory; it is there again and empty, or why not.
+    Lost(Result<(), String>),
     /// Everything on disk is removed, or why not.
     Erased(Result<(), String>),
     /// The agent observes this now.
@@ -72,6 +74,8 @@ pub(in crate::agent) struct Status {
     pub(in crate::agent) connected: usize,
     /// Whether there is a state that is carried out.
     pub(in crate::agent) has_state: bool,
+    /// Whether the state could not be saved.
+    pub(in crate::agent) is_unsaved: bool,
     /// Whether everything was given up for good.
     pub(in crate::agent) is_retired: bool,
     /// Why no replica is followed.

@@ -44,10 +44,13 @@ use self::{
     saved::{LoadError, Place},
 };
 use crate::{
-    agent::{app::Origin, chain, claim::Claim, event::Event, files::Accepted},
+    agent::{app::Origin, chain, claim::Claim, event::Event, files::Accepted, locks::StateLock},
     cli::RunArgs,
+    sys::clock,
 };
 
+/// How often the state directory is looked at.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 /// Inputs that may wait; a stream that brings more is read more slowly.
 const QUEUE: usize = 1024;
 /// Inputs taken in before anything follows from them: what comes together takes effect together.
@@ -93,6 +96,7 @@ impl Settings {
 pub(super) struct Beginning {
     settings: Settings,
     place: Place,
+    lock: Arc<StateLock>,
     saved: Result<State, String>,
 }
 
@@ -101,7 +105,7 @@ impl Beginning {
     pub(super) fn new(settings: Settings, claim: &Claim) -> Self {
         let place = Place {
             node_name: settings.node_name.clone(),
-            state_dir: claim.state.path().to_owned(),
+            state_dir: claim.state.clone(),
             run_dir: claim.run_dir.clone(),
         };
         let saved = match place.load() {
@@ -123,6 +127,7 @@ impl Beginning {
         Self {
             settings,
             place,
+            lock: claim.state_lock(),
             saved,
         }
     }
@@ -132,12 +137,15 @@ impl Beginning {
         let node_name = &self.settings.node_name;
         let state = self.saved.as_ref().ok();
         let config = state.map(|state| state.config(node_name));
+        let saved_at = state.and_then(|_| self.place.saved_at_unix_ms().ok());
         Origin {
             accepted: Accepted {
                 config: config.unwrap_or_else(|| State::default().config(node_name)),
-                unresolved: Vec::new(),
+                remarks: Vec::new(),
             },
             stale_reason: Some("no controller has answered yet".to_owned()),
+            unsaved_reason: None,
+            accepted_unix_ms: saved_at.unwrap_or_else(clock::now_unix_ms),
         }
     }
 
@@ -167,6 +175,7 @@ async fn run(
     let Beginning {
         settings,
         place,
+        lock,
         saved,
     } = beginning;
     let mut hub = Hub::new(settings.node_name, saved);
@@ -181,7 +190,7 @@ async fn run(
     if let Err(error) = facts::watch(inputs.clone()) {
         tracing::error!(%error, "cannot watch the network");
     }
-    tokio::spawn(keep(place, waiting, inputs.clone()));
+    tokio::spawn(keep(place, lock, waiting, inputs.clone()));
     tokio::spawn(pass_on(applied, Input::Applied, inputs.clone()));
     tokio::spawn(pass_on(report, Input::Observed, inputs.clone()));
     tokio::spawn(seconds(inputs.clone()));
@@ -229,12 +238,27 @@ enum Job {
     Erase,
 }
 
-/// Does what is asked for, one after another; of what waits, the newest.
-async fn keep(place: Place, mut jobs: watch::Receiver<Option<Job>>, inputs: mpsc::Sender<Input>) {
-    while jobs.changed().await.is_ok() {
-        let Some(job) = jobs.borrow_and_update().clone() else {
-            continue;
+/// Does what is asked for, one after another; of what waits, the newest. Makes the state directory
+/// again if somebody removed it.
+async fn keep(
+    place: Place,
+    lock: Arc<StateLock>,
+    mut jobs: watch::Receiver<Option<Job>>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut is_erased = false;
+    loop {
+        let job = match tokio::time::timeout(LOOK_ANYWAY, jobs.changed()).await {
+            Ok(Ok(())) => jobs.borrow_and_update().clone(),
+            Ok(Err(_ended)) => return,
+            Err(_elapsed) => None,
         };
+        is_erased |= matches!(job, Some(Job::Erase));
+        // First: what is saved into a directory without the lock could be another agent's.
+        if !is_erased {
+            restore(&place, &lock, &inputs).await;
+        }
+        let Some(job) = job else { continue };
         let place = place.clone();
         let work = move || match job {
             Job::Save(version, state) => {
@@ -247,6 +271,23 @@ async fn keep(place: Place, mut jobs: watch::Receiver<Option<Job>>, inputs: mpsc
             Ok(input) => drop(inputs.send(input).await),
             Err(error) => tracing::error!(%error, "cannot use the disk"),
         }
+    }
+}
+
+async fn restore(place: &Place, lock: &Arc<StateLock>, inputs: &mpsc::Sender<Input>) {
+    let lock = Arc::clone(lock);
+    let path = place.state_dir.path().display();
+    match tokio::task::spawn_blocking(move || lock.restore()).await {
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => {
+            tracing::warn!(state_dir = %path, "the state directory was removed; it is made again");
+            drop(inputs.send(Input::Lost(Ok(()))).await);
+        }
+        Ok(Err(error)) => {
+            let why = format!("{path} was removed and cannot be made again ({error})");
+            drop(inputs.send(Input::Lost(Err(why))).await);
+        }
+        Err(error) => tracing::error!(%error, "cannot look at the state directory"),
     }
 }
 

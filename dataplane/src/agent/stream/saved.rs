@@ -16,7 +16,10 @@ use super::{
     assemble::State,
     content::{self, Content, Held, Resources},
 };
-use crate::agent::state_dir::{self, SaveError};
+use crate::{
+    agent::state_dir::{self, SaveError, StateDir},
+    sys::clock,
+};
 
 /// Form of the saved file; a release reads its own and, once there is one, the form before.
 const FORMAT: u32 = 1;
@@ -31,7 +34,7 @@ pub(super) struct Place {
     /// The node.
     pub(super) node_name: String,
     /// Survives a reboot.
-    pub(super) state_dir: PathBuf,
+    pub(super) state_dir: StateDir,
     /// In memory: for key material.
     pub(super) run_dir: PathBuf,
 }
@@ -131,20 +134,15 @@ impl Place {
     /// Keeps the state; after a crash at any moment either this one or the one before is found.
     pub(super) fn save(&self, state: &State) -> Result<(), SaveError> {
         let is_secret = |name: &ResourceName| matches!(name, ResourceName::Secret(_));
-        self.write(&self.state_dir, STATE, state, |name| !is_secret(name))?;
+        let public = self.text(state, |name| !is_secret(name));
+        self.state_dir.replace(STATE, public)?;
         if state.resources.keys().any(is_secret) || self.run_dir.join(SECRETS).exists() {
-            self.write(&self.run_dir, SECRETS, state, is_secret)?;
+            state_dir::replace(&self.run_dir, SECRETS, self.text(state, is_secret))?;
         }
         Ok(())
     }
 
-    fn write(
-        &self,
-        directory: &Path,
-        file: &str,
-        state: &State,
-        wanted: impl Fn(&ResourceName) -> bool,
-    ) -> Result<(), SaveError> {
+    fn text(&self, state: &State, wanted: impl Fn(&ResourceName) -> bool) -> io::Result<Vec<u8>> {
         let resources = state.resources.iter().filter(|(name, _)| wanted(name));
         let resources = resources.map(|(name, held)| SavedResource {
             name,
@@ -162,12 +160,18 @@ impl Place {
             sequence: state.sequence,
             resources: resources.collect(),
         });
-        state_dir::replace(directory, file, text.map_err(io::Error::from))
+        text.map_err(io::Error::from)
+    }
+
+    /// When the state was saved last, milliseconds since the Unix epoch.
+    pub(super) fn saved_at_unix_ms(&self) -> io::Result<u64> {
+        let file = fs::metadata(self.state_dir.path().join(STATE))?;
+        file.modified().map(clock::unix_ms)
     }
 
     /// The state that was saved last, with the key material that is still there.
     pub(super) fn load(&self) -> Result<State, LoadError> {
-        let mut state = self.read(&self.state_dir.join(STATE))?;
+        let mut state = self.read(&self.state_dir.path().join(STATE))?;
         match self.read(&self.run_dir.join(SECRETS)) {
             Ok(secrets) => state.resources.extend(secrets.resources),
             Err(LoadError::Missing { .. }) => {}
@@ -241,7 +245,12 @@ impl Place {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        for entry in fs::read_dir(&self.state_dir)? {
+        let entries = match fs::read_dir(self.state_dir.path()) {
+            // Somebody removed all of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             if entry.file_name() == state_dir::LOCK {
                 continue;
@@ -270,11 +279,10 @@ mod tests {
 
     fn place(directory: &Directory) -> Place {
         let [state_dir, run_dir] = ["state", "run"].map(|name| directory.path().join(name));
-        fs::create_dir(&state_dir).unwrap();
         fs::create_dir(&run_dir).unwrap();
         Place {
             node_name: NODE.to_owned(),
-            state_dir,
+            state_dir: StateDir::open(&state_dir).unwrap(),
             run_dir,
         }
     }
@@ -297,9 +305,9 @@ mod tests {
         assert!(matches!(place.load(), Err(LoadError::Missing { .. })));
         place.save(&State::default()).unwrap();
         place.save(&state()).unwrap();
-        fs::write(place.state_dir.join("state.json.new"), "{\"for").unwrap();
+        fs::write(place.state_dir.path().join("state.json.new"), "{\"for").unwrap();
         assert_eq!(place.load().unwrap(), state());
-        assert_eq!(mode(&place.state_dir.join(STATE)), 0o600);
+        assert_eq!(mode(&place.state_dir.path().join(STATE)), 0o600);
         assert!(!place.run_dir.join(SECRETS).exists());
     }
 
@@ -316,7 +324,7 @@ mod tests {
             .insert(name.clone(), Held { revision, content });
         place.save(&state).unwrap();
         assert_eq!(place.load().unwrap(), state);
-        let text = fs::read_to_string(place.state_dir.join(STATE)).unwrap();
+        let text = fs::read_to_string(place.state_dir.path().join(STATE)).unwrap();
         assert!(!text.contains("hidden") && !text.contains("chat-tls"));
         assert_eq!(mode(&place.run_dir.join(SECRETS)), 0o600);
         // After a reboot.
@@ -346,7 +354,7 @@ mod tests {
         let directory = Directory::new();
         let place = place(&directory);
         place.save(&state()).unwrap();
-        let path = place.state_dir.join(STATE);
+        let path = place.state_dir.path().join(STATE);
         let mut saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         saved["version"] = json!("0.0.9");
         saved["later"] = json!(1);
@@ -361,7 +369,7 @@ mod tests {
     fn what_cannot_be_used_is_told_apart() {
         let directory = Directory::new();
         let place = place(&directory);
-        let path = place.state_dir.join(STATE);
+        let path = place.state_dir.path().join(STATE);
         for damaged in ["", "{", "{\"format\":1}", "\u{0}\u{0}"] {
             fs::write(&path, damaged).unwrap();
             assert!(
@@ -386,11 +394,11 @@ mod tests {
         let directory = Directory::new();
         let place = place(&directory);
         place.save(&state()).unwrap();
-        fs::write(place.state_dir.join(state_dir::LOCK), "").unwrap();
-        fs::write(place.state_dir.join("accepted.json"), "").unwrap();
-        fs::create_dir_all(place.state_dir.join("deep/er")).unwrap();
+        fs::write(place.state_dir.path().join(state_dir::LOCK), "").unwrap();
+        fs::write(place.state_dir.path().join("accepted.json"), "").unwrap();
+        fs::create_dir_all(place.state_dir.path().join("deep/er")).unwrap();
         place.erase().unwrap();
-        let left: Vec<_> = fs::read_dir(&place.state_dir)
+        let left: Vec<_> = fs::read_dir(place.state_dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();

@@ -186,8 +186,12 @@ impl Message<'_> {
     /// What it says of links and addresses; `None`: nothing that we understand.
     pub(super) fn change(&self) -> Option<Change> {
         match self.kind {
-            RTM_NEWLINK => link(self.body).map(Change::Link),
-            RTM_DELLINK => number(self.body, 4).map(Change::LinkGone),
+            RTM_NEWLINK => is_of_link(self.body)
+                .then(|| link(self.body).map(Change::Link))
+                .flatten(),
+            RTM_DELLINK => is_of_link(self.body)
+                .then(|| number(self.body, 4).map(Change::LinkGone))
+                .flatten(),
             RTM_NEWADDR => address(self.body).map(Change::Address),
             RTM_DELADDR => address(self.body).map(Change::AddressGone),
             _ => None,
@@ -198,6 +202,12 @@ impl Message<'_> {
     pub(super) fn error(&self) -> Option<i32> {
         number(self.body, 0).map(|value| value.cast_signed().wrapping_neg())
     }
+}
+
+/// Whether it is about an interface itself. A bridge tells of its ports in the same messages, with
+/// its own family: a `RTM_DELLINK` then means that the interface left the bridge.
+fn is_of_link(body: &[u8]) -> bool {
+    body.first() == Some(&AF_UNSPEC)
 }
 
 fn link(body: &[u8]) -> Option<Link> {
@@ -301,6 +311,23 @@ mod tests {
                 is_own: true
             }))
         );
+    }
+
+    /// Family, and the index in the place of `ifinfomsg`.
+    fn link_gone(family: u8) -> Option<Change> {
+        let mut request = Request::new(RTM_DELLINK, 0);
+        request.0.extend_from_slice(&[family, 0, 0, 0]);
+        request.0.extend_from_slice(&7_u32.to_ne_bytes());
+        request.0.extend_from_slice(&[0; 8]);
+        let bytes = request.finish(1);
+        messages(&bytes).next().unwrap().change()
+    }
+
+    #[test]
+    fn an_interface_that_leaves_a_bridge_is_not_gone() {
+        const AF_BRIDGE: u8 = 7;
+        assert_eq!(link_gone(AF_BRIDGE), None);
+        assert_eq!(link_gone(AF_UNSPEC), Some(Change::LinkGone(7)));
     }
 
     #[test]

@@ -32,7 +32,6 @@ pub(super) fn config(router: &Router, source: IpAddr) -> Result<Config, RouterEr
     let settings = settings(router, source)?;
     let config = Config {
         vrid: Vrid::new(router.settings.virtual_router_id).ok_or(RouterError::Vrid)?,
-        version: version(router),
         addresses: router.settings.addresses.clone(),
         settings,
     };
@@ -47,6 +46,7 @@ fn settings(router: &Router, source: IpAddr) -> Result<Settings, RouterError> {
     let interval = Centiseconds::from_duration(router.settings.advertisement_interval)
         .ok_or(RouterError::Interval)?;
     Ok(Settings {
+        version: version(router),
         source,
         priority: Priority::new(router.priority),
         priority_without_endpoint: Priority::new(router.priority_without_endpoint),

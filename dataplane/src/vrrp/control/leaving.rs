@@ -1,6 +1,6 @@
 //! Planned stops, and how an instance comes back from the other threads.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use ::vrrp::Instant;
 use node_api::RouterState;
@@ -8,7 +8,7 @@ use node_api::RouterState;
 use super::{Control, managed::Stage};
 use crate::{
     ipc::VrrpToProxy,
-    vrrp::messages::{RouterId, ToHost, ToMachine},
+    vrrp::messages::{RouterId, ToMachine},
 };
 
 /// How long the proxy may take to close the listeners and sessions of one virtual router.
@@ -52,14 +52,20 @@ impl Control {
             self.stop(id, now);
             return;
         };
+        // Until its address is gone: a client of this one may be sent to the host that takes both.
         let is_other_waiting = self.routers.iter().any(|other| {
-            let stage = other.instance.as_ref().map(|instance| instance.stage);
-            matches!(stage, Some(Stage::AwaitProxy { .. }))
+            let instance = other.instance.as_ref();
+            other.is_leaving && instance.is_some_and(|instance| instance.stage != Stage::Live)
         });
         if is_other_waiting {
             return;
         }
-        let addresses = router.addresses().to_vec();
+        // What is still wanted stays with the proxy: only another virtual router will hold it.
+        let addresses = self.unwanted(router.addresses());
+        if addresses.is_empty() {
+            self.stop(id, now);
+            return;
+        }
         if pairing.tell(&VrrpToProxy::Leave { addresses }) {
             let until = now + PROXY_LEAVES_WITHIN;
             self.set_stage(id, Stage::AwaitProxy { until });
@@ -68,49 +74,39 @@ impl Control {
         }
     }
 
+    /// Those of `addresses` that no virtual router shall have any more.
+    fn unwanted(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let desired = self.desired.iter().flat_map(|desired| &desired.routers);
+        let wanted: Vec<_> = desired
+            .flat_map(|router| &router.settings.addresses)
+            .collect();
+        let is_unwanted = |address: &&IpAddr| !wanted.contains(address);
+        addresses.iter().filter(is_unwanted).copied().collect()
+    }
+
     fn stop(&mut self, id: RouterId, now: Instant) {
         let until = now + STOPS_WITHIN;
         self.set_stage(id, Stage::AwaitStop { until });
         self.tell_machine(ToMachine::Stop(id));
     }
 
-    /// Takes an instance out of the other threads, its addresses with it.
+    /// Takes an instance out of the other threads: first out of the machine thread, which still has
+    /// a socket for its last word, then its addresses.
     pub(super) fn end_instance(&mut self, id: RouterId) {
-        let stage = Stage::AwaitGone {
-            is_returned: false,
-            is_forgotten: false,
-        };
-        self.set_stage(id, stage);
+        self.set_stage(id, Stage::AwaitGone);
         self.tell_machine(ToMachine::Destroy(id));
-        self.tell_host(ToHost::Forget(id));
     }
 
-    /// A part of an instance came back; with the second one it is gone.
-    pub(super) fn on_gone(&mut self, id: RouterId, from_machine: bool) {
+    /// The netlink thread has forgotten an instance: nothing of it is left.
+    pub(super) fn on_gone(&mut self, id: RouterId) {
         let Some(router) = self.routers.iter_mut().find(|router| router.is(id)) else {
             return;
         };
-        let Some(instance) = &mut router.instance else {
-            return;
-        };
-        let Stage::AwaitGone {
-            is_returned,
-            is_forgotten,
-        } = &mut instance.stage
-        else {
-            return;
-        };
-        if from_machine {
-            *is_returned = true;
-        } else {
-            *is_forgotten = true;
-        }
-        if *is_returned && *is_forgotten {
+        if let Some(instance) = router.instance.take() {
             instance.row.clear();
-            router.instance = None;
-            router.state = RouterState::Initialize;
-            router.is_held = false;
         }
+        router.state = RouterState::Initialize;
+        router.is_held = false;
     }
 
     fn set_stage(&mut self, id: RouterId, stage: Stage) {

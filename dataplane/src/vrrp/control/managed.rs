@@ -17,22 +17,20 @@ use crate::{
 /// Transitions kept for reports.
 const HISTORY: usize = 16;
 
-/// What tells two virtual routers apart on a host.
+/// What tells two virtual routers apart on a host. Everything else changes in place; an interface
+/// only where it is another one than that in use, whatever it was called by.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Key {
-    interface: Option<String>,
     family: Family,
     virtual_router_id: u8,
-    /// Another list, or another version, is another virtual router: it is replaced.
+    /// Another list is another virtual router: it is replaced.
     addresses: Vec<IpAddr>,
-    is_version_2: bool,
 }
 
 impl Key {
     pub(super) fn of(router: &Router) -> Self {
         let settings = &router.settings;
         Self {
-            interface: settings.interface.clone(),
             family: settings
                 .addresses
                 .first()
@@ -40,7 +38,6 @@ impl Key {
                 .map_or(Family::V4, Family::of),
             virtual_router_id: settings.virtual_router_id,
             addresses: settings.addresses.clone(),
-            is_version_2: settings.version == node_api::VrrpVersion::V2,
         }
     }
 
@@ -59,6 +56,8 @@ pub(super) struct Managed {
     pub(super) is_leaving: bool,
     /// Interface and source, or why there is none.
     pub(super) binding: Result<Binding, String>,
+    /// Why it could not be started there, and when it is tried again.
+    pub(super) refused: Option<(String, Instant)>,
     pub(super) instance: Option<Instance>,
     /// Ports on which the proxy must accept for it to take part.
     pub(super) required_ports: Vec<u16>,
@@ -84,8 +83,10 @@ pub(super) struct Instance {
     /// The pairing under which it was told to take part.
     pub(super) pairing: Option<PairingNumber>,
     pub(super) is_usable: bool,
-    /// The former process was Active until then, and its addresses are still there.
+    /// When the former process advertised last as Active: handed over at the start, however old.
     pub(super) resume: Option<Instant>,
+    /// Addresses that the former process left stay, since this one may yet go on with them.
+    pub(super) keeps_residual: bool,
 }
 
 /// Where an instance is on its way out.
@@ -100,11 +101,8 @@ pub(super) enum Stage {
     AwaitStop {
         until: Instant,
     },
-    /// Its parts come back from the other two threads.
-    AwaitGone {
-        is_returned: bool,
-        is_forgotten: bool,
-    },
+    /// Its part of the machine thread comes back, then the netlink thread forgets it.
+    AwaitGone,
 }
 
 impl Managed {
@@ -115,6 +113,7 @@ impl Managed {
             spec,
             is_leaving: false,
             binding: Err("has not started yet".to_owned()),
+            refused: None,
             instance: None,
             state: RouterState::Initialize,
             since_unix_ms: now_unix_ms,
@@ -123,6 +122,15 @@ impl Managed {
             transitions: [0; 3],
             problem: None,
             is_held: false,
+        }
+    }
+
+    /// Why it does not run, in words.
+    pub(super) fn obstacle(&self) -> Option<&str> {
+        match (&self.binding, &self.refused) {
+            (Err(unbound), _) => Some(unbound),
+            (Ok(_), Some((refused, _))) => Some(refused),
+            (Ok(_), None) => None,
         }
     }
 

@@ -71,7 +71,6 @@ pub(super) struct Control {
     world: Option<World>,
     desired: Option<Desired>,
     routers: Vec<Managed>,
-    problems: Vec<String>,
     pairing: Option<Pairing>,
     pairings: PairingNumber,
     usable: Usable,
@@ -111,11 +110,10 @@ impl Control {
             world: None,
             desired: None,
             routers: Vec::new(),
-            problems: Vec::new(),
             pairing: None,
             pairings: 0,
             usable: Usable::new(),
-            deaths: Deaths::default(),
+            deaths: Deaths::new(&table.deaths),
             segments: Vec::new(),
             next_id: 1,
             is_cleaned: false,
@@ -241,6 +239,9 @@ impl Control {
                     return;
                 }
                 let page = pairing.page;
+                if let Some(proxy) = page.proxy_life.holder() {
+                    self.deaths.paired(proxy, machine::now());
+                }
                 self.tell_machine(ToMachine::Pairing(number, page));
                 self.tell_all_held();
             }
@@ -251,7 +252,8 @@ impl Control {
             ProxyToVrrp::Left { addresses } => {
                 let now = machine::now();
                 for router in &mut self.routers {
-                    let is_it = router.addresses() == addresses;
+                    let own = router.addresses();
+                    let is_it = addresses.iter().all(|address| own.contains(address));
                     if let Some(instance) = router.instance.as_mut().filter(|_| is_it)
                         && let Stage::AwaitProxy { until } = &mut instance.stage
                     {
@@ -262,9 +264,10 @@ impl Control {
         }
     }
 
-    /// A new proxy learns what the host holds already.
+    /// A new proxy learns what the host holds already, and one that had another vrrp before what the
+    /// host has lost since.
     fn tell_all_held(&self) {
-        for router in self.routers.iter().filter(|router| router.is_held) {
+        for router in &self.routers {
             self.tell_held(router);
         }
     }
@@ -294,7 +297,7 @@ impl Control {
                     }
                 }
             }
-            FromHost::Forgotten(id) => self.on_gone(id, false),
+            FromHost::Forgotten(id) => self.on_gone(id),
             FromHost::Problem(id, text) => {
                 tracing::error!("{text}");
                 if let Some(router) = self.routers.iter_mut().find(|router| router.is(id)) {
@@ -339,7 +342,7 @@ impl Control {
             FromMachine::Returned(slot) => {
                 let id = slot.id;
                 drop(slot);
-                self.on_gone(id, true);
+                self.tell_host(ToHost::Forget(id));
             }
             FromMachine::Closed(segment) => drop(segment),
             FromMachine::Snapshot(snapshot) => self.on_snapshot(&snapshot),
@@ -417,8 +420,8 @@ impl Control {
 
     /// Why a virtual router is in its state, in words.
     fn reason(&self, router: &Managed) -> String {
-        if let Err(unbound) = &router.binding {
-            return unbound.clone();
+        if let Some(obstacle) = router.obstacle() {
+            return obstacle.to_owned();
         }
         if router.is_leaving {
             return router.cause.clone();

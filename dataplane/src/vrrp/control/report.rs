@@ -45,17 +45,12 @@ pub(super) fn report(
     });
     for discard in Discard::ALL {
         let count = snapshot.discards.get(discard.index()).copied().unwrap_or(0);
-        report.samples.push(Sample {
-            metric: Metric::VrrpDiscardedAdvertisements,
-            labels: vec![("reason".to_owned(), discard.label().to_owned())],
-            value: float(count),
-        });
+        let labels = [("reason", discard.label())];
+        let discarded = Sample::new(Metric::VrrpDiscardedAdvertisements, &labels, count);
+        report.samples.push(discarded);
     }
-    report.samples.push(Sample {
-        metric: Metric::VrrpForeignAdvertisements,
-        labels: Vec::new(),
-        value: float(snapshot.strangers),
-    });
+    let strangers = Sample::new(Metric::VrrpForeignAdvertisements, &[], snapshot.strangers);
+    report.samples.push(strangers);
     report
 }
 
@@ -97,6 +92,14 @@ fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<St
     if let Some(problem) = &router.problem {
         warnings.push(format!("{address} (VRID {vrid}): {problem}"));
     }
+    if let Some(failure) = observed.and_then(|observed| observed.failure) {
+        let interface = router.binding.as_ref().map_or("?", |it| &it.interface);
+        warnings.push(format!(
+            "{address} (VRID {vrid}): advertisements do not leave {interface} ({}): look at its \
+             queue (tc qdisc) and at packet filters, which must let IP protocol 112 pass",
+            std::io::Error::from_raw_os_error(failure)
+        ));
+    }
     if let Some(twin) = observed.and_then(|observed| observed.equal_priority) {
         warnings.push(format!(
             "{address} (VRID {vrid}): host {} advertises priority {}, which is this host's: give \
@@ -113,58 +116,34 @@ fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<St
 }
 
 fn samples(router: &Managed, observed: Option<&Observed>, samples: &mut Vec<Sample>) {
-    let interface = router
-        .binding
-        .as_ref()
-        .map_or_else(|_| String::new(), |binding| binding.interface.clone());
-    let labels = vec![
-        ("interface".to_owned(), interface),
-        (
-            "vrid".to_owned(),
-            router.spec.settings.virtual_router_id.to_string(),
-        ),
-    ];
-    let mut add = |metric, value| {
-        samples.push(Sample {
-            metric,
-            labels: labels.clone(),
-            value,
-        });
-    };
-    let state = observed.map_or(0.0, |observed| match observed.state {
-        ::vrrp::State::Initialize => 0.0,
-        ::vrrp::State::Backup => 1.0,
-        ::vrrp::State::Active => 2.0,
+    let binding = router.binding.as_ref();
+    let interface = binding.map_or("", |binding| binding.interface.as_str());
+    let vrid = router.spec.settings.virtual_router_id.to_string();
+    let labels = [("interface", interface), ("vrid", vrid.as_str())];
+    let state = observed.map_or(0, |observed| match observed.state {
+        ::vrrp::State::Initialize => 0,
+        ::vrrp::State::Backup => 1,
+        ::vrrp::State::Active => 2,
     });
-    add(Metric::VrrpState, state);
-    add(
-        Metric::VrrpAdvertisementsSent,
-        observed.map_or(0.0, |o| float(o.sent)),
-    );
-    add(
-        Metric::VrrpAdvertisementsReceived,
-        observed.map_or(0.0, |o| float(o.received)),
-    );
+    let sent = observed.map_or(0, |observed| observed.sent);
+    let failed = observed.map_or(0, |observed| observed.failed);
+    let received = observed.map_or(0, |observed| observed.received);
+    for (metric, value) in [
+        (Metric::VrrpState, state),
+        (Metric::VrrpAdvertisementsSent, sent),
+        (Metric::VrrpAdvertisementsFailed, failed),
+        (Metric::VrrpAdvertisementsReceived, received),
+    ] {
+        samples.push(Sample::new(metric, &labels, value));
+    }
     let words = ["Initialize", "Backup", "Active"];
     for (word, count) in words.iter().zip(router.transitions) {
-        let mut labels = labels.clone();
-        labels.push(("state".to_owned(), (*word).to_owned()));
-        samples.push(Sample {
-            metric: Metric::VrrpTransitions,
-            labels,
-            value: float(count),
-        });
+        let [interface, vrid] = labels;
+        let labels = [interface, vrid, ("state", word)];
+        samples.push(Sample::new(Metric::VrrpTransitions, &labels, count));
     }
 }
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "metrics are floating-point numbers; counters stay far below 2^53"
-)]
-fn float(count: u64) -> f64 {
-    count as f64
 }

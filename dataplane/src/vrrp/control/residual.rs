@@ -22,13 +22,11 @@ impl Control {
             let Some(instance) = &mut router.instance else {
                 continue;
             };
-            if instance.resume.is_some_and(|last| last + limit < now) {
-                instance.resume = None;
+            let is_late = instance.resume.is_some_and(|last| last + limit < now);
+            if is_late && std::mem::take(&mut instance.keeps_residual) {
                 let index = instance.index;
-                if instance.pairing.is_none() {
-                    for address in addresses {
-                        self.remove_residual(index, address);
-                    }
+                for address in addresses {
+                    self.remove_residual(index, address);
                 }
             }
         }
@@ -42,7 +40,7 @@ impl Control {
                     && router
                         .instance
                         .as_ref()
-                        .is_some_and(|i| i.index == index && i.resume.is_some())
+                        .is_some_and(|i| i.index == index && i.keeps_residual)
             })
         };
         let residual: Vec<_> = self

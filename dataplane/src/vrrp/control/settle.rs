@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// How long after a failure a virtual router is started again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 impl Control {
     /// Takes every step that is possible now.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -28,7 +31,7 @@ impl Control {
         }
         loop {
             self.adopt_configuration();
-            self.bind_all();
+            self.bind_all(now);
             self.clean_residuals(now);
             // What is gone now may make room for what waits.
             if !self.advance_leaving(now) {
@@ -48,11 +51,17 @@ impl Control {
                 .iter()
                 .filter_map(|router| match router.instance.as_ref()?.stage {
                     Stage::AwaitProxy { until } | Stage::AwaitStop { until } => Some(until),
-                    Stage::Live | Stage::AwaitGone { .. } => None,
+                    Stage::Live | Stage::AwaitGone => None,
                 });
         let resumes = self.routers.iter().filter_map(|router| {
-            Some(router.instance.as_ref()?.resume? + resume_limit(&router.spec))
+            let instance = router.instance.as_ref().filter(|i| i.keeps_residual)?;
+            Some(instance.resume? + resume_limit(&router.spec))
         });
+        let tries = self
+            .routers
+            .iter()
+            .filter(|router| !router.is_leaving && router.binding.is_ok())
+            .filter_map(|router| router.refused.as_ref().map(|(_, again)| *again));
         let report = (self.report.is_wanted && !self.report.is_under_way).then(|| {
             self.report
                 .last
@@ -60,6 +69,7 @@ impl Control {
         });
         stages
             .chain(resumes)
+            .chain(tries)
             .chain(report)
             .min()
             .map(|at| at.since(now) + Duration::from_micros(50))
@@ -73,7 +83,6 @@ impl Control {
         if desired.is_applied {
             return;
         }
-        self.problems.clear();
         let wanted: Vec<(Key, Router)> = desired
             .routers
             .iter()
@@ -128,7 +137,7 @@ impl Control {
             .iter()
             .filter_map(|router| {
                 let address = router.addresses().first()?;
-                let problem = router.binding.as_ref().err()?;
+                let problem = router.obstacle()?;
                 Some(format!("{address}: {problem}"))
             })
             .collect();
@@ -142,7 +151,7 @@ impl Control {
     // Interfaces.
 
     /// Brings every virtual router onto its interface, with its settings of today.
-    fn bind_all(&mut self) {
+    fn bind_all(&mut self, now: Instant) {
         for at in 0..self.routers.len() {
             let Some(router) = self.routers.get(at).filter(|router| !router.is_leaving) else {
                 continue;
@@ -161,7 +170,7 @@ impl Control {
             match (id, bound_to) {
                 (Some(id), bound) if is_live && index != bound => self.end_instance(id),
                 (Some(_), Some(_)) if is_live => self.update(at),
-                (None, Some(_)) => self.create(at),
+                (None, Some(_)) => self.create(at, now),
                 _ => {}
             }
         }
@@ -194,32 +203,34 @@ impl Control {
             instance.settings.clone_from(&config.settings);
             let interval = config.settings.interval.as_duration();
             self.tell_host(ToHost::Interval(id, interval));
-            self.tell_machine(ToMachine::Update(id, Box::new(config.settings)));
+            self.tell_machine(ToMachine::Update(id, config.settings));
         }
         self.tell_link(&binding);
     }
 
     /// Starts a virtual router in the other threads, not taking part yet.
-    fn create(&mut self, at: usize) {
+    fn create(&mut self, at: usize, now: Instant) {
         let Some(router) = self.routers.get(at) else {
             return;
         };
-        let Ok(binding) = router.binding.clone() else {
+        let is_early = matches!(&router.refused, Some((_, again)) if *again > now);
+        let Some(binding) = router.binding.clone().ok().filter(|_| !is_early) else {
             return;
         };
-        match self.try_create(at, &binding) {
-            Ok(()) => {
-                // The state machine believes in a link until told otherwise.
-                if !binding.is_up {
-                    self.send_link(&binding);
-                }
-            }
-            Err(problem) => {
+        let result = self.try_create(at, &binding);
+        let Some(router) = self.routers.get_mut(at) else {
+            return;
+        };
+        let before = router.refused.take();
+        if let Err(problem) = result {
+            // Told once, tried again and again: descriptors or memory may be there next time.
+            if before.is_none_or(|(before, _)| before != problem) {
                 tracing::error!("{problem}");
-                if let Some(router) = self.routers.get_mut(at) {
-                    router.binding = Err(problem);
-                }
+                self.report.is_wanted = true;
             }
+            router.refused = Some((problem, now + TRY_AGAIN_AFTER));
+        } else {
+            self.report.is_wanted = true;
         }
     }
 
@@ -239,11 +250,9 @@ impl Control {
         let settings = config.settings.clone();
         // Only a former process wrote to the row by now.
         let is_first = !self.is_cleaned;
-        let world = self.world.as_ref().ok_or("has not started yet")?;
-        let are_there = addresses.iter().all(|a| world.has(binding.index, *a));
         let resume = row
             .last_advertisement()
-            .filter(|_| is_first && are_there)
+            .filter(|_| is_first)
             .map(Instant::from_nanos);
         self.open_segment(binding)?;
         let id = self.next_id;
@@ -257,6 +266,12 @@ impl Control {
             interval,
         }));
         self.tell_machine(ToMachine::Create(Box::new(slot)));
+        // The state machine believes in a link until told otherwise, and the segment may be older
+        // than what is known of its link now.
+        self.tell_link(binding);
+        if !binding.is_up {
+            self.send_link(binding);
+        }
         if let Some(router) = self.routers.get_mut(at) {
             router.instance = Some(Instance {
                 id,
@@ -267,6 +282,7 @@ impl Control {
                 pairing: None,
                 is_usable: true,
                 resume,
+                keeps_residual: resume.is_some(),
             });
         }
         Ok(())
@@ -358,6 +374,7 @@ impl Control {
             match number {
                 Some(pairing) => {
                     let resume = instance.resume.take();
+                    instance.keeps_residual = false;
                     self.tell_machine(ToMachine::Participate {
                         id,
                         pairing,

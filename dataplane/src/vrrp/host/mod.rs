@@ -4,8 +4,6 @@
 //! Netlink requests wait for a lock of the kernel that anyone on the host may hold for long, which
 //! is why they are made here.
 
-mod lease;
-
 use std::{
     io,
     net::IpAddr,
@@ -14,16 +12,18 @@ use std::{
     time::Duration,
 };
 
-use lease::{LIFETIME_SECONDS, Lease, Todo};
+use ::vrrp::{
+    Instant,
+    lease::{LIFETIME_SECONDS, Lease, Missing, Todo},
+};
 
 use super::{
     inbox::Sender,
-    machine::Bell,
-    messages::{FromHost, LeaseAnswer, LeaseCommand, RouterId, ToHost},
+    machine::{Bell, now},
+    messages::{FromHost, LeaseAnswer, LeaseCommand, Registration, RouterId, Term, ToHost},
     world::World,
 };
 use crate::sys::{
-    clock,
     netlink::{Change, Events, Requests},
     pages::Beat,
     ring::{Consumer, Producer},
@@ -44,6 +44,30 @@ pub(super) struct Ends {
     pub(super) control: Sender,
 }
 
+/// The addresses of one virtual router.
+#[derive(Debug)]
+struct Holding {
+    what: Registration,
+    lease: Lease,
+    /// Echoed in answers.
+    term: Term,
+}
+
+impl Holding {
+    /// When the machine thread last advertised as Active.
+    fn advertised_at(&self) -> Option<Instant> {
+        self.what.row.last_advertisement().map(Instant::from_nanos)
+    }
+
+    fn todo(&self, now: Instant) -> Todo {
+        self.lease.todo(now, self.advertised_at())
+    }
+
+    fn missing(&mut self, now: Instant) -> Missing {
+        self.lease.missing(now, self.advertised_at())
+    }
+}
+
 /// The thread's state.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -51,7 +75,7 @@ pub(super) struct Host {
     requests: Requests,
     events: Events,
     world: World,
-    leases: Vec<Lease>,
+    holdings: Vec<Holding>,
     beat: &'static Beat,
     has_answer: bool,
 }
@@ -68,7 +92,7 @@ impl Host {
             requests,
             events,
             world,
-            leases: Vec::new(),
+            holdings: Vec::new(),
             beat,
             has_answer: false,
         })
@@ -105,7 +129,7 @@ impl Host {
             if waiter.is_ready(self.events.as_fd()) {
                 self.on_events()?;
             }
-            for at in 0..self.leases.len() {
+            for at in 0..self.holdings.len() {
                 self.tend(at);
             }
             if std::mem::take(&mut self.has_answer) {
@@ -116,30 +140,31 @@ impl Host {
     }
 
     fn timeout(&self) -> Duration {
-        let now = clock::monotonic_ns();
-        self.leases
+        let now = now();
+        self.holdings
             .iter()
-            .filter_map(|lease| lease.wake_at(now))
+            .filter_map(|holding| holding.lease.wake_at(now))
             .min()
-            .map_or(LONGEST_WAIT, |at| {
-                Duration::from_nanos(at.saturating_sub(now)).min(LONGEST_WAIT)
-            })
+            .map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT))
     }
 
     // Orders.
 
     fn on_order(&mut self, order: ToHost) {
         match order {
-            ToHost::Register(registration) => self.leases.push(Lease::new(registration)),
+            ToHost::Register(what) => {
+                let lease = Lease::new(what.interval);
+                let term = 0;
+                self.holdings.push(Holding { what, lease, term });
+            }
             ToHost::Interval(id, interval) => {
-                if let Some(lease) = self.leases.iter_mut().find(|lease| lease.id == id) {
-                    lease.set_interval(interval);
+                if let Some(holding) = self.holdings.iter_mut().find(|it| it.what.id == id) {
+                    holding.lease.set_interval(interval);
                 }
             }
             ToHost::Forget(id) => {
-                if let Some(at) = self.leases.iter().position(|lease| lease.id == id) {
-                    self.remove(at);
-                    self.leases.swap_remove(at);
+                if let Some(at) = self.position(id) {
+                    self.forget(at);
                 }
                 self.ends.control.host(FromHost::Forgotten(id));
             }
@@ -153,90 +178,113 @@ impl Host {
     }
 
     fn on_command(&mut self, command: LeaseCommand) {
-        let (LeaseCommand::Hold(id) | LeaseCommand::Remove(id)) = command;
-        let Some(at) = self.leases.iter().position(|lease| lease.id == id) else {
+        let (LeaseCommand::Hold(id, term) | LeaseCommand::Remove(id, term)) = command;
+        let Some(at) = self.position(id) else {
             return;
         };
         match command {
-            LeaseCommand::Hold(_) => {
-                if let Some(lease) = self.leases.get_mut(at) {
-                    lease.want();
+            LeaseCommand::Hold(..) => {
+                if let Some(holding) = self.holdings.get_mut(at) {
+                    holding.term = term;
+                    holding.lease.want();
                 }
                 self.tend(at);
             }
-            LeaseCommand::Remove(_) => {
+            LeaseCommand::Remove(..) => {
                 self.remove(at);
-                self.answer(LeaseAnswer::Removed(id));
+                self.answer(LeaseAnswer::Removed(id, term));
             }
         }
     }
 
     // Addresses.
 
+    fn position(&self, id: RouterId) -> Option<usize> {
+        self.holdings.iter().position(|it| it.what.id == id)
+    }
+
     /// Does for a lease what is due.
     fn tend(&mut self, at: usize) {
-        let Some(lease) = self.leases.get(at) else {
+        let Some(holding) = self.holdings.get(at) else {
             return;
         };
-        match lease.todo(clock::monotonic_ns()) {
+        let now = now();
+        match holding.todo(now) {
             Todo::Nothing => {}
-            Todo::Set => self.set(at),
+            Todo::Set => self.set(at, now),
             Todo::Lose => self.lose(at, "was renewed too late"),
         }
     }
 
-    fn set(&mut self, at: usize) {
+    /// Sets the lifetime. `began` is when the permit was looked at: stopped after that, the time
+    /// until now counts as spent in the calls.
+    fn set(&mut self, at: usize, began: Instant) {
         let Self {
-            leases,
+            holdings,
             requests,
             ends,
             ..
         } = self;
-        let Some(lease) = leases.get_mut(at) else {
+        let Some(Holding { what, lease, term }) = holdings.get_mut(at) else {
             return;
         };
         let was_held = lease.is_held();
-        let began = clock::monotonic_ns();
-        for address in &lease.addresses {
-            if let Err(error) = requests.hold(lease.index, *address, LIFETIME_SECONDS) {
+        for address in &what.addresses {
+            if let Err(error) = requests.hold(what.index, *address, LIFETIME_SECONDS) {
                 let text = format!("the kernel refuses address {address}: {error}");
-                ends.control.host(FromHost::Problem(lease.id, text));
+                ends.control.host(FromHost::Problem(what.id, text));
                 self.lose(at, "was refused");
                 return;
             }
         }
-        let id = lease.id;
-        if !lease.set(began, clock::monotonic_ns()) {
+        let (id, term) = (what.id, *term);
+        if !lease.set(began, now()) {
             self.lose(at, "was renewed too late");
         } else if !was_held {
-            self.answer(LeaseAnswer::Held(id));
+            self.answer(LeaseAnswer::Held(id, term));
             self.ends.control.host(FromHost::Held(id, true));
         }
     }
 
     fn lose(&mut self, at: usize, why: &str) {
-        let Some(lease) = self.leases.get(at) else {
+        let Some(Holding { what, term, .. }) = self.holdings.get(at) else {
             return;
         };
-        let id = lease.id;
-        tracing::warn!(addresses = ?lease.addresses, "lease {why}: the addresses are given up");
+        let (id, term) = (what.id, *term);
+        tracing::warn!(addresses = ?what.addresses, "lease {why}: the addresses are given up");
         self.remove(at);
-        self.answer(LeaseAnswer::Lost(id));
+        self.answer(LeaseAnswer::Lost(id, term));
     }
 
     fn remove(&mut self, at: usize) {
-        let Some(lease) = self.leases.get_mut(at) else {
+        let Some(Holding { what, lease, .. }) = self.holdings.get_mut(at) else {
             return;
         };
-        for address in &lease.addresses {
-            if let Err(error) = self.requests.remove(lease.index, *address) {
+        for address in &what.addresses {
+            if let Err(error) = self.requests.remove(what.index, *address) {
                 // The lease ends it.
                 tracing::warn!(%address, %error, "cannot remove an address");
             }
         }
         if lease.end() {
-            self.ends.control.host(FromHost::Held(lease.id, false));
+            self.ends.control.host(FromHost::Held(what.id, false));
         }
+    }
+
+    /// Of what was never asked for, only what a former process left is removed: the rest somebody
+    /// set by hand.
+    fn forget(&mut self, at: usize) {
+        let Some(Holding { what, lease, .. }) = self.holdings.get(at) else {
+            return;
+        };
+        let is_left_behind = |address: &IpAddr| {
+            let mut own = self.world.own();
+            own.any(|own| own == (what.index, *address))
+        };
+        if lease.is_wanted() || what.addresses.iter().any(is_left_behind) {
+            self.remove(at);
+        }
+        self.holdings.swap_remove(at);
     }
 
     fn answer(&mut self, answer: LeaseAnswer) {
@@ -274,32 +322,37 @@ impl Host {
             return Ok(());
         }
         self.world = World::of(self.requests.dump()?);
-        for (id, _) in self.missing() {
-            let Some(at) = self.leases.iter().position(|lease| lease.id == id) else {
+        for id in self.missing() {
+            let Some(at) = self.position(id) else {
                 continue;
             };
-            let now = clock::monotonic_ns();
-            let may_restore = self.leases.get_mut(at).is_some_and(|l| l.may_restore(now));
-            if may_restore {
-                tracing::warn!("somebody removed an address that this host holds; it is put back");
-                self.set(at);
-            } else {
-                self.lose(at, "ended, or an address was removed by somebody else");
+            let now = now();
+            match self.holdings.get_mut(at).map(|it| it.missing(now)) {
+                Some(Missing::Restore) => {
+                    tracing::warn!(
+                        "somebody removed an address that this host holds; it is put back"
+                    );
+                    self.set(at, now);
+                }
+                Some(Missing::Lose) => {
+                    self.lose(at, "ended, or an address was removed by somebody else");
+                }
+                Some(Missing::Wait) | None => {}
             }
         }
         Ok(())
     }
 
-    fn missing(&self) -> Vec<(RouterId, IpAddr)> {
-        let mut missing: Vec<_> = self
-            .leases
+    /// Virtual routers that hold addresses which the host does not have.
+    fn missing(&self) -> Vec<RouterId> {
+        let has = |what: &Registration| {
+            let mut addresses = what.addresses.iter();
+            addresses.all(|address| self.world.has(what.index, *address))
+        };
+        self.holdings
             .iter()
-            .filter(|lease| lease.is_held())
-            .flat_map(|lease| lease.addresses.iter().map(move |address| (lease, *address)))
-            .filter(|(lease, address)| !self.world.has(lease.index, *address))
-            .map(|(lease, address)| (lease.id, address))
-            .collect();
-        missing.dedup_by_key(|(id, _)| *id);
-        missing
+            .filter(|it| it.lease.is_held() && !has(&it.what))
+            .map(|it| it.what.id)
+            .collect()
     }
 }

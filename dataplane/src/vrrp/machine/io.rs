@@ -16,6 +16,9 @@ use crate::{
     vrrp::messages::{FromMachine, LeaseCommand},
 };
 
+/// Interfaces that there is room for without an allocation.
+const SEGMENTS: usize = 64;
+
 /// Everything that the machine thread writes to.
 #[derive(Debug)]
 pub(super) struct Io {
@@ -49,7 +52,7 @@ pub(in crate::vrrp) struct Outputs {
 impl Io {
     pub(super) fn new(frames: FrameSocket, outputs: Outputs) -> Self {
         Self {
-            segments: Vec::new(),
+            segments: Vec::with_capacity(SEGMENTS),
             frames,
             packet: [0; BUFFER],
             leases: outputs.leases,
@@ -63,13 +66,15 @@ impl Io {
         }
     }
 
-    /// Sends the first bytes of [`Self::packet`]; tells whether they left.
-    pub(super) fn send(&self, segment: u32, length: usize) -> bool {
+    /// Sends the first bytes of [`Self::packet`]; the error's number, where they did not leave.
+    pub(super) fn send(&self, segment: u32, length: usize) -> Result<(), i32> {
         let packet = self.packet.get(..length).unwrap_or(&[]);
-        self.segments
-            .iter()
-            .find(|entry| entry.index == segment)
-            .is_some_and(|entry| entry.socket.send(packet).is_ok())
+        let entry = self.segments.iter().find(|entry| entry.index == segment);
+        let entry = entry.ok_or(libc::ENODEV)?;
+        entry
+            .socket
+            .send(packet)
+            .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 
     pub(super) fn mac(&self, segment: u32) -> Option<Mac> {
@@ -92,9 +97,14 @@ impl Io {
 
     /// Tells control; `false`: its queue is full.
     pub(super) fn tell(&mut self, news: FromMachine) -> bool {
-        let told = self.control.push(news).is_ok();
-        self.has_news |= told;
-        told
+        self.try_tell(news).is_ok()
+    }
+
+    /// Tells control; gives the news back if its queue is full.
+    pub(super) fn try_tell(&mut self, news: FromMachine) -> Result<(), FromMachine> {
+        self.control.push(news)?;
+        self.has_news = true;
+        Ok(())
     }
 
     pub(super) fn discarded(&mut self, discard: Discard) {

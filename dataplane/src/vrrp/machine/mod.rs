@@ -41,8 +41,11 @@ const LONGEST_WAIT: Duration = Duration::from_millis(50);
 const PROXY_HANGS_AFTER: Duration = Duration::from_millis(600);
 /// Whoever did not run this long cannot judge the beats of others.
 const BLIND_AFTER: Duration = Duration::from_millis(300);
-/// Packets taken from one socket in one turn: a flood must not keep the timers waiting.
+/// Packets taken from one socket in one turn: a flood must not keep the commands waiting.
 const PACKETS_PER_TURN: usize = 64;
+/// The same with a timer due, which must not fire before what waited longer than it: more than
+/// fits into a socket's buffer, so that only a flood reaches it.
+const PACKETS_BEFORE_TIMERS: usize = 4096;
 
 /// What other threads signal to the machine thread without a queue.
 #[derive(Debug)]
@@ -163,8 +166,21 @@ impl Machine {
         for slot in &mut self.slots {
             slot.tell_if_stopped(&mut self.io);
         }
+        self.hand_back();
         self.io.wake_others();
         Some(self.timeout())
+    }
+
+    /// Gives control what it wanted back. Tried again while its queue is full.
+    fn hand_back(&mut self) {
+        while let Some(at) = self.slots.iter().position(|slot| slot.is_destroyed) {
+            let slot = self.slots.swap_remove(at);
+            if let Err(FromMachine::Returned(slot)) = self.io.try_tell(FromMachine::Returned(slot))
+            {
+                self.slots.push(slot);
+                return;
+            }
+        }
     }
 
     // Waiting.
@@ -193,8 +209,13 @@ impl Machine {
     /// Takes what waits. With a timer due, looks at every socket again: a packet may have come since
     /// the wait ended, and this thread may have been stopped in between.
     fn receive(&mut self, from_all: bool) {
+        let most = if from_all {
+            PACKETS_BEFORE_TIMERS
+        } else {
+            PACKETS_PER_TURN
+        };
         for at in 0..self.io.segments.len() {
-            for _ in 0..PACKETS_PER_TURN {
+            for _ in 0..most {
                 let Some(segment) = self.io.segments.get(at) else {
                     break;
                 };
@@ -218,6 +239,9 @@ impl Machine {
         let now = now();
         if now.since(self.turned_at) > BLIND_AFTER {
             self.awake_since = now;
+            for slot in &mut self.slots {
+                slot.handle(&mut self.io, now, Input::Paused);
+            }
         }
         self.turned_at = now;
         let dead = self.inputs.bell.dead.load(Ordering::Acquire);
@@ -259,12 +283,16 @@ impl Machine {
     // Commands.
 
     fn on_answer(&mut self, answer: LeaseAnswer) {
-        let (id, input) = match answer {
-            LeaseAnswer::Held(id) => (id, Input::AddressesAdded),
-            LeaseAnswer::Removed(id) => (id, Input::AddressesRemoved),
-            LeaseAnswer::Lost(id) => (id, Input::AddressesLost),
+        let (id, term, input) = match answer {
+            LeaseAnswer::Held(id, term) => (id, term, Input::AddressesAdded),
+            LeaseAnswer::Removed(id, term) => (id, term, Input::AddressesRemoved),
+            LeaseAnswer::Lost(id, term) => (id, term, Input::AddressesLost),
         };
-        self.hand_in(id, input);
+        // What became of addresses that were asked for before says nothing of those of now.
+        let is_known = |slot: &&mut Box<Slot>| slot.id == id && slot.term == term;
+        if let Some(slot) = self.slots.iter_mut().find(is_known) {
+            slot.handle(&mut self.io, now(), input);
+        }
     }
 
     fn on_command(&mut self, command: ToMachine) {
@@ -273,8 +301,9 @@ impl Machine {
             ToMachine::Open(segment) => self.io.add(segment, &mut self.waiter),
             ToMachine::Close(index) => self.io.remove(index, &mut self.waiter),
             ToMachine::Link(index, is_up, mac) => {
+                let mut is_other_mac = false;
                 for segment in self.io.segments.iter_mut().filter(|s| s.index == index) {
-                    segment.mac = mac;
+                    is_other_mac |= std::mem::replace(&mut segment.mac, mac) != mac;
                 }
                 let now = now();
                 for slot in self.slots.iter_mut().filter(|slot| slot.segment == index) {
@@ -284,13 +313,16 @@ impl Machine {
                         Input::LinkDown
                     };
                     slot.handle(&mut self.io, now, input);
+                    if is_other_mac {
+                        slot.handle(&mut self.io, now, Input::Reannounce);
+                    }
                 }
             }
             ToMachine::Create(slot) => self.slots.push(slot),
             ToMachine::Destroy(id) => {
-                if let Some(at) = self.slots.iter().position(|slot| slot.id == id) {
-                    let slot = self.slots.swap_remove(at);
-                    self.io.tell(FromMachine::Returned(slot));
+                self.hand_in(id, Input::InterfaceLost);
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
+                    slot.is_destroyed = true;
                 }
             }
             ToMachine::Participate {

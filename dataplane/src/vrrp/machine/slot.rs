@@ -10,7 +10,7 @@ use ::vrrp::{
 use super::io::Io;
 use crate::{
     sys::pages::RouterRow,
-    vrrp::messages::{FromMachine, LeaseCommand, Observed, PairingNumber, RouterId},
+    vrrp::messages::{FromMachine, LeaseCommand, Observed, PairingNumber, RouterId, Term},
 };
 
 /// A virtual router with its trace and its counters.
@@ -25,8 +25,15 @@ pub(in crate::vrrp) struct Slot {
     pub(super) pairing: Option<PairingNumber>,
     /// A planned stop that control waits for.
     pub(super) stopping: bool,
+    /// Control wants it back.
+    pub(super) is_destroyed: bool,
+    /// Counts how often the addresses were asked for.
+    pub(super) term: Term,
     identification: u16,
     sent: u64,
+    /// How many did not leave the host, and why the newest did not, if it did not.
+    failed: u64,
+    failure: Option<i32>,
     received: u64,
 }
 
@@ -45,8 +52,12 @@ impl Slot {
             row,
             pairing: None,
             stopping: false,
+            is_destroyed: false,
+            term: 0,
             identification: 0,
             sent: 0,
+            failed: 0,
+            failure: None,
             received: 0,
         })
     }
@@ -76,11 +87,14 @@ impl Slot {
         while let Some(effect) = self.router.poll_effect() {
             match effect {
                 Effect::SendAdvertisement { priority } => self.send(io, now, priority),
-                Effect::AddAddresses => io.lease(LeaseCommand::Hold(self.id)),
+                Effect::AddAddresses => {
+                    self.term = self.term.wrapping_add(1);
+                    io.lease(LeaseCommand::Hold(self.id, self.term));
+                }
                 Effect::RemoveAddresses => {
                     // Whoever looks at the trace must not take it for a permit any more.
                     self.row.not_active();
-                    io.lease(LeaseCommand::Remove(self.id));
+                    io.lease(LeaseCommand::Remove(self.id, self.term));
                 }
                 Effect::AnnounceAddresses => self.announce(io),
                 Effect::Transition(transition) => {
@@ -124,6 +138,8 @@ impl Slot {
             equal_priority: self.router.equal_priority_peer(),
             differing: self.router.differing_addresses_from(),
             sent: self.sent,
+            failed: self.failed,
+            failure: self.failure,
             received: self.received,
         }
     }
@@ -146,8 +162,11 @@ impl Slot {
         ) else {
             return;
         };
-        let is_sent = io.send(self.segment, length);
-        if is_sent {
+        let sent = io.send(self.segment, length);
+        self.failure = sent.err();
+        if sent.is_err() {
+            self.failed += 1;
+        } else {
             self.sent += 1;
             if !priority.is_release() && self.router.state() == State::Active {
                 self.row.advertised(now.as_nanos());

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
     process::Command,
     sync::{Arc, mpsc},
     thread,
@@ -138,9 +139,9 @@ fn address(number: u8) -> IpAddr {
 fn config(number: u8) -> Config {
     Config {
         vrid: Vrid::new(number).unwrap(),
-        version: Version::V3,
         addresses: vec![address(number)],
         settings: Settings {
+            version: Version::V3,
             source: IpAddr::from([192, 168, 9, 1]),
             priority: Priority::new(100),
             priority_without_endpoint: Priority::new(10),
@@ -168,8 +169,12 @@ impl Rig {
 
     /// An advertisement of every virtual router from the other host.
     fn peer_advertises(&self, priority: u8) {
+        self.peer_advertises_for(priority, 1..=COUNT);
+    }
+
+    fn peer_advertises_for(&self, priority: u8, numbers: RangeInclusive<u8>) {
         let mut packet = [0; 128];
-        for number in 1..=COUNT {
+        for number in numbers {
             let addresses = [address(number)];
             let advertisement = Advertisement {
                 version: Version::V3,
@@ -219,8 +224,8 @@ impl Rig {
     fn answer_leases(&mut self) {
         while let Some(command) = self.leases.pop() {
             let answer = match command {
-                LeaseCommand::Hold(id) => LeaseAnswer::Held(id),
-                LeaseCommand::Remove(id) => LeaseAnswer::Removed(id),
+                LeaseCommand::Hold(id, term) => LeaseAnswer::Held(id, term),
+                LeaseCommand::Remove(id, term) => LeaseAnswer::Removed(id, term),
             };
             self.answers.push(answer).unwrap();
         }
@@ -282,6 +287,43 @@ fn a_takeover_allocates_nothing() {
         ));
     }
     assert_eq!(to_active, u32::from(COUNT));
+}
+
+/// After a pause more packets wait than are taken in a turn; the timers are due, too.
+#[test]
+fn what_waits_behind_many_packets_is_no_silence() {
+    let Some(mut rig) = rig() else { return };
+    rig.peer_advertises(200);
+    rig.turn();
+    assert!(rig.all_in(State::Backup));
+    let due = |slot: &Slot| slot.router.poll_timeout().unwrap();
+    let last_due = rig.machine.slots.iter().map(|slot| due(slot)).max();
+    while now() <= last_due.unwrap() {
+        thread::yield_now();
+    }
+    for _ in 0..10 {
+        rig.peer_advertises_for(200, 1..=COUNT - 1);
+    }
+    rig.peer_advertises_for(200, COUNT..=COUNT);
+    rig.machine.turn().unwrap();
+    assert!(rig.all_in(State::Backup));
+}
+
+/// The netlink thread was late to tell of addresses that are asked for anew by now.
+#[test]
+fn an_answer_to_an_earlier_question_is_ignored() {
+    let Some(mut rig) = rig() else { return };
+    while !rig.all_in(State::Active) {
+        rig.turn();
+    }
+    rig.answer_leases();
+    let id = RouterId::from(COUNT);
+    rig.answers.push(LeaseAnswer::Lost(id, 0)).unwrap();
+    rig.turn();
+    assert!(rig.all_in(State::Active));
+    rig.answers.push(LeaseAnswer::Lost(id, 1)).unwrap();
+    rig.turn();
+    assert!(!rig.all_in(State::Active));
 }
 
 /// Host and proxy were paused together: whoever turns first must not judge the other.

@@ -54,6 +54,8 @@ pub enum Cause {
     Stopped,
     /// The host cannot serve.
     Withdrawn,
+    /// The virtual router has no interface any more, or another one.
+    InterfaceLost,
     /// The interface lost its link.
     LinkDown,
     /// The interface has its link again.
@@ -80,6 +82,7 @@ impl Cause {
         "woke_late",
         "stopped",
         "withdrawn",
+        "interface_lost",
         "link_down",
         "link_up",
         "addresses_lost",
@@ -102,6 +105,7 @@ impl Cause {
             Self::WokeLate => "woke_late",
             Self::Stopped => "stopped",
             Self::Withdrawn => "withdrawn",
+            Self::InterfaceLost => "interface_lost",
             Self::LinkDown => "link_down",
             Self::LinkUp => "link_up",
             Self::AddressesLost => "addresses_lost",
@@ -139,6 +143,9 @@ impl fmt::Display for Cause {
             }
             Self::Stopped => f.write_str("planned stop"),
             Self::Withdrawn => f.write_str("the proxy of this host does not serve"),
+            Self::InterfaceLost => {
+                f.write_str("the interface, or its address on this network, is gone")
+            }
             Self::LinkDown => f.write_str("the interface has no link"),
             Self::LinkUp => f.write_str("the interface has its link again, listens first"),
             Self::AddressesLost => f.write_str("the host does not hold the addresses"),

@@ -12,8 +12,6 @@ use crate::types::{Centiseconds, Family, Priority, Version, Vrid, skew_time};
 pub struct Config {
     /// Its number.
     pub vrid: Vrid,
-    /// Version that it speaks; packets of the other are dropped.
-    pub version: Version,
     /// The virtual addresses, 1 to 255 of one family, in the order in which they are advertised.
     pub addresses: Vec<IpAddr>,
     /// What may change while it runs.
@@ -24,6 +22,8 @@ pub struct Config {
 /// [`VirtualRouter::update`](super::VirtualRouter::update).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
+    /// Version that it speaks; packets of the other are dropped.
+    pub version: Version,
     /// Primary address of the interface, of the same family: the source of advertisements, and what
     /// decides between equal priorities.
     pub source: IpAddr,
@@ -129,7 +129,7 @@ impl Config {
                 return Err(ConfigError::Address(address));
             }
         }
-        if self.version == Version::V2 && self.family() == Family::V6 {
+        if settings.version == Version::V2 && self.family() == Family::V6 {
             return Err(ConfigError::VersionHasNoIpv6);
         }
         if settings.priority.is_release() || settings.priority_without_endpoint.is_release() {
@@ -138,7 +138,7 @@ impl Config {
         if self.addresses.contains(&settings.source) && !settings.priority.is_owner() {
             return Err(ConfigError::SourceIsVirtual(settings.source));
         }
-        if !settings.interval.fits(self.version) {
+        if !settings.interval.fits(settings.version) {
             return Err(ConfigError::Interval(settings.interval));
         }
         Ok(())

@@ -25,7 +25,7 @@ pub(super) fn check(
     if advertisement.vrid != config.vrid {
         return Err(Discard::OtherVrid);
     }
-    if advertisement.version != config.version {
+    if advertisement.version != config.settings.version {
         return Err(Discard::OtherVersion);
     }
     if source == config.settings.source {
@@ -33,7 +33,7 @@ pub(super) fn check(
     }
     let own = AddressList::from_slice(&config.addresses);
     let listed = advertisement.addresses;
-    let ours = match config.version {
+    let ours = match config.settings.version {
         Version::V2 => {
             if advertisement.interval != Some(config.settings.interval) {
                 return Err(Discard::OtherInterval);

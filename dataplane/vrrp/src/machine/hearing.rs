@@ -7,7 +7,7 @@ use super::{
     phase::{Expects, Heard, Phase, Quiet},
 };
 use crate::{
-    Advertisement, Centiseconds, Discard, Instant, active_down_interval, skew_time,
+    Advertisement, Centiseconds, Discard, Instant, Priority, active_down_interval, skew_time,
     wire::AddressList,
 };
 
@@ -30,7 +30,7 @@ impl VirtualRouter {
             heard_at: now,
         };
         self.last_heard = Some(peer);
-        if peer.priority == self.priority() {
+        if peer.priority == self.priority() && !may_be_farewell(&peer) {
             self.twin = Some(peer);
         } else if self.twin.is_some_and(|twin| twin.source == source) && !peer.priority.is_release()
         {
@@ -59,7 +59,7 @@ impl VirtualRouter {
     /// RFC 9568 section 6.4.2; RFC 3768 section 6.4.2.
     pub(super) fn backup_hears(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
         let own = self.priority();
-        let version = self.config.version;
+        let version = self.config.settings.version;
         let own_interval = self.config.settings.interval;
         let Phase::Backup(backup) = &mut self.phase else {
             return;
@@ -71,7 +71,16 @@ impl VirtualRouter {
             backup.expects = Expects::Successor(peer.source);
             return;
         }
+        let is_known = match backup.expects {
+            Expects::Advertisements(known) | Expects::ToPreempt(known) => {
+                known.source == peer.source
+            }
+            Expects::Nobody | Expects::Successor(_) => false,
+        };
         self.weigh(now, peer, learned);
+        if may_be_farewell(&peer) && !is_known {
+            return;
+        }
         let Phase::Backup(backup) = &mut self.phase else {
             return;
         };
@@ -87,7 +96,7 @@ impl VirtualRouter {
     /// Whether the Active router `peer` is accepted or about to be preempted: sets the timer.
     fn weigh(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
         let own = self.priority();
-        let version = self.config.version;
+        let version = self.config.settings.version;
         let preemption = self.config.settings.preemption;
         let hold_until = self.hold_until;
         let Phase::Backup(backup) = &mut self.phase else {
@@ -157,7 +166,8 @@ impl VirtualRouter {
         self.let_go(now, cause);
         if let Phase::Backup(backup) = &mut self.phase {
             backup.learned = learned;
-            backup.active_down_at = now + active_down_interval(self.config.version, own.0, learned);
+            backup.active_down_at =
+                now + active_down_interval(self.config.settings.version, own.0, learned);
             backup.expects = Expects::Advertisements(peer);
         }
     }
@@ -184,4 +194,11 @@ impl VirtualRouter {
         let own = (self.priority(), self.config.settings.source);
         self.send(election::farewell(own, winner));
     }
+}
+
+/// A farewell says 1 whatever its sender's priority is (see [`election::farewell`]). From somebody
+/// new that is no reason for a farewell of ours, which would have to say 0: it would call off the
+/// true Active for all others.
+pub(super) fn may_be_farewell(peer: &Peer) -> bool {
+    peer.priority == Priority::new(1)
 }

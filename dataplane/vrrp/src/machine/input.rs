@@ -43,6 +43,14 @@ pub enum Input<'a> {
         /// End of the hold.
         until: Instant,
     },
+    /// What was announced is no longer true: the interface has another hardware address.
+    Reannounce,
+    /// The process did not run for a while, and may have missed packets that did not wait for it.
+    /// Before those that did.
+    Paused,
+    /// The interface is no longer this virtual router's: it is gone, renamed, or lost the prefix of
+    /// the addresses. An Active advertises priority 0, if it still can.
+    InterfaceLost,
     /// The interface lost its link: nothing can be sent or heard.
     LinkDown,
     /// The interface has its link again: listens as at the start.

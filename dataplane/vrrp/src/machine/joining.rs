@@ -20,11 +20,13 @@ impl VirtualRouter {
 
     /// Becomes Active as owner, else Backup that listens.
     pub(super) fn listen_or_own(&mut self, now: Instant, cause: Cause) {
-        let quiet = match self.phase {
-            Phase::Initialize { quiet, .. } => quiet,
+        // Addresses that were still in place, or on their way out, drew neighbours to this host
+        // after its last word.
+        let (quiet, owes_farewell) = match self.phase {
+            Phase::Initialize { quiet, successor } => (quiet, successor.is_some()),
             Phase::Leaving { .. } => {
                 self.effects.push(Effect::RemoveAddresses);
-                None
+                (None, true)
             }
             Phase::Backup(_) | Phase::Active(_) => return,
         };
@@ -38,6 +40,7 @@ impl VirtualRouter {
             let armed = quiet.since + self.active_down(backup.learned);
             backup.active_down_at = armed.max(now);
         }
+        backup.farewell = owes_farewell.then(Farewell::owed);
         self.enter(now, Phase::Backup(backup), cause);
     }
 
@@ -103,6 +106,22 @@ impl VirtualRouter {
             }),
             successor,
         };
+    }
+
+    /// The virtual router ends here: a last word while there is a socket for it, and no linger, since
+    /// the host cannot keep the addresses.
+    pub(super) fn on_interface_lost(&mut self, now: Instant) {
+        self.started = false;
+        match self.phase {
+            Phase::Initialize { .. } => {}
+            Phase::Leaving { .. } => self.finish_leaving(now, None, None),
+            Phase::Backup(_) => self.enter(now, Phase::IDLE, Cause::InterfaceLost),
+            Phase::Active(_) => {
+                self.send(Priority::RELEASE);
+                self.effects.push(Effect::RemoveAddresses);
+                self.enter(now, Phase::IDLE, Cause::InterfaceLost);
+            }
+        }
     }
 
     pub(super) fn on_link_down(&mut self, now: Instant) {

@@ -5,11 +5,13 @@ use std::{net::IpAddr, time::Duration};
 use super::{
     Cause, Config, ConfigError, Effect, Input, Peer, Settings, State, Transition,
     announcements::Announcements,
+    holding::Losses,
     phase::{Active, Backup, Expects, Farewell, Phase},
     queue::Queue,
 };
 use crate::{
-    Advertisement, Centiseconds, Instant, Priority, active_down_interval, wire::AddressList,
+    Advertisement, Centiseconds, Instant, Priority, Version, active_down_interval,
+    wire::AddressList,
 };
 
 /// One virtual router: inputs and time in, effects out.
@@ -37,7 +39,8 @@ use crate::{
 ///   listens as Backup. Nobody can have taken over earlier, since a Backup's timer starts when it
 ///   hears an advertisement, which is never before that was sent. A Backup whose timer runs out more
 ///   than a whole active-down interval late was not listening either, and listens anew.
-/// * **Hold.** See [`Input::HoldPreemption`]; a router that lost its addresses holds for 5 s.
+/// * **Hold.** See [`Input::HoldPreemption`]; a router that lost its addresses holds for 5 s,
+///   doubled up to a minute with each further loss.
 #[derive(Clone, Debug)]
 pub struct VirtualRouter {
     pub(super) config: Config,
@@ -48,6 +51,7 @@ pub struct VirtualRouter {
     pub(super) link_up: bool,
     pub(super) endpoint_usable: bool,
     pub(super) hold_until: Instant,
+    pub(super) losses: Losses,
     pub(super) last_heard: Option<Peer>,
     pub(super) twin: Option<Peer>,
     pub(super) stranger: Option<IpAddr>,
@@ -65,6 +69,7 @@ impl VirtualRouter {
             link_up: true,
             endpoint_usable: true,
             hold_until: Instant::ZERO,
+            losses: Losses::default(),
             last_heard: None,
             twin: None,
             stranger: None,
@@ -94,6 +99,9 @@ impl VirtualRouter {
                 self.hold_until = until;
                 self.reconsider(now);
             }
+            Input::Reannounce => self.announce_again(now),
+            Input::Paused => self.on_pause(now),
+            Input::InterfaceLost => self.on_interface_lost(now),
             Input::LinkDown => self.on_link_down(now),
             Input::LinkUp => self.on_link_up(now),
             Input::AddressesAdded => self.on_addresses_added(now),
@@ -104,14 +112,19 @@ impl VirtualRouter {
     }
 
     /// Changes settings without leaving the state. An Active advertises at once what changed, so
-    /// that Backups learn a longer interval before they miss an advertisement.
+    /// that Backups learn a longer interval before they miss an advertisement. With another version
+    /// a Backup listens anew: so far it heard the former one only.
     pub fn update(&mut self, now: Instant, settings: &Settings) -> Result<(), ConfigError> {
         self.config.check_with(settings)?;
         self.let_go_if_late(now);
         if self.config.settings == *settings {
             return Ok(());
         }
+        let is_other_version = self.config.settings.version != settings.version;
         self.config.settings.clone_from(settings);
+        if is_other_version {
+            self.forget_silence(now);
+        }
         if matches!(self.phase, Phase::Active(_)) {
             self.advertise_out_of_turn(now);
         }
@@ -137,14 +150,26 @@ impl VirtualRouter {
         }
     }
 
-    /// What to send for [`Effect::SendAdvertisement`] with `priority`.
+    /// What to send for [`Effect::SendAdvertisement`] with `priority`. A farewell states the interval
+    /// of the winner: a Backup that takes it for the Active's word must not wait less for the next.
     pub fn advertisement(&self, priority: Priority) -> Advertisement<'_> {
         Advertisement {
-            version: self.config.version,
+            version: self.config.settings.version,
             vrid: self.config.vrid,
             priority,
-            interval: Some(self.config.settings.interval),
+            interval: Some(self.stated_interval()),
             addresses: AddressList::from_slice(&self.config.addresses),
+        }
+    }
+
+    fn stated_interval(&self) -> Centiseconds {
+        let own = self.config.settings.interval;
+        match (&self.phase, self.config.settings.version) {
+            (Phase::Backup(backup), Version::V3) => backup.learned,
+            (Phase::Initialize { quiet, .. }, Version::V3) => {
+                quiet.and_then(|quiet| quiet.learned).unwrap_or(own)
+            }
+            _ => own,
         }
     }
 
@@ -172,21 +197,14 @@ impl VirtualRouter {
         }
     }
 
-    /// When it advertised last as Active; `None` in every other state. For the next process on this
-    /// host, which hands it to [`Input::Resume`].
+    /// When it advertised last as Active; `None` in every other state. The permit of a
+    /// [`Lease`](crate::lease::Lease), and what the next process on this host hands to
+    /// [`Input::Resume`].
     pub fn last_advertisement(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Active(active) => Some(active.sent_at),
             _ => None,
         }
-    }
-
-    /// [`Self::last_advertisement`] if it is younger than one interval. Only on such a permit may
-    /// the host renew the addresses' lifetime.
-    pub fn permit(&self, now: Instant) -> Option<Instant> {
-        let interval = self.config.settings.interval.as_duration();
-        self.last_advertisement()
-            .filter(|sent_at| now.since(*sent_at) < interval)
     }
 
     /// The router heard last for this VRID, whatever its priority.
@@ -246,7 +264,7 @@ impl VirtualRouter {
     }
 
     pub(super) fn active_down(&self, learned: Centiseconds) -> Duration {
-        active_down_interval(self.config.version, self.priority(), learned)
+        active_down_interval(self.config.settings.version, self.priority(), learned)
     }
 
     pub(super) fn enter(&mut self, at: Instant, phase: Phase, cause: Cause) {

@@ -50,6 +50,33 @@ impl VirtualRouter {
         if let Phase::Backup(backup) = &mut self.phase {
             backup.active_down_at = until;
             backup.preempt_at = None;
+            if let Expects::ToPreempt(peer) = backup.expects {
+                backup.expects = Expects::Advertisements(peer);
+            }
+        }
+    }
+
+    /// What was not heard in another version of the protocol is no silence in this one.
+    pub(super) fn forget_silence(&mut self, now: Instant) {
+        let learned = self.config.settings.interval;
+        let down = self.active_down(learned);
+        match &mut self.phase {
+            Phase::Initialize { quiet, .. } => *quiet = None,
+            Phase::Backup(backup) => {
+                backup.learned = learned;
+                self.listen_anew(now + down);
+            }
+            Phase::Leaving { .. } | Phase::Active(_) => {}
+        }
+    }
+
+    /// Silence while the process did not run counts for nothing at the next start either.
+    pub(super) fn on_pause(&mut self, now: Instant) {
+        if let Phase::Initialize {
+            quiet: Some(quiet), ..
+        } = &mut self.phase
+        {
+            quiet.since = now;
         }
     }
 
@@ -58,7 +85,8 @@ impl VirtualRouter {
         if let Phase::Active(active) = &self.phase {
             let settings = &self.config.settings;
             let quickest = Priority::new(254);
-            let limit = active_down_interval(self.config.version, quickest, settings.interval);
+            let limit =
+                active_down_interval(self.config.settings.version, quickest, settings.interval);
             if now.since(active.sent_at) > limit {
                 self.let_go(now, Cause::WokeLate);
             }

@@ -91,7 +91,7 @@ impl Driver {
             Defect::NoSkew => {
                 let config = self.router.config();
                 let interval = config.settings.interval;
-                Some(at - skew_time(config.version, self.router.priority(), interval))
+                Some(at - skew_time(config.settings.version, self.router.priority(), interval))
             }
             Defect::StaleTimer => self.first_timer.or(Some(at)),
             _ => Some(at),

@@ -16,6 +16,11 @@ pub(crate) enum Fault {
         host: usize,
         lasts: Duration,
     },
+    /// The thread with the machines hangs; the one that talks to the kernel does not.
+    Stall {
+        host: usize,
+        lasts: Duration,
+    },
     Suspend {
         host: usize,
         lasts: Duration,
@@ -46,6 +51,21 @@ pub(crate) enum Fault {
         host: usize,
         lasts: Duration,
     },
+    /// It is heard, but hears nobody.
+    Deaf {
+        host: usize,
+        lasts: Duration,
+    },
+    /// Somebody on the host removes the address, and keeps others from putting it back.
+    AddressTaken {
+        host: usize,
+    },
+    /// Its priority is changed, and changed back.
+    Update {
+        host: usize,
+        priority: u8,
+        lasts: Duration,
+    },
     /// Half of all packets are lost.
     Storm {
         lasts: Duration,
@@ -58,7 +78,7 @@ impl Fault {
         let host = random.below(hosts);
         let short = random.millis(5, 900);
         let long = random.millis(300, 5_000);
-        match random.below(14) {
+        match random.below(20) {
             0..3 => Self::Partition {
                 sides: (0..hosts).map(|_| u8::from(random.chance(5_000))).collect(),
                 lasts: long,
@@ -79,6 +99,15 @@ impl Fault {
             10 => Self::Stop { host, back: long },
             11 => Self::EndpointLost { host, lasts: long },
             12 => Self::LinkDown { host, lasts: long },
+            13..15 => Self::Stall { host, lasts: long },
+            15 => Self::Deaf { host, lasts: long },
+            16 => Self::AddressTaken { host },
+            17 => Self::Update {
+                host,
+                priority: u8::try_from(20 + random.below(230)).unwrap(),
+                lasts: long,
+            },
+            18 => Self::LinkDown { host, lasts: short },
             _ => Self::Storm { lasts: short },
         }
     }

@@ -3,17 +3,22 @@
 
 use std::{fmt, time::Duration};
 
-use vrrp::{Instant, Preemption, Priority, State, active_down_interval, skew_time};
+use vrrp::{Centiseconds, Instant, Preemption, Priority, State};
 
 use crate::{
+    ear::{Ear, down, skew},
     host::{Host, Process},
     world::DELAY,
 };
 
-/// DESIGN: nothing leaves an address on a second host for longer than lease + 1 s.
-const TWO_HOLD: Duration = Duration::from_secs(3);
-/// The kernel's slowest answer here, and some.
+/// A kernel lifetime ends after this.
+const LEASE: Duration = Duration::from_millis(2_500);
+/// The kernel's slowest answers here, and some.
 const KERNEL: Duration = Duration::from_millis(150);
+/// The longest that a router that left keeps its addresses (`default_linger`).
+const LINGER: Duration = Duration::from_millis(120);
+/// How late a timer fires, and a packet comes.
+const LATE: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Rule {
@@ -23,6 +28,12 @@ pub(crate) enum Rule {
     TwoHold,
     /// Nobody is Active although somebody could be.
     NobodyActive,
+    /// Nobody is Active soon after the Active left in order.
+    SlowHandOver,
+    /// A router rose before what it had heard allowed it.
+    RoseEarly,
+    /// A host that is not Active holds the address.
+    HoldsWithoutRole,
     /// An Active whose kernel does not hold the address.
     ActiveWithoutAddress,
     /// A change of state without a cause.
@@ -73,13 +84,17 @@ struct Record {
     /// Since when in this state.
     state_since: Instant,
     holds_since: Option<Instant>,
+    priority_seen: Priority,
+    priority_since: Instant,
 }
 
 pub(crate) struct Judge {
+    /// The longest of all hosts.
     interval: Duration,
     records: Vec<Record>,
-    /// Since when no able router of a side is Active.
-    nobody_since: [Instant; 2],
+    ears: Vec<Ear>,
+    /// When the Active of a side left in order, until there is another one.
+    left_at: [Option<(Instant, usize)>; 2],
     /// Since when the client's entry is wrong.
     stale_since: Option<Instant>,
     pub(crate) found: Option<Violation>,
@@ -95,14 +110,51 @@ impl Judge {
             same_since: Instant::ZERO,
             state_since: Instant::ZERO,
             holds_since: None,
+            priority_seen: host.driver.router.priority(),
+            priority_since: Instant::ZERO,
         };
         Self {
-            interval: hosts[0].config.settings.interval.as_duration(),
+            interval: hosts
+                .iter()
+                .map(|host| host.config.settings.interval.as_duration())
+                .max()
+                .unwrap(),
             records: hosts.iter().map(record).collect(),
-            nobody_since: [Instant::ZERO; 2],
+            ears: vec![Ear::default(); hosts.len()],
+            left_at: [None; 2],
             stale_since: None,
             found: None,
         }
+    }
+
+    /// A host hears an advertisement, before its machine does.
+    pub(crate) fn hear(
+        &mut self,
+        now: Instant,
+        host: usize,
+        it: &Host,
+        (priority, interval): (Priority, Option<Centiseconds>),
+    ) {
+        let interval = interval.unwrap_or(it.config.settings.interval);
+        let own = it.driver.router.priority();
+        self.ears[host].hear(now, own, priority, interval.as_duration());
+    }
+
+    /// A new process.
+    pub(crate) fn begin(&mut self, now: Instant, host: usize, priority: Priority) {
+        self.ears[host].begin(now);
+        let record = &mut self.records[host];
+        (record.priority_seen, record.priority_since) = (priority, now);
+    }
+
+    /// A host could not hear until now.
+    pub(crate) fn deafened(&mut self, now: Instant, host: usize) {
+        self.ears[host].begin(now);
+    }
+
+    /// An Active leaves in order, as it was told.
+    pub(crate) fn left(&mut self, now: Instant, host: usize, it: &Host) {
+        self.left_at[usize::from(it.side)] = Some((now, host));
     }
 
     /// Looks at everything after each event.
@@ -122,36 +174,61 @@ impl Judge {
             }
             if changed && self.records[at].state == State::Active && self.records[at].able {
                 self.rise(now, at, hosts, calm);
+                self.early(now, at, &hosts[at]);
             }
         }
         self.two(now, hosts, calm);
-        self.nobody(now, calm);
+        self.nobody(now, hosts, calm);
+        self.hand_over(now, hosts, calm);
         self.without_address(now);
+        self.without_role(now, hosts);
         self.neighbour(now, hosts, calm, neighbour);
+        self.forget(now, hosts);
     }
 
     fn update(&mut self, now: Instant, hosts: &[Host]) {
-        for (record, host) in self.records.iter_mut().zip(hosts) {
+        let ears = self.ears.iter_mut();
+        for ((record, host), ear) in self.records.iter_mut().zip(hosts).zip(ears) {
             let (able, state) = (host.is_able(), host.state());
             let priority = host.driver.router.priority();
             if (record.able, record.priority, record.side) != (able, priority, host.side) {
                 (record.able, record.priority, record.side) = (able, priority, host.side);
                 record.same_since = now;
             }
+            if record.priority_seen != priority {
+                (record.priority_seen, record.priority_since) = (priority, now);
+            }
             if record.state != state {
+                if record.state == State::Active {
+                    ear.begin(now);
+                }
                 record.state = state;
                 record.state_since = now;
             }
             record.holds_since = host.answers(now).then(|| record.holds_since.unwrap_or(now));
         }
         for side in [0, 1] {
-            let active = |record: &Record| {
-                record.able && record.side == side && record.state == State::Active
-            };
-            if self.records.iter().any(active) {
-                self.nobody_since[usize::from(side)] = now;
+            if self.is_active(side) {
+                self.left_at[usize::from(side)] = None;
             }
         }
+    }
+
+    /// An Active does not listen, nor one that waits for its successor or has no link.
+    /// After the other rules, which look at what was heard before.
+    fn forget(&mut self, now: Instant, hosts: &[Host]) {
+        for (ear, host) in self.ears.iter_mut().zip(hosts) {
+            let is_active = host.state() == State::Active;
+            if is_active || host.driver.router.is_leaving() || !host.link {
+                ear.begin(now);
+            }
+        }
+    }
+
+    fn is_active(&self, side: u8) -> bool {
+        let active =
+            |record: &Record| record.able && record.side == side && record.state == State::Active;
+        self.records.iter().any(active)
     }
 
     fn find(&mut self, rule: Rule, at: Instant, detail: String) {
@@ -181,7 +258,16 @@ impl Judge {
                 }
                 if let (Some(since_a), Some(since_b)) = (a.holds_since, b.holds_since) {
                     let since = since_a.max(since_b).max(calm.network);
-                    if now.since(since) > TWO_HOLD {
+                    let both_run = a.able && b.able;
+                    let (since, bound) = if both_run {
+                        // The loser hears of the winner within an interval, and its kernel answers.
+                        let since = since.max(a.same_since).max(b.same_since);
+                        (since.max(calm.wakes), self.interval + KERNEL)
+                    } else {
+                        // Nobody renews it without a permit younger than an interval.
+                        (since, LEASE + KERNEL)
+                    };
+                    if now.since(since) > bound {
                         let detail = format!("hosts {one} and {other} since {since:?}");
                         self.find(Rule::TwoHold, now, detail);
                     }
@@ -190,24 +276,107 @@ impl Judge {
         }
     }
 
-    /// A Backup waits for less than four intervals.
-    fn nobody(&mut self, now: Instant, calm: Calm) {
+    /// Whoever could rises when its timer says so by the standard's arithmetic.
+    fn nobody(&mut self, now: Instant, hosts: &[Host], calm: Calm) {
         for side in [0_u8, 1] {
-            let oldest = self
-                .records
-                .iter()
-                .filter(|record| record.able && record.side == side)
-                .map(|record| record.same_since)
-                .min();
-            let Some(oldest) = oldest else { continue };
-            let since = oldest
-                .max(self.nobody_since[usize::from(side)])
-                .max(calm.network)
-                .max(calm.wakes);
-            if now.since(since) > self.interval * 4 + KERNEL {
-                let detail = format!("on side {side} since {since:?}");
+            if self.is_active(side) {
+                continue;
+            }
+            let calm = calm.network.max(calm.wakes);
+            let due = |at: usize| {
+                let record = self.records[at];
+                // Alone, it waits for up to 5 s after it had lost its addresses again.
+                let patience = match hosts[at].losses {
+                    0 | 1 => Instant::ZERO,
+                    _ => hosts[at].lost_at + Duration::from_secs(5),
+                };
+                let since = calm.max(record.same_since).max(patience);
+                // Its timer may have been set by the priority of before.
+                let is_new = record.priority_since >= self.ears[at].silence();
+                let priority = if is_new {
+                    Priority::new(1)
+                } else {
+                    record.priority
+                };
+                self.ears[at].must_rise(&hosts[at].config, priority, since)
+            };
+            let able = |at: &usize| self.records[*at].able && self.records[*at].side == side;
+            let first = (0..hosts.len()).filter(able).map(due).min();
+            if let Some(first) = first.filter(|first| now > *first + LATE) {
+                let detail = format!("on side {side}, one was due at {first:?}");
                 self.find(Rule::NobodyActive, now, detail);
             }
+        }
+    }
+
+    /// After a leave in order the others wait for their skew time only, whatever they were told.
+    fn hand_over(&mut self, now: Instant, hosts: &[Host], calm: Calm) {
+        for side in [0_u8, 1] {
+            let Some((left_at, who)) = self.left_at[usize::from(side)] else {
+                continue;
+            };
+            let settled = self.interval * 4;
+            let is_calm = calm.network + settled < left_at && calm.wakes + settled < left_at;
+            let able = |at: &usize| {
+                let record = self.records[*at];
+                let is_there = *at != who && record.able && record.side == side;
+                is_there && record.same_since + settled < left_at
+            };
+            let wait = |at: usize| {
+                let version = hosts[at].config.settings.version;
+                skew(version, self.records[at].priority, self.interval)
+            };
+            let quickest = (0..hosts.len()).filter(able).map(wait).min();
+            if let Some(quickest) = quickest.filter(|_| is_calm)
+                && now.since(left_at) > quickest + LATE
+            {
+                self.find(Rule::SlowHandOver, now, format!("on side {side}"));
+            }
+        }
+    }
+
+    /// A host that runs lets go as soon as its kernel answers, after the linger of a leave.
+    fn without_role(&mut self, now: Instant, hosts: &[Host]) {
+        for (at, host) in hosts.iter().enumerate() {
+            let record = self.records[at];
+            let Some(holds_since) = record.holds_since else {
+                continue;
+            };
+            if !host.runs() || record.state == State::Active {
+                continue;
+            }
+            let since = holds_since
+                .max(record.state_since)
+                .max(host.woke_at)
+                .max(host.born_at);
+            let linger = match record.state {
+                State::Initialize => LINGER,
+                State::Backup | State::Active => Duration::ZERO,
+            };
+            if now.since(since) > KERNEL + linger {
+                let detail = format!("host {at} in {:?}", record.state);
+                self.find(Rule::HoldsWithoutRole, now, detail);
+            }
+        }
+    }
+
+    /// What it heard, or the time for which it listened, must allow a rise.
+    fn early(&mut self, now: Instant, at: usize, host: &Host) {
+        let record = self.records[at];
+        let version = host.config.settings.version;
+        let window = down(version, Priority::new(1), self.interval) + self.interval;
+        // A timer may still run by a priority of before.
+        if host.resumed || now.since(record.priority_since) <= window {
+            return;
+        }
+        let mut ear = self.ears[at];
+        // Silence while it stood still is none: it listens anew, if that was longer than its timer.
+        let stood_long = host.stood_for > window * 2;
+        if stood_long && host.woke_at > ear.since {
+            ear.since = host.woke_at;
+        }
+        if !ear.may_rise(now, &host.config, record.priority, host.hold_until) {
+            self.find(Rule::RoseEarly, now, format!("host {at}: {ear:?}"));
         }
     }
 
@@ -233,8 +402,8 @@ impl Judge {
 
     /// `at` became Active: was it its turn?
     fn rise(&mut self, now: Instant, at: usize, hosts: &[Host], calm: Calm) {
-        let version = hosts[at].config.version;
-        let interval = hosts[at].config.settings.interval;
+        let version = hosts[at].config.settings.version;
+        let interval = self.interval;
         let preempts = hosts[at].config.settings.preemption;
         let mine = self.records[at];
         // Longer than any timer that could still run from before.
@@ -242,8 +411,7 @@ impl Judge {
             Preemption::Enabled { delay } => delay,
             Preemption::Disabled => Duration::ZERO,
         };
-        let down = active_down_interval(version, Priority::new(1), interval);
-        let window = down + self.interval + delay;
+        let window = down(version, Priority::new(1), interval) + interval + delay;
         let informed = |record: &Record| {
             record.able && record.side == mine.side && now.since(record.same_since) > window
         };
@@ -256,10 +424,11 @@ impl Judge {
             if other == at || !informed(&theirs) {
                 continue;
             }
-            let on_hold = now.since(host.hold_until) <= window;
+            let on_hold = now.since(host.hold_until.max(host.timid_until)) <= window;
             let better = theirs.priority > mine.priority;
             if theirs.state == State::Active && now.since(theirs.state_since) > window {
-                let may_preempt = matches!(preempts, Preemption::Enabled { .. })
+                let may_preempt = !hosts[at].resumed
+                    && matches!(preempts, Preemption::Enabled { .. })
                     && mine.priority > theirs.priority
                     && now >= hosts[at].hold_until;
                 if !may_preempt {
@@ -268,7 +437,7 @@ impl Judge {
                 }
                 continue;
             }
-            let gap = skew_time(version, mine.priority, interval).saturating_sub(skew_time(
+            let gap = skew(version, mine.priority, interval).saturating_sub(skew(
                 version,
                 theirs.priority,
                 interval,
@@ -296,13 +465,14 @@ impl Judge {
         match judged {
             Some(holder) if neighbour != Some(holder) => {
                 let since = *self.stale_since.get_or_insert(now);
-                let since = since.max(calm.all);
+                let since = since.max(calm.all).max(calm.network);
                 // A router that lives and is heard says farewell. One that died or was cut off
-                // after it had answered the client cannot, and announcements may be lost: then the
+                // after it had answered the client, or is another process by now, cannot, and announcements may be lost: then the
                 // schedule must do.
                 let said = neighbour.is_some_and(|at| {
                     let record = &self.records[at];
-                    record.able && record.side == 0
+                    let is_same = hosts[at].born_at < self.stale_since.unwrap_or(now);
+                    record.able && record.side == 0 && is_same
                 });
                 let told = now.since(calm.announcements) > Duration::from_secs(6);
                 let bound = if said && told {

@@ -1,7 +1,7 @@
 //! A simulated segment: routers, their kernels, a client that learns from announcements, and all
 //! that goes wrong between them, drawn from a seed. Sixty simulated seconds per seed.
 //!
-//! `VRRP_LAN_SEED=N` runs seed N alone; `VRRP_LAN_SEEDS=N` runs that many (600 by default).
+//! `VRRP_LAN_SEED=N` runs seed N alone; `VRRP_LAN_SEEDS=N` runs that many (3000 by default).
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -10,6 +10,7 @@
 )]
 
 mod defect;
+mod ear;
 mod fault;
 mod host;
 mod judge;
@@ -41,7 +42,7 @@ fn seeds_keep_the_invariants() {
         }
         return;
     }
-    let seeds = number("VRRP_LAN_SEEDS").unwrap_or(600);
+    let seeds = number("VRRP_LAN_SEEDS").unwrap_or(3_000);
     let next = AtomicU64::new(0);
     let failures: Vec<String> = thread::scope(|scope| {
         let work = || {

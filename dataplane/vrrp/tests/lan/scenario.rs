@@ -13,7 +13,11 @@ pub(crate) struct Scenario {
     hosts: u8,
     version: Version,
     interval: Centiseconds,
+    /// Every other host's, in version 3.
+    other_interval: Centiseconds,
     preemption: Preemption,
+    /// All hosts have one priority: the addresses decide.
+    equal: bool,
     /// Packets lost, in ten thousand.
     pub(crate) loss: usize,
     /// Packets late by 1-40 ms, which also turns their order, in ten thousand.
@@ -42,7 +46,14 @@ impl Scenario {
             hosts: 2 + u8::try_from(random.below(4)).unwrap(),
             version,
             interval,
+            other_interval: if version == Version::V3 && random.chance(2_500) {
+                // No more: a router that starts must hear the Active before its own timer fires.
+                centiseconds(interval.get() * 2)
+            } else {
+                interval
+            },
             preemption,
+            equal: random.chance(1_500),
             loss: random.pick(&[0, 0, 0, 50, 300]),
             spikes: random.pick(&[0, 0, 0, 20]),
         }
@@ -53,18 +64,26 @@ impl Scenario {
     pub(crate) fn configs(&self) -> Vec<Config> {
         let config = |rank: u8| Config {
             vrid: Vrid::new(51).unwrap(),
-            version: self.version,
             addresses: vec![IpAddr::from([192, 168, 1, 110])],
             settings: Settings {
+                version: self.version,
                 source: IpAddr::from([192, 168, 1, 11 + (rank ^ 1)]),
-                priority: Priority::new(250 - 15 * rank),
+                priority: Priority::new(if self.equal { 200 } else { 250 - 15 * rank }),
                 priority_without_endpoint: Priority::new(self.hosts - rank),
-                interval: self.interval,
+                interval: self.interval(rank),
                 preemption: self.preemption,
-                linger: default_linger(self.version, self.interval),
+                linger: default_linger(self.version, self.interval(rank)),
             },
         };
         (0..self.hosts).map(config).collect()
+    }
+
+    fn interval(&self, rank: u8) -> Centiseconds {
+        if rank.is_multiple_of(2) {
+            self.interval
+        } else {
+            self.other_interval
+        }
     }
 
     /// Faults for the first 48 of 60 seconds, some on top of each other.

@@ -35,6 +35,7 @@ pub(crate) fn host(last: u8) -> IpAddr {
 pub(crate) fn settings(version: Version) -> Settings {
     let interval = Centiseconds::SECOND;
     Settings {
+        version,
         source: host(11),
         priority: Priority::new(100),
         priority_without_endpoint: Priority::new(2),
@@ -49,7 +50,6 @@ pub(crate) fn settings(version: Version) -> Settings {
 pub(crate) fn config(version: Version) -> Config {
     Config {
         vrid: Vrid::new(51).unwrap(),
-        version,
         addresses: vec![host(110)],
         settings: settings(version),
     }
@@ -67,7 +67,7 @@ impl Bench {
 
     pub(crate) fn with(config: Config) -> Self {
         Self {
-            version: config.version,
+            version: config.settings.version,
             router: VirtualRouter::new(config).unwrap(),
             now: Instant::from_millis(1_000_000),
         }

@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod leaving;
 mod ours;
 mod standard;
 mod versions;

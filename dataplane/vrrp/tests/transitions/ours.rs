@@ -15,150 +15,6 @@ fn delayed(delay: Duration) -> vrrp::Config {
     config
 }
 
-/// Leaving: the addresses go as soon as the next Active is heard, without a word.
-#[test]
-fn leaving_ends_when_the_next_active_is_heard() {
-    let mut bench = Bench::active(V3);
-    bench.input(Input::Stop);
-    bench.pass(MS * 30);
-    assert_eq!(bench.hear(0, 12), [], "one that leaves too is no successor");
-    assert_eq!(bench.hear(50, 12), [Remove]);
-    assert!(!bench.router.is_leaving());
-    assert_eq!(bench.input(Input::AddressesRemoved), [Send(1)], "farewell");
-    assert_eq!(bench.input(Input::AddressesRemoved), []);
-    assert_eq!(bench.armed(), None);
-    assert_eq!(bench.router.permit(bench.now), None);
-}
-
-/// Leaving: it does not advertise, and a second order to leave changes nothing.
-#[test]
-fn leaving_is_silent() {
-    let mut bench = Bench::active(V3);
-    bench.input(Input::Withdraw);
-    let until = bench.router.poll_timeout();
-    bench.pass(MS * 100);
-    assert_eq!(bench.input(Input::Timer), []);
-    assert_eq!(bench.input(Input::Stop), []);
-    assert_eq!(bench.input(Input::AddressesAdded), []);
-    assert_eq!(bench.router.poll_timeout(), until);
-}
-
-/// A start while leaving lets go first and listens.
-#[test]
-fn start_while_leaving_listens() {
-    let mut bench = Bench::active(V3);
-    bench.input(Input::Withdraw);
-    bench.pass(MS);
-    assert_eq!(
-        bench.input(Input::Start),
-        [Remove, Became(State::Backup, Cause::Started)]
-    );
-    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
-}
-
-/// A restart of the proxy on a lone host: the time it listened while it took no part counts.
-#[test]
-fn listening_while_withdrawn_counts() {
-    let mut bench = Bench::active(V3);
-    bench.input(Input::Withdraw);
-    bench.timer();
-    bench.pass(SECOND * 2);
-    bench.input(Input::Start);
-    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND * 2));
-    bench.input(Input::Withdraw);
-    bench.pass(SECOND * 10);
-    bench.input(Input::Start);
-    assert_eq!(bench.armed(), Some(Duration::ZERO));
-    bench.timer();
-    assert_eq!(bench.router.state(), State::Active);
-}
-
-/// An Active heard while taking no part is not run over at the start.
-#[test]
-fn an_active_heard_while_withdrawn_counts_too() {
-    let mut bench = Bench::active(V3);
-    bench.input(Input::Withdraw);
-    bench.timer();
-    bench.pass(SECOND * 10);
-    bench.hear(50, 12);
-    bench.pass(SECOND / 2);
-    bench.input(Input::Start);
-    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND / 2));
-}
-
-/// Farewell: a router that yielded speaks once its addresses are gone, below the winner, and once
-/// more after the winner's next advertisement, to hear its answer; then never again.
-#[test]
-fn yielding_router_says_farewell_until_it_is_answered() {
-    let mut bench = Bench::active(V3);
-    bench.hear(200, 12);
-    bench.pass(MS * 60);
-    assert_eq!(bench.input(Input::AddressesRemoved), [Send(100)]);
-    bench.pass(MS);
-    assert_eq!(
-        bench.hear(200, 12),
-        [],
-        "perhaps an answer, perhaps its turn"
-    );
-    bench.pass(SECOND);
-    assert_eq!(bench.hear(200, 12), [Send(100)]);
-    bench.pass(MS);
-    assert_eq!(bench.hear(200, 12), [], "the answer");
-    for _ in 0..10 {
-        bench.pass(SECOND);
-        assert_eq!(bench.hear(200, 12), []);
-        assert_eq!(bench.input(Input::AddressesRemoved), []);
-    }
-}
-
-/// Farewell: a winner that never answers is told five times.
-#[test]
-fn farewell_ends_without_an_answer() {
-    let mut bench = Bench::active(V3);
-    bench.hear(200, 12);
-    let mut said = bench.input(Input::AddressesRemoved).len();
-    for _ in 0..20 {
-        bench.pass(SECOND);
-        said += bench.hear(200, 12).len();
-    }
-    assert_eq!(said, 5);
-}
-
-/// Farewell: owed by a restarted process that came too late, too.
-#[test]
-fn resume_too_late_says_farewell() {
-    let mut bench = Bench::new(V3);
-    let resume = Input::Resume {
-        last_advertisement_at: bench.now - SECOND * 5,
-    };
-    bench.input(resume);
-    assert_eq!(bench.input(Input::AddressesRemoved), []);
-    bench.pass(SECOND / 2);
-    assert_eq!(bench.hear(200, 12), [Send(100)]);
-}
-
-/// Farewell: what it says is heard by the winner as a lower Active, which then announces; and by no
-/// one as a reason to yield.
-#[test]
-fn farewell_makes_the_winner_announce() {
-    let mut winner = Bench::active(V3);
-    winner.pass(SECOND / 2);
-    winner.input(Input::Timer);
-    assert_eq!(winner.hear(99, 12), [Send(100), Announce]);
-    let announcements: Vec<_> = (0..3).map(|_| winner.timer()).collect();
-    assert_eq!(announcements, [[Announce], [Announce], [Announce]]);
-}
-
-/// Farewell: a Backup that became Active again owes none.
-#[test]
-fn farewell_is_forgotten_when_active_again() {
-    let mut bench = Bench::active(V3);
-    bench.hear(200, 12);
-    bench.timer();
-    assert_eq!(bench.router.state(), State::Active);
-    assert_eq!(bench.input(Input::AddressesRemoved), []);
-}
-
 /// Woke late: an Active that did not run for as long as the quickest Backup waits removes first,
 /// whatever woke it, and speaks only after it listened.
 #[test]
@@ -168,7 +24,6 @@ fn active_that_woke_late_lets_go_first() {
     bench.pass(limit);
     assert_eq!(bench.input(Input::Timer).first(), Some(&Send(100)));
     bench.pass(limit + Duration::from_nanos(1));
-    assert_eq!(bench.router.permit(bench.now), None);
     assert_eq!(
         bench.input(Input::Timer),
         [Remove, Became(State::Backup, Cause::WokeLate)]
@@ -466,6 +321,50 @@ fn addresses_lost_releases_and_holds() {
     }
 }
 
+/// Addresses lost again and again: the hold doubles, and so does the wait of a host that is alone.
+#[test]
+fn losses_in_a_row_are_answered_more_slowly() {
+    let mut bench = Bench::active(V3);
+    for (hold, listens) in [
+        (SECOND * 5, ACTIVE_DOWN),
+        (SECOND * 10, SECOND * 5),
+        (SECOND * 20, SECOND * 5),
+        (SECOND * 40, SECOND * 5),
+        (SECOND * 60, SECOND * 5),
+        (SECOND * 60, SECOND * 5),
+    ] {
+        bench.input(Input::AddressesLost);
+        assert_eq!(bench.armed(), Some(listens));
+        let lost_at = bench.now;
+        while bench.router.state() == State::Backup {
+            bench.pass(SECOND);
+            bench.hear(50, 12);
+            bench.input(Input::Timer);
+        }
+        let preempts_after = bench.now.since(lost_at);
+        assert!(preempts_after > hold && preempts_after < hold + SECOND * 5);
+        bench.input(Input::AddressesAdded);
+    }
+    for _ in 0..301 {
+        bench.timer();
+        bench.pass(SECOND - MS * 100);
+    }
+    bench.input(Input::AddressesLost);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN), "forgiven");
+}
+
+/// Another hardware address is announced as if it were new, by whoever holds the addresses.
+#[test]
+fn reannounce_begins_the_schedule_anew() {
+    let mut bench = Bench::active(V3);
+    bench.pass(SECOND / 2);
+    bench.input(Input::Timer);
+    assert_eq!(bench.input(Input::Reannounce), [Announce]);
+    assert_eq!(bench.armed(), Some(MS * 10));
+    let mut bench = Bench::backup(V3);
+    assert_eq!(bench.input(Input::Reannounce), []);
+}
+
 /// Another holds the addresses: lets go and listens.
 #[test]
 fn peer_took_over() {
@@ -500,15 +399,26 @@ fn announcements_follow_their_schedule() {
     assert_eq!(wakes, 5 + 70 + 1);
 }
 
-/// Permit: the age of the newest own advertisement, and none when it is an interval old.
+/// Permit: the time of the newest own advertisement, and none in any other state.
 #[test]
-fn permit_ages() {
+fn permit_is_an_advertisement_as_active() {
     let mut bench = Bench::active(V3);
-    let sent_at = bench.router.last_advertisement().unwrap();
-    assert_eq!(bench.router.permit(bench.now), Some(sent_at));
-    assert_eq!(bench.router.permit(sent_at + SECOND), None);
+    bench.pass(SECOND);
+    bench.input(Input::Timer);
+    assert_eq!(bench.router.last_advertisement(), Some(bench.now));
     bench.hear(200, 12);
     assert_eq!(bench.router.last_advertisement(), None);
+}
+
+/// A farewell is not another host of the same name.
+#[test]
+fn a_farewell_is_no_twin() {
+    let mut config = config(V3);
+    config.settings.priority_without_endpoint = Priority::new(1);
+    let mut bench = Bench::active_with(config);
+    bench.input(Input::EndpointUsable(false));
+    bench.hear(1, 12);
+    assert_eq!(bench.router.equal_priority_peer(), None);
 }
 
 /// Two hosts under one name advertise one priority: seen by the one that listens and reported.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vrrp::{Centiseconds, Config, Discard, Priority, State, Version, VirtualRouter};
+use vrrp::{Centiseconds, Config, Discard, Input, Priority, State, Version, VirtualRouter};
 
 use crate::bench::*;
 
@@ -96,6 +96,43 @@ fn v3_overlapping_addresses_take_part() {
         bench.hear_addresses(200, 12, second, &[host(111)]),
         [Dropped(Discard::OtherAddresses)]
     );
+}
+
+/// Another version is a change of settings: an Active speaks it at once and stays, a Backup has heard
+/// nobody yet who speaks it.
+#[test]
+fn version_changes_in_place() {
+    let mut active = Bench::active(Version::V2);
+    active
+        .router
+        .update(active.now, &settings(Version::V3))
+        .unwrap();
+    assert_eq!(active.drain(), [Send(100)]);
+    let version = active.router.advertisement(Priority::new(100)).version;
+    assert_eq!(version, Version::V3);
+
+    let mut backup = Bench::backup(Version::V2);
+    backup.hear(50, 12);
+    backup.pass(SECOND * 3);
+    backup.hear(50, 12);
+    assert_eq!(backup.armed(), Some(ACTIVE_DOWN - SECOND * 3), "preempting");
+    backup
+        .router
+        .update(backup.now, &settings(Version::V3))
+        .unwrap();
+    assert_eq!(backup.drain(), []);
+    assert_eq!(backup.armed(), Some(ACTIVE_DOWN));
+
+    let mut withdrawn = Bench::active(Version::V2);
+    withdrawn.input(Input::Withdraw);
+    withdrawn.timer();
+    withdrawn.pass(SECOND * 10);
+    withdrawn
+        .router
+        .update(withdrawn.now, &settings(Version::V3))
+        .unwrap();
+    withdrawn.input(Input::Start);
+    assert_eq!(withdrawn.armed(), Some(ACTIVE_DOWN), "it was no silence");
 }
 
 /// RFC 3768 section 6.1: the skew of version 2 is a share of one second, whatever the interval.

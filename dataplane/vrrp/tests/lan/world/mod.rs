@@ -1,6 +1,7 @@
 //! The segment, its hosts, a client, and time.
 
 mod incidents;
+mod kernel;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use vrrp::{
-    Effect, Input, Instant,
+    Cause, Effect, Input, Instant, State,
     wire::{Arp, ChecksumReading, Destination, GROUP_V4, Mac, emit_ipv4, parse_ipv4},
 };
 
@@ -25,8 +26,6 @@ use crate::{
 
 /// The longest that a packet takes when nothing is wrong.
 pub(crate) const DELAY: Duration = Duration::from_micros(300);
-/// A netlink thread looks this often whether to renew.
-const RENEW: Duration = Duration::from_millis(500);
 /// How many packets wait in the socket of a frozen process.
 const INBOX: usize = 64;
 
@@ -45,12 +44,16 @@ enum Event {
         incarnation: u32,
         op: Op,
     },
-    Renew {
+    /// The thread that talks to the kernel looks at its lease.
+    Look {
         host: usize,
+        number: u64,
     },
-    /// A netlink thread that woke late looks at once.
-    RenewAfterWake {
+    /// The kernel has set the lifetime that it was asked for at `began`.
+    Set {
         host: usize,
+        incarnation: u32,
+        began: Instant,
     },
     /// The client asks who has the address.
     Ask,
@@ -83,6 +86,12 @@ enum Event {
     EndpointBack {
         host: usize,
     },
+    HearsAgain {
+        host: usize,
+    },
+    UpdateBack {
+        host: usize,
+    },
     Heal,
     StormEnds,
 }
@@ -100,6 +109,8 @@ pub(crate) struct World {
     storm: bool,
     /// When the newest packet from one host to another arrives.
     arrivals: [[Instant; 5]; 5],
+    /// How many in a row were lost or late on that way.
+    missed: [[u8; 5]; 5],
     defect: Defect,
     trace: VecDeque<String>,
 }
@@ -132,6 +143,7 @@ impl World {
             scenario,
             storm: false,
             arrivals: [[Instant::ZERO; 5]; 5],
+            missed: [[0; 5]; 5],
             defect,
             trace: VecDeque::new(),
             hosts,
@@ -139,8 +151,6 @@ impl World {
         for host in 0..world.hosts.len() {
             let after = world.random.millis(0, 1_500);
             world.after(after, Event::Start { host });
-            let phase = world.random.millis(0, 499);
-            world.after(phase, Event::Renew { host });
         }
         world.after(Duration::ZERO, Event::Ask);
         let faults = world.scenario.faults(&mut world.random);
@@ -206,7 +216,7 @@ impl World {
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
-        if self.trace.len() == 150 {
+        if self.trace.len() == 300 {
             self.trace.pop_front();
         }
         let seconds = Duration::from_nanos(self.now.as_nanos()).as_secs_f64();
@@ -215,14 +225,15 @@ impl World {
     }
 
     fn disturb(&mut self) {
-        self.calm.all = self.now;
+        self.calm.all = self.calm.all.max(self.now);
     }
 
+    /// Never back to an earlier time: a disturbance may be known to last.
     fn disturb_network(&mut self) {
-        (self.calm.network, self.calm.all) = (self.now, self.now);
+        self.calm.network = self.calm.network.max(self.now);
     }
 
-    /// Hands an input to a host's machine and carries out what it wants.
+    /// Hands an input to a host's machine, unless it waits for a machine that stands still, and carries out what it wants.
     fn tell(&mut self, host: usize, input: Input<'_>) {
         self.hosts[host].driver.handle(self.now, input);
         self.carry_out(host);
@@ -246,14 +257,23 @@ impl World {
                     )
                     .unwrap();
                     bytes.truncate(len);
+                    self.note(|| format!("host {host} says {priority}"));
                     self.broadcast(host, &bytes);
                 }
-                Effect::AddAddresses => self.ask_kernel(host, Op::Add),
+                Effect::AddAddresses => {
+                    let it = &mut self.hosts[host];
+                    it.term += 1;
+                    let term = it.term;
+                    self.ask_kernel(host, Op::Add { term });
+                }
                 Effect::RemoveAddresses => self.ask_kernel(host, Op::Remove),
                 Effect::AnnounceAddresses => self.send_arp(host),
                 Effect::Transition(transition) => {
                     let (from, to) = (transition.from, transition.to);
                     let cause = transition.cause;
+                    if to == State::Active {
+                        self.hosts[host].resumed = matches!(cause, Cause::Resumed);
+                    }
                     self.note(|| format!("host {host}: {from:?} -> {to:?}: {cause}"));
                 }
                 Effect::Discarded(discard) => panic!("host {host} dropped: {discard}"),
@@ -276,11 +296,9 @@ impl World {
             return None;
         }
         if self.random.chance(self.scenario.spikes) {
-            self.disturb_network();
             let late = self.random.millis(1, 40);
             // Until it arrives, nothing is as it was.
-            self.calm.network = self.now + late;
-            self.calm.all = self.now + late;
+            self.calm.network = self.calm.network.max(self.now + late);
             self.note(|| format!("the next packet is late by {late:?}"));
             return Some(late);
         }
@@ -292,7 +310,17 @@ impl World {
             if host == from || !self.hears(from, host) {
                 continue;
             }
-            if let Some(mut delay) = self.transit() {
+            let transit = self.transit();
+            let missed = &mut self.missed[from][host];
+            *missed = match transit {
+                Some(delay) if delay <= DELAY => 0,
+                _ => missed.saturating_add(1),
+            };
+            // One packet that is missed changes nobody's state.
+            if *missed > 1 {
+                self.disturb();
+            }
+            if let Some(mut delay) = transit {
                 // Without a disturbance, packets of one sender keep their order.
                 let arrives = &mut self.arrivals[from][host];
                 if delay <= DELAY {
@@ -309,7 +337,7 @@ impl World {
 
     fn hears(&self, from: usize, to: usize) -> bool {
         let (from, to) = (&self.hosts[from], &self.hosts[to]);
-        from.side == to.side && from.link && to.link && to.powered
+        from.side == to.side && from.link && to.link && to.powered && !to.deaf
     }
 
     fn send_arp(&mut self, host: usize) {
@@ -324,32 +352,8 @@ impl World {
         if let Some(delay) = self.transit() {
             self.after(delay, Event::Arp { frame });
         } else {
-            self.calm.announcements = self.now;
+            self.calm.announcements = self.calm.announcements.max(self.now);
         }
-    }
-
-    fn ask_kernel(&mut self, host: usize, op: Op) {
-        let slow = self.random.chance(300);
-        let takes = if slow {
-            self.random.millis(5, 60)
-        } else {
-            self.random.millis(0, 2)
-        };
-        let it = &mut self.hosts[host];
-        it.netlink_free_at = it.netlink_free_at.max(self.now) + takes;
-        let incarnation = it.incarnation;
-        let span = it.netlink_free_at.since(self.now);
-        let event = Event::Netlink {
-            host,
-            incarnation,
-            op,
-        };
-        self.after(span, event);
-    }
-
-    /// A kernel lifetime of 2 s ends up to half a second late.
-    fn lease(&mut self) -> Instant {
-        self.now + self.random.millis(2_000, 2_500)
     }
 
     fn happen(&mut self, event: Event) {
@@ -368,11 +372,16 @@ impl World {
                 incarnation,
                 op,
             } => self.netlink(host, incarnation, op),
-            Event::Renew { host } => {
-                self.renew(host);
-                self.after(RENEW, Event::Renew { host });
+            Event::Look { host, number } => {
+                if self.hosts[host].looks == number {
+                    self.look(host);
+                }
             }
-            Event::RenewAfterWake { host } => self.renew(host),
+            Event::Set {
+                host,
+                incarnation,
+                began,
+            } => self.set(host, incarnation, began),
             Event::Ask => {
                 self.ask();
                 let again = self.random.millis(700, 3_000);
@@ -397,53 +406,22 @@ impl World {
         let it = &mut self.hosts[host];
         match it.process {
             Process::Runs if it.powered && it.link => self.hear(host, &bytes),
-            Process::Frozen if it.powered && it.inbox.len() < INBOX => it.inbox.push_back(bytes),
+            Process::Frozen | Process::Stalled if it.powered && it.inbox.len() < INBOX => {
+                it.inbox.push_back(bytes);
+            }
             _ => {}
         }
     }
 
     fn hear(&mut self, host: usize, bytes: &[u8]) {
         let received = parse_ipv4(bytes, Destination::Multicast).unwrap();
+        let advertisement = &received.advertisement;
+        let heard = (advertisement.priority, advertisement.interval);
+        self.judge.hear(self.now, host, &self.hosts[host], heard);
         let input = Input::Advertisement {
             source: received.source,
-            advertisement: &received.advertisement,
+            advertisement,
         };
         self.tell(host, input);
-    }
-
-    fn netlink(&mut self, host: usize, incarnation: u32, op: Op) {
-        let it = &self.hosts[host];
-        if it.incarnation != incarnation || !it.powered || it.process == Process::Dead {
-            return;
-        }
-        if it.process != Process::Runs {
-            // Done after the wake.
-            let event = Event::Netlink {
-                host,
-                incarnation,
-                op,
-            };
-            self.after(Duration::from_millis(1), event);
-            return;
-        }
-        let until = self.lease();
-        let it = &mut self.hosts[host];
-        it.keeps = op == Op::Add;
-        it.held_until = it.keeps.then_some(until);
-        let input = match op {
-            Op::Add => Input::AddressesAdded,
-            Op::Remove => Input::AddressesRemoved,
-        };
-        self.tell(host, input);
-    }
-
-    /// The lifetime is renewed only on a permit younger than an interval.
-    fn renew(&mut self, host: usize) {
-        let until = self.lease();
-        let now = self.now;
-        let it = &mut self.hosts[host];
-        if it.runs() && it.keeps && it.driver.router.permit(now).is_some() {
-            it.held_until = Some(until);
-        }
     }
 }

@@ -1,0 +1,328 @@
+//! Which pools stand beside each other.
+//!
+//! Pools are looked at one after another: those that have something committed first, then the older
+//! one, then by name. Of two that clash the first stands; and one that does not stand for whatever
+//! reason takes nothing from those behind it. What is committed is held by nodes, and is its pool's
+//! whatever becomes of the pool.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use node_api::PoolRef;
+
+use crate::{
+    Inputs, Problem, Reason, Retirement,
+    membership::Nodes,
+    model::{EndpointSource, targets},
+    network::Network,
+    planner::Draft,
+    vrid::{Claims, Key, Taken},
+};
+
+pub(crate) struct Admission<'a> {
+    inputs: &'a Inputs,
+    network: &'a Network<'a>,
+    nodes: &'a Nodes<'a>,
+    /// Virtual routers that a node may still hold although their pool has no such address.
+    leaving: BTreeMap<IpAddr, Vec<Retirement>>,
+    /// Pools that have an address: those that stand, and those that committed it.
+    owners: BTreeMap<IpAddr, PoolRef>,
+    /// Virtual addresses to which no session may be sent: those of pools that stand, and committed
+    /// ones that their pool still asks for.
+    virtual_addresses: BTreeSet<IpAddr>,
+    /// Where the endpoints that pools list lead to.
+    targets: BTreeMap<IpAddr, PoolRef>,
+    claims: Claims<'a>,
+}
+
+impl<'a> Admission<'a> {
+    pub(crate) fn new(
+        inputs: &'a Inputs,
+        network: &'a Network<'a>,
+        nodes: &'a Nodes<'a>,
+        drafts: &[Draft],
+    ) -> Self {
+        // A node that left the cluster holds nothing any more.
+        let retirements = inputs.committed.retirements.iter().filter(|retirement| {
+            let mut holders = retirement.nodes.iter();
+            holders.any(|node| nodes.index_of(node).is_some())
+        });
+        let retirements: Vec<_> = retirements.cloned().collect();
+        let committed = &inputs.committed.routers;
+        let asked = drafts.iter().flat_map(Draft::keys);
+        let held = asked.filter(|key| committed.contains_key(key));
+        let mut admission = Self {
+            inputs,
+            network,
+            nodes,
+            leaving: BTreeMap::new(),
+            owners: committed
+                .keys()
+                .map(|(pool, address)| (*address, pool.clone()))
+                .collect(),
+            virtual_addresses: held.map(|(_, address)| address).collect(),
+            targets: BTreeMap::new(),
+            claims: Claims::new(inputs, network, &retirements),
+        };
+        for retirement in retirements {
+            let held = admission.leaving.entry(retirement.address).or_default();
+            held.push(retirement);
+        }
+        admission
+    }
+
+    /// Lets the pool stand, or adds what is wrong with it to its problems.
+    pub(crate) fn admit(&mut self, draft: &mut Draft) {
+        self.check_addresses(draft);
+        self.check_ports(draft);
+        self.check_endpoints(draft);
+        let named = self.check_virtual_router_ids(draft);
+        if draft.problems.is_empty() {
+            let name = &draft.intent.name;
+            for (_, address) in draft.keys() {
+                self.owners.insert(address, name.clone());
+                self.virtual_addresses.insert(address);
+            }
+            for (_, _, target) in listed_targets(draft) {
+                let owner = self.targets.entry(target);
+                owner.or_insert_with(|| name.clone());
+            }
+        } else {
+            for (key, virtual_router_id) in named {
+                self.claims.release(&key, virtual_router_id);
+            }
+        }
+    }
+
+    /// Addresses: one pool each, no host's own, no server's, permitted.
+    fn check_addresses(&self, draft: &mut Draft) {
+        let Draft {
+            intent, problems, ..
+        } = draft;
+        let name = &intent.name;
+        for (index, virtual_ip) in intent.virtual_ips.iter().enumerate() {
+            let address = virtual_ip.address;
+            let mut refuse = |reason: Reason, message: String| {
+                let path = format!("spec.virtualIPs[{index}].address");
+                problems.push(Problem::of(reason, path, message));
+            };
+            let mut conflict = |message: String| refuse(Reason::AddressConflict, message);
+            if let Some(owner) = self.owners.get(&address).filter(|owner| *owner != name) {
+                conflict(format!(
+                    "{address} is also an address of WebSocketHAPool {owner}; an address belongs \
+                     to one pool, so remove it from one of the two"
+                ));
+            }
+            let mut leaving = self.leaving.get(&address).into_iter().flatten();
+            if let Some(held) = leaving.find(|held| held.pool != *name) {
+                conflict(format!(
+                    "{address} is still being given up by WebSocketHAPool {}; it is free once its \
+                     nodes have acknowledged that",
+                    held.pool
+                ));
+            }
+            if let Some(node) = self.nodes.owner(address) {
+                conflict(format!(
+                    "{address} is node {node}'s own address; use one that no host owns"
+                ));
+            }
+            if self.network.is_default_router(address) {
+                conflict(format!(
+                    "{address} is a default router of the nodes; use one that no host owns"
+                ));
+            }
+            // A committed address was there first: then the endpoint is refused.
+            if let Some(owner) = self.targets.get(&address)
+                && !self.virtual_addresses.contains(&address)
+            {
+                conflict(format!(
+                    "{address} is an endpoint of WebSocketHAPool {owner}; use one that no server has"
+                ));
+            }
+            if let Some(message) = forbidden(self.inputs, address) {
+                refuse(Reason::AddressNotPermitted, message);
+            }
+        }
+    }
+
+    fn check_ports(&self, draft: &mut Draft) {
+        for (index, listener) in draft.intent.listeners.iter().enumerate() {
+            let mut forbidden = self.inputs.policy.forbidden_ports.iter();
+            if let Some(range) = forbidden.find(|range| range.contains(&listener.port)) {
+                draft.problems.push(Problem::of(
+                    Reason::PortNotPermitted,
+                    format!("spec.listeners[{index}].port"),
+                    format!(
+                        "{} lies in the range {}-{}, which is used otherwise; choose another",
+                        listener.port,
+                        range.start(),
+                        range.end()
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// Endpoints that pools list: a virtual address would be a loop.
+    fn check_endpoints(&self, draft: &mut Draft) {
+        let own: BTreeSet<IpAddr> = draft.keys().map(|(_, address)| address).collect();
+        let loops = listed_targets(draft).filter(|(_, _, target)| {
+            own.contains(target) || self.virtual_addresses.contains(target)
+        });
+        let problems: Vec<_> = loops
+            .map(|(path, address, target)| {
+                let what = if address == target {
+                    format!("{address} is a virtual address")
+                } else {
+                    format!("{address} stands for {target}, a virtual address")
+                };
+                Problem::of(
+                    Reason::EndpointNotPermitted,
+                    path,
+                    format!("{what}, which would be a loop; use the server's own address"),
+                )
+            })
+            .collect();
+        draft.problems.extend(problems);
+    }
+
+    /// VRIDs that are committed, and those that users name. Returns what was claimed.
+    fn check_virtual_router_ids(&mut self, draft: &mut Draft) -> Vec<(Key, u8)> {
+        let mut claimed = Vec::new();
+        let keys: Vec<Key> = draft.keys().collect();
+        for (index, key) in keys.into_iter().enumerate() {
+            let named = draft.intent.virtual_ips[index].virtual_router_id;
+            let mut refuse = |reason: Reason, message: String| {
+                let path = format!("spec.virtualIPs[{index}].virtualRouterID");
+                draft.problems.push(Problem::of(reason, path, message));
+            };
+            if let Some(router) = self.inputs.committed.routers.get(&key) {
+                let committed = router.virtual_router_id;
+                if let Err(taken) = self.claims.stand(&key, committed) {
+                    refuse(
+                        Reason::VirtualRouterIDConflict,
+                        format!(
+                            "was {committed} when networks were apart that are one now, where it \
+                             is also that of {}; remove the address from the pool, then add it \
+                             again with another",
+                            describe(&taken)
+                        ),
+                    );
+                }
+                if let Some(named) = named.filter(|named| *named != committed) {
+                    refuse(
+                        Reason::Invalid,
+                        format!(
+                            "is {named}, and nodes hold {} with {committed} already; to change it \
+                             remove the address from the pool, then add it again",
+                            key.1
+                        ),
+                    );
+                }
+                draft.virtual_router_ids[index] = Some(committed);
+            } else if let Some(named) = named {
+                match self.claims.named(&key, named) {
+                    Ok(()) => {
+                        self.claims.claim(&key, named);
+                        draft.virtual_router_ids[index] = Some(named);
+                        claimed.push((key, named));
+                    }
+                    Err(taken) => refuse(
+                        Reason::VirtualRouterIDConflict,
+                        format!(
+                            "{named} is also that of {}; choose another from 1 to 255",
+                            describe(&taken)
+                        ),
+                    ),
+                }
+            }
+        }
+        claimed
+    }
+
+    /// VRIDs for the addresses of pools that stand and have none.
+    pub(crate) fn choose_virtual_router_ids(mut self, drafts: &mut [Draft]) {
+        // All last bytes before any other number: none may take what is another's by nature.
+        let mut left = Vec::new();
+        for (place, draft) in drafts.iter_mut().enumerate() {
+            for (index, key) in draft.open() {
+                let interface = draft.intent.virtual_ips[index].interface.as_deref();
+                match self.claims.last_byte(&key, interface) {
+                    Ok(last) => draft.virtual_router_ids[index] = Some(last),
+                    Err(taken) => left.push((place, index, key, taken)),
+                }
+            }
+        }
+        for (place, index, key, taken) in left {
+            let draft = &mut drafts[place];
+            let interface = draft.intent.virtual_ips[index].interface.as_deref();
+            draft.virtual_router_ids[index] = self.claims.next_free(&key, interface);
+            if draft.virtual_router_ids[index].is_none() {
+                let why = taken.map_or_else(
+                    || "is 0 or heard from a router that is none of ours".to_owned(),
+                    |taken| format!("is also the VRID of {}", describe(&taken)),
+                );
+                draft.problems.push(Problem::of(
+                    Reason::VirtualRouterIDConflict,
+                    format!("spec.virtualIPs[{index}].virtualRouterID"),
+                    format!(
+                        "is left out, and the last byte of {} {why}; set virtualRouterID to a \
+                         number from 1 to 255 that no other virtual router of the network has",
+                        key.1
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+/// The endpoints that a pool lists: the field, the address, and each address it leads to.
+fn listed_targets(draft: &Draft) -> impl Iterator<Item = (String, IpAddr, IpAddr)> {
+    let upstreams = draft.intent.upstreams.iter().enumerate();
+    let listed = upstreams.flat_map(|(upstream, intent)| {
+        let listed: &[_] = match &intent.source {
+            EndpointSource::Listed(listed) => listed,
+            EndpointSource::Service { .. } => &[],
+        };
+        let listed = listed.iter().enumerate();
+        listed.map(move |(index, endpoint)| (upstream, index, endpoint.address))
+    });
+    listed.flat_map(|(upstream, index, address)| {
+        targets(address).map(move |target| {
+            let path = format!("spec.upstreams[{upstream}].endpoints[{index}].address");
+            (path, address, target)
+        })
+    })
+}
+
+/// Why the policy forbids `address`.
+fn forbidden(inputs: &Inputs, address: IpAddr) -> Option<String> {
+    let policy = &inputs.policy;
+    let mut forbidden = policy.forbidden_addresses.iter();
+    if let Some(range) = forbidden.find(|range| range.contains(&address)) {
+        return Some(format!(
+            "{address} lies in {range}, which is used otherwise; use another"
+        ));
+    }
+    let permitted = &policy.virtual_addresses;
+    if !permitted.is_empty() && !permitted.iter().any(|range| range.contains(&address)) {
+        let ranges: Vec<_> = permitted.iter().map(ToString::to_string).collect();
+        return Some(format!(
+            "{address} is not permitted; the administrator permits {}",
+            ranges.join(", ")
+        ));
+    }
+    None
+}
+
+fn describe(taken: &Taken) -> String {
+    let (pool, address) = &taken.by;
+    let leaving = if taken.leaving {
+        ", which its nodes are still giving up"
+    } else {
+        ""
+    };
+    format!("{address} of WebSocketHAPool {pool}{leaving}")
+}

@@ -1,0 +1,191 @@
+//! What wsha must reach, held against a run's figures.
+
+use super::Sample;
+use super::table::{Column, Figures, PHASES, Phase, columns, figures};
+use crate::fault::Fault;
+use crate::subject::Subject;
+
+/// So many repetitions make figures that can be judged.
+pub const ENOUGH: u32 = 20;
+
+/// The probe's pause between two messages, ms: of two outages that differ by less none is the longer.
+const RESOLUTION: f64 = 5.0;
+
+/// Something that a reader of the figures must know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// A line of text.
+    pub text: String,
+    /// wsha has not reached what it must.
+    pub missed: bool,
+}
+
+/// Each median of wsha that misses its target, and each maximum above one of keepalived's in the same row: this is
+/// no miss where the control timer's gap explains it, or where the probe cannot tell the two apart.
+pub fn findings(samples: &[Sample]) -> Vec<Finding> {
+    let (ours, others): (Vec<_>, Vec<_>) = columns(samples)
+        .into_iter()
+        .partition(|(subject, _)| *subject == Subject::Wsha);
+    let mut found = Vec::new();
+    for fault in Fault::ALL {
+        for phase in PHASES {
+            for column in &ours {
+                let Some(own) = figures(samples, *column, fault, phase) else {
+                    continue;
+                };
+                let name = name(fault, phase, *column);
+                found.extend(target(fault, phase, column.1).and_then(|limit| {
+                    let text = format!(
+                        "{name}: the median, {:.0} ms, is not below {limit:.0} ms",
+                        own.median
+                    );
+                    (own.median >= limit).then_some(Finding { text, missed: true })
+                }));
+                let beside = others.iter().filter(|other| is_beside(**other, *column));
+                found.extend(beside.filter_map(|other| {
+                    let theirs = figures(samples, *other, fault, phase)?;
+                    above(&name, &own, *other, &theirs)
+                }));
+            }
+        }
+    }
+    found
+}
+
+fn name(fault: Fault, phase: Phase, (subject, interval): Column) -> String {
+    let what = match phase {
+        Phase::Outage => "",
+        Phase::FailBack => ", its fail-back",
+    };
+    format!("{fault}{what}, {subject} at {interval} ms")
+}
+
+/// The article's timers are its own; keepalived at its best stands beside wsha with the same ones.
+fn is_beside((subject, interval): Column, (_, ours): Column) -> bool {
+    subject == Subject::Article || interval == ours
+}
+
+/// The limit of a median in ms, where there is one.
+fn target(fault: Fault, phase: Phase, interval: u128) -> Option<f64> {
+    match (phase, fault, interval) {
+        (Phase::FailBack, _, 100) => Some(30.0),
+        (Phase::Outage, Fault::ProxyKilled | Fault::OrderlyStop, 100) => Some(20.0),
+        (
+            Phase::Outage,
+            Fault::HostSilent | Fault::HostFrozen | Fault::LinkCutAtHost | Fault::LinkCutAtSwitch,
+            _,
+        ) => match interval {
+            100 => Some(400.0),
+            30 => Some(110.0),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// That a maximum of ours lies above theirs, if so.
+fn above(
+    name: &str,
+    own: &Figures,
+    (subject, interval): Column,
+    theirs: &Figures,
+) -> Option<Finding> {
+    if own.max <= theirs.max {
+        return None;
+    }
+    let difference = own.max - theirs.max;
+    let explanation = if own.max_is_stuck {
+        None
+    } else if difference <= own.control_at_max {
+        Some("the first explains it")
+    } else if difference < RESOLUTION {
+        Some("the probe does not resolve the difference")
+    } else {
+        None
+    };
+    let text = format!(
+        "{name}: the maximum, {:.1} ms, is above the {:.1} ms of {subject} at {interval} ms; the control timer woke \
+         late by {:.1} ms during the one and by {:.1} ms during the other; {}",
+        own.max,
+        theirs.max,
+        own.control_at_max,
+        theirs.control_at_max,
+        explanation.unwrap_or("nothing explains it")
+    );
+    Some(Finding {
+        text,
+        missed: explanation.is_none(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Cost;
+    use super::*;
+
+    fn sample(
+        subject: Subject,
+        interval: u128,
+        fault: Fault,
+        outage_ms: f64,
+        control_ms: f64,
+    ) -> Sample {
+        Sample {
+            subject,
+            advertisement_ms: interval,
+            fault,
+            repeat: 0,
+            outage: Cost {
+                outage_ms,
+                total_ms: outage_ms,
+                control_ms,
+                saw: String::new(),
+                stuck: false,
+            },
+            fail_back: None,
+        }
+    }
+
+    fn missed(samples: &[Sample]) -> Vec<bool> {
+        findings(samples)
+            .iter()
+            .map(|finding| finding.missed)
+            .collect()
+    }
+
+    #[test]
+    fn a_median_must_lie_below_its_target() {
+        use Fault::{HostSilent, ProxyKilled, VrrpKilled};
+        let of = |interval, fault, ms| missed(&[sample(Subject::Wsha, interval, fault, ms, 0.0)]);
+        assert!(of(100, ProxyKilled, 19.9).is_empty());
+        assert_eq!(of(100, ProxyKilled, 20.0), [true]);
+        assert!(of(100, HostSilent, 399.0).is_empty());
+        assert_eq!(of(30, HostSilent, 110.0), [true]);
+        // Without a target, or not ours.
+        assert!(of(100, VrrpKilled, 5000.0).is_empty());
+        assert!(of(1000, HostSilent, 5000.0).is_empty());
+        assert!(missed(&[sample(Subject::Best, 100, ProxyKilled, 500.0, 0.0)]).is_empty());
+
+        let mut returned = sample(Subject::Wsha, 100, VrrpKilled, 5.0, 0.0);
+        returned.fail_back = Some(sample(Subject::Wsha, 100, VrrpKilled, 30.0, 0.0).outage);
+        assert_eq!(missed(&[returned]), [true]);
+    }
+
+    #[test]
+    fn a_maximum_above_keepalived_needs_a_gap_that_explains_it() {
+        let wsha = |ms, control| sample(Subject::Wsha, 100, Fault::HostFrozen, ms, control);
+        let best = |interval, ms| sample(Subject::Best, interval, Fault::HostFrozen, ms, 1.0);
+        assert!(missed(&[wsha(300.0, 0.0), best(100, 300.0)]).is_empty());
+        assert_eq!(missed(&[wsha(304.9, 0.5), best(100, 300.0)]), [false]);
+        assert_eq!(missed(&[wsha(305.0, 0.5), best(100, 300.0)]), [true]);
+        assert_eq!(missed(&[wsha(310.0, 10.0), best(100, 300.0)]), [false]);
+        // Other timers are no measure, but the article is.
+        assert!(missed(&[wsha(310.0, 0.0), best(30, 100.0)]).is_empty());
+        let article = sample(Subject::Article, 1000, Fault::HostFrozen, 40.0, 0.0);
+        assert_eq!(missed(&[wsha(310.0, 0.0), article]), [true]);
+        // A lower limit is explained by nothing.
+        let mut stuck = wsha(310.0, 300.0);
+        stuck.outage.stuck = true;
+        assert_eq!(missed(&[stuck, best(100, 300.0)]), [true]);
+    }
+}

@@ -1,0 +1,89 @@
+//! The benchmarks run to their end and show a whole table. Their figures are no matter here.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use e2e::testing::{dataplane, in_lab, skipped};
+use e2e::tools;
+
+/// Runs a benchmark while no other test has a lab at work, and hands its output to `check`.
+fn bench(
+    test: &str,
+    program: &str,
+    words: &[&str],
+    check: impl FnOnce(&str) -> Result<()>,
+) -> Result<()> {
+    if nix::unistd::geteuid().is_root()
+        && let Err(error) = tools::install_peers()
+    {
+        let why = format!("keepalived and nginx are missing and cannot be installed: {error:#}");
+        skipped(test, &why);
+        return Ok(());
+    }
+    in_lab(test, |_| {
+        let output = Command::new(program)
+            .args(words)
+            .arg("--wsha-binary")
+            .arg(dataplane()?)
+            .output()?;
+        let shown = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        println!("{shown}\n{errors}");
+        ensure!(output.status.success(), "{}: {errors}", output.status);
+        check(&shown)
+    })
+}
+
+/// The cells of the row that begins with `name`.
+fn row<'text>(text: &'text str, name: &str) -> Result<Vec<&'text str>> {
+    let cells = |line: &'text str| -> Vec<&str> { line.split('|').map(str::trim).collect() };
+    text.lines()
+        .map(cells)
+        .find(|cells| cells.len() > 1 && cells[0] == name)
+        .with_context(|| format!("no row {name:?}"))
+}
+
+#[test]
+fn failover_is_measured_for_all_subjects() -> Result<()> {
+    let json = std::env::temp_dir().join(format!("wsha-bench-{}.json", std::process::id()));
+    let file = json.to_string_lossy();
+    let words = ["--repeat", "1", "--faults", "proxy-killed", "--json", &file];
+    bench(
+        "failover_is_measured_for_all_subjects",
+        env!("CARGO_BIN_EXE_bench-failover"),
+        &words,
+        |text| {
+            let samples = fs::read_to_string(&json).context("no samples")?;
+            fs::remove_file(&json)?;
+            ensure!(samples.lines().count() == 3, "samples: {samples}");
+            let columns = row(text, "outage of a client, ms")?;
+            ensure!(columns.len() == 4, "columns: {columns:?}");
+            for name in ["proxy killed", "its fail-back"] {
+                let cells = row(text, name)?;
+                ensure!(
+                    cells.len() == 4 && cells[1..].iter().all(|cell| cell.contains(" / ")),
+                    "{name}: {cells:?}"
+                );
+            }
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn idle_gateways_are_measured() -> Result<()> {
+    bench(
+        "idle_gateways_are_measured",
+        env!("CARGO_BIN_EXE_bench-idle"),
+        &["--seconds", "1", "--sessions", "100"],
+        |text| {
+            for name in ["agent", "vrrp", "proxy", "keepalived", "nginx"] {
+                let cells = row(text, name)?;
+                let figures = cells[1..5].iter().all(|cell| cell.parse::<f64>().is_ok());
+                ensure!(figures, "{name}: {cells:?}");
+            }
+            Ok(())
+        },
+    )
+}
