@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test lint crdgen fuzz deny advisories deb demo bench-failover bench-idle
+.PHONY: help install-tools test e2e lint crdgen fuzz deny advisories deb demo bench-failover bench-idle
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -30,6 +30,10 @@ test: $(CARGO_DEB) lint ## everything that needs no other machine; lab and packa
 	@# What cannot be installed is missing to some tests, which say so.
 	-@$(MAKE) --no-print-directory install-tools
 	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --workspace $(TEST_ARGS) -- --show-output
+
+e2e: install-tools ## the controller and gateways on a real API server, built once (go, root): some minutes
+	$(CARGO) build --package controller --package dataplane --bins
+	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test api --test controlplane --test kubernetes -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) fmt --all --check
