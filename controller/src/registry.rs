@@ -21,8 +21,6 @@ struct Entry {
     /// The stream that the view is of; a node that came back has a newer one.
     stream: u64,
     view: NodeView,
-    /// Every address is given up, as [`node_api::stream::ToNode::Retire`] asked.
-    retired: bool,
 }
 
 impl Registry {
@@ -44,11 +42,7 @@ impl Registry {
             acked: BTreeMap::new(),
             nacked: BTreeMap::new(),
         };
-        let entry = Entry {
-            stream,
-            view,
-            retired: false,
-        };
+        let entry = Entry { stream, view };
         self.lock().insert(node.to_owned(), entry);
         self.changed.send_replace(());
     }
@@ -89,7 +83,8 @@ impl Registry {
             }
             ToController::Report(report) => view.report = Some(Arc::from(report)),
             ToController::Facts(facts) => view.facts = facts,
-            ToController::Retired => entry.retired = true,
+            // Nothing asks for it yet.
+            ToController::Retired => tracing::info!(node, "a node has given up everything"),
         }
         drop(views);
         self.changed.send_replace(());
