@@ -89,6 +89,9 @@ impl Slot {
                 Effect::SendAdvertisement { priority } => self.send(io, now, priority),
                 Effect::AddAddresses => {
                     self.term = self.term.wrapping_add(1);
+                    if !self.router.has_advertised() {
+                        self.row.advertised(now.as_nanos());
+                    }
                     io.lease(LeaseCommand::Hold(self.id, self.term));
                 }
                 Effect::RemoveAddresses => {

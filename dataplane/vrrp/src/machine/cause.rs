@@ -119,7 +119,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Started => f.write_str("started, listens first"),
             Self::OwnerStarted => f.write_str("started as owner of the addresses"),
-            Self::Resumed => f.write_str("restarted, went on where the former process stopped"),
+            Self::Resumed => f.write_str("went on where the one before stopped"),
             Self::ResumedLate => f.write_str("restarted too late to go on as Active"),
             Self::NoActiveHeard => f.write_str("no Active router was heard"),
             Self::ActiveSilent { source } => write!(f, "Active router {source} fell silent"),

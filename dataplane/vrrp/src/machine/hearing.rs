@@ -152,6 +152,10 @@ impl VirtualRouter {
         }
         let own = (self.priority(), self.config.settings.source);
         if election::compare((peer.priority, peer.source), own) == Ordering::Less {
+            if !self.has_advertised() {
+                // The one that is about to be preempted.
+                return;
+            }
             // RFC 9568: assert the role at once. The announcement repairs what it claimed.
             self.advertise_out_of_turn(now);
             self.announce_again(now);

@@ -44,7 +44,11 @@ impl VirtualRouter {
             && active.announcements.is_none()
         {
             active.announcements = Some(Announcements::begin(now));
+            let spoken = active.spoken;
             self.effects.push(Effect::AnnounceAddresses);
+            if !spoken {
+                self.advertise_out_of_turn(now);
+            }
         }
     }
 
@@ -73,8 +77,10 @@ impl VirtualRouter {
     }
 
     pub(super) fn on_addresses_lost(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Active(_)) {
-            self.send(Priority::RELEASE);
+        if let Phase::Active(active) = &self.phase {
+            if active.spoken {
+                self.send(Priority::RELEASE);
+            }
             self.effects.push(Effect::RemoveAddresses);
             let factor = self.losses.add(now);
             let hold = HOLD_AFTER_LOSS.saturating_mul(factor).min(LONGEST_HOLD);

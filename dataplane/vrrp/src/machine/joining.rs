@@ -83,6 +83,13 @@ impl VirtualRouter {
                 };
                 self.enter(now, Phase::idle(quiet), cause);
             }
+            Phase::Active(active) if !active.spoken => {
+                // Nobody let go for this one.
+                self.effects.push(Effect::RemoveAddresses);
+                let successor = self.last_heard;
+                let quiet = None;
+                self.enter(now, Phase::Initialize { quiet, successor }, cause);
+            }
             Phase::Active(_) => {
                 self.send(Priority::RELEASE);
                 let until = now + self.config.settings.linger;
@@ -117,7 +124,9 @@ impl VirtualRouter {
             Phase::Leaving { .. } => self.finish_leaving(now, None, None),
             Phase::Backup(_) => self.enter(now, Phase::IDLE, Cause::InterfaceLost),
             Phase::Active(_) => {
-                self.send(Priority::RELEASE);
+                if self.has_advertised() {
+                    self.send(Priority::RELEASE);
+                }
                 self.effects.push(Effect::RemoveAddresses);
                 self.enter(now, Phase::IDLE, Cause::InterfaceLost);
             }

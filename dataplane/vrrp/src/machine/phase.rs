@@ -157,8 +157,10 @@ pub(super) enum Heard {
 
 #[derive(Clone, Debug)]
 pub(super) struct Active {
-    /// When the newest own advertisement was sent.
+    /// When the newest own advertisement was sent, or the state was entered.
     pub(super) sent_at: Instant,
+    /// Whether any was sent.
+    pub(super) spoken: bool,
     /// `Adver_Timer` of RFC 9568 section 6.2.
     pub(super) advertise_at: Instant,
     /// `None` until the host holds the addresses.

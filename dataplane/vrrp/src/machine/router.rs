@@ -32,6 +32,9 @@ use crate::{
 ///   advertisements until one is answered, five times at most. It cannot loop: the sender is Backup,
 ///   and a Backup answers nothing. A planned leave ends with one farewell to the successor, for what
 ///   the host answered to neighbours during its linger.
+/// * **Preemption makes before it breaks.** Who preempts a living Active holds the addresses and has
+///   announced them before it says a word: its first advertisement makes the other let go, and the
+///   kernel may take long over an address. After one interval it speaks all the same.
 /// * **Announcements when another Active is heard**, of lower priority or leaving, for the same
 ///   reason: whatever it claimed is claimed back.
 /// * **Woke late.** An Active that did not run for the active-down interval of the quickest possible
@@ -197,7 +200,7 @@ impl VirtualRouter {
         }
     }
 
-    /// When it advertised last as Active; `None` in every other state. The permit of a
+    /// When it advertised last as Active, or rose to it; `None` in every other state. The permit of a
     /// [`Lease`](crate::lease::Lease), and what the next process on this host hands to
     /// [`Input::Resume`].
     pub fn last_advertisement(&self) -> Option<Instant> {
@@ -205,6 +208,12 @@ impl VirtualRouter {
             Phase::Active(active) => Some(active.sent_at),
             _ => None,
         }
+    }
+
+    /// Whether it is Active and has advertised so. Until then the state itself permits a
+    /// [`Lease`](crate::lease::Lease): see *Preemption makes before it breaks*.
+    pub const fn has_advertised(&self) -> bool {
+        matches!(&self.phase, Phase::Active(active) if active.spoken)
     }
 
     /// The router heard last for this VRID, whatever its priority.
@@ -238,17 +247,32 @@ impl VirtualRouter {
         self.enter(now, Phase::Backup(backup), cause);
     }
 
-    /// RFC 9568 section 6.4.2, `Active_Down_Timer` fires: advertise before adding, so that whoever
-    /// holds the addresses lets go; announce only once they are held.
+    /// RFC 9568 section 6.4.2, `Active_Down_Timer` fires: advertise before adding, so that no other
+    /// Backup rises; announce only once the addresses are held. Where one that lives is preempted
+    /// the advertisement waits for that too.
     pub(super) fn become_active(&mut self, now: Instant, cause: Cause) {
-        self.send(self.priority());
+        let spoken = !self.preempts_the_living(now, cause);
+        if spoken {
+            self.send(self.priority());
+        }
         self.effects.push(Effect::AddAddresses);
         let active = Active {
             sent_at: now,
             advertise_at: now + self.config.settings.interval.as_duration(),
+            spoken,
             announcements: None,
         };
         self.enter(now, Phase::Active(active), cause);
+    }
+
+    /// Whether who is preempted was heard when it last should have been.
+    fn preempts_the_living(&self, now: Instant, cause: Cause) -> bool {
+        let (Cause::Preempted { source, .. }, Phase::Backup(backup)) = (cause, &self.phase) else {
+            return false;
+        };
+        let recently = backup.learned.as_duration() * 3 / 2;
+        self.last_heard
+            .is_some_and(|peer| peer.source == source && now.since(peer.heard_at) <= recently)
     }
 
     /// A Backup that has heard nobody.
@@ -288,6 +312,7 @@ impl VirtualRouter {
         let interval = self.config.settings.interval.as_duration();
         self.send(self.priority());
         if let Phase::Active(active) = &mut self.phase {
+            active.spoken = true;
             active.sent_at = now;
             let next = active.advertise_at + interval;
             active.advertise_at = if next > now { next } else { now + interval };
@@ -298,6 +323,7 @@ impl VirtualRouter {
         let interval = self.config.settings.interval.as_duration();
         self.send(self.priority());
         if let Phase::Active(active) = &mut self.phase {
+            active.spoken = true;
             active.sent_at = now;
             active.advertise_at = now + interval;
         }

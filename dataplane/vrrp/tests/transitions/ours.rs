@@ -64,6 +64,72 @@ fn backup_that_woke_late_listens_anew() {
     assert_eq!(bench.router.state(), State::Active);
 }
 
+/// A router that has risen to preempt one of priority 50, and waits for the host to hold the addresses.
+fn rising() -> Bench {
+    let mut bench = Bench::backup(V3);
+    while bench.armed() > Some(SECOND) {
+        bench.pass(SECOND);
+        bench.hear(50, 12);
+    }
+    bench.timer();
+    assert_eq!(bench.router.state(), State::Active);
+    assert!(!bench.router.has_advertised());
+    bench
+}
+
+/// Make before break: until it speaks, the one that is preempted is not answered.
+#[test]
+fn rising_router_says_nothing_before_it_holds_the_addresses() {
+    let mut bench = rising();
+    assert_eq!(bench.router.last_advertisement(), Some(bench.now));
+    bench.pass(MS);
+    assert_eq!(bench.hear(50, 12), []);
+    assert_eq!(bench.input(Input::AddressesAdded), [Announce, Send(100)]);
+    assert!(bench.router.has_advertised());
+    assert_eq!(bench.armed(), Some(MS * 10));
+}
+
+/// Make before break: a kernel that takes for ever does not keep it from the protocol.
+#[test]
+fn rising_router_speaks_after_one_interval() {
+    let mut bench = rising();
+    assert_eq!(bench.armed(), Some(SECOND));
+    assert_eq!(bench.timer(), [Send(100)]);
+    assert_eq!(bench.input(Input::AddressesAdded), [Announce]);
+}
+
+/// Make before break: with the other one gone meanwhile, nobody else may rise.
+#[test]
+fn rising_router_speaks_when_the_other_one_leaves() {
+    let mut bench = rising();
+    assert_eq!(bench.hear(0, 12), [Send(100)]);
+}
+
+/// Make before break: one that fell silent is not waited for.
+#[test]
+fn who_preempts_the_silent_speaks_first() {
+    let mut bench = Bench::backup(V3);
+    bench.hear(50, 12);
+    assert_eq!(bench.timer().first(), Some(&Send(100)));
+}
+
+/// Make before break: nobody has let go for it, so it leaves without a priority 0, which would call
+/// off the Active for all others.
+#[test]
+fn rising_router_leaves_silently() {
+    let mut bench = rising();
+    assert_eq!(
+        bench.input(Input::Stop),
+        [Remove, Became(State::Initialize, Cause::Stopped)]
+    );
+    assert!(!bench.router.is_leaving());
+    assert_eq!(bench.input(Input::AddressesRemoved), [Send(1)]);
+
+    let mut bench = rising();
+    let lost = bench.input(Input::AddressesLost);
+    assert_eq!(lost, [Remove, Became(State::Backup, Cause::AddressesLost)]);
+}
+
 /// Preemption delay: counts from the first lower priority heard, and is followed by the skew time, so
 /// that of several routers the best rises first.
 #[test]
@@ -83,10 +149,7 @@ fn preemption_delay_counts_from_the_first_lower_priority() {
     bench.hear(50, 12);
     let (source, priority) = (host(12), Priority::new(50));
     let cause = Cause::Preempted { source, priority };
-    assert_eq!(
-        bench.timer(),
-        [Send(100), Add, Became(State::Active, cause)]
-    );
+    assert_eq!(bench.timer(), [Add, Became(State::Active, cause)]);
     assert_eq!(bench.now, first + SECOND * 5 + SKEW);
 }
 
