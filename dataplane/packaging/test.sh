@@ -199,6 +199,8 @@ until_inside sh -c "journalctl --no-pager --unit $unit | grep -q 'SIGHUP: lookin
 expect MainPID "$before"
 ok "a reload is a look at the files"
 
+# The old version's program, for later.
+inside cp /usr/bin/wsha-dataplane /usr/local/bin/wsha-dataplane-old
 before=$(property MainPID)
 inside dpkg --install "/var/tmp/${new##*/}" >/dev/null
 expect ActiveState active
@@ -208,17 +210,30 @@ serving
 not_killed
 ok "upgraded: the new version serves, settings kept, nothing had to be killed"
 
-# Another version, by hand, asks the service's agent to stop in order; systemd starts it again,
-# and it takes over in turn.
+# The old version runs by hand when the new one's service starts, whose unit says --take-over.
+inside systemctl stop "$unit"
+inside systemd-run --quiet --unit by-hand --property KillMode=process \
+    /usr/local/bin/wsha-dataplane-old run --manifests /etc/wsha \
+    --node-name server1 --state-dir /var/lib/wsha
+serving
+by_hand=$(inside systemctl show --property MainPID --value by-hand.service)
+[[ $(inside readlink "/proc/$by_hand/exe") == */wsha-dataplane-old ]] || fail "the old version does not run"
+inside systemctl start "$unit" || fail "the service does not start"
+serving
+until_inside sh -c "! kill -0 $by_hand"
+[[ $(inside readlink "/proc/$(property MainPID)/exe") == /usr/bin/wsha-dataplane ]] || fail "the new version does not run"
+not_killed
+ok "upgraded with --take-over: the new version serves, the old one stopped in order"
+
 before=$(property MainPID)
-inside systemd-run --quiet --unit by-hand /usr/bin/wsha-dataplane run --manifests /etc/wsha \
+inside systemd-run --quiet --unit back /usr/local/bin/wsha-dataplane-old run --manifests /etc/wsha \
     --node-name server1 --state-dir /var/lib/wsha --take-over
 until_inside sh -c "! kill -0 $before"
 until_inside systemctl is-active "$unit"
 serving
 not_killed
-inside systemctl stop by-hand.service 2>/dev/null || true
-ok "taken over by hand and back: agents stop for each other in order"
+inside systemctl stop back.service 2>/dev/null || true
+ok "the old version takes over from the new one too"
 
 restarts=$(property NRestarts)
 inside mv /etc/wsha/pool.yaml /root/

@@ -93,6 +93,16 @@ impl Channel {
 
     /// Waits for the next message. `None`: the other side closed or ended.
     pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        self.receive_at_most(LONGEST, MOST_DESCRIPTORS)
+    }
+
+    /// The same from a side that is not trusted: refuses a text of more than `longest` bytes and more
+    /// than `most` descriptors.
+    pub fn receive_at_most<M: DeserializeOwned>(
+        &self,
+        longest: u32,
+        most: u32,
+    ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut header = [[0; 4]; 2];
         match (&self.0).read_exact(header.as_flattened_mut()) {
             Ok(()) => {}
@@ -107,7 +117,7 @@ impl Channel {
             Err(error) => return Err(error),
         }
         let [length, count] = header.map(u32::from_le_bytes);
-        if length > LONGEST || count > MOST_DESCRIPTORS {
+        if length > longest || count > most {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "message too large",
@@ -160,6 +170,24 @@ pub(super) fn peer_of(socket: &impl AsFd) -> io::Result<Peer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_large_is_refused_before_it_is_read() {
+        let (left, right) = Channel::pair().unwrap();
+        let left = Channel::new(left, Duration::from_secs(5)).unwrap();
+        let right = Channel::new(right, Duration::from_secs(5)).unwrap();
+        left.send(&"12345678", &[]).unwrap();
+        let received = right.receive_at_most::<String>(10, 0).unwrap();
+        assert_eq!(received.unwrap().0, "12345678");
+        left.send(&"123456789", &[]).unwrap();
+        assert!(right.receive_at_most::<String>(10, 0).is_err());
+
+        let (left, right) = Channel::pair().unwrap();
+        let left = Channel::new(left, Duration::from_secs(5)).unwrap();
+        let right = Channel::new(right, Duration::from_secs(5)).unwrap();
+        left.send(&"", &[io::stdin().as_fd()]).unwrap();
+        assert!(right.receive_at_most::<String>(10, 0).is_err());
+    }
 
     #[test]
     fn messages_keep_their_order_and_their_descriptors() {

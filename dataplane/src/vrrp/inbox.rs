@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, mpsc},
+    sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
 };
 
 use super::messages::{FromHost, PairingNumber};
@@ -16,7 +16,7 @@ use crate::{
 pub(super) enum Event {
     Agent(ToVrrp, Vec<OwnedFd>),
     AgentGone,
-    Proxy(PairingNumber, ProxyToVrrp),
+    Proxy(PairingNumber, ProxyToVrrp, Place),
     ProxyGone(PairingNumber),
     Host(FromHost),
 }
@@ -42,5 +42,67 @@ impl Sender {
 
     pub(super) fn host(&self, news: FromHost) {
         self.send(Event::Host(news));
+    }
+}
+
+/// How many messages of a proxy may wait in the inbox: whoever broke into it must not fill memory
+/// that is locked.
+const MOST_WAITING: usize = 64;
+
+/// The places for messages of one proxy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places(Arc<(Mutex<usize>, Condvar)>);
+
+/// One place, given back when the message is done with.
+#[derive(Debug)]
+pub(super) struct Place(Places);
+
+impl Places {
+    /// Waits for a free place.
+    pub(super) fn take(&self) -> Place {
+        let (taken, freed) = &*self.0;
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken >= MOST_WAITING {
+            taken = freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        *taken += 1;
+        Place(self.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (taken, freed) = &*self.0.0;
+        *taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_floods_waits_for_control() {
+        let places = Places::default();
+        let (sender, waiting) = mpsc::channel();
+        let flood = {
+            let places = places.clone();
+            std::thread::spawn(move || {
+                for number in 0..2 * MOST_WAITING {
+                    sender.send((number, places.take())).unwrap();
+                }
+            })
+        };
+        let mut seen = 0;
+        while let Ok((number, place)) = waiting.recv() {
+            assert_eq!(number, seen);
+            assert!(*places.0.0.lock().unwrap() <= MOST_WAITING);
+            seen += 1;
+            drop(place);
+        }
+        flood.join().unwrap();
+        assert_eq!(seen, 2 * MOST_WAITING);
+        assert_eq!(*places.0.0.lock().unwrap(), 0);
     }
 }

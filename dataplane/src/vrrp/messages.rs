@@ -35,6 +35,9 @@ pub(super) enum ToMachine {
     Create(Box<Slot>),
     /// Give it back. One that still takes part leaves at once: it has no interface any more.
     Destroy(RouterId),
+    /// Give it back as it is, without a word: another virtual router of this host goes on with its
+    /// addresses.
+    HandOver(RouterId),
     /// Take part.
     Participate {
         id: RouterId,
@@ -42,7 +45,7 @@ pub(super) enum ToMachine {
         pairing: PairingNumber,
         /// Do not preempt until then.
         hold_until: Instant,
-        /// Last advertisement of the former process, if it was Active.
+        /// Last advertisement of what it goes on for, if that was Active.
         resume: Option<Instant>,
     },
     /// Stop taking part: the proxy does not accept.
@@ -121,8 +124,9 @@ pub(super) enum ToHost {
     Register(Registration),
     /// Its permit is now good for this long.
     Interval(RouterId, std::time::Duration),
-    /// Remove its addresses and forget it; answered by [`FromHost::Forgotten`].
-    Forget(RouterId),
+    /// Remove its addresses, unless another virtual router goes on with them, and forget it;
+    /// answered by [`FromHost::Forgotten`].
+    Forget { id: RouterId, keep_addresses: bool },
     /// Remove an address that a former process left behind.
     Remove(u32, IpAddr),
     /// End the thread.

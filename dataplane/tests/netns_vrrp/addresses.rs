@@ -30,6 +30,24 @@ fn a_lease_ends_when_nobody_renews_it() {
     assert!(after < Duration::from_secs(3), "lease + 1 s, but {after:?}");
 }
 
+/// The kernel asks for a neighbour once a second: who was asked for while the link was cut would wait
+/// that long for an answer of the host that took the address.
+#[test]
+fn whoever_takes_an_address_asks_for_its_neighbours_anew() {
+    let Some(lab) = Lab::start(1) else { return };
+    let asked = || lab.hosts[0].ip("neighbour show 192.168.1.77 dev eth0");
+    lab.hosts[0].run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.send_to(b"?", "192.168.1.77:9").unwrap();
+    });
+    assert!(asked().contains("INCOMPLETE"), "{}", asked());
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    // It takes three seconds for the kernel to give up by itself.
+    eventually("it is not asked for any more", || asked().is_empty());
+}
+
 /// What an agent does whose vrrp is gone for good.
 #[test]
 fn addresses_of_a_dead_process_can_be_removed() {

@@ -324,14 +324,20 @@ impl Node {
 
     /// Asks for reports until the first virtual router is as wanted.
     pub(crate) fn wait_router(&mut self, what: impl Fn(&RouterReport) -> bool) -> RouterReport {
+        let first = |routers: &[RouterReport]| routers.first().filter(|it| what(it)).cloned();
+        self.wait_routers(|routers| first(routers).is_some());
+        first(&self.report.routers).unwrap()
+    }
+
+    pub(crate) fn wait_routers(&mut self, what: impl Fn(&[RouterReport]) -> bool) {
         let end = Instant::now() + LONG;
         loop {
             self.send(&ToVrrp::Report);
             self.wait_message(|message| matches!(message, FromVrrp::Report(_)));
-            match self.report.routers.first() {
-                Some(router) if what(router) => return router.clone(),
-                _ => assert!(Instant::now() < end, "last report: {:#?}", self.report),
+            if what(&self.report.routers) {
+                return;
             }
+            assert!(Instant::now() < end, "last report: {:#?}", self.report);
         }
     }
 

@@ -1,8 +1,11 @@
 //! Configuration and interfaces of virtual routers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dataplane::ipc::{FromVrrp, VrrpToProxy};
+use dataplane::{
+    ipc::{FromVrrp, VrrpToProxy},
+    sys::netlink::{Change, Events},
+};
 use node_api::{
     RouterState::{Active, Backup, Initialize},
     VrrpVersion,
@@ -286,18 +289,67 @@ fn two_hosts_with_one_priority_are_reported() {
     );
 }
 
-/// An address that moves to another VRID is given up before it is taken.
+/// For clients another VRID changes nothing: the address stays in place, and nobody is called to take
+/// it.
 #[test]
 fn an_address_moves_between_virtual_routers() {
-    let Some(lab) = Lab::start(1) else { return };
+    let Some(lab) = Lab::start(2) else { return };
     let mut wanted = router(ADDRESS, 250);
     let mut node = Node::serving(&lab.hosts[0], std::slice::from_ref(&wanted));
     node.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    let mut ear = Ear::on(&lab.hosts[1]);
+    let mut changes = lab.hosts[0].run(|| Events::subscribe().unwrap());
     wanted.settings.virtual_router_id = 7;
     assert!(node.configure(&[wanted]).is_empty());
     let report = node.wait_router(|r| r.virtual_router_id == 7 && r.state == Active);
-    assert_eq!(report.transitions.len(), 2);
+    assert_eq!(report.transitions.len(), 1, "{:?}", report.transitions);
+    ear.wait_announcement(ADDRESS, lab.hosts[0].mac());
+    // The lease of the new one, beyond that which the former one left.
+    let end = Instant::now() + Duration::from_secs(3);
+    while let Some(heard) = ear.next(end) {
+        let is_release = matches!(heard, Heard::Advertisement { priority: 0, .. });
+        assert!(!is_release, "{heard:?}");
+    }
+    changes
+        .take(|change| assert!(!matches!(change, Change::AddressGone(_)), "{change:?}"))
+        .unwrap();
     assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
+}
+
+/// VRIDs that change places: each waits until the other's is free, and neither address goes.
+#[test]
+fn two_addresses_exchange_their_virtual_routers() {
+    const OTHER: &str = "192.168.1.112";
+    let Some(lab) = Lab::start(1) else { return };
+    let mut wanted = [router(ADDRESS, 250), router(OTHER, 250)];
+    let mut node = Node::serving(&lab.hosts[0], &wanted);
+    node.wait_state(Active);
+    for address in [ADDRESS, OTHER] {
+        lab.hosts[0].wait_shown(address);
+    }
+    let mut changes = lab.hosts[0].run(|| Events::subscribe().unwrap());
+    let [first, second] = &mut wanted;
+    std::mem::swap(
+        &mut first.settings.virtual_router_id,
+        &mut second.settings.virtual_router_id,
+    );
+    assert!(node.configure(&wanted).is_empty());
+    node.wait_routers(|routers| {
+        routers.len() == 2
+            && routers.iter().all(|router| {
+                let address: std::net::IpAddr = ADDRESS.parse().unwrap();
+                let vrid = if router.addresses == [address] {
+                    112
+                } else {
+                    110
+                };
+                router.virtual_router_id == vrid && router.state == Active
+            })
+    });
+    changes
+        .take(|change| assert!(!matches!(change, Change::AddressGone(_)), "{change:?}"))
+        .unwrap();
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub(super) const RTM_GETLINK: u16 = 18;
 pub(super) const RTM_NEWADDR: u16 = 20;
 pub(super) const RTM_DELADDR: u16 = 21;
 pub(super) const RTM_GETADDR: u16 = 22;
+pub(super) const RTM_NEWNEIGH: u16 = 28;
+pub(super) const RTM_DELNEIGH: u16 = 29;
+pub(super) const RTM_GETNEIGH: u16 = 30;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_GETROUTE: u16 = 26;
 
@@ -125,11 +128,8 @@ impl Request {
 
     /// `ifaddrmsg` and the address itself, as a host route: /32 or /128.
     fn address(&mut self, index: u32, address: IpAddr) {
-        let (family, prefix) = match address {
-            IpAddr::V4(_) => (AF_INET, 32),
-            IpAddr::V6(_) => (AF_INET6, 128),
-        };
-        self.0.extend_from_slice(&[family, prefix, 0, 0]);
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        self.0.extend_from_slice(&[family(address), prefix, 0, 0]);
         self.0.extend_from_slice(&index.to_ne_bytes());
         match address {
             IpAddr::V4(address) => {
@@ -140,7 +140,12 @@ impl Request {
         }
     }
 
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
+    /// The fixed part of a message.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -251,6 +256,13 @@ fn address(body: &[u8]) -> Option<Address> {
         prefix,
         is_own: protocol == OWN_PROTOCOL,
     })
+}
+
+pub(super) const fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => AF_INET,
+        IpAddr::V6(_) => AF_INET6,
+    }
 }
 
 pub(super) fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {

@@ -1,6 +1,7 @@
 //! Links and addresses of the host over rtnetlink: synchronous requests and a subscription.
 
 mod message;
+mod neighbour;
 mod route;
 
 use std::{
@@ -72,6 +73,24 @@ impl Requests {
         routes.sort_unstable();
         routes.dedup();
         Ok(routes)
+    }
+
+    /// Forgets neighbours of an interface that the kernel has asked for in vain so far: it asks for
+    /// each once a second only, so that what was asked for while nobody could hear it would keep
+    /// packets waiting. The next packet asks at once.
+    pub fn forget_unresolved(&mut self, index: u32) -> io::Result<()> {
+        let mut found = Vec::new();
+        self.exchange(neighbour::dump(index), |message| {
+            found.extend(neighbour::unresolved(message, index));
+        })?;
+        for address in found {
+            match self.acknowledged(neighbour::remove(index, address)) {
+                // Answered, or given up, by now.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn dump_of(&mut self, kind: u16) -> io::Result<Vec<Change>> {

@@ -47,6 +47,10 @@ impl Control {
         let Some(router) = self.routers.get(at) else {
             return;
         };
+        if self.has_successor(router) {
+            self.hand_over(id);
+            return;
+        }
         let is_serving = router.state == RouterState::Active || router.is_held;
         let Some(pairing) = self.pairing.as_ref().filter(|_| is_serving) else {
             self.stop(id, now);
@@ -93,12 +97,14 @@ impl Control {
     /// Takes an instance out of the other threads: first out of the machine thread, which still has
     /// a socket for its last word, then its addresses.
     pub(super) fn end_instance(&mut self, id: RouterId) {
-        self.set_stage(id, Stage::AwaitGone);
+        let is_succeeded = false;
+        self.set_stage(id, Stage::AwaitGone { is_succeeded });
         self.tell_machine(ToMachine::Destroy(id));
     }
 
     /// The netlink thread has forgotten an instance: nothing of it is left.
     pub(super) fn on_gone(&mut self, id: RouterId) {
+        self.bequeath(id);
         let Some(router) = self.routers.iter_mut().find(|router| router.is(id)) else {
             return;
         };
@@ -109,7 +115,7 @@ impl Control {
         router.is_held = false;
     }
 
-    fn set_stage(&mut self, id: RouterId, stage: Stage) {
+    pub(super) fn set_stage(&mut self, id: RouterId, stage: Stage) {
         let router = self.routers.iter_mut().find(|router| router.is(id));
         if let Some(instance) = router.and_then(|router| router.instance.as_mut()) {
             instance.stage = stage;

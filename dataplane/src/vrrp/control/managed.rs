@@ -102,7 +102,10 @@ pub(super) enum Stage {
         until: Instant,
     },
     /// Its part of the machine thread comes back, then the netlink thread forgets it.
-    AwaitGone,
+    AwaitGone {
+        /// Another virtual router of this host goes on with its addresses.
+        is_succeeded: bool,
+    },
 }
 
 impl Managed {

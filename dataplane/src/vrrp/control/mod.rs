@@ -11,6 +11,7 @@ mod pairing;
 mod report;
 mod residual;
 mod settle;
+mod succession;
 
 use std::{
     os::fd::AsFd,
@@ -24,6 +25,7 @@ use deaths::Deaths;
 use managed::{Managed, Stage};
 pub(super) use pairing::spawn;
 use pairing::{Pairing, Usable};
+use succession::Estate;
 
 use super::{
     inbox::{Event, Sender},
@@ -45,6 +47,8 @@ use crate::{
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// A timer later than this is worth a warning: half of the default interval.
 const LATE: Duration = Duration::from_millis(50);
+/// Far more pools than a host has virtual routers for.
+const MOST_POOLS: usize = 4096;
 const SHOW_DELAY_FOR: Duration = Duration::from_mins(1);
 
 /// What control is connected to.
@@ -71,6 +75,7 @@ pub(super) struct Control {
     world: Option<World>,
     desired: Option<Desired>,
     routers: Vec<Managed>,
+    estates: Vec<Estate>,
     pairing: Option<Pairing>,
     pairings: PairingNumber,
     usable: Usable,
@@ -110,6 +115,7 @@ impl Control {
             world: None,
             desired: None,
             routers: Vec::new(),
+            estates: Vec::new(),
             pairing: None,
             pairings: 0,
             usable: Usable::new(),
@@ -166,7 +172,7 @@ impl Control {
                     self.leave();
                 }
             }
-            Event::Proxy(number, message) => self.on_proxy(number, message),
+            Event::Proxy(number, message, _place) => self.on_proxy(number, message),
             Event::ProxyGone(number) => {
                 if self.pairing.as_ref().is_some_and(|p| p.number == number) {
                     tracing::warn!("the proxy is gone; every virtual router is withdrawn");
@@ -247,7 +253,9 @@ impl Control {
             }
             ProxyToVrrp::Accepting { listeners } => pairing.set_accepting(listeners),
             ProxyToVrrp::Usable { pool, endpoints } => {
-                self.usable.insert(pool, endpoints);
+                if self.usable.len() < MOST_POOLS || self.usable.contains_key(&pool) {
+                    self.usable.insert(pool, endpoints);
+                }
             }
             ProxyToVrrp::Left { addresses } => {
                 let now = machine::now();
@@ -342,7 +350,8 @@ impl Control {
             FromMachine::Returned(slot) => {
                 let id = slot.id;
                 drop(slot);
-                self.tell_host(ToHost::Forget(id));
+                let keep_addresses = self.is_succeeded(id);
+                self.tell_host(ToHost::Forget { id, keep_addresses });
             }
             FromMachine::Closed(segment) => drop(segment),
             FromMachine::Snapshot(snapshot) => self.on_snapshot(&snapshot),

@@ -16,7 +16,7 @@ use crate::{
     ipc::{ProxyToVrrp, VrrpToProxy},
     sys::{channel::Channel, life::End, memory::Shared, pages::PairPage, realtime},
     vrrp::{
-        inbox::{Event, Sender},
+        inbox::{Event, Places, Sender},
         machine::Bell,
         messages::PairingNumber,
     },
@@ -24,6 +24,8 @@ use crate::{
 
 /// A proxy that does not take a message for this long hangs.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Longest message of a proxy: room for 10,000 listeners.
+const LONGEST: u32 = 1 << 20;
 /// Stack of the threads here: they do next to nothing, and memory is locked.
 const STACK: usize = 128 * 1024;
 /// Above the machine thread: it only rings its bell.
@@ -133,9 +135,12 @@ fn listen(
     bell: Arc<Bell>,
 ) -> io::Result<()> {
     spawn("proxy-read", move || {
+        let places = Places::default();
         loop {
-            match channel.receive::<ProxyToVrrp>() {
-                Ok(Some((message, _))) => sender.send(Event::Proxy(number, message)),
+            match channel.receive_at_most::<ProxyToVrrp>(LONGEST, 0) {
+                Ok(Some((message, _))) => {
+                    sender.send(Event::Proxy(number, message, places.take()));
+                }
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, "cannot understand the proxy");

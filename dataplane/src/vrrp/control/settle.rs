@@ -33,6 +33,7 @@ impl Control {
             self.adopt_configuration();
             self.bind_all(now);
             self.clean_residuals(now);
+            self.clean_estates(now);
             // What is gone now may make room for what waits.
             if !self.advance_leaving(now) {
                 break;
@@ -51,7 +52,7 @@ impl Control {
                 .iter()
                 .filter_map(|router| match router.instance.as_ref()?.stage {
                     Stage::AwaitProxy { until } | Stage::AwaitStop { until } => Some(until),
-                    Stage::Live | Stage::AwaitGone => None,
+                    Stage::Live | Stage::AwaitGone { .. } => None,
                 });
         let resumes = self.routers.iter().filter_map(|router| {
             let instance = router.instance.as_ref().filter(|i| i.keeps_residual)?;
@@ -248,12 +249,12 @@ impl Control {
         let addresses = config.addresses.clone();
         let interval = config.settings.interval.as_duration();
         let settings = config.settings.clone();
-        // Only a former process wrote to the row by now.
-        let is_first = !self.is_cleaned;
-        let resume = row
-            .last_advertisement()
-            .filter(|_| is_first)
-            .map(Instant::from_nanos);
+        let resume = if self.is_cleaned {
+            self.inherit(binding.index, &addresses)
+        } else {
+            // Only a former process wrote to the row by now.
+            row.last_advertisement().map(Instant::from_nanos)
+        };
         self.open_segment(binding)?;
         let id = self.next_id;
         self.next_id += 1;

@@ -33,6 +33,12 @@ use crate::sys::{
 /// The beat of the shared page comes at least this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
+/// Whoever waits longer for the kernel's lock says so.
+const SLOW: Duration = Duration::from_millis(50);
+
+/// Virtual routers that become Active together look for unresolved neighbours once.
+const ASK_ANEW_EVERY: Duration = Duration::from_millis(20);
+
 /// What the thread is connected to.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -76,6 +82,8 @@ pub(super) struct Host {
     events: Events,
     world: World,
     holdings: Vec<Holding>,
+    /// Interface whose unresolved neighbours were forgotten last, and when.
+    asked_anew: Option<(u32, Instant)>,
     beat: &'static Beat,
     has_answer: bool,
 }
@@ -93,6 +101,7 @@ impl Host {
             events,
             world,
             holdings: Vec::new(),
+            asked_anew: None,
             beat,
             has_answer: false,
         })
@@ -162,9 +171,13 @@ impl Host {
                     holding.lease.set_interval(interval);
                 }
             }
-            ToHost::Forget(id) => {
+            ToHost::Forget { id, keep_addresses } => {
                 if let Some(at) = self.position(id) {
-                    self.forget(at);
+                    if keep_addresses {
+                        self.holdings.swap_remove(at);
+                    } else {
+                        self.forget(at);
+                    }
                 }
                 self.ends.control.host(FromHost::Forgotten(id));
             }
@@ -223,6 +236,7 @@ impl Host {
             holdings,
             requests,
             ends,
+            asked_anew,
             ..
         } = self;
         let Some(Holding { what, lease, term }) = holdings.get_mut(at) else {
@@ -238,6 +252,17 @@ impl Host {
             }
         }
         let (id, term) = (what.id, *term);
+        if !was_held
+            && asked_anew
+                .is_none_or(|(index, at)| index != what.index || began.since(at) > ASK_ANEW_EVERY)
+        {
+            // Clients that wrote while the link was cut wait for no answer of ours now.
+            if let Err(error) = requests.forget_unresolved(what.index) {
+                tracing::warn!(%error, "cannot look for neighbours that never answered");
+            }
+            *asked_anew = Some((what.index, began));
+        }
+        note_slow("to set", &what.addresses, began);
         if !lease.set(began, now()) {
             self.lose(at, "was renewed too late");
         } else if !was_held {
@@ -260,12 +285,14 @@ impl Host {
         let Some(Holding { what, lease, .. }) = self.holdings.get_mut(at) else {
             return;
         };
+        let began = now();
         for address in &what.addresses {
             if let Err(error) = self.requests.remove(what.index, *address) {
                 // The lease ends it.
                 tracing::warn!(%address, %error, "cannot remove an address");
             }
         }
+        note_slow("to remove", &what.addresses, began);
         if lease.end() {
             self.ends.control.host(FromHost::Held(what.id, false));
         }
@@ -354,5 +381,12 @@ impl Host {
             .filter(|it| it.lease.is_held() && !has(&it.what))
             .map(|it| it.what.id)
             .collect()
+    }
+}
+
+fn note_slow(what: &str, addresses: &[IpAddr], began: Instant) {
+    let took = now().since(began);
+    if took > SLOW {
+        tracing::warn!(?addresses, ?took, "the kernel took long {what} addresses");
     }
 }

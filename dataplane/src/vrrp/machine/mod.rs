@@ -321,10 +321,9 @@ impl Machine {
             ToMachine::Create(slot) => self.slots.push(slot),
             ToMachine::Destroy(id) => {
                 self.hand_in(id, Input::InterfaceLost);
-                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
-                    slot.is_destroyed = true;
-                }
+                self.destroy(id);
             }
+            ToMachine::HandOver(id) => self.destroy(id),
             ToMachine::Participate {
                 id,
                 pairing,
@@ -396,6 +395,12 @@ impl Machine {
             None => Input::Start,
         };
         slot.handle(&mut self.io, now, input);
+    }
+
+    fn destroy(&mut self, id: RouterId) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
+            slot.is_destroyed = true;
+        }
     }
 
     fn leave(&mut self, id: RouterId, input: Input<'_>) {
