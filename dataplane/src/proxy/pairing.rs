@@ -15,7 +15,7 @@ use node_api::PoolRef;
 use crate::{
     ipc::{ProxyToVrrp, VrrpToProxy},
     proxy::served::Input,
-    sys::{channel::Channel, memory::Shared, pages::PairPage},
+    sys::{channel::Channel, life::End, memory::Shared, pages::PairPage},
 };
 
 /// How long vrrp may leave its socket full. It is told little: a full one means that it hangs.
@@ -85,7 +85,7 @@ impl Pairing {
         let inputs = inputs.clone();
         thread::Builder::new()
             .name("from-vrrp".to_owned())
-            .spawn(move || receive(number, &receiving, &inputs))?;
+            .spawn(move || receive(number, page, &receiving, &inputs))?;
         channel.send(&ProxyToVrrp::Holding, &[])?;
         Ok(Self {
             number,
@@ -127,7 +127,8 @@ impl Pairing {
     }
 }
 
-fn receive(number: u64, channel: &Channel, inputs: &SyncSender<Input>) {
+fn receive(number: u64, page: &'static PairPage, channel: &Channel, inputs: &SyncSender<Input>) {
+    let mut is_watched = false;
     loop {
         let input = match channel.receive::<VrrpToProxy>() {
             Ok(Some((message, _))) => Input::Vrrp(number, message),
@@ -137,9 +138,29 @@ fn receive(number: u64, channel: &Channel, inputs: &SyncSender<Input>) {
                 Input::VrrpGone(number)
             }
         };
+        // It holds its mutex before it says a word.
+        if !std::mem::replace(&mut is_watched, true) {
+            watch(number, page, inputs.clone());
+        }
         let over = matches!(input, Input::VrrpGone(_));
         if inputs.send(input).is_err() || over {
             return;
         }
+    }
+}
+
+/// Waits for the mark that vrrp was killed, which comes long before end-of-file where much memory is
+/// to be torn down.
+fn watch(number: u64, page: &'static PairPage, inputs: SyncSender<Input>) {
+    let watching = thread::Builder::new()
+        .name("vrrp-watch".to_owned())
+        .spawn(move || match page.vrrp_life.wait_for_end() {
+            // A proxy that ends does not care.
+            Ok(End::Died) => drop(inputs.send(Input::VrrpGone(number))),
+            Ok(End::Released) => {}
+            Err(error) => tracing::warn!(%error, "cannot watch the life of vrrp"),
+        });
+    if let Err(error) = watching {
+        tracing::warn!(%error, "cannot watch the life of vrrp");
     }
 }

@@ -383,6 +383,28 @@ fn a_listener_that_the_agent_could_not_open_says_why() {
     assert_eq!(listener.problem, Some(reason));
 }
 
+/// The socket of a killed process is closed long after the mark on its mutex where it had much memory.
+#[test]
+fn the_death_of_vrrp_is_seen_without_an_end_of_file() {
+    let rig = Rig::new("vrrp-death");
+    let (vrrp, page) = rig.pair();
+    let page = page.leak();
+    let held = VrrpToProxy::Held {
+        addresses: Vec::new(),
+        held: false,
+    };
+    thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            page.vrrp_life.hold().unwrap();
+            vrrp.send(&held, &[]).unwrap();
+        });
+        owner.join().unwrap();
+    });
+    // The proxy gives up its end; this one is still open.
+    while vrrp.receive::<ProxyToVrrp>().unwrap().is_some() {}
+    assert!(rig.report(|_| true).pools.is_empty());
+}
+
 #[test]
 fn its_death_is_seen_on_the_newest_page_and_its_beats_move_there() {
     let rig = Rig::new("death");
