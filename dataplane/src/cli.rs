@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 
@@ -8,8 +8,9 @@ use crate::sys::pages::MOST_WORKERS;
 
 const RUN_HELP: &str = "\
 Environment:
-  WSHA_NODE_NAME  as --node-name
-  RUST_LOG        what is logged: error, warn, info (default), debug or trace
+  WSHA_NODE_NAME       as --node-name
+  WSHA_POD_CREATED_AT  as --pod-created-at
+  RUST_LOG             what is logged: error, warn, info (default), debug or trace
 
 Signals:
   SIGTERM, SIGINT  stop in order: listeners, sessions (Close), priority 0, addresses
@@ -21,7 +22,8 @@ Environment:
   RUST_LOG  what is logged: error, warn, info (default), debug or trace
 
 Signals:
-  SIGTERM, SIGINT  stop in order: listeners, sessions (Close)";
+  SIGTERM, SIGINT  stop in order: listeners, sessions (Close); with --restart, do not start the
+                   proxy again: it stops on the agent's word, or when the agent is gone";
 
 fn workers() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST_WORKERS as u64)
@@ -44,12 +46,19 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show virtual addresses, states, peers, sessions and endpoints of the running agent
     Status(StatusArgs),
-    /// Run the proxy alone, without virtual addresses: for trying and measuring
+    /// Ask the agent of this run directory whether it lives or is ready, for a kubelet
+    Probe(ProbeArgs),
+    /// Run the proxy of an agent that was started with `--proxy external`; or alone, without virtual
+    /// addresses, for trying and measuring
     #[command(
         after_help = PROXY_HELP,
-        override_usage = "wsha-dataplane proxy --listen <ADDRESS:PORT> --upstream <ADDRESS:PORT> [OPTIONS]"
+        override_usage = "wsha-dataplane proxy --run-dir <DIR> --restart [OPTIONS]\n       \
+            wsha-dataplane proxy --listen <ADDRESS:PORT> --upstream <ADDRESS:PORT> [OPTIONS]"
     )]
     Proxy(ProxyArgs),
+    /// An agent that another one followed, and that waits for SIGTERM; `run --stay` becomes it
+    #[command(hide = true)]
+    Stay(StayArgs),
     /// The process that holds the virtual addresses; started by `run`
     #[command(hide = true)]
     Vrrp(VrrpArgs),
@@ -84,6 +93,18 @@ pub struct RunArgs {
     /// If an agent runs already with this state directory, ask it to stop in order and follow it
     #[arg(long)]
     pub take_over: bool,
+    /// Once another agent has taken over, or while one of a newer pod runs, do not end but wait for
+    /// SIGTERM, holding nothing: for pods, whose kubelet would start this one again
+    #[arg(long, requires_all = ["take_over", "pod_created_at"])]
+    pub stay: bool,
+    /// Directory that lasts as long as this pod, such as an emptyDir volume that is not in memory:
+    /// when an agent first looked there, the pod is taken to have been made; an agent refuses to be
+    /// taken over by one of an older pod
+    #[arg(long, value_name = "DIR", env = "WSHA_POD_CREATED_AT")]
+    pub pod_created_at: Option<PathBuf>,
+    /// Who starts the proxy
+    #[arg(long, value_enum, value_name = "WHO", default_value_t = ProxyStart::Child)]
+    pub proxy: ProxyStart,
     /// Directory for sockets [default: /run/wsha/ and a hash of the state directory's path]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
@@ -124,9 +145,20 @@ pub struct ProxyArgs {
     /// Worker threads, 64 at most [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
-    /// Serve the agent of this run directory instead; started by `run`
-    #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["listen", "upstream"])]
+    /// Serve the agent of this run directory instead
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "upstream"])]
     pub run_dir: Option<PathBuf>,
+    /// Wait for the agent, start the proxy as a process of its own, and start it again when it ends
+    /// or hangs; end when the agent has stopped in order
+    #[arg(long, requires = "run_dir")]
+    pub restart: bool,
+    /// When the agent has stopped in order, do not end but wait for SIGTERM, or for an agent to be
+    /// there again
+    #[arg(long, requires = "restart")]
+    pub stay: bool,
+    /// Descriptor of a page to beat on; given by `--restart`
+    #[arg(long, hide = true, requires = "run_dir")]
+    pub beats: Option<i32>,
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -141,6 +173,52 @@ pub struct VrrpArgs {
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Arguments of `probe`.
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// What is asked; `live` fails only if nothing answers
+    #[arg(value_enum)]
+    pub what: Probed,
+    /// Run directory of the agent to ask
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+}
+
+/// Arguments of `stay`.
+#[derive(Args, Debug)]
+pub struct StayArgs {
+    /// Run directory, where probes are answered
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Why it waits
+    #[arg(long, value_name = "SENTENCE")]
+    pub why: String,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Arguments of the agent that it was
+    #[arg(last = true)]
+    pub command: Vec<OsString>,
+}
+
+/// What a probe asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Probed {
+    /// Whether the agent's loop turns
+    Live,
+    /// Whether it serves what it should
+    Ready,
+}
+
+/// Who starts the proxy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ProxyStart {
+    /// The agent
+    Child,
+    /// Somebody else, as a container of its own: `proxy --run-dir DIR --restart`
+    External,
 }
 
 /// Form of log lines.

@@ -3,7 +3,7 @@
 //! The agent listens on two sockets there: [`AGENT_SOCKET`] (its own user only) for vrrp, `status`
 //! and a newer agent that takes over; [`PROXY_SOCKET`] (the proxy's user) for the proxy. The first
 //! message on a connection is a [`Hello`]. vrrp and proxy talk to each other over a socket pair
-//! that the agent makes for each pairing.
+//! that the agent makes for each pairing. A third one, [`HOLDER_SOCKET`], lies in the state directory.
 //!
 //! Everything is level-triggered: a configuration is always whole, a report too.
 
@@ -16,6 +16,11 @@ use crate::metrics::Sample;
 
 /// Name of the socket for vrrp, `status` and take-overs, in the run directory.
 pub const AGENT_SOCKET: &str = "agent.sock";
+/// Name of the socket, in the state directory, on which the agent that holds it is asked to stop:
+/// whoever shares the state directory need not see the run directory.
+pub const HOLDER_SOCKET: &str = "holder.sock";
+/// Name of the socket, in the run directory, of an agent that waits: it answers probes.
+pub const WAITING_SOCKET: &str = "waiting.sock";
 /// Name of the socket for the proxy, in the run directory.
 pub const PROXY_SOCKET: &str = "proxy.sock";
 
@@ -32,8 +37,30 @@ pub enum Hello {
     /// Asks for the state of the node; one [`Answer`] follows.
     Status,
     /// Asks the agent to stop in order, so that the sender can start; the connection closes when
-    /// the lock is free.
-    Stop,
+    /// the lock is free. A [`Refusal`] is the other answer.
+    Stop {
+        /// When the sender's pod was made, nanoseconds since the Unix epoch; `None`: it is in none.
+        pod_created_ns: Option<u64>,
+    },
+    /// Asks how the process of this run directory is; one [`ProbeAnswer`] follows.
+    Probe {
+        /// Whether it is ready is asked too, not only whether it lives.
+        ready: bool,
+    },
+}
+
+/// Answer to [`Hello::Stop`] of whoever must not take over.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Refusal {
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// Answer to [`Hello::Probe`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ProbeAnswer {
+    /// What is not as it should be, each a sentence; empty: all is well.
+    pub problems: Vec<String>,
 }
 
 /// Answer to [`Hello::Status`].

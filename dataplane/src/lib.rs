@@ -12,5 +12,6 @@ pub mod ipc;
 pub mod logging;
 pub mod metrics;
 pub mod proxy;
+pub mod restart;
 pub mod sys;
 pub mod vrrp;

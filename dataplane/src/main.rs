@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         Command::Run(args) => Some(args.log_format),
         Command::Vrrp(args) => Some(args.log_format),
         Command::Proxy(args) => Some(args.log_format),
-        Command::Status(_) => None,
+        Command::Stay(args) => Some(args.log_format),
+        Command::Status(_) | Command::Probe(_) => None,
     };
     if let Some(format) = log_format {
         logging::start(format);
@@ -27,8 +28,13 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Run(args) => agent::run(&args),
         Command::Vrrp(args) => vrrp::run(&args),
-        Command::Proxy(args) => proxy::run(&args),
+        Command::Proxy(args) => match proxy::run(&args) {
+            Ok(ending) => return ending.into(),
+            Err(error) => Err(error),
+        },
+        Command::Stay(args) => agent::stay::run(&args),
         Command::Status(args) => agent::status::run(&args),
+        Command::Probe(args) => agent::probe::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     agent::{
-        child::{self, Child, Recipe},
+        child::{self, Child},
         claim::Claim,
         event::{Event, Role},
         files::Accepted,
@@ -85,6 +85,10 @@ pub(super) struct App {
     /// Since when addresses may be there that no vrrp has adopted.
     pub(super) orphans: Option<Instant>,
     pub(super) leaving: Option<super::leave::Leaving>,
+    /// When this agent's pod was made, nanoseconds since the Unix epoch.
+    pub(super) pod_created_ns: Option<u64>,
+    /// Another agent asked this one to stop, and nobody else did.
+    pub(super) is_taken_over: bool,
     /// The control stream; `None` on plain hosts.
     pub(super) stream: Option<Controlled>,
 }
@@ -134,11 +138,12 @@ impl App {
     /// If there is no memory for the shared table.
     pub(super) fn new(
         claim: Claim,
-        recipes: (Recipe, Recipe),
+        origins: (child::Origin, child::Origin),
         origin: Origin,
         events: mpsc::Sender<Event>,
     ) -> std::io::Result<Self> {
         let accepted = u64::from(origin.stale_reason.is_none());
+        let pod_created_ns = claim.pod_created_ns;
         Ok(Self {
             claim,
             events,
@@ -148,8 +153,8 @@ impl App {
             ready: false,
             status: String::new(),
             table: RouterTable::create()?,
-            vrrp: Child::new(recipes.0),
-            proxy: Child::new(recipes.1),
+            vrrp: Child::new(origins.0),
+            proxy: Child::new(origins.1),
             vrrp_has: None,
             proxy_has: ProxyHas::default(),
             pairing: None,
@@ -173,6 +178,8 @@ impl App {
             questions: Vec::new(),
             watchdog: Watchdog::default(),
             leaving: None,
+            pod_created_ns,
+            is_taken_over: false,
             stream: None,
         })
     }
@@ -216,7 +223,11 @@ impl App {
             Event::Saved(saved) => self.saved(saved),
             Event::Snapshot(reply) => self.ask(reply),
             Event::SnapshotDue(id) => self.answer_overdue(id),
-            Event::Stop(why) => self.leave(&why),
+            Event::Stop(why) => {
+                self.is_taken_over = false;
+                self.leave(&why);
+            }
+            Event::TakeOver(other) => self.make_way(other),
             Event::Tick => self.tick(),
             Event::Ping(reply) => drop(reply.send(())),
         }
@@ -313,17 +324,8 @@ impl App {
 
     fn arrived(&mut self, id: u64, peer: Peer, workers: Option<usize>, channel: Channel) {
         let role = workers.map_or(Role::Vrrp, |_| Role::Proxy);
-        let ours = match role {
-            Role::Vrrp => self.vrrp.pid(),
-            Role::Proxy => self.proxy.pid(),
-        };
-        if ours.and_then(|pid| i32::try_from(pid).ok()) != Some(peer.pid) {
-            tracing::warn!(
-                process = role.name(),
-                pid = peer.pid,
-                "refused a {} process that this agent did not start",
-                role.name()
-            );
+        if let Err(why) = self.admit(role, peer) {
+            tracing::warn!(process = role.name(), pid = peer.pid, "{why}");
             channel.shutdown();
             return;
         }
@@ -352,6 +354,30 @@ impl App {
         }
     }
 
+    fn admit(&self, role: Role, peer: Peer) -> Result<(), &'static str> {
+        let ours = match role {
+            Role::Vrrp => self.vrrp.pid(),
+            // Of another PID namespace, its number means nothing here.
+            Role::Proxy if self.proxy.is_elsewhere() => {
+                return if self.proxy.link.is_some() {
+                    Err("refused a second proxy process while one is connected")
+                } else if self.leaving.is_some() {
+                    Err("refused a proxy process, as this agent is stopping in order")
+                } else {
+                    Ok(())
+                };
+            }
+            Role::Proxy => self.proxy.pid(),
+        };
+        if ours.and_then(|pid| i32::try_from(pid).ok()) == Some(peer.pid) {
+            return Ok(());
+        }
+        Err(match role {
+            Role::Vrrp => "refused a vrrp process that this agent did not start",
+            Role::Proxy => "refused a proxy process that this agent did not start",
+        })
+    }
+
     fn closed(&mut self, id: u64) {
         // The end of the process follows; one that lives on without us is ended by the watchdog.
         if self.vrrp.has_link(id) {
@@ -359,6 +385,12 @@ impl App {
             self.vrrp_has = None;
             self.pairing = None;
         } else if self.proxy.has_link(id) {
+            if self.proxy.is_elsewhere() && self.leaving.is_none() {
+                tracing::warn!(
+                    process = "proxy",
+                    "the proxy process is gone; it is waited for"
+                );
+            }
             self.proxy.link = None;
             self.proxy_has = ProxyHas::default();
             self.pairing = None;

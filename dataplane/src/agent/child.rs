@@ -1,4 +1,4 @@
-//! One of the two processes: started, watched, started again.
+//! One of the two processes: started, watched, started again, or waited for.
 
 use std::{
     ffi::OsString,
@@ -16,6 +16,7 @@ use crate::{
         event::{Event, Role},
         link::Link,
     },
+    restart::{Restarts, Waits},
     sys::spawn::{Process, Rights},
 };
 
@@ -28,23 +29,28 @@ pub(super) struct Recipe {
     pub(super) arguments: Vec<OsString>,
     /// What it may do.
     pub(super) rights: Rights,
-    /// One that lived so long did not crash at its start.
-    pub(super) settled_after: Duration,
-    /// Wait before it is started again after its first end.
-    pub(super) first_wait: Duration,
-    /// Longest wait before it is started again.
-    pub(super) longest_wait: Duration,
+    /// How soon it is started again.
+    pub(super) waits: Waits,
+}
+
+/// How a process comes to be.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// It is started here.
+    Ours(Recipe),
+    /// Somebody else starts it, and it connects: a container of its own. All that is known of it is
+    /// its connection.
+    Elsewhere,
 }
 
 /// The process and the connection to it.
 #[derive(Debug)]
 pub(super) struct Child<M> {
-    recipe: Recipe,
+    recipe: Option<Recipe>,
     process: Option<Process>,
     /// Counts starts, so that the end of one is not taken for the end of the next.
     start: u64,
-    started: Instant,
-    quick_ends: u32,
+    pace: Option<Restarts>,
     /// The connection, once the process has said hello.
     pub(super) link: Option<Link<M>>,
     /// When the connection was made.
@@ -59,39 +65,51 @@ pub(super) struct Child<M> {
 
 impl<M: Serialize + Send + 'static> Child<M> {
     /// Not started yet.
-    pub(super) fn new(recipe: Recipe) -> Self {
-        let now = Instant::now();
+    pub(super) fn new(origin: Origin) -> Self {
+        let recipe = match origin {
+            Origin::Ours(recipe) => Some(recipe),
+            Origin::Elsewhere => None,
+        };
         Self {
+            pace: recipe.as_ref().map(|recipe| Restarts::new(recipe.waits)),
             recipe,
             process: None,
             start: 0,
-            started: now,
-            quick_ends: 0,
             link: None,
-            linked: now,
+            linked: Instant::now(),
             sent: 0,
             applied: 0,
             restarts: 0,
         }
     }
 
-    /// Starts it; its end comes as [`Event::Ended`].
+    /// Whether somebody else starts it.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.recipe.is_none()
+    }
+
+    /// Starts it; its end comes as [`Event::Ended`]. One that is started elsewhere comes by itself.
     pub(super) fn start(&mut self, events: &mpsc::Sender<Event>) -> io::Result<()> {
+        let Some(recipe) = &self.recipe else {
+            return Ok(());
+        };
         // Not the path of the file, which an upgrade may have replaced: the same release.
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("wsha-dataplane")
-            .arg(self.recipe.role.name())
-            .args(&self.recipe.arguments)
+            .arg(recipe.role.name())
+            .args(&recipe.arguments)
             .stdin(std::process::Stdio::null())
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID");
-        let process = Process::start(command, &self.recipe.rights)?;
+        let process = Process::start(command, &recipe.rights)?;
         let end = process.end_signal()?;
         self.start += 1;
-        self.started = Instant::now();
-        let (role, start, events) = (self.recipe.role, self.start, events.clone());
+        if let Some(pace) = &mut self.pace {
+            pace.started();
+        }
+        let (role, start, events) = (recipe.role, self.start, events.clone());
         tracing::debug!(
             process = role.name(),
             pid = process.pid(),
@@ -116,16 +134,10 @@ impl<M: Serialize + Send + 'static> Child<M> {
         Some(status)
     }
 
-    /// How long to wait before the next start: at first what the recipe says, then 100 ms at least,
-    /// doubled each time it ends soon after its start.
+    /// How long to wait before the next start.
     pub(super) fn wait_before_restart(&mut self) -> Duration {
         self.restarts += 1;
-        if self.started.elapsed() >= self.recipe.settled_after {
-            self.quick_ends = 0;
-        }
-        let wait = backoff(self.quick_ends, self.recipe.longest_wait).max(self.recipe.first_wait);
-        self.quick_ends = self.quick_ends.saturating_add(1);
-        wait
+        self.pace.as_mut().map_or(Duration::ZERO, Restarts::ended)
     }
 
     /// Its number, while it runs.
@@ -133,9 +145,9 @@ impl<M: Serialize + Send + 'static> Child<M> {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// Whether it runs.
+    /// Whether it runs; of one that is started elsewhere: whether it is connected.
     pub(super) fn runs(&self) -> bool {
-        self.process.is_some()
+        self.process.is_some() || (self.is_elsewhere() && self.link.is_some())
     }
 
     /// Whether the process with this number of start runs.
@@ -143,11 +155,18 @@ impl<M: Serialize + Send + 'static> Child<M> {
         self.runs() && start == self.start
     }
 
-    /// Kills it; its end comes as [`Event::Ended`].
+    /// Kills it; its end comes as [`Event::Ended`]. One that is started elsewhere is cut off, which
+    /// comes as [`Event::Closed`]: whoever starts it ends it when it hangs.
     pub(super) fn kill(&mut self) {
+        let Some(recipe) = &self.recipe else {
+            if let Some(link) = &self.link {
+                link.cut();
+            }
+            return;
+        };
+        let process = recipe.role.name();
         let killed = self.process.as_mut().map(Process::kill);
         if let Some(Err(error)) = killed {
-            let process = self.recipe.role.name();
             tracing::error!(process, %error, "cannot end a process");
         }
     }
@@ -162,6 +181,10 @@ impl<M: Serialize + Send + 'static> Child<M> {
 
     /// Takes the connection of a process that said hello.
     pub(super) fn connect(&mut self, link: Link<M>) {
+        if self.is_elsewhere() {
+            self.restarts += u64::from(self.start > 0);
+            self.start += 1;
+        }
         self.link = Some(link);
         self.linked = Instant::now();
         self.sent = 0;
@@ -186,37 +209,11 @@ impl<M: Serialize + Send + 'static> Child<M> {
     }
 }
 
-fn backoff(quick_ends: u32, longest: Duration) -> Duration {
-    match quick_ends {
-        0 => Duration::ZERO,
-        more => {
-            (Duration::from_millis(100) * 2_u32.saturating_pow(more - 1).min(1 << 10)).min(longest)
-        }
-    }
-}
-
 /// How a process ended, for a sentence that begins with its name.
 pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with code {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_loop_slows_down() {
-        let waits: Vec<u128> = (0..9)
-            .map(|ends| backoff(ends, Duration::from_secs(5)).as_millis())
-            .collect();
-        assert_eq!(waits, [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert_eq!(
-            backoff(u32::MAX, Duration::from_secs(1)),
-            Duration::from_secs(1)
-        );
     }
 }

@@ -10,12 +10,14 @@ use std::{
 
 use crate::{
     agent::{
+        chain,
         locks::{self, Holder, StateLock, TAKE_OVER, Taker},
-        run_dir,
+        pod, run_dir,
         state_dir::StateDir,
+        waiting::Waiting,
     },
-    cli::RunArgs,
-    ipc::{AGENT_SOCKET, PROXY_SOCKET},
+    cli::{ProxyStart, RunArgs},
+    ipc::{AGENT_SOCKET, HOLDER_SOCKET, PROXY_SOCKET},
     sys::{
         clock, kernel,
         lock::{Lock, NetworkLock},
@@ -32,6 +34,8 @@ const NEEDED: [Capability; 6] = [
     users::SETUID,
     users::SETGID,
 ];
+/// The same where the proxy is started elsewhere.
+const NEEDED_ALONE: [Capability; 2] = [users::NET_ADMIN, users::NET_RAW];
 /// The proxy's user by default, and by number where there is no such user.
 const PROXY_USER: (&str, u32) = ("wsha-proxy", 65534);
 
@@ -40,8 +44,10 @@ const PROXY_USER: (&str, u32) = ("wsha-proxy", 65534);
 pub(super) struct Prepared {
     /// The state directory.
     pub(super) state: StateDir,
-    run_dir: PathBuf,
+    /// Where the sockets will be.
+    pub(super) run_dir: PathBuf,
     proxy_user: Identity,
+    pod_created_ns: Option<u64>,
 }
 
 /// What this agent has to itself. Dropped last: the lock is what a successor waits for.
@@ -53,6 +59,8 @@ pub(super) struct Claim {
     pub(super) run_dir: PathBuf,
     /// The proxy's user.
     pub(super) proxy_user: Identity,
+    /// When this agent's pod was made, nanoseconds since the Unix epoch.
+    pub(super) pod_created_ns: Option<u64>,
     network_lock: NetworkLock,
     _run_lock: Lock,
     state_lock: Arc<StateLock>,
@@ -65,6 +73,8 @@ pub(super) struct Sockets {
     pub(super) agent: UnixListener,
     /// For the proxy.
     pub(super) proxy: UnixListener,
+    /// For take-overs, in the state directory; `None`: it cannot be there.
+    pub(super) holder: Option<UnixListener>,
 }
 
 /// Why this agent cannot run.
@@ -78,6 +88,36 @@ pub(super) enum ClaimError {
     Rights {
         /// Names of capabilities.
         missing: String,
+    },
+    /// The proxy could not be let in.
+    #[error(
+        "the proxy, of group {gid}, could not connect: run this agent as a member of that group \
+         (runAsGroup or supplementalGroups: {gid}), or give it CAP_CHOWN"
+    )]
+    ProxyGroup {
+        /// The proxy's.
+        gid: u32,
+    },
+    /// An option of another way to start the proxy.
+    #[error("--workers is an option of `proxy` where --proxy external is given")]
+    Workers,
+    /// The kernel cannot tell how old the pod is.
+    #[error(
+        "cannot tell when this pod was made: --pod-created-at {directory} must be a directory that \
+         lasts as long as the pod and can be written to, such as the mount point of an emptyDir volume"
+    )]
+    PodCreated {
+        /// As given.
+        directory: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent runs and is of a newer pod.
+    #[error("the agent that runs does not stop for this one: {reason}")]
+    Refused {
+        /// What it said.
+        reason: String,
     },
     /// `--proxy-user` names nobody.
     #[error("--proxy-user {name}: there is no such user; create it or name another")]
@@ -163,9 +203,9 @@ pub(super) enum ClaimError {
     },
     /// An agent with another state directory serves this host's network.
     #[error(
-        "process {pid}, an agent with another state directory, runs in this network namespace: two \
-         would remove each other's addresses; stop it first, or use its state directory with \
-         --take-over"
+        "{}, an agent with another state directory, runs in this network namespace: two would remove \
+         each other's addresses; stop it first, or use its state directory with --take-over",
+        who(*pid)
     )]
     NetworkTaken {
         /// Of the holder.
@@ -173,8 +213,9 @@ pub(super) enum ClaimError {
     },
     /// Somebody else has the name that agents use as their lock.
     #[error(
-        "process {pid} of user {uid} holds the abstract socket name `wsha-dataplane` of this \
-         network namespace, and is no agent of this user; end it"
+        "{} of user {uid} holds the abstract socket name `wsha-dataplane` of this network \
+         namespace, and is no agent of this user; end it",
+        who(*pid)
     )]
     NetworkTakenByStranger {
         /// Of the holder.
@@ -210,9 +251,18 @@ pub(super) enum ClaimError {
 impl Prepared {
     /// Checks rights and names, and makes the state directory.
     pub(super) fn prepare(args: &RunArgs) -> Result<Self, ClaimError> {
-        check_rights()?;
-        check_kernel()?;
         let proxy_user = proxy_user(args.proxy_user.as_deref())?;
+        match args.proxy {
+            ProxyStart::Child => check_rights(&NEEDED)?,
+            ProxyStart::External => {
+                check_rights(&NEEDED_ALONE)?;
+                check_group(proxy_user)?;
+                if args.workers.is_some() {
+                    return Err(ClaimError::Workers);
+                }
+            }
+        }
+        check_kernel()?;
         users::keep_files_private();
         let state = StateDir::open(&args.state_dir)
             .map_err(step("make state directory", &args.state_dir))?;
@@ -220,10 +270,17 @@ impl Prepared {
             || Ok(run_dir::default_path(state.path())),
             |path| std::path::absolute(path).map_err(step("find run directory", path)),
         )?;
+        let created = args.pod_created_at.as_deref().map(|directory| {
+            pod::created_ns(directory).map_err(|source| ClaimError::PodCreated {
+                directory: directory.to_owned(),
+                source,
+            })
+        });
         Ok(Self {
             state,
             run_dir,
             proxy_user,
+            pod_created_ns: created.transpose()?,
         })
     }
 
@@ -237,23 +294,32 @@ impl Prepared {
             admin: args.admin,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_unix_ms: clock::now_unix_ms(),
+            pid_namespace: locks::pid_namespace(),
         };
         // What can fail before an agent that runs well is stopped fails before.
         run_dir::make(&self.run_dir, self.proxy_user)?;
         if args.take_over && !self.is_followed_at(args.admin) {
             check_admin(args.admin)?;
         }
-        let mut taker = Taker::new(&holder, args.take_over);
+        // A stop may take longer than a kubelet waits for a sign of life.
+        let waiting = args.stay.then(|| {
+            let why = "another agent serves this node; this one waits for it to stop";
+            Waiting::begin(&self.run_dir, why.to_owned())
+                .inspect_err(|error| tracing::warn!(%error, "cannot answer probes while waiting"))
+        });
+        let mut taker = Taker::new(&holder, args.take_over, self.pod_created_ns);
         let state_lock = taker.take_state(&self.state)?;
         let run_lock = taker.take_run()?;
         let network_lock = locks::take_network()?;
         if !args.take_over {
             check_admin(args.admin)?;
         }
+        drop(waiting);
         Ok(Claim {
             state: self.state,
             run_dir: self.run_dir,
             proxy_user: self.proxy_user,
+            pod_created_ns: self.pod_created_ns,
             network_lock,
             _run_lock: run_lock,
             state_lock: Arc::new(state_lock),
@@ -280,8 +346,7 @@ fn check_admin(admin: SocketAddr) -> Result<(), ClaimError> {
 impl Claim {
     /// Opens the sockets; those of an agent that was killed are replaced.
     pub(super) fn open_sockets(&self) -> Result<Sockets, ClaimError> {
-        let open = |name, owner: Option<Identity>| {
-            let path = self.run_dir.join(name);
+        let open = |path: PathBuf, owner: Option<Identity>| {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(step("replace", &path)(error));
@@ -289,19 +354,27 @@ impl Claim {
                 _ => {}
             }
             let listener = UnixListener::bind(&path).map_err(step("open", &path))?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            let mode = match owner {
+                Some(owner) => let_in(&path, owner).map_err(step("set the owner of", &path))?,
+                None => 0o600,
+            };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
                 .map_err(step("set the mode of", &path))?;
-            if let Some(owner) = owner {
-                users::give(&path, owner).map_err(step("set the owner of", &path))?;
-            }
             listener
                 .set_nonblocking(true)
                 .map_err(step("prepare", &path))?;
             Ok(listener)
         };
+        let holder = open(self.state.path().join(HOLDER_SOCKET), None);
         Ok(Sockets {
-            agent: open(AGENT_SOCKET, None)?,
-            proxy: open(PROXY_SOCKET, Some(self.proxy_user))?,
+            agent: open(self.run_dir.join(AGENT_SOCKET), None)?,
+            proxy: open(self.run_dir.join(PROXY_SOCKET), Some(self.proxy_user))?,
+            holder: holder
+                .inspect_err(|error| {
+                    let error = chain(error);
+                    tracing::warn!("an agent of another container cannot take over: {error}");
+                })
+                .ok(),
         })
     }
 
@@ -317,16 +390,56 @@ impl Claim {
 
     /// Removes the sockets; a successor makes its own.
     pub(super) fn remove_sockets(&self) {
-        for name in [AGENT_SOCKET, PROXY_SOCKET] {
-            if let Err(error) = fs::remove_file(self.run_dir.join(name)) {
-                tracing::debug!(%error, socket = name, "cannot remove a socket");
+        for path in [
+            self.run_dir.join(AGENT_SOCKET),
+            self.run_dir.join(PROXY_SOCKET),
+            self.state.path().join(HOLDER_SOCKET),
+        ] {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::debug!(%error, socket = %path.display(), "cannot remove a socket");
             }
         }
     }
 }
 
-fn check_rights() -> Result<(), ClaimError> {
-    let missing = users::missing(&NEEDED).map_err(step("read", Path::new(users::STATUS)))?;
+/// Lets the proxy connect to its socket; returns the mode that this takes.
+fn let_in(path: &Path, proxy: Identity) -> io::Result<u32> {
+    match users::give(path, proxy) {
+        Ok(()) => Ok(0o600),
+        // Without CAP_CHOWN: to a group of one's own.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            users::give_to_group(path, proxy.gid)?;
+            Ok(0o660)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the proxy's socket can be given to it.
+fn check_group(proxy: Identity) -> Result<(), ClaimError> {
+    let status = || step("read", Path::new(users::STATUS));
+    let is_ours = proxy.uid == users::effective_uid();
+    if is_ours
+        || users::missing(&[users::CHOWN])
+            .map_err(status())?
+            .is_empty()
+        || users::is_of_group(proxy.gid).map_err(status())?
+    {
+        return Ok(());
+    }
+    Err(ClaimError::ProxyGroup { gid: proxy.gid })
+}
+
+/// A process by its number, which is unknown across PID namespaces.
+fn who(pid: i32) -> String {
+    match pid {
+        0 => "a process of another container".to_owned(),
+        pid => format!("process {pid}"),
+    }
+}
+
+fn check_rights(needed: &[Capability]) -> Result<(), ClaimError> {
+    let missing = users::missing(needed).map_err(step("read", Path::new(users::STATUS)))?;
     if missing.is_empty() {
         return Ok(());
     }

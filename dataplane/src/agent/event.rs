@@ -27,6 +27,17 @@ impl Role {
     }
 }
 
+/// Another agent that wants to serve this node.
+#[derive(Debug)]
+pub(super) struct TakeOver {
+    /// Of the agent, as far as the kernel tells; 0 where it is in a container of its own.
+    pub(super) pid: i32,
+    /// When its pod was made, nanoseconds since the Unix epoch.
+    pub(super) pod_created_ns: Option<u64>,
+    /// Why it must not, in a sentence; `None`: this agent stops.
+    pub(super) reply: oneshot::Sender<Option<String>>,
+}
+
 /// Something happened.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -67,6 +78,8 @@ pub(super) enum Event {
     SnapshotDue(u64),
     /// Stop in order; why.
     Stop(String),
+    /// Another agent asks this one to stop.
+    TakeOver(TakeOver),
     /// Look after time-outs.
     Tick,
     /// Answer, to show that the loop turns.

@@ -6,7 +6,8 @@ use crate::{
     agent::{
         app::{App, Flow},
         desired,
-        event::Role,
+        event::{Role, TakeOver},
+        pod,
     },
     ipc::{ToProxy, ToVrrp},
 };
@@ -62,6 +63,28 @@ impl App {
             stage: Stage::Vrrp,
             until: Instant::now() + patience(routers),
         });
+    }
+
+    /// Another agent asks this one to stop. One of an older pod must not: it was started again,
+    /// and this one has followed it.
+    pub(super) fn make_way(&mut self, other: TakeOver) {
+        let TakeOver {
+            pid,
+            pod_created_ns,
+            reply,
+        } = other;
+        let refusal = pod::refusal(pod_created_ns, self.pod_created_ns);
+        if let Some(reason) = &refusal {
+            tracing::warn!("refused a take-over: {reason}");
+        } else {
+            self.is_taken_over |= self.leaving.is_none();
+            self.leave(&match pid {
+                0 => "an agent of another container takes over".to_owned(),
+                pid => format!("process {pid} takes over"),
+            });
+        }
+        // Whoever asked may be gone.
+        drop(reply.send(refusal));
     }
 
     /// A process said that it has left.

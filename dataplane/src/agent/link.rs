@@ -45,8 +45,13 @@ impl<M: Serialize + Send + 'static> Link<M> {
     /// does not read is cut off, which shows as the end of the connection.
     pub(super) fn send(&self, message: M, fds: Vec<OwnedFd>) {
         if self.queue.try_send((message, fds)).is_err() {
-            self.channel.shutdown();
+            self.cut();
         }
+    }
+
+    /// Ends the connection, for both sides.
+    pub(super) fn cut(&self) {
+        self.channel.shutdown();
     }
 }
 

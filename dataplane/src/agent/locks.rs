@@ -16,7 +16,7 @@ use crate::{
         claim::{ClaimError, step},
         state_dir::StateDir,
     },
-    ipc::{AGENT_SOCKET, Hello},
+    ipc::{AGENT_SOCKET, HOLDER_SOCKET, Hello, Refusal},
     sys::{
         channel::{Channel, Peer},
         lock::{Attempt, Lock, NetworkAttempt, NetworkLock},
@@ -53,12 +53,16 @@ pub(super) struct Holder {
     pub(super) version: String,
     /// When it started, milliseconds since the Unix epoch.
     pub(super) started_unix_ms: u64,
+    /// The PID namespace that the process id is of; zero: unknown.
+    #[serde(default)]
+    pub(super) pid_namespace: u64,
 }
 
 impl Holder {
-    /// Whether a process of that number lives.
+    /// Whether a process of that number lives. Of one in another container nobody can tell.
     pub(super) fn lives(&self) -> bool {
-        Path::new("/proc").join(self.pid.to_string()).exists()
+        let is_elsewhere = self.pid_namespace != 0 && self.pid_namespace != pid_namespace();
+        is_elsewhere || Path::new("/proc").join(self.pid.to_string()).exists()
     }
 }
 
@@ -67,10 +71,20 @@ pub(super) fn holder_of(directory: &Path) -> io::Result<Holder> {
     Lock::read(&directory.join("lock"))
 }
 
+/// The PID namespace of this process; zero where the kernel does not tell.
+pub(super) fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
+}
+
 /// A connection to the agent with this run directory. `None`: none runs there; one that ends or
 /// starts just now is no other case.
 pub(super) fn connect_to_agent(run_dir: &Path) -> io::Result<Option<UnixStream>> {
-    match UnixStream::connect(run_dir.join(AGENT_SOCKET)) {
+    connect(&run_dir.join(AGENT_SOCKET))
+}
+
+fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(path) {
         Ok(stream) => Ok(Some(stream)),
         Err(error)
             if matches!(
@@ -120,16 +134,18 @@ impl StateLock {
 pub(super) struct Taker<'a> {
     holder: &'a Holder,
     take_over: bool,
+    pod_created_ns: Option<u64>,
     deadline: Instant,
     asked: Option<Instant>,
 }
 
 impl<'a> Taker<'a> {
     /// For `holder`, which asks another agent to stop if `take_over` is set.
-    pub(super) fn new(holder: &'a Holder, take_over: bool) -> Self {
+    pub(super) fn new(holder: &'a Holder, take_over: bool, pod_created_ns: Option<u64>) -> Self {
         Self {
             holder,
             take_over,
+            pod_created_ns,
             deadline: Instant::now() + TAKE_OVER,
             asked: None,
         }
@@ -177,10 +193,35 @@ impl<'a> Taker<'a> {
         }
         if self.asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
             tracing::info!(pid = other.pid, "asking the running agent to stop in order");
-            ask_to_stop(other, left)?;
+            self.ask_to_stop(other, left)?;
             self.asked = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// Returns when the holder has ended, or `patience` is over.
+    fn ask_to_stop(&self, other: &Holder, patience: Duration) -> Result<(), ClaimError> {
+        // The run directory of another pod is not to be seen from here, or is another of that name.
+        let mut path = self.holder.state_dir.join(HOLDER_SOCKET);
+        let mut stream = connect(&path).map_err(step("connect to", &path))?;
+        if stream.is_none() {
+            path = other.run_dir.join(AGENT_SOCKET);
+            stream = connect(&path).map_err(step("connect to", &path))?;
+        }
+        // None: it ends just now, or starts just now.
+        let Some(stream) = stream else { return Ok(()) };
+        let pod_created_ns = self.pod_created_ns;
+        let talk = || {
+            stream.set_read_timeout(Some(patience))?;
+            let channel = Channel::new(stream, Duration::from_secs(5))?;
+            channel.send(&Hello::Stop { pod_created_ns }, &[])?;
+            // The end of the connection is the answer; if none comes in time, the lock says so.
+            Ok(channel.receive::<Refusal>().ok().flatten())
+        };
+        match talk().map_err(step("talk to", &path))? {
+            Some((Refusal { reason }, _)) => Err(ClaimError::Refused { reason }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -241,23 +282,6 @@ pub(super) fn take_network() -> Result<NetworkLock, ClaimError> {
     }
 }
 
-/// Returns when the holder has ended, or `patience` is over.
-fn ask_to_stop(holder: &Holder, patience: Duration) -> Result<(), ClaimError> {
-    let path = holder.run_dir.join(AGENT_SOCKET);
-    let stream = connect_to_agent(&holder.run_dir).map_err(step("connect to", &path))?;
-    // None: it ends just now, or starts just now.
-    let Some(stream) = stream else { return Ok(()) };
-    let talk = || {
-        stream.set_read_timeout(Some(patience))?;
-        let channel = Channel::new(stream, Duration::from_secs(5))?;
-        channel.send(&Hello::Stop, &[])?;
-        // The end of the connection is the answer; if none comes in time, the lock says so.
-        drop(channel.receive::<()>());
-        Ok(())
-    };
-    talk().map_err(step("talk to", &path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +296,7 @@ mod tests {
             admin: "127.0.0.1:9101".parse().unwrap(),
             version: String::new(),
             started_unix_ms: 0,
+            pid_namespace: pid_namespace(),
         }
     }
 
@@ -280,16 +305,16 @@ mod tests {
         let directory = Directory::new();
         // Beyond the highest number that the kernel gives.
         let dead = holder(&directory, u32::MAX);
-        let dead = Taker::new(&dead, false).take_run().unwrap();
+        let dead = Taker::new(&dead, false, None).take_run().unwrap();
         let end = std::thread::spawn(move || drop(dead));
         let us = holder(&directory, std::process::id());
-        let living = Taker::new(&us, false).take_run().unwrap();
+        let living = Taker::new(&us, false, None).take_run().unwrap();
         end.join().unwrap();
         let mut other = holder(&directory, 1);
-        let error = Taker::new(&other, false).take_run().unwrap_err();
+        let error = Taker::new(&other, false, None).take_run().unwrap_err();
         assert!(matches!(error, ClaimError::Taken { pid, .. } if pid == std::process::id()));
         other.state_dir = directory.path().join("other");
-        let error = Taker::new(&other, false).take_run().unwrap_err();
+        let error = Taker::new(&other, false, None).take_run().unwrap_err();
         assert!(matches!(error, ClaimError::RunDirTaken { pid, .. } if pid == std::process::id()));
         drop(living);
     }
@@ -298,8 +323,8 @@ mod tests {
     fn a_holder_that_does_not_stop_is_named() {
         let directory = Directory::new();
         let us = holder(&directory, std::process::id());
-        let _living = Taker::new(&us, false).take_run().unwrap();
-        let mut taker = Taker::new(&us, true);
+        let _living = Taker::new(&us, false, None).take_run().unwrap();
+        let mut taker = Taker::new(&us, true, None);
         taker.deadline = Instant::now();
         let error = taker.take_run().unwrap_err();
         assert!(matches!(error, ClaimError::TakeOver { pid } if pid == std::process::id()));
@@ -310,7 +335,7 @@ mod tests {
         let directory = Directory::new();
         let us = holder(&directory, std::process::id());
         let state = StateDir::open(&us.state_dir).unwrap();
-        let lock = Taker::new(&us, false).take_state(&state).unwrap();
+        let lock = Taker::new(&us, false, None).take_state(&state).unwrap();
         assert!(!lock.restore().unwrap());
         std::fs::remove_dir_all(state.path()).unwrap();
         assert!(lock.restore().unwrap());
@@ -318,7 +343,7 @@ mod tests {
         assert!(!lock.restore().unwrap());
         // Of another process that came meanwhile.
         std::fs::remove_file(state.lock_path()).unwrap();
-        let other = Taker::new(&us, false).take_state(&state).unwrap();
+        let other = Taker::new(&us, false, None).take_state(&state).unwrap();
         assert!(lock.restore().is_err());
         drop(other);
         assert!(lock.restore().unwrap());

@@ -16,6 +16,8 @@ mod link;
 mod locks;
 mod notify;
 mod orphans;
+mod pod;
+pub mod probe;
 mod questions;
 mod report;
 mod rollout;
@@ -23,8 +25,10 @@ mod run_dir;
 mod server;
 mod state_dir;
 pub mod status;
+pub mod stay;
 mod stream;
 mod table;
+mod waiting;
 mod watch;
 mod watchdog;
 
@@ -44,14 +48,15 @@ use crate::{
     agent::{
         app::{App, Origin},
         child::Recipe,
-        claim::{Claim, Prepared},
+        claim::{Claim, ClaimError, Prepared},
         event::{Event, Role},
         follow::{First, Follower, Source},
         server::{Door, Purpose},
         stream::Beginning,
     },
-    cli::{LogFormat, RunArgs},
-    sys::{limits, spawn::Rights, users},
+    cli::{LogFormat, ProxyStart, RunArgs},
+    restart::{self, Waits},
+    sys::{limits, signals, spawn::Rights, users},
 };
 
 /// Events that may wait: more than the processes of a host cause in one turn of the loop.
@@ -61,23 +66,23 @@ const TICK: Duration = Duration::from_millis(100);
 /// A vrrp that lived so long is started again at once: it has two advertisement intervals to go on
 /// where the former one stopped.
 const VRRP_SETTLED: Duration = Duration::from_secs(1);
-/// A proxy that lived so long did not crash at its start.
-const PROXY_SETTLED: Duration = Duration::from_secs(10);
 /// Longest wait before vrrp is started again: without it the host takes no part.
 const VRRP_WAIT: Duration = Duration::from_secs(1);
-/// After the proxy's death vrrp leaves the address in place, 120 ms at most, so that clients are
-/// refused rather than ignored until the next host has it. A listener opened meanwhile would take
-/// connections that die with the address. The host takes back after 3 s at the earliest anyway.
-const PROXY_FIRST_WAIT: Duration = Duration::from_millis(150);
-/// Longest wait before the proxy is started again.
-const PROXY_WAIT: Duration = Duration::from_secs(5);
 
 /// How often an address for metrics that is taken is tried again.
 const ADMIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs the process until it has stopped in order.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let (claim, origin, followed) = begin(args, Prepared::prepare(args)?)?;
+    let prepared = Prepared::prepare(args)?;
+    let run_dir = prepared.run_dir.clone();
+    let (claim, origin, followed) = match begin(args, prepared) {
+        Ok(begun) => begun,
+        Err(error) if args.stay && is_refusal(&error) => {
+            return stay::enter(args, &run_dir, &format!("{error:#}"));
+        }
+        Err(error) => return Err(error),
+    };
     // Best effort: what either is for works less well without.
     limits::raise_open_files();
     drop(limits::forbid_core_dumps());
@@ -85,7 +90,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(serve(args, claim, origin, followed))
+    let is_taken_over = runtime.block_on(serve(args, claim, origin, followed))?;
+    if args.stay && is_taken_over {
+        let why = "an agent of a newer pod serves this node; this one holds nothing any more";
+        return stay::enter(args, &run_dir, why);
+    }
+    Ok(())
+}
+
+/// Whether the agent that runs is of a newer pod.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClaimError::Refused { .. }))
 }
 
 /// What the agent follows.
@@ -130,12 +145,13 @@ fn begin(args: &RunArgs, prepared: Prepared) -> anyhow::Result<(Claim, Origin, F
     Ok((claim, origin, Followed::Files(Box::new(follower))))
 }
 
+/// Whether it stopped for another agent.
 async fn serve(
     args: &RunArgs,
     claim: Claim,
     origin: Origin,
     followed: Followed,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let sockets = claim.open_sockets()?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -150,10 +166,13 @@ async fn serve(
     let (sender, events) = mpsc::channel(EVENTS);
     // Each runs as long as the agent does.
     let mut tasks = JoinSet::new();
-    for (socket, purpose, uid) in [
-        (sockets.agent, Purpose::Agent, users::effective_uid()),
+    let us = users::effective_uid();
+    let doors = [
+        (sockets.agent, Purpose::Agent, us),
         (sockets.proxy, Purpose::Proxy, claim.proxy_user.uid),
-    ] {
+    ];
+    let holder = sockets.holder.map(|socket| (socket, Purpose::Holder, us));
+    for (socket, purpose, uid) in doors.into_iter().chain(holder) {
         let listener = UnixListener::from_std(socket).context("cannot watch a socket")?;
         let door = Door { purpose, uid };
         tasks.spawn(server::accept(listener, door, sender.clone()));
@@ -167,6 +186,7 @@ async fn serve(
         let signals = signal(kind).with_context(|| format!("cannot handle {name}"))?;
         tasks.spawn(stop_on(signals, name, sender.clone()));
     }
+    signals::let_through().context("cannot let signals through")?;
     let hangups = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let mut stream = None;
     match followed {
@@ -182,8 +202,12 @@ async fn serve(
         }
     }
 
-    let recipes = (vrrp_recipe(args, &claim), proxy_recipe(args, &claim));
-    let mut app = App::new(claim, recipes, origin, sender).context("cannot start")?;
+    let proxy = match args.proxy {
+        ProxyStart::Child => child::Origin::Ours(proxy_recipe(args, &claim)),
+        ProxyStart::External => child::Origin::Elsewhere,
+    };
+    let processes = (child::Origin::Ours(vrrp_recipe(args, &claim)), proxy);
+    let mut app = App::new(claim, processes, origin, sender).context("cannot start")?;
     app.stream = stream;
     tokio::select! {
         // First, as the others end once it has.
@@ -198,7 +222,7 @@ async fn serve(
         let removed = app.claim.state.remove_lock();
         removed.context("cannot remove the lock from the state directory")?;
     }
-    Ok(())
+    Ok(app.is_taken_over)
 }
 
 /// An address that somebody took since it was looked at costs metrics, not the service.
@@ -236,10 +260,12 @@ fn vrrp_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
             ],
             is_expendable: false,
         },
-        settled_after: VRRP_SETTLED,
-        // Within two advertisement intervals it goes on where its predecessor stopped.
-        first_wait: Duration::ZERO,
-        longest_wait: VRRP_WAIT,
+        waits: Waits {
+            settled_after: VRRP_SETTLED,
+            // Within two advertisement intervals it goes on where its predecessor stopped.
+            first: Duration::ZERO,
+            longest: VRRP_WAIT,
+        },
     }
 }
 
@@ -257,9 +283,7 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
             // Its sessions are what grows, and without it the address moves to another host.
             is_expendable: true,
         },
-        settled_after: PROXY_SETTLED,
-        first_wait: PROXY_FIRST_WAIT,
-        longest_wait: PROXY_WAIT,
+        waits: restart::PROXY,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two sockets of the run directory: who connects, and what they say.
+//! The sockets of the agent: who connects, and what they say.
 
 use std::{
     io,
@@ -18,8 +18,12 @@ use tokio::{
 };
 
 use crate::{
-    agent::{event::Event, link, report::Snapshot},
-    ipc::{Answer, FromProxy, FromVrrp, Hello},
+    agent::{
+        event::{Event, TakeOver},
+        link,
+        report::Snapshot,
+    },
+    ipc::{Answer, FromProxy, FromVrrp, Hello, ProbeAnswer, Refusal},
     sys::channel::{Channel, Peer},
 };
 
@@ -46,6 +50,8 @@ pub(super) enum Purpose {
     Agent,
     /// The proxy.
     Proxy,
+    /// Take-overs by those who share the state directory and no more.
+    Holder,
 }
 
 /// Accepts for ever; each connection gets a thread, since descriptors come with blocking reads.
@@ -114,19 +120,32 @@ fn serve(stream: UnixStream, door: &Door, events: &mpsc::Sender<Event>) -> io::R
             |id, message: FromProxy| Event::Proxy(id, message),
         ),
         (Purpose::Agent, Hello::Status) => {
-            let (reply, answer) = oneshot::channel();
-            tell(events, Event::Snapshot(reply));
-            match answer.blocking_recv() {
-                Ok(Snapshot { report, .. }) => channel.send(&Answer { report }, &[]),
-                // The agent has ended: so does the connection.
-                Err(_) => Ok(()),
-            }
+            // If the agent has ended, so does the connection.
+            ask(events, Event::Snapshot).map_or(Ok(()), |Snapshot { report, .. }| {
+                channel.send(&Answer { report }, &[])
+            })
         }
-        (Purpose::Agent, Hello::Stop) => {
-            tell(
-                events,
-                Event::Stop(format!("process {} takes over", peer.pid)),
-            );
+        (Purpose::Agent, Hello::Probe { ready }) => {
+            let problems = if ready {
+                ask(events, Event::Snapshot).map(|snapshot| snapshot.not_ready)
+            } else {
+                ask(events, Event::Ping).map(|()| Vec::new())
+            };
+            problems.map_or(Ok(()), |problems| {
+                channel.send(&ProbeAnswer { problems }, &[])
+            })
+        }
+        (Purpose::Agent | Purpose::Holder, Hello::Stop { pod_created_ns }) => {
+            let refusal = ask(events, |reply| {
+                Event::TakeOver(TakeOver {
+                    pid: peer.pid,
+                    pod_created_ns,
+                    reply,
+                })
+            });
+            if let Some(Some(reason)) = refusal {
+                return channel.send(&Refusal { reason }, &[]);
+            }
             // Kept open until this process ends, which is the answer.
             drop(channel.receive::<()>());
             Ok(())
@@ -172,6 +191,16 @@ fn pump<M: DeserializeOwned>(
     channel.shutdown();
     tell(events, Event::Closed(id));
     result
+}
+
+/// Waits for the loop's answer; `None`: the agent has ended.
+fn ask<T>(
+    events: &mpsc::Sender<Event>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Event,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    tell(events, question(reply));
+    answer.blocking_recv().ok()
 }
 
 /// Says whether the agent still listens.

@@ -11,6 +11,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
+        atomic::Ordering,
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     thread,
@@ -23,12 +24,14 @@ use node_api::{Pool, PoolRef};
 use crate::{
     ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ToProxy, VrrpToProxy},
     proxy::{
-        LEAVE_LIMIT,
+        Ending, LEAVE_LIMIT,
         convert::Desired,
         pairing::{Beats, Pairing},
         report,
     },
-    sys::{channel::Channel, limits, outgoing, privileges, signals},
+    sys::{
+        channel::Channel, limits, memory::Shared, outgoing, pages::BeatPage, privileges, signals,
+    },
 };
 
 /// How long the agent may leave its socket full before it counts as gone.
@@ -56,10 +59,13 @@ pub(super) enum Input {
     Changed,
 }
 
-/// Serves the agent of `run_dir` until it says to leave, or is gone.
-pub(super) fn run(run_dir: &Path, workers: usize) -> anyhow::Result<()> {
+/// Serves the agent of `run_dir` until it says to leave, or is gone. Beats on the page with the
+/// descriptor `beats`, too, where the process was started with one.
+pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow::Result<Ending> {
     signals::ignore_stop().context("cannot ignore signals")?;
     let open_files = limits::raise_open_files();
+    let parent = beats.map(|number| begin_to_beat(number, workers));
+    let parent = parent.transpose().context("cannot use --beats")?;
     let path = run_dir.join(PROXY_SOCKET);
     let socket = UnixStream::connect(&path)
         .with_context(|| format!("cannot reach the agent at {}", path.display()))?;
@@ -75,7 +81,12 @@ pub(super) fn run(run_dir: &Path, workers: usize) -> anyhow::Result<()> {
         workers,
         beat: {
             let beats = Arc::clone(&beats);
-            Arc::new(move |worker| beats.beat(worker))
+            Arc::new(move |worker| {
+                beats.beat(worker);
+                if let Some(beat) = parent.and_then(|page| page.beats.get(worker)) {
+                    beat.beat();
+                }
+            })
         },
         events: Some(pass_events_on(&inputs)?),
         patience: proxy::Patience::default(),
@@ -100,7 +111,23 @@ pub(super) fn run(run_dir: &Path, workers: usize) -> anyhow::Result<()> {
     };
     served.serve(&queue);
     served.leave_all();
-    Ok(())
+    Ok(if served.told_to_leave {
+        Ending::Planned
+    } else {
+        Ending::Alone
+    })
+}
+
+/// The page of the process that started this one.
+fn begin_to_beat(number: i32, workers: usize) -> anyhow::Result<&'static BeatPage> {
+    let page = Shared::<BeatPage>::inherited(number)?.leak();
+    // Each loop turned before it was started, or will be found hanging in time.
+    for beat in page.beats.iter().take(workers) {
+        beat.beat();
+    }
+    let workers = u32::try_from(workers)?;
+    page.workers.store(workers, Ordering::Release);
+    Ok(page)
 }
 
 /// Threads that pass on what arrives elsewhere.

@@ -3,6 +3,9 @@
 //! A process takes the mutex once and keeps it until it ends. When it is killed, the kernel marks
 //! the mutex and wakes a waiter before it tears the process' memory down: 0.2 ms after the kill
 //! even with a gigabyte resident, where end-of-file on a socket takes up to 100 ms.
+//!
+//! The kernel compares the number in the mutex with that of the ending thread in the thread's own PID
+//! namespace, so owner and waiter may be in different ones, as the containers of a pod are.
 
 use std::{
     cell::UnsafeCell,
@@ -167,10 +170,10 @@ fn check(result: libc::c_int) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{ptr, sync::mpsc, thread};
+    use std::{os::fd::AsRawFd, process::Command, ptr, sync::mpsc, thread};
 
     use super::*;
-    use crate::sys::pages::PairPage;
+    use crate::sys::{memory::Shared, pages::PairPage};
 
     /// The end of the owning thread is what the kernel does for each thread of a killed process.
     #[test]
@@ -180,7 +183,7 @@ mod tests {
         let (held, wait_held) = mpsc::channel();
         let (end, wait_end) = mpsc::channel::<()>();
         let owner = thread::spawn(move || {
-            let page = crate::sys::memory::Shared::<PairPage>::from_fd(theirs).unwrap();
+            let page = Shared::<PairPage>::from_fd(theirs).unwrap();
             let page = page.leak();
             page.proxy_life.hold().unwrap();
             held.send(()).unwrap();
@@ -238,6 +241,56 @@ mod tests {
         assert!(first.proxy_life.holder().is_some());
         assert_eq!(first.proxy_life.holder(), again.proxy_life.holder());
         assert_ne!(first.proxy_life.holder(), next.proxy_life.holder());
+    }
+
+    /// Set in the process that the test below starts: the number of the page's descriptor.
+    const HELD: &str = "WSHA_TEST_HELD_PAGE";
+
+    /// Not a test of its own: the one below runs it as a process that is killed.
+    #[test]
+    fn holds_a_page_for_good() {
+        let Ok(number) = std::env::var(HELD) else {
+            return;
+        };
+        let page = Shared::<PairPage>::inherited(number.parse().unwrap());
+        let page = page.unwrap().leak();
+        page.proxy_life.hold().unwrap();
+        loop {
+            thread::park();
+        }
+    }
+
+    /// The word holds a number that means another process here, or none: vrrp and proxy are in
+    /// different containers of a pod.
+    #[test]
+    fn the_end_of_an_owner_in_another_pid_namespace_is_seen() {
+        if crate::sys::users::effective_uid() != 0 {
+            println!("SKIPPED: needs root to make a PID namespace");
+            return;
+        }
+        let page = PairPage::create().unwrap();
+        let inherited = page.to_inherit().unwrap();
+        let page = page.leak();
+        let mut owner = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "sys::life::tests::holds_a_page_for_good"])
+            .env(HELD, inherited.as_raw_fd().to_string())
+            .spawn()
+            .unwrap();
+        let id = loop {
+            assert!(owner.try_wait().unwrap().is_none(), "it lives");
+            let id = page.proxy_life.word().load(Ordering::Acquire) & libc::FUTEX_TID_MASK;
+            if page.proxy_life.holder().is_some() {
+                break id;
+            }
+            thread::yield_now();
+        };
+        assert!(id < owner.id(), "{id} counts in a namespace of its own");
+        let waiter = thread::spawn(|| page.proxy_life.wait_for_end().unwrap());
+        owner.kill().unwrap();
+        assert_eq!(waiter.join().unwrap(), End::Died);
+        owner.wait().unwrap();
     }
 
     /// It would keep a thread of real-time priority busy.

@@ -1,9 +1,13 @@
 //! Listening sockets: groups of one for each worker, among which the kernel spreads new connections
 //! (`SO_REUSEPORT`).
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd};
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    os::{fd::OwnedFd, unix::net::UnixListener},
+};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait for a worker; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -45,6 +49,12 @@ pub(super) fn listen(socket: Socket, address: SocketAddr) -> io::Result<Socket> 
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Wakes whoever accepts on a socket of this host's own, for good.
+pub fn shut(listener: &UnixListener) {
+    // Fails only for what is no socket.
+    drop(SockRef::from(listener).shutdown(Shutdown::Both));
 }
 
 #[cfg(test)]

@@ -116,6 +116,18 @@ impl NetworkLock {
         }
     }
 
+    /// Whether somebody has the place.
+    pub fn is_held() -> io::Result<bool> {
+        let name = SocketAddr::from_abstract_name("wsha-dataplane")?;
+        match connect(&name)?.1 {
+            Ok(()) => Ok(true),
+            // Too many have asked, and it does not accept.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Lets go of those who connected, a few at a time: nothing is said to them.
     pub fn turn_away(&self) {
         for _ in 0..64 {
@@ -128,14 +140,20 @@ impl NetworkLock {
 
 /// Who listens at `name`; `None` if nobody does, or too many have asked.
 fn holder(name: &SocketAddr) -> io::Result<Option<Peer>> {
-    // A connect that does not wait for a place in the queue of a holder that never accepts.
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    let name = name.as_abstract_name().unwrap_or_default();
-    let name = SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?;
-    if socket.connect(&name).is_err() {
+    let (socket, connected) = connect(name)?;
+    if connected.is_err() {
         return Ok(None);
     }
     channel::peer_of(&socket).map(Some)
+}
+
+/// A connect that does not wait for a place in the queue of a holder that never accepts.
+fn connect(name: &SocketAddr) -> io::Result<(Socket, io::Result<()>)> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let name = name.as_abstract_name().unwrap_or_default();
+    let name = SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?;
+    let connected = socket.connect(&name);
+    Ok((socket, connected))
 }
 
 #[cfg(test)]

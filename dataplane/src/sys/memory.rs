@@ -6,7 +6,7 @@ use std::{
     io,
     mem::ManuallyDrop,
     ops::Deref,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr::NonNull,
 };
 
@@ -97,6 +97,25 @@ impl<T: Shareable> Shared<T> {
         drop(unsafe { std::ptr::read(&raw const this.fd) });
         // SAFETY: as in `deref`; nobody unmaps it any more.
         unsafe { this.memory.as_ref() }
+    }
+
+    /// Maps memory whose descriptor this process was started with, by its number.
+    ///
+    /// # Errors
+    /// If there is no such descriptor, or as [`Self::from_fd`].
+    pub fn inherited(number: RawFd) -> io::Result<Self> {
+        // SAFETY: plain system call with numbers.
+        let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+        if copy < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just opened, and nobody else knows it.
+        Self::from_fd(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy) })
+    }
+
+    /// A descriptor that the processes started from now on inherit, for as long as it is kept.
+    pub fn to_inherit(&self) -> io::Result<OwnedFd> {
+        Ok(nix::unistd::dup(&self.fd)?)
     }
 
     /// The descriptor to pass on.

@@ -53,6 +53,33 @@ impl PairPage {
     }
 }
 
+/// What a proxy shows the process that started it, where that is not the agent.
+#[repr(C)]
+#[derive(Debug)]
+pub struct BeatPage {
+    /// Number of workers; zero: none has started yet.
+    pub workers: AtomicU32,
+    /// When each worker's loop last turned.
+    pub beats: [Beat; MOST_WORKERS],
+}
+
+// SAFETY: `repr(C)`, atomics only, zero is valid.
+unsafe impl Shareable for BeatPage {}
+
+impl BeatPage {
+    /// A new page, of nobody yet.
+    pub fn create() -> io::Result<Shared<Self>> {
+        Shared::create(c"wsha-beats")
+    }
+
+    /// Whether a worker has not turned since `before`, nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn is_late(&self, before: u64) -> bool {
+        let workers = (self.workers.load(Ordering::Acquire) as usize).min(MOST_WORKERS);
+        let mut beats = self.beats.iter().take(workers).map(Beat::last);
+        beats.any(|beat| beat < before)
+    }
+}
+
 /// A sign that a loop turns.
 #[repr(C)]
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! Starts the other processes with no more rights than they need.
 
 use std::{
+    ffi::{CString, OsString},
     io,
     os::{
         fd::{FromRawFd, OwnedFd, RawFd},
-        unix::process::CommandExt,
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
     process::{Child, Command},
 };
@@ -108,6 +109,23 @@ impl Process {
     pub fn kill_and_reap(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// Becomes this program again, with other arguments: the same process, and nothing that it had open.
+/// Signals that the calling thread holds back stay so. Returns only if that fails.
+pub fn become_again(arguments: &[OsString]) -> io::Error {
+    let name = OsString::from("wsha-dataplane");
+    let arguments: Result<Vec<_>, _> = std::iter::once(&name)
+        .chain(arguments)
+        .map(|argument| CString::new(argument.as_bytes()))
+        .collect();
+    match arguments {
+        // Not the path of the file, which an upgrade may have replaced: the same release.
+        Ok(arguments) => match nix::unistd::execv(c"/proc/self/exe", &arguments) {
+            Err(error) => error.into(),
+        },
+        Err(error) => error.into(),
     }
 }
 

@@ -43,6 +43,18 @@ pub fn give(path: &std::path::Path, to: Identity) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives a path of one's own to a group that one is in, which takes no right.
+pub fn give_to_group(path: &std::path::Path, gid: u32) -> io::Result<()> {
+    nix::unistd::chown(path, None, Some(Gid::from_raw(gid)))?;
+    Ok(())
+}
+
+/// Whether this process is a member of the group.
+pub fn is_of_group(gid: u32) -> io::Result<bool> {
+    let gid = Gid::from_raw(gid);
+    Ok(Gid::effective() == gid || nix::unistd::getgroups()?.contains(&gid))
+}
+
 /// What this process makes is its user's alone from now on, until a mode is set.
 pub fn keep_files_private() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

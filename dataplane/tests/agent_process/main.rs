@@ -81,8 +81,8 @@ fn the_proxy_has_no_right_and_a_user_of_its_own() {
 fn its_threads_are_those_of_the_architecture() {
     let Some(host) = Host::new() else { return };
     let mut listed = listed_threads();
-    // That of `tests/stream`.
-    listed.retain(|(process, _)| process != "run --controller");
+    // Those of `tests/stream` and `tests/pods`.
+    listed.retain(|(process, _)| !process.starts_with("run --"));
 
     host.write(&manifests(&["server1"], &POOL));
     let agent = host.start(&[]);

@@ -497,7 +497,7 @@ fn a_removed_state_directory_is_made_again_and_its_threads_are_those_of_the_arch
     host.wait_status("Active", is_active(&[110]));
 
     let mut listed = listed_threads();
-    listed.retain(|(process, _)| process.starts_with("run"));
+    listed.retain(|(process, _)| ["run", "run --controller"].contains(&process.as_str()));
     let listed: BTreeSet<String> = listed.into_iter().map(|(_, thread)| thread).collect();
     // Those that read and save come and go.
     let mut seen = threads(&agent.pid().to_string());
