@@ -15,16 +15,26 @@ pub struct Identity {
 
 /// The user called `name`, with its own group. `None`: there is none.
 pub fn by_name(name: &str) -> io::Result<Option<Identity>> {
-    Ok(User::from_name(name)?.map(|user| Identity {
+    let found = entry(User::from_name(name))?;
+    Ok(found.map(|user| Identity {
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
     }))
 }
 
+/// An image of one program has no file of users: then nobody has an entry.
+fn entry(found: nix::Result<Option<User>>) -> io::Result<Option<User>> {
+    match found {
+        Err(nix::Error::ENOENT) => Ok(None),
+        found => Ok(found?),
+    }
+}
+
 /// The user numbered `uid`, with its own group; one without an entry gets the group of the same
 /// number.
 pub fn by_uid(uid: u32) -> io::Result<Identity> {
-    let gid = User::from_uid(Uid::from_raw(uid))?.map_or(uid, |user| user.gid.as_raw());
+    let found = entry(User::from_uid(Uid::from_raw(uid)))?;
+    let gid = found.map_or(uid, |user| user.gid.as_raw());
     Ok(Identity { uid, gid })
 }
 
