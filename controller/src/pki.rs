@@ -11,7 +11,7 @@ use std::{
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{
     Api, Client,
@@ -191,31 +191,48 @@ async fn standing(
     now: SystemTime,
 ) -> Result<Option<Authority>, Failure> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let read = timeout(CALL, secrets.get_opt(AUTHORITY)).await;
-    let found = match read {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err(Failure::new("cannot read the authority's Secret", error)),
-        Err(error) => return Err(Failure::new("cannot read the authority's Secret", error)),
-    };
-    let authority = match found {
-        Some(secret) => from_secret(&secret)?,
+    let found = call("read the authority's Secret", secrets.get_opt(AUTHORITY)).await?;
+    // One without data is a place for it: whoever may not create Secrets finds it made.
+    let made = found.as_ref().filter(|secret| !is_empty(secret));
+    let (authority, secret) = match made {
+        Some(secret) => (from_secret(secret)?, secret.clone()),
         None if !leads => return Ok(None),
         None => {
             let authority = Authority::generate(now)
                 .map_err(|error| Failure::new("cannot make an authority", error))?;
-            let secret = secret(namespace, &authority);
-            // Created, never replaced: of two that make one at once the first stands.
-            match timeout(CALL, secrets.create(&PostParams::default(), &secret)).await {
-                Ok(Ok(_)) => authority,
-                Ok(Err(error)) => return Err(Failure::new("cannot keep the authority", error)),
-                Err(error) => return Err(Failure::new("cannot keep the authority", error)),
-            }
+            let params = PostParams::default();
+            let is_there = found.is_some();
+            let secret = filled(found.unwrap_or_else(|| empty(namespace)), &authority);
+            // Of two that make one at once the first stands: the other's is refused.
+            let kept = if is_there {
+                let kept = secrets.replace(AUTHORITY, &params, &secret);
+                call("keep the authority", kept).await?
+            } else {
+                let kept = secrets.create(&params, &secret);
+                call("keep the authority", kept).await?
+            };
+            (authority, kept)
         }
     };
     if leads {
-        bundle(client, namespace, &authority).await?;
+        bundle(client, namespace, &authority, &secret).await?;
     }
     Ok(Some(authority))
+}
+
+async fn call<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Failure> {
+    match timeout(CALL, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Failure::new(format!("cannot {what}"), error)),
+        Err(error) => Err(Failure::new(format!("cannot {what}"), error)),
+    }
+}
+
+fn is_empty(secret: &Secret) -> bool {
+    secret.data.as_ref().is_none_or(BTreeMap::is_empty)
 }
 
 fn from_secret(secret: &Secret) -> Result<Authority, Failure> {
@@ -232,29 +249,47 @@ fn from_secret(secret: &Secret) -> Result<Authority, Failure> {
     }
 }
 
-fn secret(namespace: &str, authority: &Authority) -> Secret {
-    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+fn empty(namespace: &str) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(AUTHORITY.to_owned()),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
-        type_: Some("kubernetes.io/tls".to_owned()),
-        data: Some(BTreeMap::from([
-            (CERTIFICATE_KEY.to_owned(), bytes(&authority.certificate)),
-            (PRIVATE_KEY.to_owned(), bytes(&authority.key)),
-        ])),
         ..Secret::default()
     }
 }
 
-async fn bundle(client: &Client, namespace: &str, authority: &Authority) -> Result<(), Failure> {
+/// With its resource version and type as they were.
+fn filled(mut secret: Secret, authority: &Authority) -> Secret {
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    secret.data = Some(BTreeMap::from([
+        (CERTIFICATE_KEY.to_owned(), bytes(&authority.certificate)),
+        (PRIVATE_KEY.to_owned(), bytes(&authority.key)),
+    ]));
+    secret
+}
+
+/// The bundle goes with the Secret.
+async fn bundle(
+    client: &Client,
+    namespace: &str,
+    authority: &Authority,
+    secret: &Secret,
+) -> Result<(), Failure> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let owner = secret.metadata.uid.clone().map(|uid| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Secret".to_owned(),
+        name: AUTHORITY.to_owned(),
+        uid,
+        ..OwnerReference::default()
+    });
     let object = ConfigMap {
         metadata: ObjectMeta {
             name: Some(AUTHORITY.to_owned()),
             namespace: Some(namespace.to_owned()),
+            owner_references: owner.map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         data: Some(BTreeMap::from([(
@@ -264,11 +299,9 @@ async fn bundle(client: &Client, namespace: &str, authority: &Authority) -> Resu
         ..ConfigMap::default()
     };
     let params = PatchParams::apply(MANAGER).force();
-    match timeout(CALL, api.patch(AUTHORITY, &params, &Patch::Apply(&object))).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(Failure::new("cannot write the bundle", error)),
-        Err(error) => Err(Failure::new("cannot write the bundle", error)),
-    }
+    let patch = Patch::Apply(&object);
+    call("write the bundle", api.patch(AUTHORITY, &params, &patch)).await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -334,8 +367,17 @@ mod tests {
     #[test]
     fn a_secret_gives_back_what_it_was_made_of() {
         let authority = Authority::generate(SystemTime::now()).unwrap();
-        let secret = secret("wsha", &authority);
+        assert!(is_empty(&empty("wsha")));
+        let mut secret = filled(empty("wsha"), &authority);
+        assert!(!is_empty(&secret));
         assert_eq!(from_secret(&secret).unwrap(), authority);
-        assert!(from_secret(&Secret::default()).is_err());
+        secret
+            .data
+            .as_mut()
+            .and_then(|data| data.remove(PRIVATE_KEY));
+        assert!(
+            from_secret(&secret).is_err(),
+            "half of one is none, and is not replaced"
+        );
     }
 }
