@@ -1,0 +1,45 @@
+//! Makes the images without docker: archives for `ctr images import`, `docker load` and `kind load`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use e2e::image::{self, Image, Profile};
+
+/// Builds both programs statically and puts each into an image from scratch.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Directory for the archives
+    #[arg(long, value_name = "DIR", default_value = "target/images")]
+    out: PathBuf,
+    /// Tag of the images
+    #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+    /// How the programs are optimised
+    #[arg(long, value_enum, default_value_t)]
+    profile: Profile,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("image: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    for image in Image::ALL {
+        let program = image::build(image, options.profile, &options.out)?;
+        let reference = image.reference(&options.tag);
+        let archive = image.archive(&program, &reference)?;
+        let path = options.out.join(format!("{}.tar", image.name()));
+        fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}  {reference}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Static programs, by cargo.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Image;
+
+/// How the programs are optimised.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Profile {
+    /// As they are meant to run.
+    #[default]
+    Release,
+    /// As tests build everything: what is built already serves.
+    Dev,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dev => "dev",
+        }
+    }
+}
+
+/// Builds the program of an image and puts it, linked statically and stripped, into `into`.
+///
+/// Only the last step, the linking, differs from an ordinary build, so that both share everything
+/// else; of the two programs, that of the last build lies under its name in cargo's directory.
+pub fn build(image: Image, profile: Profile, into: &Path) -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let name = image.name();
+    let mut command = Command::new(cargo);
+    command
+        .args(["rustc", "--quiet", "--locked", "--package", image.package()])
+        .args(["--bin", name, "--profile", profile.name()])
+        .args(["--message-format", "json-render-diagnostics", "--"])
+        .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols"])
+        .current_dir(&root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    let output = command.output().context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "cargo cannot build {name} as a static program"
+    );
+    let built = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo does not say where {name} is"))?;
+    fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+    let path = into.join(name);
+    // Beside it first: another process may look.
+    let partial = into.join(format!(".{name}.{}", std::process::id()));
+    fs::copy(&built, &partial).with_context(|| format!("cannot copy {}", built.display()))?;
+    fs::rename(&partial, &path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
