@@ -50,6 +50,30 @@ pub fn definition_yaml() -> Result<String, DefinitionError> {
     ))
 }
 
+/// Where the chart's template of the definition lies, from the folder of this crate.
+pub const TEMPLATE_FILE: &str = "../charts/wsha/templates/crds.yaml";
+
+/// The text of [`TEMPLATE_FILE`]: among the templates, since Helm never upgrades what lies in a
+/// chart's folder of definitions.
+pub fn definition_template() -> Result<String, DefinitionError> {
+    let text = definition_yaml()?;
+    // Nothing of it is meant for Helm.
+    let text = text.replace("{{", "{{ `{{` }}");
+    let (head, body) = text.split_once("---\n").unwrap_or(("", &text));
+    let body = body.replacen("metadata:\n", METADATA, 1);
+    Ok(format!(
+        "{head}{{{{- if .Values.crds.install }}}}\n{body}{{{{- end }}}}\n"
+    ))
+}
+
+const METADATA: &str = r#"metadata:
+  labels: {{ include "wsha.labels" (dict "root" . "component" "crds") | nindent 4 }}
+  {{- if .Values.crds.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
+"#;
+
 /// Why the definition has no text.
 #[derive(Debug, thiserror::Error)]
 pub enum DefinitionError {

@@ -1,4 +1,4 @@
-//! The committed definition is the generated one.
+//! The committed definitions are the generated ones.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{fs, path::Path};
@@ -7,14 +7,18 @@ use crds::{WebSocketHAPoolSpec, WebSocketHAPoolStatus};
 use serde_json::{Value, json};
 
 #[test]
-fn committed_definition_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(crds::DEFINITION_FILE);
-    let committed = fs::read_to_string(path).unwrap();
-    assert_eq!(
-        committed,
-        crds::definition_yaml().unwrap(),
-        "the types changed: run `cargo run -p crds --bin crdgen` and commit the result"
-    );
+fn committed_definitions_are_up_to_date() {
+    for (file, generated) in [
+        (crds::DEFINITION_FILE, crds::definition_yaml()),
+        (crds::TEMPLATE_FILE, crds::definition_template()),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        assert_eq!(
+            fs::read_to_string(path).unwrap(),
+            generated.unwrap(),
+            "the types changed: run `cargo run -p crds --bin crdgen` and commit the result"
+        );
+    }
 }
 
 /// The schema of `spec` or `status`.

@@ -1,11 +1,10 @@
-//! Writes the definition of `WebSocketHAPool` to `crds/yaml/`; `--check` fails where the file
-//! differs from what would be written.
+//! Writes the definition of `WebSocketHAPool` to `crds/yaml/` and to the chart; `--check` fails where
+//! a file differs from what would be written.
 #![forbid(unsafe_code)]
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(crds::DEFINITION_FILE);
     let check = match std::env::args().nth(1).as_deref() {
         None => false,
         Some("--check") => true,
@@ -14,18 +13,23 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&path, check) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let files = [
+        (crds::DEFINITION_FILE, crds::definition_yaml()),
+        (crds::TEMPLATE_FILE, crds::definition_template()),
+    ];
+    for (file, text) in files {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = text.map_err(|error| format!("cannot write YAML: {error}"));
+        if let Err(error) = text.and_then(|text| run(&path, &text, check)) {
             eprintln!("crdgen: {error}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }
 
-fn run(path: &PathBuf, check: bool) -> Result<(), String> {
+fn run(path: &Path, text: &str, check: bool) -> Result<(), String> {
     let name = path.display();
-    let text = crds::definition_yaml().map_err(|error| format!("cannot write YAML: {error}"))?;
     if check {
         let found =
             fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
