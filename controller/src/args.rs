@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::check::CheckArgs;
+
 /// Plans WebSocketHAPools and pushes them to the gateway nodes of a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "wsha-controller", version, max_term_width = 100)]
@@ -20,6 +22,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print what would be done for files, without a cluster
     Plan(PlanArgs),
+    /// Say whether controller, gateways and pools are at work
+    Check(CheckArgs),
 }
 
 /// Arguments of `run`.

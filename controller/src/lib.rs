@@ -14,6 +14,7 @@
 pub mod admin;
 pub mod app;
 pub mod args;
+pub mod check;
 pub mod commit;
 pub mod desired;
 pub mod failure;

@@ -7,6 +7,7 @@ use clap::Parser;
 use controller::{
     app,
     args::{Cli, Command, LogFormat, RunArgs},
+    check::{self, CheckArgs},
     plan_command,
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Plan(args) => plan_command::run(&args),
+        Command::Check(args) => check(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,6 +35,14 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
         .context("cannot start the event loop")?;
     runtime.block_on(app::run(args))?;
     Ok(())
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(check::run(args))
 }
 
 /// `RUST_LOG` chooses the level, `info` by default.
