@@ -73,7 +73,7 @@ pub enum Report {
     /// What a fault cost: a lower limit where a failure follows.
     Sample(Sample),
     /// A repetition failed. It is made again, in a new lab.
-    Failure(anyhow::Error),
+    Failure(Subject, anyhow::Error),
 }
 
 /// Runs a plan in a lab of its own, one round of its faults each [`Turn`], and hands on what comes of it.
@@ -106,12 +106,13 @@ pub fn run(plan: &Plan, mut turn: Turn, mut report: impl FnMut(Report)) -> Resul
                         if let Some(sample) = failed.sample {
                             report(Report::Sample(*sample));
                         }
-                        report(Report::Failure(failed.error.context(format!(
+                        let error = failed.error.context(format!(
                             "{}: {fault}, repetition {}\n{}",
                             plan.subject,
                             repeat + 1,
                             stage.gateways.logs()
-                        ))));
+                        ));
+                        report(Report::Failure(plan.subject, error));
                         break;
                     }
                 }

@@ -40,16 +40,15 @@ impl Phases {
         f64::from(self.number()) / 2_f64.powi(32)
     }
 
-    /// Any phase in a part of the timer that no other repetition gets: all parts are struck, each as often, whatever
-    /// the subject, so that the worst phases of two subjects can be compared.
+    /// The middle of a part of the timer that no other repetition gets: the same phases for every subject, in an
+    /// order of its own, so that the worst of two subjects can be compared.
     pub(super) fn stratum(&mut self, repeat: u32) -> f64 {
-        let any = self.any();
         let index = repeat.saturating_sub(self.first) as usize;
         let Some(stratum) = self.strata.get(index) else {
-            return any;
+            return self.any();
         };
         let count = u32::try_from(self.strata.len()).unwrap_or(u32::MAX);
-        (f64::from(*stratum) + any) / f64::from(count)
+        (f64::from(*stratum) + 0.5) / f64::from(count)
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -131,7 +130,7 @@ mod tests {
         parts.sort_by(f64::total_cmp);
         assert_ne!(parts, as_drawn);
         for (number, part) in (0..).zip(parts) {
-            assert!((f64::from(number)..f64::from(number + 1)).contains(&part));
+            assert!((part - f64::from(number) - 0.5).abs() < 1e-9, "{part}");
         }
         assert!((0.0..1.0).contains(&phases.any()));
     }

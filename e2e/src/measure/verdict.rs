@@ -8,8 +8,15 @@ use crate::subject::Subject;
 /// So many repetitions make figures that can be judged.
 pub const ENOUGH: u32 = 20;
 
-/// The probe's pause between two messages, ms: of two outages that differ by less none is the longer.
-const RESOLUTION: f64 = 5.0;
+/// Of two outages that differ by less, ms, none is the longer: the probe's pause between two messages, or, where it
+/// dials in vain until the outage ends, one such attempt, since the end is found by the next.
+fn resolution(fault: Fault, phase: Phase) -> f64 {
+    if phase == Phase::Outage && fault.is_silence() {
+        11.0
+    } else {
+        5.0
+    }
+}
 
 /// Something that a reader of the figures must know.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,7 +51,7 @@ pub fn findings(samples: &[Sample]) -> Vec<Finding> {
                 let beside = others.iter().filter(|other| is_beside(**other, *column));
                 found.extend(beside.filter_map(|other| {
                     let theirs = figures(samples, *other, fault, phase)?;
-                    above(&name, &own, *other, &theirs)
+                    above(&name, resolution(fault, phase), &own, *other, &theirs)
                 }));
             }
         }
@@ -86,6 +93,7 @@ fn target(fault: Fault, phase: Phase, interval: u128) -> Option<f64> {
 /// That a maximum of ours lies above theirs, if so.
 fn above(
     name: &str,
+    resolution: f64,
     own: &Figures,
     (subject, interval): Column,
     theirs: &Figures,
@@ -98,7 +106,7 @@ fn above(
         None
     } else if difference <= own.control_at_max {
         Some("the first explains it")
-    } else if difference < RESOLUTION {
+    } else if difference < resolution {
         Some("the probe does not resolve the difference")
     } else {
         None
@@ -176,9 +184,13 @@ mod tests {
         let wsha = |ms, control| sample(Subject::Wsha, 100, Fault::HostFrozen, ms, control);
         let best = |interval, ms| sample(Subject::Best, interval, Fault::HostFrozen, ms, 1.0);
         assert!(missed(&[wsha(300.0, 0.0), best(100, 300.0)]).is_empty());
-        assert_eq!(missed(&[wsha(304.9, 0.5), best(100, 300.0)]), [false]);
-        assert_eq!(missed(&[wsha(305.0, 0.5), best(100, 300.0)]), [true]);
-        assert_eq!(missed(&[wsha(310.0, 10.0), best(100, 300.0)]), [false]);
+        assert_eq!(missed(&[wsha(310.9, 0.5), best(100, 300.0)]), [false]);
+        assert_eq!(missed(&[wsha(311.0, 0.5), best(100, 300.0)]), [true]);
+        assert_eq!(missed(&[wsha(320.0, 20.0), best(100, 300.0)]), [false]);
+        let killed = |subject, ms| sample(subject, 100, Fault::ProxyKilled, ms, 0.5);
+        let against = |ms| missed(&[killed(Subject::Wsha, ms), killed(Subject::Best, 10.0)]);
+        assert_eq!(against(14.9), [false]);
+        assert_eq!(against(15.0), [true]);
         // Other timers are no measure, but the article is.
         assert!(missed(&[wsha(310.0, 0.0), best(30, 100.0)]).is_empty());
         let article = sample(Subject::Article, 1000, Fault::HostFrozen, 40.0, 0.0);
