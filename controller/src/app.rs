@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::Client;
-use plan::Policy;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -15,7 +14,8 @@ use crate::{
     LEASE, admin,
     args::RunArgs,
     failure::Failure,
-    leader, pki,
+    lead::Lead,
+    leader, pki, policy,
     publish::{self, Admission, Server, TokenReviews},
     recompute::Recompute,
     registry::Registry,
@@ -41,6 +41,8 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         let listener = TcpListener::bind(address).await;
         listener.map_err(|error| Failure::new(format!("cannot listen on {address}"), error))
     };
+    let (first, last) = args.virtual_router_ids;
+    let permitted = policy::read(args.policy.as_deref(), first..=last)?;
     let (streams, admin) = (bind(args.listen).await?, bind(args.admin).await?);
     let mut tasks = JoinSet::new();
     let (raise, changed) = watch::channel(());
@@ -48,6 +50,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
     let registry = Arc::new(Registry::new(Arc::clone(&raise)));
     let stores = stores::start(&client, args, &raise, &mut tasks);
     let (leads, is_leader) = watch::channel(false);
+    let (live_sender, live) = watch::channel(true);
     let (tls_sender, tls) = watch::channel(None);
     let (published_sender, published) = watch::channel(None);
 
@@ -57,6 +60,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         LEASE,
         args.replica.clone(),
         leads,
+        live_sender,
     );
     tasks.spawn(ended("the lease's task", lease));
     let certificates = pki::run(
@@ -74,6 +78,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         },
         registry: Arc::clone(&registry),
         published: published.clone(),
+        live,
         tls: tls.clone(),
         replica: args.replica.clone(),
         silence: SILENCE,
@@ -90,17 +95,29 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         },
     );
     tasks.spawn(ended("the admin server", admin));
-    let (first, last) = args.virtual_router_ids;
+    let (policy_sender, policy) = watch::channel(permitted);
+    if let Some(file) = args.policy.clone() {
+        let following = policy::follow(file, first..=last, policy_sender, Arc::clone(&raise));
+        tasks.spawn(ended("the policy's task", following));
+    }
+    let (ranges_sender, service_ranges) = watch::channel(None);
+    let ranges = stores::service_ranges(client.clone(), ranges_sender, raise);
+    tasks.spawn(ended("the task of the ranges of Services", ranges));
+    let (computed_sender, computed) = watch::channel(None);
+    let lead = Lead {
+        computed,
+        registry: Arc::clone(&registry),
+        leads: is_leader,
+        writer: Writer::new(client.clone(), &args.namespace, &args.replica),
+    };
+    tasks.spawn(lead.run());
     let recompute = Recompute {
         stores,
         registry,
-        policy: Policy {
-            virtual_router_ids: Some(first..=last),
-            ..Policy::plain_hosts()
-        },
-        leads: is_leader,
-        writer: Writer::new(client.clone(), &args.namespace, &args.replica),
+        policy,
+        service_ranges,
         published: published_sender,
+        computed: computed_sender,
     };
     tasks.spawn(recompute.run(changed));
     tracing::info!(
@@ -109,6 +126,11 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         listen = %args.listen,
         "controller started"
     );
+    end(client, args, tasks).await
+}
+
+/// Waits for a signal or a failure, and gives up the lease.
+async fn end(client: Client, args: &RunArgs, mut tasks: JoinSet<Failure>) -> Result<(), Failure> {
     let failed = tokio::select! {
         () = stopped()? => None,
         failed = tasks.join_next() => failed,

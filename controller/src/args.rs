@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -24,6 +24,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Say whether controller, gateways and pools are at work
     Check(CheckArgs),
+    /// Have every gateway give up its addresses and empty its state directory, before wsha is removed
+    Retire(RetireArgs),
 }
 
 /// Arguments of `run`.
@@ -57,6 +59,10 @@ pub struct RunArgs {
     /// VRIDs to choose from where no user names one and the last byte of the address is taken
     #[arg(long, value_name = "FIRST-LAST", default_value = "1-255", value_parser = vrids)]
     pub virtual_router_ids: (u8, u8),
+    /// What pools may claim, a YAML file that is read again when it changes: virtualIPRanges,
+    /// portRanges, both also for each of namespaces; serviceCIDRs, nodePortRange
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
@@ -70,6 +76,24 @@ pub struct PlanArgs {
     pub filename: PathBuf,
 }
 
+/// Arguments of `retire`.
+#[derive(Args, Debug)]
+pub struct RetireArgs {
+    /// Namespace of the controller
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// How long the gateways may take; those that have not answered then are named
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Fail if a gateway is left; otherwise that is a warning, since it would keep wsha from being
+    /// removed for as long as a node is down
+    #[arg(long)]
+    pub strict: bool,
+    /// Withdraw the request instead: gateways take their addresses again
+    #[arg(long, conflicts_with = "strict")]
+    pub cancel: bool,
+}
+
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum LogFormat {
@@ -77,6 +101,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: Result<crds::Duration, _> = text.parse();
+    duration
+        .map(crds::Duration::get)
+        .map_err(|_| "write a time such as 60s or 1m30s".to_owned())
 }
 
 fn vrids(text: &str) -> Result<(u8, u8), String> {

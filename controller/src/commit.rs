@@ -27,17 +27,33 @@ pub struct Commit {
     pub pools: BTreeMap<PoolRef, Vec<VirtualIPStatus>>,
 }
 
-/// Virtual routers of pools that were there before: what a deleted pool took along.
-pub type Known = BTreeMap<PoolRef, Vec<VirtualIPStatus>>;
+/// Virtual routers of pools that were there before, by UID: what a deleted pool took along, even if one
+/// of its name was made since.
+pub type Known = BTreeMap<String, (PoolRef, Vec<VirtualIPStatus>)>;
 
 /// The part of the statuses that must outlive a pool.
 pub fn known(snapshot: &Snapshot) -> Known {
     let pools = snapshot.pools.iter().map(|pool| {
-        let entries = pool.status.iter().flat_map(|status| &status.virtual_ips);
-        let entries = entries.filter(|entry| entry.committed.is_some()).cloned();
-        (plan::model::pool_ref(pool), entries.collect())
+        let status = pool.status.as_ref();
+        let entries = status.map_or(&[][..], |status| &status.virtual_ips);
+        (uid(pool), known_pool(pool, entries))
     });
     pools.collect()
+}
+
+/// What must outlive a pool that has these entries.
+pub fn known_pool(
+    pool: &WebSocketHAPool,
+    entries: &[VirtualIPStatus],
+) -> (PoolRef, Vec<VirtualIPStatus>) {
+    let entries = entries.iter().filter(|entry| entry.committed.is_some());
+    (plan::model::pool_ref(pool), entries.cloned().collect())
+}
+
+/// Tells a pool from another one of its name.
+pub fn uid(pool: &WebSocketHAPool) -> String {
+    let named = || plan::model::pool_ref(pool).to_string();
+    pool.metadata.uid.clone().unwrap_or_else(named)
 }
 
 /// What is to be written. `known` are the pools of the snapshot before; those that are missing now
@@ -125,11 +141,19 @@ impl Writer<'_> {
     fn ledger(&mut self, known: &Known) -> Ledger {
         let mut retirements = Vec::new();
         for retired in &self.snapshot.ledger.retirements {
-            let waiting = self.waiting(
+            let mut waiting = self.waiting(
                 &retired.pool,
                 retired.address,
                 retired.node_names.iter().cloned(),
             );
+            // What came back to its pool stands in the pool's status again.
+            let back = self.standing(&retired.pool, retired.address);
+            if let Some(entry) =
+                back.filter(|it| it.virtual_router_id == Some(retired.virtual_router_id))
+            {
+                let holders = holders(entry);
+                waiting.retain(|node| !holders.contains(node));
+            }
             if !waiting.is_empty() {
                 retirements.push(RetiredRouter {
                     node_names: waiting,
@@ -137,13 +161,9 @@ impl Writer<'_> {
                 });
             }
         }
-        let pools: BTreeSet<_> = self
-            .snapshot
-            .pools
-            .iter()
-            .map(|it| plan::model::pool_ref(it))
-            .collect();
-        for (pool, entries) in known.iter().filter(|(pool, _)| !pools.contains(*pool)) {
+        let pools: BTreeSet<_> = self.snapshot.pools.iter().map(|it| uid(it)).collect();
+        let gone = known.iter().filter(|(uid, _)| !pools.contains(*uid));
+        for (pool, entries) in gone.map(|(_, gone)| gone) {
             for entry in entries {
                 let (Ok(address), Some(virtual_router_id)) =
                     (entry.address.parse(), entry.virtual_router_id)
@@ -165,10 +185,61 @@ impl Writer<'_> {
                 }
             }
         }
+        self.strays(&mut retirements);
         retirements.sort();
         Ledger {
             sequence: self.snapshot.ledger.sequence,
             retirements,
+            // Nothing is committed while the end is asked for.
+            retire: None,
+        }
+    }
+
+    /// The entry of an address in the status of a pool.
+    fn standing(&self, pool: &PoolRef, address: IpAddr) -> Option<&VirtualIPStatus> {
+        let pools = &self.snapshot.pools;
+        let pool = pools.iter().find(|it| plan::model::pool_ref(it) == *pool)?;
+        entries(pool).remove(&address)
+    }
+
+    /// Virtual routers that nodes say they have and that stand nowhere: of pools that were deleted while no
+    /// controller looked.
+    fn strays(&mut self, retirements: &mut Vec<RetiredRouter>) {
+        let standing: BTreeSet<(PoolRef, IpAddr)> = self
+            .snapshot
+            .pools
+            .iter()
+            .flat_map(|pool| {
+                let name = plan::model::pool_ref(pool);
+                let entries = entries(pool).into_keys();
+                entries.map(move |address| (name.clone(), address))
+            })
+            .chain(retirements.iter().map(|it| (it.pool.clone(), it.address)))
+            .collect();
+        let mut strays: BTreeMap<(PoolRef, IpAddr), (u8, BTreeSet<String>)> = BTreeMap::new();
+        for (node, view) in &self.snapshot.views {
+            let routers = view.report.iter().flat_map(|it| &it.virtual_routers);
+            for router in routers {
+                let Some(address) = router.addresses.first() else {
+                    continue;
+                };
+                let key = (router.pool.clone(), *address);
+                if self.existing.contains(node.as_str()) && !standing.contains(&key) {
+                    let stray = strays.entry(key);
+                    let stray =
+                        stray.or_insert_with(|| (router.virtual_router_id, BTreeSet::new()));
+                    stray.1.insert(node.clone());
+                }
+            }
+        }
+        for ((pool, address), (virtual_router_id, nodes)) in strays {
+            retirements.push(RetiredRouter {
+                sequence: self.next(),
+                pool,
+                address,
+                virtual_router_id,
+                node_names: nodes,
+            });
         }
     }
 

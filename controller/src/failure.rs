@@ -28,8 +28,8 @@ impl Failure {
 }
 
 impl Failure {
-    /// Says it in the log, with all its causes, as something that passes.
-    pub fn warn(&self, what: &str) {
+    /// What was done, and all causes.
+    pub fn whole(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
@@ -37,7 +37,12 @@ impl Failure {
             text.push_str(&error.to_string());
             cause = error.source();
         }
-        tracing::warn!("{what}: {text}");
+        text
+    }
+
+    /// Says it in the log, with all its causes, as something that passes.
+    pub fn warn(&self, what: &str) {
+        tracing::warn!("{what}: {}", self.whole());
     }
 }
 

@@ -93,23 +93,28 @@ impl Machine {
     }
 }
 
-/// Keeps at the lease `name` for ever; `leads` tells whether this replica may write.
+/// Keeps at the lease `name` for ever; `leads` tells whether this replica may write, and `live` whether
+/// the API server has answered it lately.
 pub async fn run(
     client: Client,
     namespace: String,
     name: &'static str,
     replica: String,
     leads: watch::Sender<bool>,
+    live: watch::Sender<bool>,
 ) {
     let api: Api<Lease> = Api::namespaced(client, &namespace);
     let mut machine = Machine::new(&replica);
+    let mut answered: Option<Instant> = None;
     loop {
         let now = Instant::now();
         match timeout(CALL, turn(&api, name, &replica, &mut machine, now)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => answered = Some(now),
             Ok(Err(error)) => tracing::warn!(%error, "cannot renew the lease; it is tried again"),
             Err(_) => tracing::warn!("the API server does not answer; the lease is not renewed"),
         }
+        let is_live = answered.is_some_and(|at| at.elapsed() < GIVE_UP);
+        live.send_if_modified(|live| std::mem::replace(live, is_live) != is_live);
         let is = machine.leads(Instant::now());
         leads.send_if_modified(|leads| {
             let changed = *leads != is;

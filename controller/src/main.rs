@@ -7,8 +7,7 @@ use clap::Parser;
 use controller::{
     app,
     args::{Cli, Command, LogFormat, RunArgs},
-    check::{self, CheckArgs},
-    plan_command,
+    check, plan_command, retire_command,
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -16,7 +15,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Plan(args) => plan_command::run(&args),
-        Command::Check(args) => check(&args),
+        Command::Check(args) => block_on(check::run(&args)),
+        Command::Retire(args) => block_on(retire_command::run(&args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,12 +37,13 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check(args: &CheckArgs) -> anyhow::Result<()> {
+/// Runs a command that ends by itself.
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(check::run(args))
+    runtime.block_on(command)
 }
 
 /// `RUST_LOG` chooses the level, `info` by default.

@@ -6,30 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::ConfigMap;
 use plan::Policy;
-use tokio::{
-    sync::watch,
-    time::{sleep_until, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    commit::{self, Known},
-    desired::{self, Desired, NodeState},
+    desired::{Desired, NodeState, Planner},
     failure::Failure,
     registry::Registry,
+    retire,
     snapshot::{Ledger, Snapshot},
-    status,
     watch::Stores,
-    write::Writer,
 };
 
 /// A change waits so long for others.
 const QUIET: Duration = Duration::from_millis(20);
 /// And so long at most, where changes never end.
 const MOST: Duration = Duration::from_millis(100);
-/// Counters are written so often at most when nothing else changes.
-const COUNTERS: Duration = Duration::from_mins(1);
+/// How long the ranges of Services are waited for before anything is planned without them.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Key of the ledger in its object.
 pub const LEDGER_KEY: &str = "ledger.json";
 
@@ -37,11 +33,26 @@ pub const LEDGER_KEY: &str = "ledger.json";
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// By name of the node.
-    pub nodes: BTreeMap<String, NodeState>,
+    pub nodes: BTreeMap<String, Arc<NodeState>>,
     /// The highest sequence that was read.
     pub sequence: i64,
     /// UIDs of the data-plane pods that exist.
     pub pods: BTreeSet<String>,
+    /// wsha is being uninstalled: nodes are told that and nothing else.
+    pub retire: Option<Arc<str>>,
+}
+
+/// What was computed, and from what.
+#[derive(Clone, Debug)]
+pub struct Computed {
+    /// What was read.
+    pub snapshot: Arc<Snapshot>,
+    /// What follows.
+    pub desired: Arc<Desired>,
+    /// wsha is being uninstalled.
+    pub retire: Option<Arc<str>>,
+    /// Names of the nodes where a data-plane pod is.
+    pub pod_nodes: Arc<BTreeSet<String>>,
 }
 
 /// What the computation works on.
@@ -52,13 +63,13 @@ pub struct Recompute {
     /// What nodes say.
     pub registry: Arc<Registry>,
     /// What the administrator permits.
-    pub policy: Policy,
-    /// Whether this replica may write.
-    pub leads: watch::Receiver<bool>,
-    /// Writes.
-    pub writer: Writer,
+    pub policy: watch::Receiver<Policy>,
+    /// Ranges of Services that the API server names; `None` before it has answered.
+    pub service_ranges: watch::Receiver<Option<Vec<IpNet>>>,
     /// Where the streams look.
     pub published: watch::Sender<Option<Arc<Published>>>,
+    /// Where the lease holder looks.
+    pub computed: watch::Sender<Option<Computed>>,
 }
 
 impl Recompute {
@@ -67,127 +78,87 @@ impl Recompute {
         if let Err(failure) = self.stores.synced().await {
             return failure;
         }
-        let mut known = Known::new();
-        let mut counters = Counters::default();
+        let answered = self.service_ranges.wait_for(Option::is_some);
+        if timeout(PATIENCE, answered).await.is_err() {
+            tracing::debug!("planning begins without the ranges of Services");
+        }
+        let mut planner = Planner::default();
+        let mut retire = None;
         loop {
             let begun = Instant::now();
             let snapshot = match self.snapshot() {
                 Ok(snapshot) => snapshot,
                 Err(failure) => return failure,
             };
-            let desired = match desired::desired(&snapshot) {
+            let desired = match planner.desired(&snapshot) {
                 Ok(desired) => desired,
                 Err(error) => return Failure::new("the desired state has no form", error),
             };
-            self.publish(&desired);
-            let mut again = None;
-            if *self.leads.borrow_and_update() {
-                again = self.write(&snapshot, &desired, &known, &mut counters).await;
-            }
-            known = commit::known(&snapshot);
-            tracing::debug!(elapsed = ?begun.elapsed(), pools = snapshot.pools.len(), "computed");
-            tokio::select! {
-                () = settled(&mut changed) => {}
-                _ = self.leads.changed() => {}
-                () = at(again) => {}
-            }
+            retire = self.publish(snapshot, desired, retire);
+            tracing::debug!(elapsed = ?begun.elapsed(), "computed");
+            settled(&mut changed).await;
         }
     }
 
     fn snapshot(&self) -> Result<Snapshot, Failure> {
         let own = self.stores.own.state();
+        let mut policy = self.policy.borrow().clone();
+        if let Some(cluster) = &mut policy.cluster {
+            let named = self.service_ranges.borrow();
+            cluster.service_ranges.extend(named.iter().flatten());
+        }
+        let object = own.first();
         Ok(Snapshot {
             pools: self.stores.pools.state(),
             nodes: self.stores.nodes.state(),
             services: self.stores.services.state(),
             endpoint_slices: self.stores.endpoint_slices.state(),
-            ledger: ledger(own.first().map(|object| &**object))?,
+            ledger: ledger(object.map(|object| &**object))?,
+            ledger_version: object.and_then(|it| it.metadata.resource_version.clone()),
             views: self.registry.views(),
-            policy: self.policy.clone(),
+            policy,
         })
     }
 
-    fn publish(&self, desired: &Desired) {
+    fn publish(
+        &self,
+        snapshot: Snapshot,
+        desired: Desired,
+        obeyed: Option<Arc<str>>,
+    ) -> Option<Arc<str>> {
+        let own = self.stores.own.state();
+        let retire = retire::request(own.first().map(|object| &**object), obeyed);
         let pods = self.stores.pods.state();
-        let pods = pods.iter().filter_map(|pod| pod.metadata.uid.clone());
+        let uids = pods.iter().filter_map(|pod| pod.metadata.uid.clone());
+        let nodes = pods.iter().filter_map(|pod| {
+            let spec = pod.spec.as_ref()?;
+            spec.node_name.clone()
+        });
         let published = Published {
-            nodes: desired.nodes.clone(),
+            nodes: if retire.is_none() {
+                desired.nodes.clone()
+            } else {
+                BTreeMap::new()
+            },
             sequence: desired.sequence,
-            pods: pods.collect(),
+            pods: uids.collect(),
+            retire: retire.clone(),
         };
+        let computed = Computed {
+            snapshot: Arc::new(snapshot),
+            desired: Arc::new(desired),
+            retire: retire.clone(),
+            pod_nodes: Arc::new(nodes.collect()),
+        };
+        // In this order: what nodes answer, the lease holder must know why they say it.
+        self.computed.send_replace(Some(computed));
         self.published.send_replace(Some(Arc::new(published)));
-    }
-
-    /// Commits first; what was written comes back by the watch, and is pushed then. Says when to
-    /// look again although nothing has changed.
-    async fn write(
-        &mut self,
-        snapshot: &Snapshot,
-        desired: &Desired,
-        known: &Known,
-        counters: &mut Counters,
-    ) -> Option<Instant> {
-        let commit = commit::commit(snapshot, desired, known);
-        if let Some(ledger) = &commit.ledger
-            && let Err(failure) = self.writer.ledger(ledger).await
-        {
-            failure.warn("cannot commit; it is tried again");
-            return Some(Instant::now() + Duration::from_secs(1));
-        }
-        let mut again: Option<Instant> = None;
-        let now = Timestamp::now();
-        for pool in &snapshot.pools {
-            let name = plan::model::pool_ref(pool);
-            let changed = commit.pools.get(&name);
-            let committed = changed
-                .cloned()
-                .unwrap_or_else(|| commit::committed_part(pool));
-            let status = status::status(pool, &committed, snapshot, desired, now);
-            let before = pool.status.clone().unwrap_or_default();
-            if status == before {
-                continue;
-            }
-            if !status::differs_beyond_counters(&status, &before)
-                && let Some(due) = counters.not_before(&name)
-            {
-                again = Some(again.map_or(due, |at| at.min(due)));
-                continue;
-            }
-            if !*self.leads.borrow() {
-                return None;
-            }
-            match self.writer.status(pool, &status).await {
-                Ok(()) => {
-                    counters.written(name.clone());
-                    self.writer.tell_of_moves(pool, &before, &status).await;
-                }
-                Err(failure) => {
-                    failure.warn("cannot write a status; it is tried again");
-                    return Some(Instant::now() + Duration::from_secs(1));
-                }
-            }
-        }
-        again
-    }
-}
-
-/// When the status of a pool was written last.
-#[derive(Debug, Default)]
-struct Counters(BTreeMap<node_api::PoolRef, Instant>);
-
-impl Counters {
-    fn not_before(&self, pool: &node_api::PoolRef) -> Option<Instant> {
-        let due = *self.0.get(pool)? + COUNTERS;
-        (due > Instant::now()).then_some(due)
-    }
-
-    fn written(&mut self, pool: node_api::PoolRef) {
-        self.0.insert(pool, Instant::now());
+        retire
     }
 }
 
 /// Waits for a change, and then until nothing has changed for a moment.
-async fn settled(changed: &mut watch::Receiver<()>) {
+pub(crate) async fn settled(changed: &mut watch::Receiver<()>) {
     if changed.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -196,13 +167,6 @@ async fn settled(changed: &mut watch::Receiver<()>) {
         if timeout(QUIET, changed.changed()).await.is_err() {
             return;
         }
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -12,11 +12,13 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use node_api::{
-    NodeReport, PoolRef,
+    NodeReport, PoolRef, PoolReport, RouterReport,
     stream::{NodeFacts, ResourceName, Revision},
 };
 use plan::{Committed, CommittedRouter, Inputs, Objects, Policy, Retirement};
 use serde::{Deserialize, Serialize};
+
+use crate::retire::Progress;
 
 /// All that a decision depends on.
 #[derive(Clone, Debug)]
@@ -31,8 +33,10 @@ pub struct Snapshot {
     pub endpoint_slices: Vec<Arc<EndpointSlice>>,
     /// What outlives pools.
     pub ledger: Ledger,
+    /// Resource version of the ledger's object; `None`: there is none.
+    pub ledger_version: Option<String>,
     /// What nodes say, by name; those that were never heard are absent.
-    pub views: BTreeMap<String, NodeView>,
+    pub views: BTreeMap<String, Arc<NodeView>>,
     /// What the administrator permits.
     pub policy: Policy,
 }
@@ -50,6 +54,10 @@ pub struct NodeView {
     pub acked: BTreeMap<ResourceName, Revision>,
     /// What it refused, and why.
     pub nacked: BTreeMap<ResourceName, (Revision, String)>,
+    /// Fingerprints of the authorities that it trusts for streams.
+    pub authorities: Vec<String>,
+    /// It has given up everything, as it was told.
+    pub retired: bool,
 }
 
 impl NodeView {
@@ -59,12 +67,25 @@ impl NodeView {
             return false;
         };
         let acked = self.acked.get(&ResourceName::Pool(pool.clone()));
-        let holds = report
-            .virtual_routers
-            .iter()
-            .any(|router| router.pool == *pool && router.addresses.contains(&address));
+        let mut routers = routers_of(report, pool).iter();
+        let holds = routers.any(|router| router.addresses.contains(&address));
         self.connected && acked == told && !holds
     }
+}
+
+/// The virtual routers of a pool in a report, which is sorted by pools.
+pub fn routers_of<'a>(report: &'a NodeReport, pool: &PoolRef) -> &'a [RouterReport] {
+    let all = &report.virtual_routers;
+    let begin = all.partition_point(|router| router.pool < *pool);
+    let len = all[begin..].partition_point(|router| router.pool == *pool);
+    &all[begin..begin + len]
+}
+
+/// The listeners and endpoints of a pool in a report, which is sorted by pools.
+pub fn pool_report<'a>(report: &'a NodeReport, pool: &PoolRef) -> Option<&'a PoolReport> {
+    let all = &report.pools;
+    let at = all.binary_search_by(|it| it.pool.cmp(pool)).ok()?;
+    all.get(at)
 }
 
 /// What must be remembered although no pool's status can: kept in one object by the lease holder.
@@ -77,6 +98,9 @@ pub struct Ledger {
     /// Virtual routers of pools that are gone.
     #[serde(default)]
     pub retirements: Vec<RetiredRouter>,
+    /// How far the end of the installation has come, once it is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retire: Option<Progress>,
 }
 
 /// A virtual router of a pool that is gone; its address and VRID are not free yet.
@@ -121,16 +145,16 @@ impl Snapshot {
 
     /// What the planner is asked.
     pub fn inputs(&self) -> Inputs {
-        let owned = |pool: &Arc<WebSocketHAPool>| WebSocketHAPool::clone(pool);
         Inputs {
             objects: Objects {
-                pools: self.pools.iter().map(owned).collect(),
-                nodes: self.nodes.iter().map(|it| Node::clone(it)).collect(),
-                services: self.services.iter().map(|it| Service::clone(it)).collect(),
+                pools: self.pools.iter().cloned().map(Into::into).collect(),
+                nodes: self.nodes.iter().cloned().map(Into::into).collect(),
+                services: self.services.iter().cloned().map(Into::into).collect(),
                 endpoint_slices: self
                     .endpoint_slices
                     .iter()
-                    .map(|it| EndpointSlice::clone(it))
+                    .cloned()
+                    .map(Into::into)
                     .collect(),
             },
             facts: self

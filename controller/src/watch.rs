@@ -4,15 +4,18 @@ use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
 use crds::WebSocketHAPool;
 use futures_util::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Node, Pod, Service},
         discovery::v1::EndpointSlice,
+        networking::v1::ServiceCIDR,
     },
     serde::de::DeserializeOwned,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
+    api::ListParams,
     runtime::{
         WatchStreamExt,
         reflector::{self, Store},
@@ -22,13 +25,18 @@ use kube::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{LEDGER, args::RunArgs, failure::Failure};
 
 /// How long the first lists may take before the log says that they are missing.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the ranges of Services are looked at: they grow once in years.
+const RANGES: Duration = Duration::from_mins(1);
+/// Limit for one call.
+const CALL: Duration = Duration::from_secs(3);
 
 /// Everything that is watched.
 #[derive(Clone, Debug)]
@@ -104,6 +112,51 @@ impl Stores {
                 "the API server has not answered the first lists; nothing is pushed before"
             );
         }
+    }
+}
+
+/// Where addresses of Services are taken from, as far as the API server says it (`ServiceCIDR`, from
+/// Kubernetes 1.33), looked at now and then, for ever.
+pub async fn service_ranges(
+    client: Client,
+    ranges: watch::Sender<Option<Vec<IpNet>>>,
+    changed: Arc<Changed>,
+) {
+    let api: Api<ServiceCIDR> = Api::all(client);
+    let mut is_told = false;
+    loop {
+        match timeout(CALL, api.list(&ListParams::default())).await {
+            Ok(Ok(listed)) => {
+                let specs = listed.items.iter().filter_map(|it| it.spec.as_ref());
+                let texts = specs.flat_map(|spec| spec.cidrs.iter().flatten());
+                let read = Some(texts.filter_map(|text| text.parse().ok()).collect());
+                let is_new = ranges.send_if_modified(|stand| {
+                    let differs = *stand != read;
+                    *stand = read;
+                    differs
+                });
+                if is_new {
+                    changed.send_replace(());
+                }
+            }
+            Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 403 | 404) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::info!(
+                        code = answer.code,
+                        "the API server does not tell the ranges of Services: those of the policy's \
+                         serviceCIDRs are kept free"
+                    );
+                }
+                ranges.send_if_modified(|stand| {
+                    let differs = stand.is_none();
+                    stand.get_or_insert_default();
+                    differs
+                });
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "cannot list the ranges of Services"),
+            Err(_) => tracing::debug!("the ranges of Services are not answered"),
+        }
+        sleep(RANGES).await;
     }
 }
 

@@ -20,7 +20,13 @@ use node_api::PoolRef;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::{LEDGER, failure::Failure, recompute::LEDGER_KEY, snapshot::Ledger};
+use crate::{
+    LEDGER,
+    failure::Failure,
+    recompute::LEDGER_KEY,
+    snapshot::Ledger,
+    status::{self, News},
+};
 
 /// Owner of the fields that are written.
 pub const MANAGER: &str = "wsha-controller";
@@ -87,11 +93,11 @@ impl Writer {
         }
     }
 
-    /// The ledger.
+    /// The ledger. Gives the version of the object that has it.
     ///
     /// # Errors
     /// If the API server refuses or does not answer.
-    pub async fn ledger(&self, ledger: &Ledger) -> Result<(), Failure> {
+    pub async fn ledger(&self, ledger: &Ledger) -> Result<Option<String>, Failure> {
         let text = serde_json::to_string(ledger)
             .map_err(|error| Failure::new("the ledger has no form", error))?;
         let object = ConfigMap {
@@ -107,13 +113,14 @@ impl Writer {
         let params = PatchParams::apply(MANAGER).force();
         let action = || format!("cannot write ConfigMap {}/{LEDGER}", self.namespace);
         match timeout(CALL, api.patch(LEDGER, &params, &Patch::Apply(&object))).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(object)) => Ok(object.metadata.resource_version),
             Ok(Err(error)) => Err(Failure::new(action(), error)),
             Err(error) => Err(Failure::new(action(), error)),
         }
     }
 
-    /// The status of a pool, as a whole.
+    /// The status of a pool, as a whole. Gives the version of the object that has it; `None`: the pool is
+    /// gone.
     ///
     /// # Errors
     /// If the API server refuses or does not answer.
@@ -121,7 +128,7 @@ impl Writer {
         &self,
         pool: &WebSocketHAPool,
         status: &WebSocketHAPoolStatus,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<String>, Failure> {
         let namespace = pool.namespace().unwrap_or_default();
         let name = pool.name_any();
         let api: Api<WebSocketHAPool> = Api::namespaced(self.client.clone(), &namespace);
@@ -135,49 +142,31 @@ impl Writer {
         let params = PatchParams::apply(MANAGER).force();
         let action = || format!("cannot write the status of WebSocketHAPool {namespace}/{name}");
         match timeout(CALL, api.patch_status(&name, &params, &Patch::Apply(&body))).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(object)) => Ok(object.metadata.resource_version),
             // Deleted meanwhile: what it had comes to the ledger.
             Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => {
                 tracing::debug!(namespace, name, "the pool is gone");
-                Ok(())
+                Ok(None)
             }
             Ok(Err(error)) => Err(Failure::new(action(), error)),
             Err(error) => Err(Failure::new(action(), error)),
         }
     }
 
-    /// An event for each address that another node holds now. Best effort: an event that is lost is
-    /// no harm, the status says the same.
-    pub async fn tell_of_moves(
+    /// An event for each change that a user should hear of. Best effort: an event that is lost is no
+    /// harm, the status says the same.
+    pub async fn tell(
         &self,
         pool: &WebSocketHAPool,
         before: &WebSocketHAPoolStatus,
         after: &WebSocketHAPoolStatus,
     ) {
-        for entry in &after.virtual_ips {
-            let mut former = before.virtual_ips.iter();
-            let former = former.find(|it| it.address == entry.address);
-            let former = former.and_then(|it| it.active_node_name.as_deref());
-            let now = entry.active_node_name.as_deref();
-            if former == now {
-                continue;
-            }
-            let (type_, note) = match (former, now) {
-                (Some(former), Some(now)) => (
-                    "Normal",
-                    format!("{} moved from {former} to {now}", entry.address),
-                ),
-                (None, Some(now)) => ("Normal", format!("{} is held by {now}", entry.address)),
-                (_, None) => (
-                    "Warning",
-                    format!("no gateway says that it holds {}", entry.address),
-                ),
-            };
+        for news in status::news(before, after) {
             if !self.may_tell(pool) {
-                tracing::info!(note, "too many events of this pool: not written");
+                tracing::info!(news.note, "too many events of this pool: not written");
                 continue;
             }
-            match timeout(CALL, self.event(pool, type_, note)).await {
+            match timeout(CALL, self.event(pool, news)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "an event was not taken"),
                 Err(_) => tracing::debug!("an event was not taken in time"),
@@ -196,12 +185,7 @@ impl Writer {
             .take(now)
     }
 
-    async fn event(
-        &self,
-        pool: &WebSocketHAPool,
-        type_: &str,
-        note: String,
-    ) -> Result<(), kube::Error> {
+    async fn event(&self, pool: &WebSocketHAPool, news: News) -> Result<(), kube::Error> {
         let namespace = pool.namespace().unwrap_or_default();
         let event = Event {
             metadata: ObjectMeta {
@@ -209,14 +193,14 @@ impl Writer {
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
-            action: Some("Failover".to_owned()),
+            action: Some(news.action.to_owned()),
             event_time: Some(MicroTime(Timestamp::now())),
-            note: Some(note),
-            reason: Some("ActiveNodeChanged".to_owned()),
+            note: Some(news.note),
+            reason: Some(news.reason),
             regarding: Some(pool.object_ref(&())),
             reporting_controller: Some(MANAGER.to_owned()),
             reporting_instance: Some(self.replica.clone()),
-            type_: Some(type_.to_owned()),
+            type_: Some(if news.warns { "Warning" } else { "Normal" }.to_owned()),
             ..Event::default()
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);

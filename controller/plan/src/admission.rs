@@ -18,6 +18,7 @@ use crate::{
     model::{EndpointSource, targets},
     network::Network,
     planner::Draft,
+    reserved::Reserved,
     vrid::{Claims, Key, Taken},
 };
 
@@ -25,6 +26,7 @@ pub(crate) struct Admission<'a> {
     inputs: &'a Inputs,
     network: &'a Network<'a>,
     nodes: &'a Nodes<'a>,
+    reserved: Reserved<'a>,
     /// Virtual routers that a node may still hold although their pool has no such address.
     leaving: BTreeMap<IpAddr, Vec<Retirement>>,
     /// Pools that have an address: those that stand, and those that committed it.
@@ -57,6 +59,7 @@ impl<'a> Admission<'a> {
             inputs,
             network,
             nodes,
+            reserved: Reserved::new(inputs),
             leaving: BTreeMap::new(),
             owners: committed
                 .keys()
@@ -98,39 +101,25 @@ impl<'a> Admission<'a> {
 
     /// Addresses: one pool each, no host's own, no server's, permitted.
     fn check_addresses(&self, draft: &mut Draft) {
-        let Draft {
-            intent, problems, ..
-        } = draft;
-        let name = &intent.name;
-        for (index, virtual_ip) in intent.virtual_ips.iter().enumerate() {
-            let address = virtual_ip.address;
+        let keys: Vec<Key> = draft.keys().collect();
+        for (index, (name, address)) in keys.into_iter().enumerate() {
+            let path = format!("spec.virtualIPs[{index}].address");
             let mut refuse = |reason: Reason, message: String| {
-                let path = format!("spec.virtualIPs[{index}].address");
-                problems.push(Problem::of(reason, path, message));
+                draft.problems.push(Problem::of(reason, &path, message));
             };
             let mut conflict = |message: String| refuse(Reason::AddressConflict, message);
-            if let Some(owner) = self.owners.get(&address).filter(|owner| *owner != name) {
+            if let Some(owner) = self.owners.get(&address).filter(|owner| **owner != name) {
                 conflict(format!(
                     "{address} is also an address of WebSocketHAPool {owner}; an address belongs \
                      to one pool, so remove it from one of the two"
                 ));
             }
             let mut leaving = self.leaving.get(&address).into_iter().flatten();
-            if let Some(held) = leaving.find(|held| held.pool != *name) {
+            if let Some(held) = leaving.find(|held| held.pool != name) {
                 conflict(format!(
                     "{address} is still being given up by WebSocketHAPool {}; it is free once its \
                      nodes have acknowledged that",
                     held.pool
-                ));
-            }
-            if let Some(node) = self.nodes.owner(address) {
-                conflict(format!(
-                    "{address} is node {node}'s own address; use one that no host owns"
-                ));
-            }
-            if self.network.is_default_router(address) {
-                conflict(format!(
-                    "{address} is a default router of the nodes; use one that no host owns"
                 ));
             }
             // A committed address was there first: then the endpoint is refused.
@@ -141,26 +130,129 @@ impl<'a> Admission<'a> {
                     "{address} is an endpoint of WebSocketHAPool {owner}; use one that no server has"
                 ));
             }
-            if let Some(message) = forbidden(self.inputs, address) {
-                refuse(Reason::AddressNotPermitted, message);
+            // What nodes hold was free once, and clients depend on it: they are not cut off by what
+            // came later.
+            let is_held = self.inputs.committed.routers.contains_key(&(name, address));
+            if let Some((reason, message)) = self.other_owner(address, is_held) {
+                if is_held {
+                    let problem = Problem::of(Reason::AddressClaimed, path.clone(), message);
+                    draft.unresolved.push(problem);
+                } else {
+                    refuse(reason, message);
+                }
+            }
+            if let Some((reason, message)) = self.not_permitted(draft, index, is_held) {
+                draft.problems.push(Problem::of(reason, path, message));
             }
         }
     }
 
+    /// Who else than a pool has the address.
+    fn other_owner(&self, address: IpAddr, is_held: bool) -> Option<(Reason, String)> {
+        let not_permitted = |message| Some((Reason::AddressNotPermitted, message));
+        if let Some(node) = self.nodes.owner(address) {
+            return not_permitted(if is_held {
+                format!(
+                    "{address} is held by gateways, and node {node} gives it as its own: its \
+                     kubelet has chosen it; start the kubelet with --node-ip and the node's own \
+                     address"
+                )
+            } else {
+                format!("{address} is node {node}'s own address; use one that no host owns")
+            });
+        }
+        if self.network.is_default_router(address) {
+            return not_permitted(format!(
+                "{address} is a default router of the nodes; use one that no host owns"
+            ));
+        }
+        self.reserved.address(address)
+    }
+
+    /// Why the pool may not have its address of that index: by the administrator's word, else by the
+    /// networks of its gateways.
+    fn not_permitted(
+        &self,
+        draft: &Draft,
+        index: usize,
+        is_held: bool,
+    ) -> Option<(Reason, String)> {
+        let address = draft.intent.virtual_ips[index].address;
+        let namespace = &draft.intent.name.namespace;
+        let policy = &self.inputs.policy;
+        if let Some(permitted) = policy.virtual_addresses(namespace) {
+            return (!permitted.iter().any(|range| range.contains(address))).then(|| {
+                let message = format!(
+                    "{address} is not permitted in namespace {namespace}; the administrator \
+                     permits {}",
+                    listed(permitted.iter())
+                );
+                (Reason::AddressNotPermitted, message)
+            });
+        }
+        // Networks may go from a node that is in trouble: what it holds was looked at before.
+        if is_held || policy.cluster.is_none() {
+            return None;
+        }
+        let members = self.nodes.members(&draft.intent.match_labels).nodes;
+        let links: Vec<_> = members
+            .iter()
+            .filter_map(|node| self.nodes.links(*node))
+            .collect();
+        if members.is_empty() || links.iter().any(|links| links.on_link(address)) {
+            return None;
+        }
+        if links.len() < members.len() {
+            return Some((
+                Reason::AddressNotJudged,
+                format!(
+                    "{address} is looked at once all gateway nodes have told of their networks; \
+                     if that does not come, look at their data-plane pods"
+                ),
+            ));
+        }
+        let networks: BTreeSet<_> = links.iter().flat_map(|links| links.networks()).collect();
+        Some((
+            Reason::AddressNotPermitted,
+            format!(
+                "{address} lies on no network of the pool's gateway nodes, which are {}; use a \
+                 free address of one of these, or have the administrator permit it in \
+                 virtualIPRanges",
+                listed(networks.into_iter())
+            ),
+        ))
+    }
+
     fn check_ports(&self, draft: &mut Draft) {
+        let namespace = &draft.intent.name.namespace;
+        let permitted = self.inputs.policy.ports(namespace);
         for (index, listener) in draft.intent.listeners.iter().enumerate() {
-            let mut forbidden = self.inputs.policy.forbidden_ports.iter();
-            if let Some(range) = forbidden.find(|range| range.contains(&listener.port)) {
-                draft.problems.push(Problem::of(
+            let port = listener.port;
+            let mut refuse = |reason: Reason, message: String| {
+                let path = format!("spec.listeners[{index}].port");
+                draft.problems.push(Problem::of(reason, path, message));
+            };
+            if let Some(message) = self.reserved.port(port) {
+                refuse(Reason::PortConflict, message);
+            }
+            if let Some(permitted) = permitted
+                && !permitted.iter().any(|range| range.contains(&port))
+            {
+                let ranges = permitted.iter().map(|range| {
+                    if range.start() == range.end() {
+                        range.start().to_string()
+                    } else {
+                        format!("{}-{}", range.start(), range.end())
+                    }
+                });
+                refuse(
                     Reason::PortNotPermitted,
-                    format!("spec.listeners[{index}].port"),
                     format!(
-                        "{} lies in the range {}-{}, which is used otherwise; choose another",
-                        listener.port,
-                        range.start(),
-                        range.end()
+                        "{port} is not permitted in namespace {namespace}; the administrator \
+                         permits {}",
+                        listed(ranges)
                     ),
-                ));
+                );
             }
         }
     }
@@ -297,24 +389,18 @@ fn listed_targets(draft: &Draft) -> impl Iterator<Item = (String, IpAddr, IpAddr
     })
 }
 
-/// Why the policy forbids `address`.
-fn forbidden(inputs: &Inputs, address: IpAddr) -> Option<String> {
-    let policy = &inputs.policy;
-    let mut forbidden = policy.forbidden_addresses.iter();
-    if let Some(range) = forbidden.find(|range| range.contains(&address)) {
-        return Some(format!(
-            "{address} lies in {range}, which is used otherwise; use another"
-        ));
+/// Names in a sentence, the first of them where there are many.
+fn listed(names: impl ExactSizeIterator<Item: ToString>) -> String {
+    const MOST: usize = 8;
+    let all = names.len();
+    let mut names: Vec<_> = names.take(MOST).map(|name| name.to_string()).collect();
+    if all == 0 {
+        return "none".to_owned();
     }
-    let permitted = &policy.virtual_addresses;
-    if !permitted.is_empty() && !permitted.iter().any(|range| range.contains(&address)) {
-        let ranges: Vec<_> = permitted.iter().map(ToString::to_string).collect();
-        return Some(format!(
-            "{address} is not permitted; the administrator permits {}",
-            ranges.join(", ")
-        ));
+    if all > MOST {
+        names.push(format!("and {} more", all - MOST));
     }
-    None
+    names.join(", ")
 }
 
 fn describe(taken: &Taken) -> String {

@@ -38,9 +38,12 @@ pub(crate) fn resolve(
     let mut routers = Vec::new();
     for (index, virtual_ip) in draft.intent.virtual_ips.iter().enumerate() {
         let path = format!("spec.virtualIPs[{index}]");
-        let is_candidate = |node: &usize| nodes.reaches(*node, virtual_ip);
-        let candidates = members.nodes.iter().copied().filter(is_candidate);
-        let candidates: BTreeSet<usize> = candidates.collect();
+        let key = (draft.intent.name.clone(), virtual_ip.address);
+        let committed = inputs.committed.routers.get(&key).into_iter();
+        let committed = committed.flat_map(|it| &it.nodes);
+        let committed: Vec<usize> = committed.filter_map(|name| nodes.index_of(name)).collect();
+        let in_cluster = inputs.policy.cluster.is_some();
+        let candidates = candidates(nodes, members, virtual_ip, &committed, in_cluster);
         let index_of = |name: &str| {
             let node = nodes.index_of(name)?;
             candidates.contains(&node).then_some(node)
@@ -76,20 +79,40 @@ pub(crate) fn resolve(
         if !members.nodes.is_empty() && !is_told {
             unresolved.extend(nobody(&path, virtual_ip, &candidates, &wish));
         }
-        let key = (draft.intent.name.clone(), virtual_ip.address);
-        let committed = inputs.committed.routers.get(&key).into_iter();
-        let committed = committed.flat_map(|it| &it.nodes);
+        let committed = committed.into_iter();
         let cordoned = candidates.iter().copied();
         let router = Router {
             key: virtual_ip.address.to_string(),
             cordoned: cordoned.filter(|&node| nodes.cordoned(node)).collect(),
             wish,
-            committed: committed.filter_map(|name| index_of(name)).collect(),
+            committed: committed.filter(|node| candidates.contains(node)).collect(),
             candidates,
         };
         routers.push(((virtual_ip.address, key.0), router));
     }
     routers
+}
+
+/// Members that can hold the address. In a cluster one that has not told of its network has no data
+/// plane yet, or has just restarted: it stays where it is and gets no new part. And where networks
+/// went from all nodes at once, none loses what it has.
+fn candidates(
+    nodes: &Nodes<'_>,
+    members: &Members,
+    virtual_ip: &VirtualIpIntent,
+    committed: &[usize],
+    in_cluster: bool,
+) -> BTreeSet<usize> {
+    let reaches = |node: &usize| {
+        let unknown = !in_cluster || committed.contains(node);
+        nodes.reaches(*node, virtual_ip).unwrap_or(unknown)
+    };
+    let reaching: BTreeSet<usize> = members.nodes.iter().copied().filter(reaches).collect();
+    if !reaching.is_empty() {
+        return reaching;
+    }
+    let stay = committed.iter().copied();
+    stay.filter(|node| members.nodes.contains(node)).collect()
 }
 
 /// Why a node that a user names is no candidate.

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    ops::RangeInclusive,
 };
 
 use crds::WebSocketHAPool;
@@ -14,17 +13,19 @@ use k8s_openapi::api::{
 };
 use node_api::PoolRef;
 
+use crate::{Policy, Shared};
+
 /// The objects, from files or from the API server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objects {
     /// What users ask for.
-    pub pools: Vec<WebSocketHAPool>,
+    pub pools: Vec<Shared<WebSocketHAPool>>,
     /// The nodes that exist.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Shared<Node>>,
     /// Services that pools may refer to.
-    pub services: Vec<Service>,
+    pub services: Vec<Shared<Service>>,
     /// The endpoints of those Services.
-    pub endpoint_slices: Vec<EndpointSlice>,
+    pub endpoint_slices: Vec<Shared<EndpointSlice>>,
 }
 
 /// Everything the plan depends on.
@@ -102,30 +103,4 @@ pub struct Retirement {
     pub virtual_router_id: u8,
     /// Nodes that have not acknowledged its removal.
     pub nodes: BTreeSet<String>,
-}
-
-/// What the administrator permits.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Policy {
-    /// VRIDs to choose from where a user names none and the last byte of the address is taken;
-    /// `None`: the user must name one.
-    pub virtual_router_ids: Option<RangeInclusive<u8>>,
-    /// Addresses that pools may use; empty: all.
-    pub virtual_addresses: Vec<IpNet>,
-    /// Addresses that no pool may use, such as those of Services and pods.
-    pub forbidden_addresses: Vec<IpNet>,
-    /// Ports that no listener may use, such as those of node ports.
-    pub forbidden_ports: Vec<RangeInclusive<u16>>,
-}
-
-impl Policy {
-    /// All is permitted, and nothing is chosen that could depend on a host's history.
-    pub fn plain_hosts() -> Self {
-        Self {
-            virtual_router_ids: None,
-            virtual_addresses: Vec::new(),
-            forbidden_addresses: Vec::new(),
-            forbidden_ports: Vec::new(),
-        }
-    }
 }

@@ -20,15 +20,20 @@ pub mod model;
 mod network;
 mod node;
 mod planner;
+mod policy;
 mod priorities;
 mod problem;
+mod reserved;
+mod shared;
 mod vrid;
 
 pub use inputs::{
-    Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Policy, Retirement,
+    Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Retirement,
 };
 pub use manifests::Refusal;
 pub use node::{UnknownNode, node_config};
-pub use planner::{Plan, plan};
+pub use planner::{Memo, Plan, plan, plan_again};
+pub use policy::{AddressRange, AddressRangeError, Cluster, Grant, Policy};
 pub use priorities::ranked_nodes;
 pub use problem::{Problem, Reason};
+pub use shared::Shared;

@@ -7,7 +7,11 @@ use std::{
 
 use k8s_openapi::api::core::v1::Node;
 
-use crate::{Inputs, model::VirtualIpIntent, network::Network};
+use crate::{
+    Inputs,
+    model::VirtualIpIntent,
+    network::{Links, Network},
+};
 
 /// The administrator's word that a node takes no traffic from outside of the cluster.
 pub(crate) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -33,7 +37,7 @@ impl<'a> Nodes<'a> {
     pub(crate) fn new(inputs: &'a Inputs, network: &'a Network<'a>) -> Self {
         let nodes = inputs.objects.nodes.iter();
         let by_name: BTreeMap<&str, &Node> = nodes
-            .filter_map(|node| Some((node.metadata.name.as_deref()?, node)))
+            .filter_map(|node| Some((node.metadata.name.as_deref()?, &**node)))
             .collect();
         let (names, objects): (Vec<_>, Vec<_>) = by_name.into_iter().unzip();
         let mut owners = BTreeMap::new();
@@ -90,12 +94,16 @@ impl<'a> Nodes<'a> {
         members
     }
 
-    /// Whether the node's network has a place for the address; true where nothing is known of it.
-    pub(crate) fn reaches(&self, node: usize, virtual_ip: &VirtualIpIntent) -> bool {
+    /// Whether the node's network has a place for the address; `None` where nothing is known of it.
+    pub(crate) fn reaches(&self, node: usize, virtual_ip: &VirtualIpIntent) -> Option<bool> {
         let interface = virtual_ip.interface.as_deref();
-        self.network
-            .links(self.names[node])
-            .is_none_or(|links| links.reach(virtual_ip.address, interface))
+        let links = self.links(node)?;
+        Some(links.reach(virtual_ip.address, interface))
+    }
+
+    /// The node's network, if anything is known of it.
+    pub(crate) fn links(&self, node: usize) -> Option<&Links<'a>> {
+        self.network.links(self.names[node])
     }
 
     /// Whether the node is to be emptied.

@@ -58,6 +58,19 @@ impl<'a> Links<'a> {
             |name| self.interfaces.contains(name),
         )
     }
+
+    /// Whether the address lies on a network of the node. A prefix that holds one address alone is
+    /// that host's own.
+    pub(crate) fn on_link(&self, address: IpAddr) -> bool {
+        let host = if address.is_ipv4() { 32 } else { 128 };
+        let widest = self.prefixes.widest(address);
+        widest.is_some_and(|prefix| prefix.prefix_len() < host)
+    }
+
+    /// Its networks, the widest first.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = &IpNet> {
+        self.prefixes.by_length.values().flatten()
+    }
 }
 
 /// The networks of all nodes.
@@ -78,7 +91,10 @@ impl<'a> Network<'a> {
                 heard.entry(virtual_router_id).or_default().push(interface);
             }
         }
-        let nodes = facts.iter();
+        // A node that tells of no interface has not looked yet.
+        let nodes = facts
+            .iter()
+            .filter(|(_, facts)| !facts.interfaces.is_empty());
         Self {
             nodes: nodes
                 .map(|(name, facts)| (name.as_str(), Links::of(facts)))

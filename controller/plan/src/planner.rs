@@ -35,6 +35,30 @@ pub struct Plan {
 
 /// Plans everything; the same inputs give the same plan, whatever the order of objects.
 pub fn plan(inputs: &Inputs) -> Plan {
+    plan_again(inputs, &mut Memo::default())
+}
+
+/// The dearest part of a plan, and what it was made of: endpoints come and go, and leave it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Memo {
+    names: Vec<String>,
+    routers: Vec<Router>,
+    orders: Vec<Vec<usize>>,
+}
+
+impl Memo {
+    fn orders(&mut self, names: &[&str], routers: Vec<Router>) -> &[Vec<usize>] {
+        if self.names != names || self.routers != routers {
+            self.orders = assign::orders(names, &routers);
+            self.names = names.iter().map(|&name| name.to_owned()).collect();
+            self.routers = routers;
+        }
+        &self.orders
+    }
+}
+
+/// As [`plan`], which gives the same, with the `memo` of an earlier plan.
+pub fn plan_again(inputs: &Inputs, memo: &mut Memo) -> Plan {
     let network = Network::new(&inputs.facts);
     let nodes = Nodes::new(inputs, &network);
     let (mut drafts, malformed) = drafts(inputs);
@@ -43,7 +67,7 @@ pub fn plan(inputs: &Inputs) -> Plan {
         admission.admit(draft);
     }
     admission.choose_virtual_router_ids(&mut drafts);
-    let orders = orders(inputs, &nodes, &mut drafts);
+    let orders = orders(inputs, &nodes, &mut drafts, memo);
     finish(inputs, &nodes, drafts, malformed, &orders)
 }
 
@@ -98,7 +122,7 @@ fn drafts(inputs: &Inputs) -> (Vec<Draft>, BTreeMap<PoolRef, Vec<Problem>>) {
     let mut malformed = BTreeMap::new();
     let mut drafts = BTreeMap::new();
     for pool in &inputs.objects.pools {
-        match PoolIntent::try_from(pool) {
+        match PoolIntent::try_from(&**pool) {
             Ok(intent) => {
                 let is_new = !committed.contains(&intent.name);
                 let key = (is_new, intent.created, intent.name.clone());
@@ -117,6 +141,7 @@ fn orders(
     inputs: &Inputs,
     nodes: &Nodes<'_>,
     drafts: &mut [Draft],
+    memo: &mut Memo,
 ) -> BTreeMap<(IpAddr, PoolRef), Vec<usize>> {
     let mut routers: BTreeMap<(IpAddr, PoolRef), Router> = BTreeMap::new();
     // Most pools choose the same nodes.
@@ -135,8 +160,8 @@ fn orders(
         }
     }
     let (keys, routers): (Vec<_>, Vec<_>) = routers.into_iter().unzip();
-    let orders = assign::orders(nodes.names(), &routers);
-    keys.into_iter().zip(orders).collect()
+    let orders = memo.orders(nodes.names(), routers);
+    keys.into_iter().zip(orders.iter().cloned()).collect()
 }
 
 fn finish(

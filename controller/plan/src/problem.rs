@@ -18,12 +18,19 @@ pub struct Problem {
 pub enum Reason {
     /// The object makes no sense by itself.
     Invalid,
-    /// The address is another pool's, a host's or a router's.
+    /// The address is another pool's, an endpoint's, or one that a Service has outside of the cluster.
     AddressConflict,
-    /// The administrator does not permit the address.
+    /// The address is a host's or a router's or lies where none may be, or the administrator does
+    /// not permit it.
     AddressNotPermitted,
+    /// Nobody can say yet whether the address is permitted.
+    AddressNotJudged,
+    /// The address was free when nodes were told to hold it, and something else has it now too.
+    AddressClaimed,
     /// The administrator does not permit the port.
     PortNotPermitted,
+    /// Services may get the port on every node.
+    PortConflict,
     /// Another virtual router of the segment has the VRID, or none is left.
     VirtualRouterIDConflict,
     /// No session may be sent to the endpoint.

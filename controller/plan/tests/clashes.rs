@@ -45,7 +45,7 @@ fn a_pool_that_is_not_accepted_takes_nothing_from_others() {
     let mut inputs = pools(&[("old", &["10.0.0.8"]), ("new", &["10.0.0.9"])]);
     inputs.committed = commit(&plan(&inputs));
     inputs.objects.pools[1].spec.virtual_ips[0].address = SERVER.to_owned();
-    inputs.policy.virtual_addresses = vec!["10.0.0.0/8".parse().unwrap()];
+    inputs.policy.grant.virtual_addresses = Some(vec!["10.0.0.0/8".parse().unwrap()]);
     let planned = plan(&inputs);
     assert_eq!(accepted(&planned), ["old"]);
     assert!(reasons(&planned, "new").contains(&Reason::AddressNotPermitted));
@@ -58,7 +58,7 @@ fn a_pool_that_is_not_accepted_takes_nothing_from_others() {
     let endpoints = &mut inputs.objects.pools[0].spec.upstreams[0].endpoints;
     endpoints[0].address = "10.0.0.9".to_owned();
     inputs.objects.pools[0].spec.listeners[0].port = 30_000;
-    inputs.policy.forbidden_ports = vec![30_000..=32_767];
+    inputs.policy.grant.ports = Some(vec![8000..=8999]);
     let planned = plan(&inputs);
     assert_eq!(accepted(&planned), ["new"]);
     assert!(reasons(&planned, "old").contains(&Reason::PortNotPermitted));

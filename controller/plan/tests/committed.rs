@@ -9,7 +9,7 @@ use common::{
     pool_ref,
 };
 use node_api::PoolRef;
-use plan::{Policy, Retirement, plan};
+use plan::{Retirement, plan};
 use proptest::{collection::btree_set, prelude::*};
 
 /// Addresses of two subnets, so that last bytes meet.
@@ -257,44 +257,6 @@ fn a_named_virtual_router_id_may_be_shared_with_others() {
     assert_eq!(
         by_address(&plan(&inputs))[&"10.0.0.9".parse().unwrap()].0,
         51
-    );
-}
-
-#[test]
-fn policy_permits_and_forbids() {
-    let with = |policy: Policy| {
-        let mut inputs = controller(objects(&["a"], &[("chat", vec!["10.0.0.9".to_owned()])]));
-        inputs.policy = policy;
-        rejected(&plan(&inputs), "chat")
-    };
-    let open = Policy::plain_hosts();
-    assert!(with(open.clone()).is_empty());
-    assert_eq!(
-        with(Policy {
-            virtual_addresses: vec!["10.1.0.0/16".parse().unwrap()],
-            ..open.clone()
-        }),
-        [
-            "spec.virtualIPs[0].address: 10.0.0.9 is not permitted; the administrator permits 10.1.0.0/16"
-        ]
-    );
-    assert_eq!(
-        with(Policy {
-            forbidden_addresses: vec!["10.0.0.0/8".parse().unwrap()],
-            ..open.clone()
-        }),
-        [
-            "spec.virtualIPs[0].address: 10.0.0.9 lies in 10.0.0.0/8, which is used otherwise; use another"
-        ]
-    );
-    assert_eq!(
-        with(Policy {
-            forbidden_ports: vec![8000..=8100],
-            ..open
-        }),
-        [
-            "spec.listeners[0].port: 8020 lies in the range 8000-8100, which is used otherwise; choose another"
-        ]
     );
 }
 

@@ -30,7 +30,7 @@ fn a_thousand_pools_are_planned() {
         upstream.endpoints.clear();
         let reference = serde_json::json!({"name": name, "port": 80});
         upstream.service = serde_json::from_value(reference).ok();
-        objects.pools.push(pool);
+        objects.pools.push(pool.into());
 
         let mut service = Service::default();
         service.metadata.name = Some(name.clone());
@@ -39,7 +39,7 @@ fn a_thousand_pools_are_planned() {
             ..ServicePort::default()
         };
         service.spec.get_or_insert_default().ports = Some(vec![port]);
-        objects.services.push(service);
+        objects.services.push(service.into());
 
         let mut slice = EndpointSlice {
             address_type: "IPv4".to_owned(),
@@ -61,7 +61,7 @@ fn a_thousand_pools_are_planned() {
                 ..Endpoint::default()
             })
             .collect();
-        objects.endpoint_slices.push(slice);
+        objects.endpoint_slices.push(slice.into());
     }
     let mut inputs = controller(objects);
     let prefixes: Vec<String> = (0..32).map(|net| format!("10.0.{net}.2/24")).collect();

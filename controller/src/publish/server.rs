@@ -53,6 +53,8 @@ pub struct Server<R> {
     pub registry: Arc<Registry>,
     /// What nodes are told.
     pub published: watch::Receiver<Option<Arc<Published>>>,
+    /// Whether this replica reads from the API server now.
+    pub live: watch::Receiver<bool>,
     /// Certificates as they are now.
     pub tls: watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
     /// Name of this replica.

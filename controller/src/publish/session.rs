@@ -47,6 +47,11 @@ impl Session {
         }
     }
 
+    /// The sequence that was told last.
+    pub fn sequence(&self) -> Option<i64> {
+        self.synced
+    }
+
     /// The messages that bring the node to `state`; endpoints before the pools that need them.
     ///
     /// # Errors
@@ -222,7 +227,7 @@ mod tests {
                     keep.as_ref().map_or(0, BTreeSet::len)
                 )
             }
-            ToNode::Welcome(_) | ToNode::Retire => "other".to_owned(),
+            ToNode::Welcome(_) | ToNode::Watching { .. } | ToNode::Retire => "other".to_owned(),
         };
         messages.iter().map(kind).collect()
     }

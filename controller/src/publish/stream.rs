@@ -26,7 +26,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::{Server, Session, admit::Admitted, server::Socket};
-use crate::{recompute::Published, registry::Registry};
+use crate::{desired::NodeState, recompute::Published, registry::Registry};
 
 /// From the upgrade to the node's first message.
 const HELLO: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ pub(super) enum Ended {
     PodGone,
     /// The token is over.
     TokenExpired,
+    /// The request to retire was withdrawn: the node begins anew.
+    NotRetired,
     /// This replica ends.
     Over,
 }
@@ -64,6 +66,7 @@ impl fmt::Display for Ended {
             Self::Wrong(what) => f.write_str(what),
             Self::PodGone => f.write_str("its pod is gone"),
             Self::TokenExpired => f.write_str("its token is over"),
+            Self::NotRetired => f.write_str("it is not to retire after all"),
             Self::Over => f.write_str("this replica ends"),
         }
     }
@@ -116,7 +119,11 @@ pub(super) async fn run<R>(
         admitted: &admitted,
         sink,
         session: Session::new(&hello),
+        told: None,
+        retires: None,
+        is_live: None,
         published: server.published.clone(),
+        live: server.live.clone(),
         shared: &shared,
         silence: server.silence,
         expires,
@@ -201,7 +208,14 @@ struct Writer<'a> {
     admitted: &'a Admitted,
     sink: SplitSink<Socket, Message>,
     session: Session,
+    /// The state that was told last.
+    told: Option<Arc<NodeState>>,
+    /// The request to retire that was passed on.
+    retires: Option<Arc<str>>,
+    /// What was said of this replica's own sight.
+    is_live: Option<bool>,
     published: watch::Receiver<Option<Arc<Published>>>,
+    live: watch::Receiver<bool>,
     shared: &'a Shared,
     silence: Duration,
     expires: Option<u64>,
@@ -221,12 +235,16 @@ impl Writer<'_> {
                 if let Err(ended) = self.tell(&published).await {
                     return ended;
                 }
+                if let Err(ended) = self.tell_of_sight().await {
+                    return ended;
+                }
             }
             tokio::select! {
                 changed = self.published.changed() => if changed.is_err() {
                     return Ended::Over;
                 },
-                () = self.shared.again.notified() => {}
+                () = self.shared.again.notified() => self.told = None,
+                _ = self.live.changed() => {}
                 _ = ping.tick() => {
                     let ping = Message::Ping(Bytes::new());
                     match timeout(SLOW, self.sink.send(ping)).await {
@@ -241,6 +259,24 @@ impl Writer<'_> {
     }
 
     async fn tell(&mut self, published: &Published) -> Result<(), Ended> {
+        if let Some(request) = &published.retire {
+            if self.retires.as_ref() != Some(request) {
+                send(&mut self.sink, &ToNode::Retire).await?;
+                self.retires = Some(Arc::clone(request));
+            }
+            return Ok(());
+        }
+        if self.retires.is_some() {
+            return Err(Ended::NotRetired);
+        }
+        let state = published.nodes.get(&self.admitted.node);
+        let state = state.map(Arc::clone).unwrap_or_default();
+        let is_same = self.told.as_ref().is_some_and(|told| {
+            Arc::ptr_eq(told, &state) || (**told == NodeState::default() && told == &state)
+        });
+        if is_same && self.session.sequence() == Some(published.sequence) {
+            return Ok(());
+        }
         let refused = {
             let mut names = self
                 .shared
@@ -252,14 +288,23 @@ impl Writer<'_> {
         for (name, revision) in &refused {
             self.session.refused(name, revision);
         }
-        let none = crate::desired::NodeState::default();
-        let state = published.nodes.get(&self.admitted.node).unwrap_or(&none);
         let messages = self
             .session
-            .tell(state, published.sequence)
+            .tell(&state, published.sequence)
             .map_err(|error| Ended::Wrong(format!("the state has no form: {error}")))?;
         for message in &messages {
             send(&mut self.sink, message).await?;
+        }
+        self.told = Some(state);
+        Ok(())
+    }
+
+    /// Says whether this replica reads from the API server now: what it tells may be old otherwise.
+    async fn tell_of_sight(&mut self) -> Result<(), Ended> {
+        let live = *self.live.borrow_and_update();
+        if self.retires.is_none() && self.is_live != Some(live) {
+            send(&mut self.sink, &ToNode::Watching { live }).await?;
+            self.is_live = Some(live);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! never planned from.
 
 mod conditions;
+mod news;
 mod observed;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -15,6 +16,7 @@ use node_api::EndpointPhase;
 use crate::{desired::Desired, snapshot::Snapshot};
 
 pub use conditions::{ACCEPTED, DEGRADED, PROGRAMMED, READY};
+pub use news::{News, news};
 pub use observed::Observed;
 
 /// The status of `pool` as it should stand, `committed` being its virtual routers as they stand or

@@ -7,7 +7,7 @@ use node_api::{ListenerReport, PoolRef, RouterReport, RouterState, stream::Resou
 
 use crate::{
     desired::Desired,
-    snapshot::{NodeView, Snapshot},
+    snapshot::{NodeView, Snapshot, pool_report, routers_of},
     status::count,
 };
 
@@ -60,7 +60,7 @@ impl<'a> Observed<'a> {
             name: plan::model::pool_ref(pool),
             members: names
                 .into_iter()
-                .map(|name| (name, snapshot.views.get(name)))
+                .map(|name| (name, snapshot.views.get(name).map(|view| &**view)))
                 .collect(),
             desired,
         }
@@ -139,10 +139,9 @@ impl<'a> Observed<'a> {
     pub fn listeners(&self) -> impl Iterator<Item = (&'a str, &'a ListenerReport)> + '_ {
         self.members.iter().flat_map(|&(name, view)| {
             let report = view.and_then(|view| view.report.as_ref());
-            let pools = report.into_iter().flat_map(|report| &report.pools);
-            pools
-                .filter(|pool| pool.pool == self.name)
-                .flat_map(move |pool| pool.listeners.iter().map(move |it| (name, it)))
+            let pool = report.and_then(|report| pool_report(report, &self.name));
+            let listeners = pool.into_iter().flat_map(|pool| &pool.listeners);
+            listeners.map(move |it| (name, it))
         })
     }
 
@@ -151,11 +150,10 @@ impl<'a> Observed<'a> {
             // What a node said before its stream ended may be long over.
             let view = view.filter(|view| view.connected);
             let report = view.and_then(|view| view.report.as_ref());
-            let routers = report
-                .into_iter()
-                .flat_map(|report| &report.virtual_routers);
+            let routers = report.map_or(&[][..], |report| routers_of(report, &self.name));
+            let routers = routers.iter();
             routers
-                .filter(move |it| it.pool == self.name && it.addresses.contains(&address))
+                .filter(move |it| it.addresses.contains(&address))
                 .map(move |it| (name, it))
         })
     }

@@ -160,7 +160,8 @@ fn sequences_grow_over_pools_and_their_ends() {
     world.apply("other", &["192.168.1.112"]);
     world.settle();
     let other = world.entries("other")["192.168.1.112"].clone();
-    assert_eq!(other.committed.unwrap().sequence, 2);
+    // The second one is that of the retirement.
+    assert_eq!(other.committed.unwrap().sequence, 3);
 }
 
 #[test]
@@ -176,4 +177,47 @@ fn a_pool_that_is_refused_keeps_what_is_committed() {
     });
     assert!(!world.commit());
     assert_eq!(world.entries("chat"), before);
+}
+
+#[test]
+fn what_nodes_hold_of_pools_that_nobody_saw_go_is_remembered() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    // Deleted while no controller ran.
+    world.restart_controller();
+    world.delete("chat");
+    assert!(world.commit());
+    let retirements = world.snapshot.ledger.retirements.clone();
+    assert_eq!(retirements.len(), 1);
+    assert_eq!(retirements[0].virtual_router_id, 110);
+    assert_eq!(retirements[0].node_names.len(), 2);
+    world.apply("other", &["192.168.1.110"]);
+    assert!(
+        world
+            .desired()
+            .plan
+            .rejected
+            .contains_key(&pool_ref("other"))
+    );
+    world.settle();
+    assert!(world.snapshot.ledger.retirements.is_empty());
+    assert!(world.entries("other").contains_key("192.168.1.110"));
+}
+
+#[test]
+fn a_pool_that_was_made_anew_does_not_hide_what_the_former_one_took_along() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.identify("chat", "uid-1");
+    world.settle();
+    world.connected("n1", false);
+    // Between two looks.
+    world.delete("chat");
+    world.apply("chat", &["192.168.1.112"]);
+    world.identify("chat", "uid-2");
+    world.settle();
+    let ledger = &world.snapshot.ledger;
+    assert_eq!(ledger.retirements.len(), 1, "{ledger:?}");
+    assert_eq!(ledger.retirements[0].node_names, ["n1".to_owned()].into());
 }

@@ -121,3 +121,53 @@ fn a_node_without_a_part_is_told_nothing() {
     assert!(desired.nodes.contains_key("n1"));
     assert!(!desired.nodes.contains_key("n2"));
 }
+
+#[test]
+fn what_is_computed_again_is_what_is_computed_at_once_and_what_has_not_changed_is_shared() {
+    let mut world = World::new(&["n1", "n2", "n3"]);
+    let mut planner = controller::desired::Planner::default();
+    let mut before = planner.desired(&world.snapshot).unwrap();
+    for step in 0..9 {
+        match step {
+            0 => world.apply("chat", &["192.168.1.110"]),
+            2 => world.apply("other", &["192.168.1.112", "192.168.1.113"]),
+            3 => world.settle(),
+            4 => world.edit("chat", |spec| {
+                spec["virtualIPs"] = json!([{"address": "192.168.1.110"}]);
+                spec["upstreams"][0]["endpoints"][0]["address"] = "192.168.1.110".into();
+            }),
+            5 => world.apply("chat", &["192.168.1.110"]),
+            6 => world.delete("other"),
+            7 => world.delete("chat"),
+            _ => {
+                world.commit();
+            }
+        }
+        let again = planner.desired(&world.snapshot).unwrap();
+        assert_eq!(again.nodes, world.desired().nodes, "{step}");
+        before = again;
+    }
+    assert!(before.nodes.is_empty());
+
+    world.edit("one", |spec| {
+        spec["virtualIPs"] = json!([{
+            "address": "192.168.1.110",
+            "nodePriorities": [{"nodeName": "n1", "priority": 100}],
+        }]);
+    });
+    world.edit("two", |spec| {
+        spec["virtualIPs"] = json!([{
+            "address": "192.168.1.112",
+            "nodePriorities": [{"nodeName": "n2", "priority": 100}],
+        }]);
+    });
+    world.settle();
+    let before = planner.desired(&world.snapshot).unwrap();
+    world.delete("one");
+    let after = planner.desired(&world.snapshot).unwrap();
+    assert!(!after.nodes.contains_key("n1"));
+    assert!(std::sync::Arc::ptr_eq(
+        &before.nodes["n2"],
+        &after.nodes["n2"]
+    ));
+}

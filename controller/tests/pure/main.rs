@@ -9,5 +9,6 @@
 
 mod commit;
 mod desired;
+mod retire;
 mod status;
 mod world;

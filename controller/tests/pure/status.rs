@@ -78,6 +78,7 @@ fn two_that_hold_one_address_are_reported() {
     world.apply("chat", &["192.168.1.110"]);
     world.settle();
     for view in world.snapshot.views.values_mut() {
+        let view = std::sync::Arc::make_mut(view);
         let mut report = (**view.report.as_ref().unwrap()).clone();
         report.virtual_routers[0].state = node_api::RouterState::Active;
         view.report = Some(std::sync::Arc::new(report));

@@ -34,6 +34,7 @@ impl World {
                 services: Vec::new(),
                 endpoint_slices: Vec::new(),
                 ledger: Ledger::default(),
+                ledger_version: None,
                 views: BTreeMap::new(),
                 policy: plan::Policy::plain_hosts(),
             },
@@ -64,7 +65,7 @@ impl World {
             report: Some(Arc::new(report(name))),
             ..NodeView::default()
         };
-        self.snapshot.views.insert(name.to_owned(), view);
+        self.snapshot.views.insert(name.to_owned(), Arc::new(view));
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
@@ -106,6 +107,13 @@ impl World {
         } else {
             pools.push(Arc::new(pool));
         }
+    }
+
+    /// Gives a pool its UID.
+    pub(crate) fn identify(&mut self, name: &str, uid: &str) {
+        let mut pools = self.snapshot.pools.iter_mut();
+        let pool = pools.find(|pool| pool.metadata.name.as_deref() == Some(name));
+        Arc::make_mut(pool.unwrap()).metadata.uid = Some(uid.to_owned());
     }
 
     pub(crate) fn delete(&mut self, name: &str) {
@@ -156,7 +164,7 @@ impl World {
     pub(crate) fn carry_out(&mut self, node: &str) {
         let desired = self.desired();
         let state = desired.nodes.get(node).cloned().unwrap_or_default();
-        let view = self.snapshot.views.get_mut(node).unwrap();
+        let view = Arc::make_mut(self.snapshot.views.get_mut(node).unwrap());
         let mut report = report(node);
         let held = state.held.clone();
         view.acked.retain(|name, _| held.contains(name));
@@ -211,7 +219,8 @@ impl World {
     }
 
     pub(crate) fn connected(&mut self, node: &str, connected: bool) {
-        self.snapshot.views.get_mut(node).unwrap().connected = connected;
+        let view = self.snapshot.views.get_mut(node).unwrap();
+        Arc::make_mut(view).connected = connected;
     }
 
     /// `status.virtualIPs` of a pool by address.

@@ -43,6 +43,7 @@ impl ToNode {
         "endpointsDelta",
         "remove",
         "synced",
+        "watching",
         "retire",
     ];
 
@@ -57,8 +58,9 @@ impl ToNode {
 
 impl ToController {
     /// The kinds that this version knows.
-    pub const KINDS: &'static [&'static str] =
-        &["hello", "ack", "nack", "report", "facts", "retired"];
+    pub const KINDS: &'static [&'static str] = &[
+        "hello", "ack", "nack", "report", "facts", "trusts", "retired",
+    ];
 
     /// Reads a text frame.
     ///

@@ -89,6 +89,13 @@ pub enum ToNode {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         keep: Option<BTreeSet<ResourceName>>,
     },
+    /// Whether the replica reads from the API server now; told after the first [`ToNode::Synced`] and
+    /// whenever it changes. What one tells that does not may be old: at an equal sequence a node
+    /// prefers one that does.
+    Watching {
+        /// It does.
+        live: bool,
+    },
     /// wsha is being uninstalled: give up every address, empty the state directory, say
     /// [`ToController::Retired`].
     Retire,
@@ -153,6 +160,11 @@ pub enum ToController {
     Report(Box<NodeReport>),
     /// The node's network has changed.
     Facts(NodeFacts),
+    /// The authorities that the node trusts for streams have changed.
+    Trusts {
+        /// As [`Hello::authorities`].
+        authorities: Vec<String>,
+    },
     /// Everything is given up ([`ToNode::Retire`]).
     Retired,
 }
@@ -175,6 +187,11 @@ pub struct Hello {
     /// Its network.
     #[serde(default)]
     pub facts: NodeFacts,
+    /// The authorities that it trusts for streams: of each certificate in its bundle the SHA-256 of the
+    /// DER form, in lower-case hexadecimal digits. A controller that changes its authority serves with
+    /// the new one only once its nodes trust it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<String>,
 }
 
 /// What one node reports of its network.

@@ -98,6 +98,7 @@ fn to_node() -> Vec<ToNode> {
             sequence: 7,
             keep: Some([ResourceName::Pool(pool_ref())].into()),
         },
+        ToNode::Watching { live: false },
         ToNode::Retire,
     ]
 }
@@ -120,6 +121,9 @@ fn to_controller() -> Vec<ToController> {
         },
         ToController::Report(Box::new(report())),
         ToController::Facts(NodeFacts::default()),
+        ToController::Trusts {
+            authorities: vec!["ab".to_owned()],
+        },
         ToController::Retired,
     ]
 }

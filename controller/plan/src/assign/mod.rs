@@ -31,7 +31,7 @@ use self::spread::{Base, Demand, Taste, spread};
 use crate::model::MAX_NODES;
 
 /// A virtual router as the assignment sees it. Nodes are indices into one list.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Router {
     /// What its scores are made of: the address.
     pub(crate) key: String,

@@ -48,9 +48,9 @@ impl<'a> Servers<'a> {
     pub(crate) fn new(objects: &'a Objects, virtual_addresses: BTreeSet<IpAddr>) -> Self {
         let services = objects.services.iter().filter_map(|service| {
             let name = service.metadata.name.as_deref()?;
-            Some(((namespace(&service.metadata), name), service))
+            Some(((namespace(&service.metadata), name), &**service))
         });
-        let mut slices: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
         for slice in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
             if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_LABEL)) {

@@ -92,10 +92,10 @@ impl Set {
         }
         self.origins.insert(identity, file.to_owned());
         match object {
-            Object::Pool(pool) => self.objects.pools.push(*pool),
-            Object::Node(node) => self.objects.nodes.push(*node),
-            Object::Service(service) => self.objects.services.push(*service),
-            Object::EndpointSlice(slice) => self.objects.endpoint_slices.push(*slice),
+            Object::Pool(pool) => self.objects.pools.push((*pool).into()),
+            Object::Node(node) => self.objects.nodes.push((*node).into()),
+            Object::Service(service) => self.objects.services.push((*service).into()),
+            Object::EndpointSlice(slice) => self.objects.endpoint_slices.push((*slice).into()),
         }
     }
 
@@ -104,7 +104,7 @@ impl Set {
         // that is missing for a misspelt field would give rise to misleading complaints.
         if !self.refusals.is_empty() {
             for pool in &self.objects.pools {
-                if let Err(problems) = PoolIntent::try_from(pool) {
+                if let Err(problems) = PoolIntent::try_from(&**pool) {
                     let identity = Identity::pool(&crate::model::pool_ref(pool));
                     self.refusals
                         .extend(refusals(&self.origins, &identity, problems));

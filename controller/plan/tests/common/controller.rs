@@ -18,7 +18,7 @@ pub fn objects(nodes_of: &[&str], pools: &[(&str, Vec<String>)]) -> Objects {
         // One at a time, with VRIDs that files need and that are taken out again.
         let text = pool(name, &entries, "").replace("10.0.0.1,", "172.16.0.1,");
         let spec = text.split("\nspec:\n").nth(1).unwrap();
-        let mut read: crds::WebSocketHAPool = accepted(&[
+        let mut read = accepted(&[
             &nodes(nodes_of),
             &pool(name, "  - address: 203.0.113.1", ""),
         ])

@@ -182,6 +182,7 @@ impl Hub {
                 .collect(),
             sequence: self.state.sequence,
             facts: self.facts.clone(),
+            authorities: Vec::new(),
         });
         let stream = Stream {
             address,
@@ -220,6 +221,7 @@ impl Hub {
                 view.synced(sequence, keep.as_ref());
                 Ok(())
             }),
+            ToNode::Watching { .. } => {}
             ToNode::Retire => self.begin_to_retire(id),
         }
     }
