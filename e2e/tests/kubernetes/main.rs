@@ -1,6 +1,8 @@
 //! A real API server, controllers and data planes as processes of a lab: what `kubectl apply` does to
 //! gateways and to sessions.
 
+mod claims;
+mod ends;
 mod stage;
 
 use std::net::Ipv4Addr;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::cluster::{ControlPlane, Programs, Settings, Site, tools};
+use e2e::cluster::{Answer, ControlPlane, Programs, Settings, Site, tools};
 use e2e::lab::Process;
 use e2e::testing::{Cluster, Gateway, dataplane, in_lab, skipped};
 use e2e::wait;
@@ -115,6 +115,7 @@ spec:
 "
             ))?;
         }
+        self.policy("")?;
         for number in 0..self.controllers.len() {
             self.start_controller(number)?;
         }
@@ -174,11 +175,41 @@ spec:
             .arg(format!("--replica=controller{number}"))
             .arg(format!("--server-name={address}"))
             .arg(format!("--listen=0.0.0.0:{}", 8443 + number))
-            .arg(format!("--admin=127.0.0.1:{}", 8080 + number));
+            .arg(format!("--admin=127.0.0.1:{}", 8080 + number))
+            .arg("--policy")
+            .arg(self.policy_file());
         let name = format!("controller{number}");
         let process = self.control_plane.site().spawn(&name, command)?;
         self.controllers[number] = Some(process);
         Ok(())
+    }
+
+    fn policy_file(&self) -> PathBuf {
+        self.control_plane.site().dir().join("policy.yaml")
+    }
+
+    /// Lets this be what the administrator permits.
+    pub(crate) fn policy(&self, text: &str) -> Result<()> {
+        let new = self.policy_file().with_extension("new");
+        fs::write(&new, text)?;
+        fs::rename(new, self.policy_file())?;
+        Ok(())
+    }
+
+    /// Runs `wsha-controller retire`.
+    pub(crate) fn retire(&self, words: &[&str]) -> Result<Answer> {
+        let mut command = Command::new(controller()?);
+        command
+            .env("KUBECONFIG", self.control_plane.kubeconfig())
+            .args(["retire", "--namespace=wsha"])
+            .args(words);
+        let output = self.control_plane.site().output(command)?;
+        Ok(Answer {
+            words: words.join(" "),
+            ok: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
 
     /// Kills every replica.
