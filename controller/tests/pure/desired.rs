@@ -129,14 +129,13 @@ fn what_is_computed_again_is_what_is_computed_at_once_and_what_has_not_changed_i
     let mut before = planner.desired(&world.snapshot).unwrap();
     for step in 0..9 {
         match step {
-            0 => world.apply("chat", &["192.168.1.110"]),
+            0 | 5 => world.apply("chat", &["192.168.1.110"]),
             2 => world.apply("other", &["192.168.1.112", "192.168.1.113"]),
             3 => world.settle(),
             4 => world.edit("chat", |spec| {
                 spec["virtualIPs"] = json!([{"address": "192.168.1.110"}]);
                 spec["upstreams"][0]["endpoints"][0]["address"] = "192.168.1.110".into();
             }),
-            5 => world.apply("chat", &["192.168.1.110"]),
             6 => world.delete("other"),
             7 => world.delete("chat"),
             _ => {

@@ -152,7 +152,7 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
             scope.spawn(move || {
                 let ended = measure::run(plan, turn, |report| results.take(report));
                 // The others go on: what they measure is shown.
-                ended.unwrap_or_else(|error| results.take(Report::Failure(error)));
+                ended.unwrap_or_else(|error| results.take(Report::Failure(plan.subject, error)));
             });
         }
         turns.deal();

@@ -12,12 +12,25 @@ use e2e::lab::Process;
 use e2e::testing::{Cluster, Gateway, dataplane, in_lab, skipped};
 use e2e::wait;
 use nix::sys::signal::Signal;
+use rcgen::KeyPair;
 
 pub(crate) const VIP1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 110);
 pub(crate) const VIP2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 112);
 
 /// Bound against hangs. A lease that nobody gave up takes ten seconds of it.
 const BOUND: Duration = Duration::from_mins(1);
+
+/// How curl ends at its time limit.
+const CURL_TIMED_OUT: i32 = 28;
+
+/// An answer to whoever dials a controller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialled {
+    /// Of HTTP.
+    pub(crate) status: u16,
+    /// The controller ended the connection.
+    pub(crate) ended: bool,
+}
 
 /// Everything at work.
 pub(crate) struct Stage<'a> {
@@ -334,8 +347,21 @@ spec:
         }
     }
 
+    /// What signs the tokens of service accounts.
+    pub(crate) fn signing_key(&self) -> Result<KeyPair> {
+        let file = self.control_plane.site().dir().join("pki/sa.key");
+        let key = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+        Ok(KeyPair::from_pem(&key)?)
+    }
+
     /// What a controller answers to whoever dials with this token.
-    pub(crate) fn dial(&self, token: Option<&str>) -> Result<u16> {
+    pub(crate) fn dial(&self, token: Option<&str>) -> Result<Dialled> {
+        self.dial_for(token, Duration::from_secs(3))
+    }
+
+    /// The same, and whether it ends a stream within `limit`.
+    pub(crate) fn dial_for(&self, token: Option<&str>, limit: Duration) -> Result<Dialled> {
+        let limit = limit.as_secs().to_string();
         let address = self.control_plane.site().address();
         let mut command = Command::new("curl");
         command
@@ -347,7 +373,7 @@ spec:
                 "%{http_code}",
                 "--http1.1",
             ])
-            .args(["--max-time", "3", "--cacert"])
+            .args(["--max-time", &limit, "--cacert"])
             .arg(&self.authority)
             .args(["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"])
             .args([
@@ -364,6 +390,9 @@ spec:
         }
         command.arg(format!("https://{address}:8443/v1/stream"));
         let output = self.cluster.lab.client().output(command)?;
-        Ok(String::from_utf8(output.stdout)?.parse()?)
+        Ok(Dialled {
+            status: String::from_utf8(output.stdout)?.parse()?,
+            ended: output.status.code() != Some(CURL_TIMED_OUT),
+        })
     }
 }
