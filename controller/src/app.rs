@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::Client;
+use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -63,14 +64,8 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         live_sender,
     );
     tasks.spawn(ended("the lease's task", lease));
-    let certificates = pki::run(
-        client.clone(),
-        args.namespace.clone(),
-        args.server_name.clone(),
-        is_leader.clone(),
-        tls_sender,
-    );
-    tasks.spawn(ended("the certificates' task", certificates));
+    let certificates = keeper(&client, args, &is_leader, &registry, tls_sender);
+    tasks.spawn(ended("the certificates' task", certificates.run()));
     let server = Server {
         reviewer: TokenReviews {
             client: client.clone(),
@@ -127,6 +122,28 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         "controller started"
     );
     end(client, args, tasks).await
+}
+
+fn keeper(
+    client: &Client,
+    args: &RunArgs,
+    leads: &watch::Receiver<bool>,
+    registry: &Arc<Registry>,
+    tls: watch::Sender<Option<Arc<ServerConfig>>>,
+) -> pki::Keeper {
+    pki::Keeper {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        names: args.server_name.clone(),
+        given: args.tls_secret.clone(),
+        lives: pki::Lives {
+            authority: args.authority_life,
+            certificate: args.certificate_life,
+        },
+        leads: leads.clone(),
+        registry: Arc::clone(registry),
+        tls,
+    }
 }
 
 /// Waits for a signal or a failure, and gives up the lease.

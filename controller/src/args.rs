@@ -46,6 +46,16 @@ pub struct RunArgs {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8080")]
     pub admin: SocketAddr,
+    /// Secret of a certificate that somebody else issues and renews, such as cert-manager: with tls.crt,
+    /// tls.key and ca.crt; the controller's own authority is not used then
+    #[arg(long, value_name = "NAME")]
+    pub tls_secret: Option<String>,
+    /// Life of the controller's own authority; the next one is made when two thirds are over
+    #[arg(long, value_name = "TIME", default_value = "87600h", value_parser = duration)]
+    pub authority_life: Duration,
+    /// Life of the certificates that it issues; renewed when half of it is over
+    #[arg(long, value_name = "TIME", default_value = "720h", value_parser = duration)]
+    pub certificate_life: Duration,
     /// ServiceAccount of the data-plane pods
     #[arg(long, value_name = "NAME", default_value = "wsha-dataplane")]
     pub data_plane_account: String,

@@ -20,13 +20,23 @@ impl Revision {
     pub fn of(content: &impl Serialize) -> Result<Self, serde_json::Error> {
         let mut hash = Sha256::new();
         feed(&mut hash, &serde_json::to_value(content)?);
-        let mut text = String::with_capacity(2 * KEPT);
-        for byte in hash.finalize().iter().take(KEPT) {
-            // Writing to a string cannot fail.
-            write!(text, "{byte:02x}").unwrap_or_default();
-        }
-        Ok(Self(text))
+        Ok(Self(hexadecimal(&hash.finalize(), KEPT)))
     }
+}
+
+/// The name of a certificate, of its DER form, as in [`crate::stream::Hello::authorities`].
+pub(crate) fn fingerprint(certificate: &[u8]) -> String {
+    let hash = Sha256::digest(certificate);
+    hexadecimal(&hash, hash.len())
+}
+
+fn hexadecimal(bytes: &[u8], kept: usize) -> String {
+    let mut text = String::with_capacity(2 * kept);
+    for byte in bytes.iter().take(kept) {
+        // Writing to a string cannot fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+    }
+    text
 }
 
 fn feed(hash: &mut Sha256, value: &Value) {
@@ -74,6 +84,13 @@ mod tests {
             Revision::of(&content).unwrap().0,
             "315f4a4213c345b6384bb5a0f8ee7ae6"
         );
+    }
+
+    #[test]
+    fn a_certificate_is_named_by_its_sha_256() {
+        // printf abc | sha256sum
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(fingerprint(b"abc"), expected);
     }
 
     #[test]

@@ -31,6 +31,12 @@ pub const PATH: &str = "/v1/stream";
 /// Audience of the `ServiceAccount` token in the node's `Authorization: Bearer` header.
 pub const AUDIENCE: &str = "wsha.dev/control-stream";
 
+/// How a node names an authority that it trusts, given the certificate's DER form
+/// ([`Hello::authorities`]).
+pub fn fingerprint(certificate: &[u8]) -> String {
+    crate::revision::fingerprint(certificate)
+}
+
 /// A thing that is told, acknowledged and refused by itself.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ResourceName {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use node_api::stream::{PATH, PROTOCOL};
+use node_api::stream::{PATH, PROTOCOL, fingerprint};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -248,6 +248,16 @@ async fn upgrade(
         .max_frame_size(Some(LONGEST_MESSAGE));
     let (socket, _) = client_async_with_config(request, tls, Some(config)).await?;
     Ok(socket)
+}
+
+/// The authorities in a bundle, as a controller is told; empty where there is none to be read, which
+/// whoever opens a stream says.
+pub(super) fn fingerprints(path: &Path) -> Vec<String> {
+    let text = fs::read(path).unwrap_or_default();
+    let certificates = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok);
+    certificates
+        .map(|certificate| fingerprint(&certificate))
+        .collect()
 }
 
 fn connector(path: &Path) -> Result<TlsConnector, Cause> {

@@ -63,6 +63,7 @@ pub(super) struct Hub {
     carried_out: Option<Arc<State>>,
     retiring: Retiring,
     facts: NodeFacts,
+    authorities: Vec<String>,
     report: Option<Arc<NodeReport>>,
     essence: Essence,
     /// Endpoints changed within this second already.
@@ -103,6 +104,7 @@ impl Hub {
             carried_out: None,
             retiring: Retiring::No,
             facts: NodeFacts::default(),
+            authorities: Vec::new(),
             report: None,
             essence: Essence::default(),
             is_busy: false,
@@ -156,6 +158,12 @@ impl Hub {
                 }
                 self.facts = facts;
             }
+            Input::Authorities(authorities) => {
+                for stream in self.streams.values() {
+                    stream.outbox.authorities(authorities.clone());
+                }
+                self.authorities = authorities;
+            }
             Input::Second => self.second(),
         }
     }
@@ -182,7 +190,7 @@ impl Hub {
                 .collect(),
             sequence: self.state.sequence,
             facts: self.facts.clone(),
-            authorities: Vec::new(),
+            authorities: self.authorities.clone(),
         });
         let stream = Stream {
             address,

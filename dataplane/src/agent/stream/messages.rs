@@ -48,6 +48,8 @@ pub(super) enum Input {
     Fresh(Arc<NodeReport>),
     /// The network of the node.
     Facts(NodeFacts),
+    /// Fingerprints of the authorities that the node trusts.
+    Authorities(Vec<String>),
     /// A second is over.
     Second,
 }

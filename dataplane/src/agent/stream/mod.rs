@@ -26,7 +26,7 @@ mod samples;
 mod saved;
 mod view;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::Context;
 use node_api::{NodeConfig, NodeReport};
@@ -51,6 +51,8 @@ use crate::{
 
 /// How often the state directory is looked at.
 const LOOK_ANYWAY: Duration = Duration::from_secs(10);
+/// How often the bundle of authorities is looked at.
+const TRUST: Duration = Duration::from_secs(5);
 /// Inputs that may wait; a stream that brings more is read more slowly.
 const QUEUE: usize = 1024;
 /// Inputs taken in before anything follows from them: what comes together takes effect together.
@@ -193,6 +195,9 @@ async fn run(
     tokio::spawn(keep(place, lock, waiting, inputs.clone()));
     tokio::spawn(pass_on(applied, Input::Applied, inputs.clone()));
     tokio::spawn(pass_on(report, Input::Observed, inputs.clone()));
+    let authorities = settings.credentials.authorities.clone();
+    hub.handle(Input::Authorities(connect::fingerprints(&authorities)));
+    tokio::spawn(trust(authorities, inputs.clone()));
     tokio::spawn(seconds(inputs.clone()));
     for target in settings.targets {
         let credentials = settings.credentials.clone();
@@ -303,6 +308,23 @@ async fn pass_on<T: Clone + Send + Sync>(
             && inputs.send(wrap(value)).await.is_err()
         {
             return;
+        }
+    }
+}
+
+/// Tells when the bundle of authorities changes, which the kubelet brings a minute after the controller
+/// wrote it.
+async fn trust(bundle: PathBuf, inputs: mpsc::Sender<Input>) {
+    let mut told = connect::fingerprints(&bundle);
+    let mut look = tokio::time::interval(TRUST);
+    loop {
+        look.tick().await;
+        let now = connect::fingerprints(&bundle);
+        if told != now {
+            told.clone_from(&now);
+            if inputs.send(Input::Authorities(now)).await.is_err() {
+                return;
+            }
         }
     }
 }

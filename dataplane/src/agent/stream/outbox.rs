@@ -26,6 +26,7 @@ struct Waiting {
     hello: Option<Box<Hello>>,
     answers: BTreeMap<ResourceName, Answer>,
     facts: Option<NodeFacts>,
+    authorities: Option<Vec<String>>,
     report: Option<Arc<NodeReport>>,
     is_retired: bool,
 }
@@ -79,6 +80,12 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// The authorities that the node trusts.
+    pub(super) fn authorities(&self, authorities: Vec<String>) {
+        self.lock().authorities = Some(authorities);
+        self.filled.notify_one();
+    }
+
     /// Everything is given up.
     pub(super) fn retired(&self) {
         self.lock().is_retired = true;
@@ -96,6 +103,7 @@ impl Outbox {
             hello,
             answers,
             facts,
+            authorities,
             report,
             is_retired,
         } = std::mem::take(&mut *self.lock());
@@ -109,6 +117,7 @@ impl Outbox {
             },
         }));
         messages.extend(facts.map(ToController::Facts));
+        messages.extend(authorities.map(|authorities| ToController::Trusts { authorities }));
         messages.extend(report.map(|report| {
             let report = Arc::unwrap_or_clone(report);
             ToController::Report(Box::new(report))
@@ -132,6 +141,7 @@ mod tests {
         let outbox = Outbox::default();
         let revision = || Revision("r".to_owned());
         outbox.retired();
+        outbox.authorities(vec!["ab".to_owned()]);
         outbox.facts(NodeFacts::default());
         outbox.acks(vec![(pool_name("a"), Some(revision()))]);
         outbox.nack(Refusal {
@@ -150,6 +160,9 @@ mod tests {
             ack("a"),
             ack("b"),
             ToController::Facts(NodeFacts::default()),
+            ToController::Trusts {
+                authorities: vec!["ab".to_owned()],
+            },
             ToController::Retired,
         ];
         assert_eq!(outbox.take(), expected);
