@@ -1,8 +1,10 @@
 //! A real API server, controllers and data planes as processes of a lab: what `kubectl apply` does to
 //! gateways and to sessions.
 
+mod authorities;
 mod claims;
 mod ends;
+mod rights;
 mod stage;
 mod tokens;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::cluster::{Answer, ControlPlane, Programs, Settings, Site, tools};
+use e2e::cluster::{Answer, ControlPlane, Program, Programs, Settings, Site, tools};
 use e2e::lab::Process;
 use e2e::testing::{Cluster, Gateway, dataplane, in_lab, skipped};
 use e2e::wait;
@@ -35,9 +35,19 @@ pub(crate) struct Dialled {
 /// Everything at work.
 pub(crate) struct Stage<'a> {
     pub(crate) cluster: &'a mut Cluster,
-    control_plane: ControlPlane,
+    pub(crate) control_plane: ControlPlane,
     controllers: Vec<Option<Process>>,
-    authority: PathBuf,
+    controllers_words: Vec<String>,
+    as_whom: AsWhom,
+}
+
+/// As whom controllers speak to the API server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AsWhom {
+    /// Who may do everything.
+    Administrator,
+    /// The chart's ServiceAccount, with the rights that the chart gives it; what it does is recorded.
+    Account,
 }
 
 /// Runs `body` with `replicas` controllers and a data plane on both gateways.
@@ -46,21 +56,38 @@ pub(crate) fn on_stage(
     replicas: usize,
     body: impl FnOnce(&mut Stage<'_>) -> Result<()>,
 ) -> Result<()> {
+    on_stage_with(test, replicas, &[], AsWhom::Administrator, body)
+}
+
+/// The same, with these more words for the controllers.
+pub(crate) fn on_stage_with(
+    test: &str,
+    replicas: usize,
+    words: &[&str],
+    as_whom: AsWhom,
+    body: impl FnOnce(&mut Stage<'_>) -> Result<()>,
+) -> Result<()> {
     in_lab(test, |cluster| {
-        let settings = Settings::default();
-        let programs = settings.programs();
+        let mut settings = Settings::default();
+        let mut programs = settings.programs();
+        if as_whom == AsWhom::Account {
+            programs.push(Program::Helm);
+        }
         if let Some(why) = tools::cannot_get(&programs) {
             skipped(test, &why);
             return Ok(());
         }
         let site = Site::Host(cluster.lab.add_host("control", 30)?);
+        if as_whom == AsWhom::Account {
+            settings.api_server_flags = record(site.dir())?;
+        }
         let control_plane = ControlPlane::start(site, Programs::get(&programs)?, settings)?;
-        let authority = control_plane.site().dir().join("controllers-ca.crt");
         let mut stage = Stage {
             cluster,
             control_plane,
             controllers: (0..replicas).map(|_| None).collect(),
-            authority,
+            controllers_words: words.iter().map(|&word| word.to_owned()).collect(),
+            as_whom,
         };
         let outcome = stage.set_up().and_then(|()| body(&mut stage));
         if outcome.is_err() {
@@ -73,6 +100,22 @@ pub(crate) fn on_stage(
         }
         outcome
     })
+}
+
+/// Flags by which the API server records every request in `audit.log`, but for what was in it.
+fn record(dir: &Path) -> Result<Vec<String>> {
+    let policy = dir.join("audit.yaml");
+    let content = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules: [{level: Metadata}]
+";
+    fs::write(&policy, content)?;
+    Ok(vec![
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-log-path={}", dir.join("audit.log").display()),
+    ])
 }
 
 fn controller() -> Result<PathBuf> {
@@ -129,28 +172,80 @@ spec:
             ))?;
         }
         self.policy("")?;
+        if self.as_whom == AsWhom::Account {
+            self.install_rights()?;
+        }
         for number in 0..self.controllers.len() {
             self.start_controller(number)?;
         }
-        let bundle = [
-            "get",
-            "configmap",
-            "wsha-ca",
-            "-n",
-            "wsha",
-            "-o",
-            "jsonpath={.data.ca\\.crt}",
-        ];
         let bundle = self.wait("the controllers' authority", |stage| {
-            Ok(stage.kubectl(&bundle).ok().filter(|text| !text.is_empty()))
+            Ok(stage.bundle().ok().filter(|text| !text.is_empty()))
         })?;
-        fs::write(&self.authority, bundle)?;
         for gateway in Gateway::BOTH {
             let token = self.pod_token(gateway, "wsha.dev/control-stream")?;
             fs::write(self.token_file(gateway), token)?;
+            fs::write(self.authority_file(gateway), &bundle)?;
             self.start_gateway(gateway)?;
         }
         Ok(())
+    }
+
+    /// The bundle of authorities that a gateway trusts.
+    pub(crate) fn authority_file(&self, gateway: Gateway) -> PathBuf {
+        self.cluster.host(gateway).dir().join("authorities.crt")
+    }
+
+    /// The bundle that the controllers write.
+    pub(crate) fn bundle(&self) -> Result<String> {
+        let data = "jsonpath={.data.ca\\.crt}";
+        self.kubectl(&["get", "configmap", "wsha-ca", "-n", "wsha", "-o", data])
+    }
+
+    /// A value in the Secret of the authorities.
+    pub(crate) fn secret(&self, key: &str) -> Result<String> {
+        let template = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
+        self.kubectl(&["get", "secret", "wsha-ca", "-n", "wsha", "-o", &template])
+    }
+
+    /// Sets a value in the Secret of the authorities.
+    pub(crate) fn set_secret(&self, key: &str, value: &str) -> Result<()> {
+        let patch = serde_json::json!({"stringData": {key: value}}).to_string();
+        self.kubectl(&[
+            "patch",
+            "secret",
+            "wsha-ca",
+            "-n",
+            "wsha",
+            "--type=merge",
+            "-p",
+            &patch,
+        ])?;
+        Ok(())
+    }
+
+    /// Whether a client that trusts this bundle and nothing else accepts what every replica serves.
+    pub(crate) fn is_served_by(&self, bundle: &str) -> Result<bool> {
+        let file = self.control_plane.site().dir().join("trusted.crt");
+        fs::write(&file, bundle)?;
+        let address = self.control_plane.site().address();
+        for number in 0..self.controllers.len() {
+            let mut command = Command::new("curl");
+            command
+                .args([
+                    "--silent",
+                    "--output",
+                    "/dev/null",
+                    "--max-time",
+                    "3",
+                    "--cacert",
+                ])
+                .arg(&file)
+                .arg(format!("https://{address}:{}/", 8443 + number));
+            if !self.cluster.lab.client().output(command)?.status.success() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn token_file(&self, gateway: Gateway) -> PathBuf {
@@ -183,14 +278,15 @@ spec:
         let address = self.control_plane.site().address();
         let mut command = Command::new(controller()?);
         command
-            .env("KUBECONFIG", self.control_plane.kubeconfig())
+            .env("KUBECONFIG", self.controllers_config())
             .args(["run", "--namespace=wsha", "--log-format=text"])
             .arg(format!("--replica=controller{number}"))
             .arg(format!("--server-name={address}"))
             .arg(format!("--listen=0.0.0.0:{}", 8443 + number))
             .arg(format!("--admin=127.0.0.1:{}", 8080 + number))
             .arg("--policy")
-            .arg(self.policy_file());
+            .arg(self.policy_file())
+            .args(&self.controllers_words);
         let name = format!("controller{number}");
         let process = self.control_plane.site().spawn(&name, command)?;
         self.controllers[number] = Some(process);
@@ -209,12 +305,63 @@ spec:
         Ok(())
     }
 
+    fn controllers_config(&self) -> PathBuf {
+        match self.as_whom {
+            AsWhom::Administrator => self.control_plane.kubeconfig(),
+            AsWhom::Account => self.control_plane.site().dir().join("account.yaml"),
+        }
+    }
+
+    /// The chart's account and rights, the objects that it makes for the controller, and a way to the API
+    /// server as that account.
+    fn install_rights(&self) -> Result<()> {
+        let mut helm = self.control_plane.programs().command(Program::Helm)?;
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/wsha");
+        helm.arg("template").arg("wsha").arg(chart).args([
+            "--namespace=wsha",
+            "--show-only=templates/controller/rbac.yaml",
+            "--show-only=templates/controller/own.yaml",
+        ]);
+        let output = helm.output()?;
+        let shown = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "helm template: {shown}");
+        self.apply(&String::from_utf8(output.stdout)?)?;
+        let token = [
+            "create",
+            "token",
+            "wsha-controller",
+            "-n",
+            "wsha",
+            "--duration=1h",
+        ];
+        let token = self.kubectl(&token)?;
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "e2e", "cluster": {
+                "server": self.control_plane.url(),
+                "certificate-authority": self.control_plane.authority().certificate(),
+            }}],
+            "users": [{"name": "account", "user": {"token": token.trim()}}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "account"}}],
+            "current-context": "e2e",
+        });
+        fs::write(self.controllers_config(), config.to_string())?;
+        Ok(())
+    }
+
     /// Runs `wsha-controller retire`.
     pub(crate) fn retire(&self, words: &[&str]) -> Result<Answer> {
+        let mut all = vec!["retire", "--namespace=wsha"];
+        all.extend(words);
+        self.controller_command(&all)
+    }
+
+    /// Runs a command of `wsha-controller` that ends by itself.
+    pub(crate) fn controller_command(&self, words: &[&str]) -> Result<Answer> {
         let mut command = Command::new(controller()?);
         command
-            .env("KUBECONFIG", self.control_plane.kubeconfig())
-            .args(["retire", "--namespace=wsha"])
+            .env("KUBECONFIG", self.controllers_config())
             .args(words);
         let output = self.control_plane.site().output(command)?;
         Ok(Answer {
@@ -252,7 +399,9 @@ spec:
         for number in 0..self.controllers.len() {
             command.arg(format!("--controller={address}:{}", 8443 + number));
         }
-        command.arg("--controller-ca").arg(&self.authority);
+        command
+            .arg("--controller-ca")
+            .arg(self.authority_file(gateway));
         command.arg("--token-file").arg(self.token_file(gateway));
         self.cluster.start_with(gateway, command)
     }
@@ -374,7 +523,7 @@ spec:
                 "--http1.1",
             ])
             .args(["--max-time", &limit, "--cacert"])
-            .arg(&self.authority)
+            .arg(self.authority_file(Gateway::One))
             .args(["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"])
             .args([
                 "-H",
