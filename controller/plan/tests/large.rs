@@ -30,7 +30,7 @@ fn a_thousand_pools_are_planned() {
         upstream.endpoints.clear();
         let reference = serde_json::json!({"name": name, "port": 80});
         upstream.service = serde_json::from_value(reference).ok();
-        objects.pools.push(pool.into());
+        objects.pools.push(pool);
 
         let mut service = Service::default();
         service.metadata.name = Some(name.clone());
