@@ -119,7 +119,15 @@ fn samples(router: &Managed, observed: Option<&Observed>, samples: &mut Vec<Samp
     let binding = router.binding.as_ref();
     let interface = binding.map_or("", |binding| binding.interface.as_str());
     let vrid = router.spec.settings.virtual_router_id.to_string();
-    let labels = [("interface", interface), ("vrid", vrid.as_str())];
+    let pool = router.spec.pool.to_string();
+    let address = router.addresses().first();
+    let address = address.map_or_else(String::new, ToString::to_string);
+    let labels = [
+        ("pool", pool.as_str()),
+        ("address", address.as_str()),
+        ("interface", interface),
+        ("vrid", vrid.as_str()),
+    ];
     let state = observed.map_or(0, |observed| match observed.state {
         ::vrrp::State::Initialize => 0,
         ::vrrp::State::Backup => 1,
@@ -138,8 +146,8 @@ fn samples(router: &Managed, observed: Option<&Observed>, samples: &mut Vec<Samp
     }
     let words = ["Initialize", "Backup", "Active"];
     for (word, count) in words.iter().zip(router.transitions) {
-        let [interface, vrid] = labels;
-        let labels = [interface, vrid, ("state", word)];
+        let [pool, address, interface, vrid] = labels;
+        let labels = [pool, address, interface, vrid, ("state", word)];
         samples.push(Sample::new(Metric::VrrpTransitions, &labels, count));
     }
 }
