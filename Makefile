@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test test-controller e2e lint crdgen fuzz deny advisories deb demo bench-failover bench-idle
+.PHONY: help install-tools test test-controller e2e lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -40,13 +40,14 @@ test-controller: ## the controller's lints and tests, apart: its client of the A
 
 e2e: install-tools ## the controller and gateways on a real API server, built once (go, root): some minutes
 	$(CARGO) build --package controller --package dataplane --bins
-	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test api --test controlplane --test kubernetes -- --show-output
+	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test api --test chart --test controlplane --test kubernetes -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(HOSTS) --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc $(HOSTS) --no-deps --document-private-items
 	$(CARGO) run --quiet --package crds --bin crdgen -- --check
+	$(CARGO) run --quiet --package e2e --bin chart-readme -- --check
 	@# Each package alone: what it needs stands in its own manifest, not in another's.
 	for package in crds node-api plan proxy vrrp dataplane; do $(CARGO) check --quiet --package $$package || exit 1; done
 
@@ -74,6 +75,14 @@ advisories: $(CARGO_DENY) ## known vulnerabilities of crates, where their databa
 
 deb: $(CARGO_DEB) ## build the Debian package
 	$(CARGO_DEB) --package dataplane --strip
+
+images: ## make both images without docker, in target/images, for `docker load`, `ctr images import`, `kind load image-archive`
+	$(CARGO) run --quiet --package e2e --bin image -- --out $(TARGET)/images
+
+chart: ## write what is generated of the chart, and have helm look at it (built once: go, some minutes)
+	$(CARGO) run --quiet --package crds --bin crdgen
+	$(CARGO) run --quiet --package e2e --bin chart-readme
+	$(CARGO) test --package e2e --test chart -- --show-output
 
 demo: ## replay the article: wsha beside keepalived and nginx (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins

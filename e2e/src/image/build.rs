@@ -57,9 +57,47 @@ pub fn build(image: Image, profile: Profile, into: &Path) -> Result<PathBuf> {
         .with_context(|| format!("cargo does not say where {name} is"))?;
     fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
     let path = into.join(name);
+    let content = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    ensure!(
+        is_static(&content),
+        "{} needs a loader, which an image from scratch does not have",
+        built.display()
+    );
     // Beside it first: another process may look.
     let partial = into.join(format!(".{name}.{}", std::process::id()));
     fs::copy(&built, &partial).with_context(|| format!("cannot copy {}", built.display()))?;
     fs::rename(&partial, &path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// Whether a program of 64 bits names no interpreter (ELF, program headers).
+fn is_static(program: &[u8]) -> bool {
+    const INTERPRETER: usize = 3;
+    let number = |at: usize, length: usize| {
+        let bytes = program.get(at..at.checked_add(length)?)?;
+        let mut all = [0; 8];
+        all[..length].copy_from_slice(bytes);
+        usize::try_from(u64::from_le_bytes(all)).ok()
+    };
+    let headers = || {
+        let (first, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+        let types = (0..count).map(|index| number(first + index * size, 4));
+        types.collect::<Option<Vec<_>>>()
+    };
+    let is_elf = program.starts_with(b"\x7fELF\x02\x01");
+    is_elf && headers().is_some_and(|types| !types.contains(&INTERPRETER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_program_is_not_static() {
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(own.starts_with(b"\x7fELF"));
+        assert!(!is_static(&own));
+        assert!(!is_static(b"#!/bin/sh\n"));
+        assert!(!is_static(&own[..40]), "cut off");
+    }
 }

@@ -169,3 +169,83 @@ impl Blob {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Unpacks an archive with the system's tar.
+    fn unpack(archive: &[u8], into: &Path) {
+        fs::create_dir_all(into).unwrap();
+        let file = into.with_extension("tar");
+        fs::write(&file, archive).unwrap();
+        let mut tar = Command::new("tar");
+        tar.arg("--extract")
+            .arg("--file")
+            .arg(&file)
+            .arg("--directory");
+        let output = tar.arg(into).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn json(path: &Path) -> Value {
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_archive_holds_the_program_under_its_name() {
+        let dir = std::env::temp_dir().join(format!("wsha-image-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let program = dir.join("program");
+        let content = b"not a multiple of the block".repeat(100);
+        fs::write(&program, &content).unwrap();
+        let reference = Image::Controller.reference("1.2.3");
+        let archive = Image::Controller.archive(&program, &reference).unwrap();
+        assert_eq!(
+            archive,
+            Image::Controller.archive(&program, &reference).unwrap(),
+            "the same input gives the same image"
+        );
+        let layout = dir.join("layout");
+        unpack(&archive, &layout);
+        assert_eq!(
+            json(&layout.join("oci-layout"))["imageLayoutVersion"],
+            "1.0.0"
+        );
+        // From the index to the program, each step by the digest of what it leads to.
+        let blob = |descriptor: &Value| {
+            let hash = descriptor["digest"]
+                .as_str()
+                .unwrap()
+                .strip_prefix("sha256:")
+                .unwrap();
+            let path = layout.join("blobs/sha256").join(hash);
+            let sum = Command::new("sha256sum").arg(&path).output().unwrap();
+            assert!(String::from_utf8_lossy(&sum.stdout).starts_with(hash));
+            assert_eq!(fs::metadata(&path).unwrap().len(), descriptor["size"]);
+            path
+        };
+        let named = &json(&layout.join("index.json"))["manifests"][0];
+        assert_eq!(
+            named["annotations"]["io.containerd.image.name"],
+            "localhost/wsha-controller:1.2.3"
+        );
+        let manifest = json(&blob(named));
+        let config = json(&blob(&manifest["config"]));
+        assert_eq!(config["config"]["User"], "65532:65532");
+        assert_eq!(config["config"]["Entrypoint"], json!(["/wsha-controller"]));
+        let layer = &manifest["layers"][0];
+        assert_eq!(config["rootfs"]["diff_ids"][0], layer["digest"]);
+        let root = dir.join("root");
+        unpack(&fs::read(blob(layer)).unwrap(), &root);
+        assert_eq!(fs::read(root.join("wsha-controller")).unwrap(), content);
+        let docker = &json(&layout.join("manifest.json"))[0];
+        assert_eq!(docker["RepoTags"][0], reference);
+        for path in [&docker["Config"], &docker["Layers"][0]] {
+            assert!(layout.join(path.as_str().unwrap()).is_file(), "{path}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
