@@ -29,6 +29,11 @@ app.kubernetes.io/component: {{ .component }}
 wsha-controller.{{ .Release.Namespace }}.svc
 {{- end }}
 
+{{/* Secret of a certificate that the controller does not issue itself; empty if there is none. */}}
+{{- define "wsha.tlsSecret" -}}
+{{ .Values.tls.secretName | default (ternary "wsha-controller-tls" "" (not (empty .Values.tls.certManager.issuerRef))) }}
+{{- end }}
+
 {{/* For containers that need no right at all. */}}
 {{- define "wsha.unprivileged" -}}
 runAsNonRoot: true

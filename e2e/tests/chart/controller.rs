@@ -231,3 +231,41 @@ fn the_policy_is_a_file() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn its_certificate_may_be_another_s() -> Result<()> {
+    const TEST: &str = "its_certificate_may_be_another_s";
+    let rights_on_secrets = |objects: &Objects| -> Result<Vec<String>> {
+        let all = rights(objects.get("Role", "wsha-controller")?);
+        let secrets = all.iter().filter(|right| right.resource == "secrets");
+        let shown = secrets.map(|right| format!("{} {}", right.verb, right.names));
+        Ok(shown.collect())
+    };
+    let arguments = |objects: &Objects| -> Result<String> {
+        let pod = objects.pod("Deployment", "wsha-controller")?;
+        Ok(strings(&container(pod, "controller")?["args"]).join(" "))
+    };
+    with(TEST, &[], |objects| {
+        ensure!(!arguments(objects)?.contains("--tls-secret"));
+        ensure!(rights_on_secrets(objects)? == ["get wsha-ca", "update wsha-ca"]);
+        ensure!(objects.find("Certificate", "wsha-controller").is_none());
+        Ok(())
+    })?;
+    with(TEST, &["tls.secretName=theirs"], |objects| {
+        ensure!(arguments(objects)?.contains("--tls-secret=theirs"));
+        ensure!(rights_on_secrets(objects)? == ["get theirs"]);
+        ensure!(objects.find("Secret", "wsha-ca").is_none());
+        ensure!(objects.find("Certificate", "wsha-controller").is_none());
+        Ok(())
+    })?;
+    let issuer = ["tls.certManager.issuerRef.name=site"];
+    with(TEST, &issuer, |objects| {
+        ensure!(rights_on_secrets(objects)? == ["get wsha-controller-tls"]);
+        let certificate = &objects.get("Certificate", "wsha-controller")?["spec"];
+        ensure!(certificate["secretName"] == "wsha-controller-tls");
+        ensure!(certificate["issuerRef"] == json!({"name": "site"}));
+        // The name by which gateways dial.
+        ensure!(strings(&certificate["dnsNames"]) == ["wsha-controller.net.svc"]);
+        Ok(())
+    })
+}

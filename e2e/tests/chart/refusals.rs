@@ -67,6 +67,10 @@ const REFUSED: &[(&[&str], &str)] = &[
         "at '/policy/serviceCIDRs/0': '10.96.0.0' does not match pattern",
     ),
     (
+        &["tls.secretName=Theirs"],
+        "at '/tls/secretName': 'Theirs' does not match pattern",
+    ),
+    (
         &["retire.timeout=soon"],
         "at '/retire/timeout': 'soon' does not match pattern",
     ),
