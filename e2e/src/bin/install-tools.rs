@@ -19,5 +19,9 @@ fn main() -> ExitCode {
         tools::install_backend().map(drop),
     );
     report("keepalived and nginx, the peers", tools::install_peers());
+    report(
+        "containerd, runc, network plugins and nft, for nodes",
+        tools::install_node_programs(),
+    );
     ExitCode::from(u8::from(missing))
 }

@@ -79,6 +79,14 @@ impl ControlPlane {
         let names = pki::server_names(&addresses)?;
         authority.issue("apiserver", Purpose::Server, "kube-apiserver", &[], &names)?;
         authority.key("sa")?;
+        let master = ["system:masters"];
+        authority.issue(
+            "kubelet-client",
+            Purpose::Client,
+            "kube-apiserver",
+            &master,
+            &[],
+        )?;
         let port = site.reserve()?;
         let kubeconfigs = site.dir().join("kubeconfig");
         fs::create_dir_all(&kubeconfigs)?;
@@ -271,6 +279,9 @@ impl ControlPlane {
             format!("--requestheader-client-ca-file={}", pki("ca.crt")),
             format!("--tls-cert-file={}", pki("apiserver.crt")),
             format!("--tls-private-key-file={}", pki("apiserver.key")),
+            format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
+            format!("--kubelet-client-key={}", pki("kubelet-client.key")),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--api-audiences=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", pki("sa.pub")),

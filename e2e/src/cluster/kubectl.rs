@@ -1,4 +1,4 @@
-//! The command line as a user types it.
+//! The command lines as a user types them.
 
 use std::fs;
 use std::process::Command;
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use super::controlplane::ControlPlane;
 use super::tools::Program;
 
-/// What a call of `kubectl` gave.
+/// What a call of `kubectl` or `helm` gave.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The words after `kubectl`.
+    /// The call.
     pub words: String,
     /// Whether it ended with success.
     pub ok: bool,
@@ -27,7 +27,7 @@ impl Answer {
     pub fn success(self) -> Result<String> {
         ensure!(
             self.ok,
-            "kubectl {} failed:\n{}{}",
+            "{} failed:\n{}{}",
             self.words,
             self.stdout,
             self.stderr
@@ -37,12 +37,7 @@ impl Answer {
 
     /// Standard error of a call that must have been refused.
     pub fn refusal(self) -> Result<String> {
-        ensure!(
-            !self.ok,
-            "kubectl {} was not refused:\n{}",
-            self.words,
-            self.stdout
-        );
+        ensure!(!self.ok, "{} was not refused:\n{}", self.words, self.stdout);
         Ok(self.stderr)
     }
 }
@@ -61,11 +56,28 @@ impl ControlPlane {
 
     /// Runs `kubectl WORDS` as administrator.
     pub fn kubectl(&self, words: &[&str]) -> Result<Answer> {
-        let mut command = self.kubectl_command()?;
+        self.call("kubectl", self.kubectl_command()?, words)
+    }
+
+    /// Runs `helm WORDS` as administrator.
+    pub fn helm(&self, words: &[&str]) -> Result<Answer> {
+        let mut command = self.programs().command(Program::Helm)?;
+        command.env("KUBECONFIG", self.kubeconfig());
+        for (variable, name) in [
+            ("HELM_CACHE_HOME", "helm-cache"),
+            ("HELM_CONFIG_HOME", "helm-config"),
+            ("HELM_DATA_HOME", "helm-data"),
+        ] {
+            command.env(variable, self.site().dir().join(name));
+        }
+        self.call("helm", command, words)
+    }
+
+    fn call(&self, name: &str, mut command: Command, words: &[&str]) -> Result<Answer> {
         command.args(words);
         let output = self.site().output(command)?;
         Ok(Answer {
-            words: words.join(" "),
+            words: format!("{name} {}", words.join(" ")),
             ok: output.status.success(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -1,7 +1,7 @@
 //! Keys and certificates of a control plane.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -123,6 +123,12 @@ pub(super) fn server_names(addresses: &[IpAddr]) -> Result<Vec<SanType>> {
         .iter()
         .map(|address| Ok(SanType::IpAddress(*address)));
     names.into_iter().chain(addresses).collect()
+}
+
+/// Names of a node.
+pub(super) fn node_names(name: &str, address: Ipv4Addr) -> Result<Vec<SanType>> {
+    let address = SanType::IpAddress(address.into());
+    Ok(vec![SanType::DnsName(name.try_into()?), address])
 }
 
 fn write_key(dir: &Path, file: &str, key: &KeyPair) -> Result<PathBuf> {

@@ -23,6 +23,8 @@ const SAY_EVERY: Duration = Duration::from_secs(30);
 /// A program.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Program {
+    /// Names of Services.
+    Coredns,
     /// The API server's store.
     Etcd,
     /// Installs charts.
@@ -45,6 +47,7 @@ pub enum Program {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Module {
     Kubernetes,
+    Coredns,
     Etcd,
     Helm,
 }
@@ -53,6 +56,7 @@ impl Program {
     /// Its name on disk.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Coredns => "coredns",
             Self::Etcd => "etcd",
             Self::Helm => "helm",
             Self::KubeApiserver => "kube-apiserver",
@@ -66,6 +70,7 @@ impl Program {
 
     fn module(self) -> Module {
         match self {
+            Self::Coredns => Module::Coredns,
             Self::Etcd => Module::Etcd,
             Self::Helm => Module::Helm,
             _ => Module::Kubernetes,
@@ -75,7 +80,7 @@ impl Program {
     /// The package to build. Its last part is what Go calls the program.
     fn package(self) -> String {
         match self {
-            Self::Etcd => Module::Etcd.path().to_owned(),
+            Self::Coredns | Self::Etcd => self.module().path().to_owned(),
             Self::Helm => "helm.sh/helm/v4/cmd/helm".to_owned(),
             other => format!("k8s.io/kubernetes/cmd/{}", other.name()),
         }
@@ -84,17 +89,19 @@ impl Program {
     /// What makes it tell its version.
     fn version_words(self) -> &'static [&'static str] {
         match self {
+            Self::Coredns => &["-version"],
             Self::Helm => &["version"],
             Self::Kubectl => &["version", "--client"],
             _ => &["--version"],
         }
     }
 
-    /// Whether one that tells this of itself does beside the pinned ones: any etcd of version 3, and of
-    /// the others the same minor or major version.
+    /// Whether one that tells this of itself does beside the pinned ones: any etcd of version 3 and
+    /// `CoreDNS` of version 1, and of the others the same minor or major version.
     fn suits(self, told: &str, pinned: &str) -> bool {
         let parts = match self {
             Self::Etcd => return told.contains("etcd Version: 3."),
+            Self::Coredns => return told.contains("CoreDNS-1."),
             Self::Helm => 1,
             _ => 2,
         };
@@ -107,6 +114,7 @@ impl Module {
     fn name(self) -> &'static str {
         match self {
             Self::Kubernetes => "kubernetes",
+            Self::Coredns => "coredns",
             Self::Etcd => "etcd",
             Self::Helm => "helm",
         }
@@ -116,6 +124,7 @@ impl Module {
     fn path(self) -> &'static str {
         match self {
             Self::Kubernetes => "k8s.io/kubernetes",
+            Self::Coredns => "github.com/coredns/coredns",
             Self::Etcd => "go.etcd.io/etcd/server/v3",
             Self::Helm => "helm.sh/helm/v4",
         }
@@ -166,7 +175,7 @@ impl Module {
                 format!("{base}.gitMinor={minor}"),
                 format!("k8s.io/client-go/pkg/version.gitVersion={version}"),
             ],
-            Self::Etcd => Vec::new(),
+            Self::Coredns | Self::Etcd => Vec::new(),
             Self::Helm => vec![format!(
                 "helm.sh/helm/v4/internal/version.version={version}"
             )],
@@ -400,6 +409,7 @@ mod tests {
         assert_eq!(Module::Kubernetes.version().unwrap(), "v1.34.10");
         assert_eq!(Module::Etcd.version().unwrap(), "v3.6.16");
         assert_eq!(Module::Helm.version().unwrap(), "v4.3.1");
+        assert_eq!(Module::Coredns.version().unwrap(), "v1.14.4");
         let flags = Module::Kubernetes.linker_flags().unwrap();
         assert!(flags.contains("version.gitMinor=34"), "{flags}");
     }
@@ -422,6 +432,7 @@ mod tests {
             ),
             (Program::Etcd, "etcd Version: 3.4.23", true),
             (Program::Etcd, "", false),
+            (Program::Coredns, "CoreDNS-1.12.0", true),
         ] {
             let pinned = program.module().version().unwrap();
             assert_eq!(program.suits(told, &pinned), suits, "{told}");

@@ -31,10 +31,12 @@ pub enum Image {
     Controller,
     /// What gateway nodes run.
     Dataplane,
+    /// What other pods of a cluster run.
+    Pod,
 }
 
 impl Image {
-    /// Every one.
+    /// Those of the product.
     pub const ALL: [Self; 2] = [Self::Controller, Self::Dataplane];
 
     /// Name of the program, and of the image without registry and tag.
@@ -42,6 +44,7 @@ impl Image {
         match self {
             Self::Controller => "wsha-controller",
             Self::Dataplane => "wsha-dataplane",
+            Self::Pod => "e2e-pod",
         }
     }
 
@@ -50,13 +53,14 @@ impl Image {
         match self {
             Self::Controller => "controller",
             Self::Dataplane => "dataplane",
+            Self::Pod => "pod",
         }
     }
 
     /// Who runs it unless the pod says otherwise: root only where addresses are changed.
     fn user(self) -> &'static str {
         match self {
-            Self::Controller => "65532:65532",
+            Self::Controller | Self::Pod => "65532:65532",
             Self::Dataplane => "0:0",
         }
     }

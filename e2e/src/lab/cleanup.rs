@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::host::kill_all;
-use super::process;
+use super::{cgroup, process};
 use crate::keeper;
 
 /// What leaves nothing behind when it is told to end.
@@ -111,6 +111,7 @@ pub(super) fn lab_dir() -> Result<PathBuf> {
 
 /// Removes the directory of a lab, and the base with the last one.
 pub(super) fn remove(dir: &Path) -> Result<()> {
+    remove_groups(dir)?;
     if std::env::var_os(KEEP).is_some() {
         eprintln!("lab: kept {}", dir.display());
         return Ok(());
@@ -125,6 +126,11 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
     // Others are at work where this fails.
     fs::remove_dir(base).ok();
     Ok(())
+}
+
+fn remove_groups(dir: &Path) -> Result<()> {
+    let groups = cgroup::of_lab(dir);
+    groups.iter().try_for_each(|name| cgroup::remove(name))
 }
 
 /// Directory under which every lab of this user has its own. Only the user writes there; others may pass through.
@@ -212,8 +218,9 @@ fn sweep(base: &Path, gone: Option<&str>) -> Result<()> {
         if !is_gone && owner.is_ok_and(|owner| process::start_time(owner) == Some(started)) {
             continue;
         }
-        kill_all(|| process::holding(&dir))
-            .with_context(|| format!("cannot end the processes of {}", dir.display()))?;
+        let left = || [process::holding(&dir), cgroup::processes_of_lab(&dir)].concat();
+        kill_all(left).with_context(|| format!("cannot end the processes of {}", dir.display()))?;
+        remove_groups(&dir)?;
         if std::env::var_os(KEEP).is_none() {
             fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use super::netns::NetNs;
 use super::process::{self, Home, Process};
-use super::{INTERFACE, MacAddr, Shared, cleanup, ip};
+use super::{INTERFACE, MacAddr, Shared, cgroup, cleanup, ip};
 use crate::wait;
 
 /// A host of the lab.
@@ -209,7 +209,26 @@ impl Host {
 
     /// Every process of the host, whatever started it.
     pub fn processes(&self) -> Vec<Pid> {
-        process::at_home(self.home())
+        let mut found = process::at_home(self.home());
+        // Those in containers have namespaces of their own.
+        found.extend(cgroup::processes(&self.cgroup()));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Name of the host's control group, should it get one.
+    pub(crate) fn cgroup(&self) -> String {
+        cgroup::prefix(&self.lab.dir) + self.name
+    }
+
+    /// Runs `job` on the thread whose namespaces are the host's: what is started there later finds them as
+    /// `job` left them.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.ns().run(job)
     }
 
     /// The host's processes whose command line `wanted` accepts.
@@ -277,7 +296,7 @@ impl Host {
 
     /// Boots the host: a fresh kernel state, the same address and disk. What ran must be started again.
     pub fn power_on(&self) -> Result<()> {
-        self.lab.vacate(self.home())?;
+        self.lab.vacate(self.home(), || self.processes())?;
         // The old kernel state, virtual addresses included, goes with the old interface.
         ip(&self.lab.switch, &[&format!("link del {}", self.port())])?;
         let fresh = self.lab.namespace(self.name)?;
@@ -292,7 +311,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Err(error) = self.lab.vacate(self.home()) {
+        if let Err(error) = self.lab.vacate(self.home(), || self.processes()) {
             eprintln!("lab: {}: {error:#}", self.name);
         }
     }

@@ -10,6 +10,7 @@
 //!
 //! Several labs may run at once: nothing in them has a name outside their own namespaces.
 
+pub(crate) mod cgroup;
 mod cleanup;
 mod host;
 mod netns;
@@ -25,6 +26,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::Pid;
 
 use self::cleanup::TearDown;
 pub use self::cleanup::on_exit;
@@ -96,8 +98,8 @@ impl Shared {
 
     /// Ends what runs in a host's namespaces and forgets them. They must still be held: the kernel gives the
     /// numbers of those that are gone to others.
-    fn vacate(&self, home: Home) -> Result<()> {
-        let ended = host::kill_all(|| process::at_home(home));
+    fn vacate(&self, home: Home, residents: impl Fn() -> Vec<Pid>) -> Result<()> {
+        let ended = host::kill_all(residents);
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         homes.retain(|known| known.mnt != home.mnt);
         ended
@@ -112,10 +114,8 @@ impl TearDown for Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let ours = || {
-            homes
-                .iter()
-                .flat_map(|home| process::at_home(*home))
-                .collect()
+            let homes = homes.iter().flat_map(|home| process::at_home(*home));
+            homes.chain(cgroup::processes_of_lab(&self.dir)).collect()
         };
         if let Err(error) = host::kill_all(ours) {
             eprintln!("lab: {error:#}");

@@ -49,6 +49,17 @@ pub fn install_programs() -> Result<()> {
     ])
 }
 
+/// What nodes of a local cluster run: containerd, runc, network plugins and nft, installed if they are not
+/// there.
+pub fn install_node_programs() -> Result<()> {
+    apt::install(&[
+        Wanted::server("containerd", "containerd"),
+        Wanted::program("runc", "runc"),
+        Wanted::program("/usr/lib/cni/bridge", "containernetworking-plugins"),
+        Wanted::program("nft", "nftables"),
+    ])
+}
+
 /// The programs, and in a cache outside the tree the module `ws` as `e2e/backend/package-lock.json` pins it.
 /// Returns the directory to give node as `NODE_PATH`.
 pub fn install_backend() -> Result<PathBuf> {
