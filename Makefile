@@ -38,9 +38,11 @@ test-controller: ## the controller's lints and tests, apart: its client of the A
 	RUSTDOCFLAGS='--deny warnings --allow rustdoc::private-intra-doc-links' $(CARGO) doc --package controller --no-deps --document-private-items
 	$(CARGO) test --package controller $(TEST_ARGS) -- --show-output
 
-e2e: install-tools ## the controller and gateways on a real API server, built once (go, root): some minutes
+e2e: install-tools ## controller, gateways and chart on a real control plane and cluster, built once (go, root): some minutes
 	$(CARGO) build --package controller --package dataplane --bins
-	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test api --test chart --test controlplane --test kubernetes -- --show-output
+	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test api --test chart --test controlplane --test kubernetes $(TEST_ARGS) -- --show-output
+	@# Apart, as it links the programs anew. WSHA_E2E_KUBECONFIG or WSHA_E2E_CLUSTER=kind: another cluster (e2e/README.md).
+	$(CARGO) test --package e2e --test cluster $(TEST_ARGS)
 
 lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) fmt --all --check

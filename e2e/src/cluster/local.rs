@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -123,6 +123,13 @@ impl Local {
             node.start_proxy()?;
             node.start_kubelet()
         })?;
+        // Pods ask the API server, and it must know the way back.
+        if let Site::Host(control) = control_plane.site() {
+            for node in &nodes {
+                let (range, address) = (node.pod_range(), node.host().address());
+                control.ip(&format!("route add {range} via {address}"))?;
+            }
+        }
         let dns = dns::start(&control_plane)?;
         let local = Self {
             nodes,
@@ -136,16 +143,26 @@ impl Local {
 
     /// Waits until every node is Ready, and tells the API server which addresses its pods have.
     fn wait_nodes(&self) -> Result<()> {
-        for node in &self.nodes {
-            self.wait_ready(node.name())?;
-            let range = node.pod_range();
-            let patch =
-                format!("{{\"spec\":{{\"podCIDR\":\"{range}\",\"podCIDRs\":[\"{range}\"]}}}}");
-            self.control_plane
-                .kubectl(&["patch", "node", node.name(), "--patch", &patch])?
-                .success()?;
-        }
-        Ok(())
+        let mut names = self.nodes.iter().map(Node::name);
+        names.try_for_each(|name| self.welcome(name))
+    }
+
+    /// Waits until a node that is new to the API server is Ready, and tells it which addresses its pods have.
+    pub fn welcome(&self, name: &str) -> Result<()> {
+        self.wait_ready(name)?;
+        let range = self.node(name)?.pod_range();
+        let patch = format!("{{\"spec\":{{\"podCIDR\":\"{range}\",\"podCIDRs\":[\"{range}\"]}}}}");
+        let words = ["patch", "node", name, "--patch", &patch];
+        self.control_plane.kubectl(&words)?.success().map(drop)
+    }
+
+    /// Loads the images of an archive on every node.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        thread::scope(|scope| {
+            let load = |node| scope.spawn(move || Node::load(node, archive));
+            let workers: Vec<_> = self.nodes.iter().map(load).collect();
+            workers.into_iter().try_for_each(joined)
+        })
     }
 
     /// Waits until a node is Ready.
@@ -253,19 +270,16 @@ impl Traces {
 }
 
 /// Does the same with all nodes at the same time.
-pub(super) fn at_once(
-    nodes: &mut [Node],
-    work: impl Fn(&mut Node) -> Result<()> + Sync,
-) -> Result<()> {
+fn at_once(nodes: &mut [Node], work: impl Fn(&mut Node) -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
-        let workers: Vec<_> = nodes
-            .iter_mut()
-            .map(|node| scope.spawn(|| work(node)))
-            .collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker
-                .join()
-                .unwrap_or_else(|_| Err(anyhow!("a thread of a node panicked")))
-        })
+        let work = &work;
+        let start = |node| scope.spawn(move || work(node));
+        let workers: Vec<_> = nodes.iter_mut().map(start).collect();
+        workers.into_iter().try_for_each(joined)
     })
+}
+
+fn joined(worker: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    let outcome = worker.join();
+    outcome.unwrap_or_else(|_| Err(anyhow!("a thread of a node panicked")))
 }

@@ -32,18 +32,51 @@ impl Profile {
 /// Only the last step, the linking, differs from an ordinary build, so that both share everything
 /// else; of the two programs, that of the last build lies under its name in cargo's directory.
 pub fn build(image: Image, profile: Profile, into: &Path) -> Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    run(cargo(image, profile, &tree), image, into)
+}
+
+/// As [`build`], from another copy of the tree. What both have in common is not built twice, and what lies
+/// under its name in cargo's directory stays this tree's.
+pub fn build_from(tree: &Path, image: Image, profile: Profile, into: &Path) -> Result<PathBuf> {
+    let mut command = cargo(image, profile, tree);
+    command
+        .env("CARGO_TARGET_DIR", tree.join("target"))
+        .env("CARGO_BUILD_BUILD_DIR", target_dir()?);
+    run(command, image, into)
+}
+
+/// Where cargo builds this tree.
+pub fn target_dir() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let name = image.name();
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .context("cannot run cargo")?;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let dir = told["target_directory"].as_str();
+    dir.map(PathBuf::from)
+        .context("cargo does not say where it builds")
+}
+
+fn cargo(image: Image, profile: Profile, tree: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .args(["rustc", "--quiet", "--locked", "--package", image.package()])
-        .args(["--bin", name, "--profile", profile.name()])
+        .args(["--bin", image.name(), "--profile", profile.name()])
         .args(["--message-format", "json-render-diagnostics", "--"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols"])
-        .current_dir(&root)
+        .current_dir(tree)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
+    command
+}
+
+fn run(mut command: Command, image: Image, into: &Path) -> Result<PathBuf> {
+    let name = image.name();
     let output = command.output().context("cannot run cargo")?;
     ensure!(
         output.status.success(),

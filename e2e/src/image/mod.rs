@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub use self::build::{Profile, build};
+pub use self::build::{Profile, build, build_from, target_dir};
 pub use self::tar::Tar;
 
 /// Where images are named to come from while no registry has them.

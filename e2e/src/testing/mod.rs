@@ -27,7 +27,7 @@ pub use self::cluster::{Cluster, Gateway, Part};
 pub use self::manifest::{Endpoint, Manifest, Pool};
 pub use self::session::{Event, Session};
 pub use self::watch::{SETTLE, SPLIT, Watch};
-use crate::lab::{Host, Lab};
+use crate::lab::Host;
 use crate::tools;
 
 /// Held while a test has a lab. Only root writes there: who else could make the file could keep tests from running.
@@ -117,7 +117,27 @@ pub fn inside<T: Send>(host: &Host, job: impl FnOnce() -> Result<T> + Send) -> R
     })
 }
 
-/// The lab's client.
-pub(crate) fn client(lab: &Lab) -> &Host {
-    lab.client()
+/// Where a client is.
+#[derive(Clone, Copy, Debug)]
+pub enum Client<'a> {
+    /// On a host of a lab.
+    Host(&'a Host),
+    /// On this machine's own network.
+    Here,
+}
+
+impl<'a> From<&'a Host> for Client<'a> {
+    fn from(host: &'a Host) -> Self {
+        Self::Host(host)
+    }
+}
+
+impl Client<'_> {
+    /// Runs `job` there: sockets made by it are the client's.
+    pub fn within<T: Send>(self, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match self {
+            Self::Host(host) => inside(host, job),
+            Self::Here => job(),
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::inside;
-use crate::lab::{Host, PORT};
+use super::Client;
+use crate::lab::PORT;
 use crate::ws::{self, Decoder, Frame, Opcode};
 
 /// Bound against hangs for anything that a client waits for: so long may nothing come.
@@ -46,25 +46,34 @@ pub struct Session {
 
 impl Session {
     /// Opens a session from `host` to a virtual address.
-    pub fn open(host: &Host, address: Ipv4Addr) -> Result<Self> {
-        Self::open_at(host, address, PORT)
+    pub fn open<'a>(client: impl Into<Client<'a>>, address: Ipv4Addr) -> Result<Self> {
+        Self::open_at(client, address, PORT)
     }
 
     /// As [`Self::open`], at another port.
-    pub fn open_at(host: &Host, address: Ipv4Addr, port: u16) -> Result<Self> {
-        let mut opened = Self::open_many(host, address, port, 1)?;
+    pub fn open_at<'a>(
+        client: impl Into<Client<'a>>,
+        address: Ipv4Addr,
+        port: u16,
+    ) -> Result<Self> {
+        let mut opened = Self::open_many(client, address, port, 1)?;
         opened.pop().context("no session")
     }
 
     /// Opens `count` sessions, all handshakes under way at once.
-    pub fn open_many(host: &Host, address: Ipv4Addr, port: u16, count: usize) -> Result<Vec<Self>> {
-        Self::open_many_for(host, address, port, "/", count)
+    pub fn open_many<'a>(
+        client: impl Into<Client<'a>>,
+        address: Ipv4Addr,
+        port: u16,
+        count: usize,
+    ) -> Result<Vec<Self>> {
+        Self::open_many_for(client, address, port, "/", count)
     }
 
     /// As [`Self::open_many`], for a path: the servers echo binary messages in frames of at most N bytes for
     /// `/frames/N`.
-    pub fn open_many_for(
-        host: &Host,
+    pub fn open_many_for<'a>(
+        client: impl Into<Client<'a>>,
         address: Ipv4Addr,
         port: u16,
         path: &str,
@@ -73,7 +82,7 @@ impl Session {
         let target = SocketAddr::V4(SocketAddrV4::new(address, port));
         let request =
             ws::request(&target.to_string()).replacen("GET / ", &format!("GET {path} "), 1);
-        let streams: Vec<TcpStream> = inside(host, || {
+        let streams: Vec<TcpStream> = client.into().within(|| {
             let connect = |_| {
                 let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
                     .with_context(|| format!("cannot connect to {target}"))?;

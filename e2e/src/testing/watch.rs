@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Cluster, Gateway, client};
+use super::{Cluster, Gateway};
 use crate::arp::{ArpWatch, Round};
 use crate::control::ControlTimer;
-use crate::probe::{Probe, Timing};
+use crate::lab::{Host, Lab};
+use crate::probe::{Outage, Probe, Timing};
 
 /// How long two hosts may answer for one address: the lease of 2 s and one more second.
 pub const SPLIT: Duration = Duration::from_secs(3);
@@ -47,14 +48,17 @@ pub struct Watch {
 impl Watch {
     /// Starts to ask for `addresses`, and a client on each of them; returns when each client has its echoes.
     pub fn start(cluster: &Cluster, addresses: &[Ipv4Addr]) -> Result<Self> {
+        Self::on(&cluster.lab, addresses)
+    }
+
+    /// As [`Self::start`], in any lab.
+    pub fn on(lab: &Lab, addresses: &[Ipv4Addr]) -> Result<Self> {
         let started = Instant::now();
         let control = ControlTimer::start()?;
-        let arp = ArpWatch::start(&cluster.lab, addresses, PERIOD)?;
+        let arp = ArpWatch::start(lab, addresses, PERIOD)?;
         let probe = |address: &Ipv4Addr| {
-            Ok((
-                *address,
-                Probe::start(client(&cluster.lab), *address, UNHURRIED)?,
-            ))
+            let probe = Probe::start(lab.client(), *address, UNHURRIED)?;
+            Ok((*address, probe))
         };
         let probes = addresses.iter().map(probe).collect::<Result<_>>()?;
         let watch = Self {
@@ -102,10 +106,20 @@ impl Watch {
         gateway: Gateway,
         since: Instant,
     ) -> Result<()> {
-        let wanted = BTreeSet::from([cluster.host(gateway).mac()]);
+        self.settles_on(cluster.host(gateway), address, since)
+    }
+
+    /// As [`Self::settles_since`], for any host of the lab.
+    pub fn settles_on(&self, host: &Host, address: Ipv4Addr, since: Instant) -> Result<()> {
+        let wanted = BTreeSet::from([host.mac()]);
         self.arp
             .answered_by(address, &wanted, ROUNDS, since, SETTLE)
-            .with_context(|| format!("{} alone should answer for {address}", gateway.name()))
+            .with_context(|| format!("{} alone should answer for {address}", host.name()))
+    }
+
+    /// What the client of `address` saw since `since`.
+    pub fn outage(&self, address: Ipv4Addr, since: Instant) -> Result<Outage> {
+        Ok(self.probe(address)?.outage(since, Instant::now()))
     }
 
     /// Fails if two hosts answered for one address for longer than [`SPLIT`] since the start.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use e2e::cluster::local;
+use e2e::cluster::{Local, Provider};
 use e2e::testing::skipped;
 
 use crate::stage::Stage;
@@ -12,6 +12,8 @@ use crate::stage::Stage;
 /// A named piece of the test.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
+    /// Whether it works on the nodes themselves, which must be on this machine then.
+    pub(crate) local: bool,
     pub(crate) run: fn(&mut Stage) -> Result<()>,
 }
 
@@ -73,12 +75,20 @@ pub(crate) fn run(scenarios: &[Scenario]) -> ExitCode {
     if wanted.is_empty() {
         return tally.finish();
     }
-    if let Some(why) = local::cannot_run() {
+    let provider = match Provider::chosen() {
+        Ok(provider) => provider,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(why) = provider.cannot_run() {
         skipped("cluster", &why);
         return tally.finish();
     }
+    let is_local = provider == Provider::Local;
     let began = Instant::now();
-    let (started, stage) = match Stage::start() {
+    let (started, stage) = match Stage::start(provider) {
         Ok(stage) => (Ok(()), Some(stage)),
         Err(error) => (Err(error), None),
     };
@@ -87,6 +97,10 @@ pub(crate) fn run(scenarios: &[Scenario]) -> ExitCode {
         return tally.finish();
     };
     for scenario in wanted {
+        if scenario.local && !is_local {
+            skipped(scenario.name, "needs nodes on this machine");
+            continue;
+        }
         let began = Instant::now();
         let outcome = (scenario.run)(&mut stage);
         tally.take(scenario.name, began, &outcome);
@@ -95,13 +109,15 @@ pub(crate) fn run(scenarios: &[Scenario]) -> ExitCode {
         }
     }
     let began = Instant::now();
-    let traces = stage.local.traces();
+    let traces = stage.local().map(Local::traces).ok();
     drop(stage);
-    let left = traces.left();
-    let outcome = (|| {
-        ensure!(left.is_empty(), "left on the machine: {}", left.join(", "));
-        Ok(())
-    })();
-    tally.take("the_cluster_leaves_nothing_behind", began, &outcome);
+    if let Some(traces) = traces {
+        let left = traces.left();
+        let outcome = (|| {
+            ensure!(left.is_empty(), "left on the machine: {}", left.join(", "));
+            Ok(())
+        })();
+        tally.take("the_cluster_leaves_nothing_behind", began, &outcome);
+    }
     tally.finish()
 }

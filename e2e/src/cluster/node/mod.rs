@@ -4,6 +4,7 @@ mod config;
 mod mounts;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -227,19 +228,43 @@ impl Node {
             .map(drop)
     }
 
+    /// Names of the files in a directory of the node, none where there is no such directory.
+    pub fn files(&self, dir: &str) -> Result<Vec<String>> {
+        let path = PathBuf::from(dir);
+        let found = self.host.run(move || match fs::read_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+            Ok(entries) => {
+                let names = entries.flatten().map(|entry| entry.file_name());
+                Ok(names
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .collect())
+            }
+        })?;
+        found.with_context(|| format!("cannot list {dir} of {}", self.identity.name))
+    }
+
+    /// Runs `nft WORDS` on the node.
+    pub fn nft(&self, words: &str) -> Result<String> {
+        let mut command = Command::new(tools::need("nft", "nftables")?);
+        command.args(words.split_whitespace());
+        self.output("nft", command, words)
+    }
+
     /// Runs `ctr WORDS` for the kubelet's images and containers.
     pub fn ctr(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(tools::need("ctr", "containerd")?);
         command
             .args(["--address", config::RUNTIME, "--namespace", "k8s.io"])
             .args(words);
+        self.output("ctr", command, &words.join(" "))
+    }
+
+    fn output(&self, program: &str, command: Command, words: &str) -> Result<String> {
         let output = self.host.output(command)?;
         if !output.status.success() {
-            bail!(
-                "ctr {}: {}",
-                words.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            bail!("{program} {words}: {}", told.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -1,0 +1,144 @@
+//! Gateways that die, and what their clients and those of the others see.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use e2e::cluster::Node;
+use e2e::lab::kill_at_once;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::stage::{NAMESPACE, Stage};
+
+/// The data plane's processes on a node whose command line has this word.
+fn processes(node: &Node, word: &str) -> Vec<Pid> {
+    node.host().processes_where(|line| {
+        let mut words = line.split_whitespace();
+        let program = words.next().unwrap_or_default();
+        program.ends_with("wsha-dataplane") && words.any(|one| one == word)
+    })
+}
+
+/// How often containers of a node's pod have been restarted.
+fn restarts(pod: &Value) -> u64 {
+    let containers = pod["status"]["containerStatuses"].as_array();
+    let counts = containers.into_iter().flatten();
+    counts.filter_map(|one| one["restartCount"].as_u64()).sum()
+}
+
+/// Does `harm` to the node that holds the first address, and sees the address go to the other and come back while the
+/// other's own address notices nothing.
+fn there_and_back(
+    stage: &mut Stage,
+    harm: impl FnOnce(&mut Stage, &'static str) -> Result<()>,
+    heal: impl FnOnce(&mut Stage, &'static str) -> Result<()>,
+) -> Result<()> {
+    let [vip1, vip2] = stage.vips();
+    stage.settle()?;
+    let home = stage.holder(vip1)?.name();
+    let other = stage.holder(vip2)?.name();
+    let watch = stage.watch()?;
+    let since = Instant::now();
+    harm(stage, home)?;
+    watch.settles_on(stage.local()?.node(other)?.host(), vip1, since)?;
+    watch.serves(vip1, Instant::now())?;
+    stage.tell(&watch, vip1, since)?;
+    let healed = Instant::now();
+    heal(stage, home)?;
+    stage.wait_holders(vip1, &[home])?;
+    watch.serves(vip1, Instant::now())?;
+    stage.tell(&watch, vip1, healed)?;
+    watch.undisturbed(vip2, since)?;
+    stage.settle()?;
+    watch.never_split()
+}
+
+fn nothing(_: &mut Stage, _: &'static str) -> Result<()> {
+    Ok(())
+}
+
+pub(crate) fn a_killed_proxy_is_restarted_in_place(stage: &mut Stage) -> Result<()> {
+    let [vip1, _] = stage.vips();
+    let node = stage.holder(vip1)?.name();
+    let before = stage.gateway_pod(node)?.context("no pod")?;
+    there_and_back(
+        stage,
+        |stage, node| {
+            // Its parent, which starts it again, has no such word.
+            let all = processes(stage.local()?.node(node)?, "--beats");
+            ensure!(all.len() == 1, "{} proxies on {node}", all.len());
+            all.iter()
+                .try_for_each(|proxy| Ok(kill(*proxy, Signal::SIGKILL)?))
+        },
+        nothing,
+    )?;
+    let after = stage.gateway_pod(node)?.context("no pod")?;
+    ensure!(
+        restarts(&before) == restarts(&after)
+            && before["metadata"]["uid"] == after["metadata"]["uid"],
+        "the kubelet restarted a container"
+    );
+    Ok(())
+}
+
+pub(crate) fn a_killed_pod_gives_its_address_up_and_takes_it_back(stage: &mut Stage) -> Result<()> {
+    let [vip1, _] = stage.vips();
+    let node = stage.holder(vip1)?.name();
+    let before = stage.gateway_pod(node)?.context("no pod")?;
+    there_and_back(
+        stage,
+        |stage, node| {
+            let node = stage.local()?.node(node)?;
+            let words = ["run", "vrrp", "proxy"];
+            let all: Vec<Pid> = words
+                .into_iter()
+                .flat_map(|word| processes(node, word))
+                .collect();
+            ensure!(all.len() == 4, "{} processes on {}", all.len(), node.name());
+            kill_at_once(&all);
+            Ok(())
+        },
+        nothing,
+    )?;
+    let after = stage.gateway_pod(node)?.context("no pod")?;
+    ensure!(
+        restarts(&after) > restarts(&before),
+        "no container was restarted"
+    );
+    Ok(())
+}
+
+pub(crate) fn a_deleted_pod_gives_its_address_up_and_takes_it_back(
+    stage: &mut Stage,
+) -> Result<()> {
+    there_and_back(
+        stage,
+        |stage, node| {
+            let pod = stage.gateway_pod(node)?.context("no pod")?;
+            let name = pod["metadata"]["name"].as_str().context("no name")?;
+            let words = [
+                "delete",
+                "pod",
+                name,
+                "--namespace",
+                NAMESPACE,
+                "--wait=false",
+            ];
+            stage.kubectl(&words).map(drop)
+        },
+        nothing,
+    )
+}
+
+pub(crate) fn a_node_without_power_is_replaced_and_returns(stage: &mut Stage) -> Result<()> {
+    there_and_back(
+        stage,
+        |stage, node| stage.local_mut()?.node_mut(node)?.power_off(),
+        |stage, node| {
+            stage.local_mut()?.power_on(node)?;
+            stage.local()?.wait_ready(node)
+        },
+    )?;
+    stage.status_is_true()
+}
