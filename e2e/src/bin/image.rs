@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use e2e::cluster::local;
 use e2e::image::{self, Image, Profile};
 
 /// Builds both programs statically and puts each into an image from scratch.
@@ -20,6 +21,9 @@ struct Options {
     /// How the programs are optimised
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
+    /// Also make the image of the tests' WebSocket server
+    #[arg(long)]
+    tests: bool,
 }
 
 fn main() -> ExitCode {
@@ -33,9 +37,10 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    for image in Image::ALL {
+    let ours = Image::ALL.map(|image| (image, image.reference(&options.tag)));
+    let tests = options.tests.then(|| (Image::Pod, local::pod_reference()));
+    for (image, reference) in ours.into_iter().chain(tests) {
         let program = image::build(image, options.profile, &options.out)?;
-        let reference = image.reference(&options.tag);
         let archive = image.archive(&program, &reference)?;
         let path = options.out.join(format!("{}.tar", image.name()));
         fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;

@@ -80,7 +80,7 @@ pub fn cannot_run() -> Option<String> {
 }
 
 /// What pods run that are not ours, as an image in an archive in `dir`.
-fn pod_image(dir: &Path) -> Result<PathBuf> {
+pub(super) fn pod_image(dir: &Path) -> Result<PathBuf> {
     let program = image::build(Image::Pod, Profile::Dev, dir)?;
     let path = dir.join(format!("{}.tar", Image::Pod.name()));
     fs::write(&path, Image::Pod.archive(&program, &pod_reference())?)?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::kubectl::Console;
+use super::local::pod_image;
 use super::site::Site;
 use super::tools::{Program, Programs};
 use crate::tools::need;
@@ -90,6 +91,7 @@ impl Remote {
         let mut inspect = Command::new(need("docker", "docker")?);
         inspect.args(["network", "inspect", "kind"]);
         remote.addresses = on_link(&remote.run(inspect)?)?;
+        remote.load(&pod_image(remote.site.dir())?)?;
         Ok(remote)
     }
 

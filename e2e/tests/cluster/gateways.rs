@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::cluster::Node;
-use e2e::lab::kill_at_once;
+use e2e::lab::{PORT, kill_at_once};
+use e2e::testing::{Session, skipped};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::memory;
 use crate::stage::{NAMESPACE, Stage};
 
 /// The data plane's processes on a node whose command line has this word.
@@ -65,11 +67,8 @@ pub(crate) fn a_killed_proxy_is_restarted_in_place(stage: &mut Stage) -> Result<
     there_and_back(
         stage,
         |stage, node| {
-            // Its parent, which starts it again, has no such word.
-            let all = processes(stage.local()?.node(node)?, "--beats");
-            ensure!(all.len() == 1, "{} proxies on {node}", all.len());
-            all.iter()
-                .try_for_each(|proxy| Ok(kill(*proxy, Signal::SIGKILL)?))
+            let proxy = proxy(stage.local()?.node(node)?)?;
+            Ok(kill(proxy, Signal::SIGKILL)?)
         },
         nothing,
     )?;
@@ -80,6 +79,57 @@ pub(crate) fn a_killed_proxy_is_restarted_in_place(stage: &mut Stage) -> Result<
         "the kubelet restarted a container"
     );
     Ok(())
+}
+
+/// The one proxy of a node: its parent, which starts it again, has no such word.
+fn proxy(node: &Node) -> Result<Pid> {
+    match processes(node, "--beats")[..] {
+        [proxy] => Ok(proxy),
+        ref others => bail!("{} proxies on {}", others.len(), node.name()),
+    }
+}
+
+pub(crate) fn a_proxy_out_of_memory_is_restarted_in_place(stage: &mut Stage) -> Result<()> {
+    let [vip1, _] = stage.vips();
+    let node = stage.holder(vip1)?.name();
+    let before = stage.gateway_pod(node)?.context("no pod")?;
+    let Some(group) = memory::Group::of(proxy(stage.holder(vip1)?)?)? else {
+        let test = "a_proxy_out_of_memory_is_restarted_in_place";
+        skipped(
+            test,
+            "needs control groups of version 1: in others the parent is killed along",
+        );
+        return Ok(());
+    };
+    there_and_back(
+        stage,
+        |stage, node| {
+            let proxy = proxy(stage.local()?.node(node)?)?;
+            group.tighten()?;
+            let mut sessions = Vec::new();
+            // Each session takes some, and each opened says whether that was too much.
+            let killed = stage.wait("the kernel to kill the proxy", |stage| {
+                sessions
+                    .extend(Session::open_many(stage.client(), vip1, PORT, 50).unwrap_or_default());
+                Ok((group.kills()? > 0).then_some(()))
+            });
+            group.loosen()?;
+            killed?;
+            ensure!(!alive(proxy), "another process was killed");
+            Ok(())
+        },
+        nothing,
+    )?;
+    let after = stage.gateway_pod(node)?.context("no pod")?;
+    ensure!(
+        restarts(&before) == restarts(&after),
+        "the kubelet restarted a container"
+    );
+    Ok(())
+}
+
+fn alive(pid: Pid) -> bool {
+    kill(pid, None).is_ok()
 }
 
 pub(crate) fn a_killed_pod_gives_its_address_up_and_takes_it_back(stage: &mut Stage) -> Result<()> {

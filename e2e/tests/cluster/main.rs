@@ -4,6 +4,7 @@ mod copy;
 mod gateways;
 mod harness;
 mod membership;
+mod memory;
 mod nodes;
 mod release;
 mod rolling;
@@ -32,6 +33,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     any release::helm_test_passes,
     any servers::servers_scale_under_live_sessions,
     local gateways::a_killed_proxy_is_restarted_in_place,
+    local gateways::a_proxy_out_of_memory_is_restarted_in_place,
     local gateways::a_killed_pod_gives_its_address_up_and_takes_it_back,
     local gateways::a_deleted_pod_gives_its_address_up_and_takes_it_back,
     local gateways::a_node_without_power_is_replaced_and_returns,

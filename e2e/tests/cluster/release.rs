@@ -155,16 +155,19 @@ pub(crate) fn uninstall_leaves_nothing(stage: &mut Stage) -> Result<()> {
             })
             .with_context(|| last.join(", "))?;
     }
-    let objects = stage.kubectl(&[
-        "get",
-        "all,secrets,configmaps,roles,rolebindings,serviceaccounts,leases",
-        "--namespace",
-        NAMESPACE,
-        "--output=name",
-    ])?;
-    let ours = objects.lines().find(|name| name.contains("wsha"));
-    ensure!(ours.is_none(), "left in the cluster: {objects}");
-    Ok(())
+    let mut objects = String::new();
+    stage
+        .wait("the namespace to be empty", |stage| {
+            objects = stage.kubectl(&[
+                "get",
+                "all,secrets,configmaps,roles,rolebindings,serviceaccounts,leases",
+                "--namespace",
+                NAMESPACE,
+                "--output=name",
+            ])?;
+            Ok((!objects.contains("wsha")).then_some(()))
+        })
+        .with_context(|| objects.clone())
 }
 
 /// What the product has left on nodes.
@@ -188,9 +191,19 @@ fn left(local: &Local, addresses: &[Ipv4Addr]) -> Result<Vec<String>> {
         left.extend(foreign.map(|rule| format!("rule {rule} on {name}")));
         let links = host.ip("-o link show type macvlan")?;
         left.extend(links.lines().map(|link| format!("{link} on {name}")));
-        let tables = node.nft("list tables")?;
-        let foreign = tables.lines().filter(|table| !table.contains("kube-proxy"));
-        left.extend(foreign.map(|table| format!("{table} on {name}")));
+        let rules = node.nft("list ruleset")?;
+        let ours = |rule: &&str| {
+            let names = addresses
+                .iter()
+                .any(|address| rule.contains(&address.to_string()));
+            names || rule.contains("wsha") || rule.contains("vrrp")
+        };
+        left.extend(
+            rules
+                .lines()
+                .filter(ours)
+                .map(|rule| format!("{rule} on {name}")),
+        );
         let processes = host.processes_where(|line| line.contains("wsha-dataplane"));
         left.extend(
             processes
