@@ -85,6 +85,7 @@ pub(super) async fn run<R>(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         replica: server.replica.clone(),
         silence_ms: u64::try_from(server.silence.as_millis()).unwrap_or(u64::MAX),
+        epoch: String::new(),
     });
     if let Err(ended) = send(&mut sink, &welcome).await {
         return ended;

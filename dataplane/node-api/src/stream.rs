@@ -103,12 +103,15 @@ pub enum ToNode {
         live: bool,
     },
     /// wsha is being uninstalled: give up every address, empty the state directory, say
-    /// [`ToController::Retired`].
+    /// [`ToController::Retired`]. From then on the node carries out nothing that is told on a stream
+    /// that is open by now. A stream that is opened later and tells a whole state instead of this
+    /// brings the node back: who wants that ends the streams. A node that starts anew holds nothing and
+    /// knows nothing of it.
     Retire,
 }
 
 /// What a controller is.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
     /// Version of the controller.
@@ -118,6 +121,11 @@ pub struct Welcome {
     /// The other side counts as gone after silence of this many milliseconds; both sides ping
     /// (RFC 6455 section 5.5.2) three times as often.
     pub silence_ms: u64,
+    /// Which history the sequences of this stream are of; empty: unknown. Sequences of different
+    /// histories are not compared: a node that carries out a state of another one, as after a backup of
+    /// the API server was restored, follows this one although its sequences are lower.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub epoch: String,
 }
 
 /// Endpoints that were added, changed or removed.
@@ -190,6 +198,11 @@ pub struct Hello {
     /// The sequence of that state; 0 without one.
     #[serde(default)]
     pub sequence: i64,
+    /// Which history that sequence is of ([`Welcome::epoch`]); empty: unknown. A controller of this
+    /// epoch that knows of lower sequences only has lost what it had committed: it must begin another
+    /// epoch, or every node ignores it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub epoch: String,
     /// Its network.
     #[serde(default)]
     pub facts: NodeFacts,

@@ -82,6 +82,7 @@ fn to_node() -> Vec<ToNode> {
             version: "0.1.0".to_owned(),
             replica: "wsha-controller-0".to_owned(),
             silence_ms: 15_000,
+            epoch: "e1".to_owned(),
         }),
         upsert(json!({})),
         ToNode::EndpointsDelta(EndpointsDelta {

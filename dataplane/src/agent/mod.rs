@@ -218,6 +218,9 @@ async fn serve(
             _ => bail!("a task of the agent ended"),
         },
     }
+    if let Some(stream) = &app.stream {
+        stream.save_rest();
+    }
     if app.is_retired() {
         let removed = app.claim.state.remove_lock();
         removed.context("cannot remove the lock from the state directory")?;

@@ -2,6 +2,7 @@
 //! own.
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod again;
 #[allow(dead_code, reason = "shared with the tests of the agent")]
 #[path = "../agent_process/host.rs"]
 mod host;
@@ -280,6 +281,10 @@ fn a_stream_is_kept_to_each_address_of_a_name() {
     }
     let connected = |number: u8| {
         eventually("that many streams", || {
+            // Those of the first that came while it was still looked for.
+            replicas[0]
+                .newcomers()
+                .for_each(|node| node.close(1012, "restart"));
             let (_, metrics) = host.get("/metrics").unwrap();
             metrics.contains(&format!("wsha_controller_connected {number}.0\n"))
         });
@@ -289,9 +294,9 @@ fn a_stream_is_kept_to_each_address_of_a_name() {
     name(&host, "127.0.0.2 wsha-controller\n");
     first.close(1012, "restart");
     host.wait_status("no word of it", |report| {
-        for node in replicas[0].newcomers() {
-            node.close(1012, "restart");
-        }
+        replicas[0]
+            .newcomers()
+            .for_each(|node| node.close(1012, "restart"));
         let of_first = |text: &String| text.contains(FIRST);
         !report.warnings.iter().any(of_first)
     });
@@ -436,44 +441,6 @@ fn each_cause_of_having_no_stream_is_said_once() {
         !log.contains("the-token") && !log.contains("another\""),
         "{log}"
     );
-}
-
-#[test]
-fn an_uninstall_leaves_no_address_and_no_file() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let mut agent = follow(&host, &authority, &[FIRST]);
-    let node = replica.accept();
-    let (revision, _) = tell(&node, 3, &[110]);
-    node.upsert("secrets/chat-tls", &"hidden");
-    node.hear_acks(&[(POOL, Some(&revision))]);
-    host.wait_status("Active", is_active(&[110]));
-    assert!(host.at("state/state.json").exists());
-    eventually("the secret is kept", || {
-        host.at("run/secrets.json").exists()
-    });
-
-    node.tell(&ToNode::Retire);
-    node.hear("the end", |message| {
-        matches!(message, ToController::Retired).then_some(())
-    });
-    assert!(!addresses().contains("192.168.7.110"));
-    let left = |name| {
-        let entries = fs::read_dir(host.at(name)).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.collect::<Vec<_>>()
-    };
-    assert_eq!(left("state"), ["lock"]);
-    assert!(!host.at("run/secrets.json").exists());
-    let (status, body) = ready(&host);
-    assert_eq!(status, 503);
-    assert!(body.contains("uninstalled"), "{body}");
-
-    agent.signal(Signal::SIGTERM);
-    assert!(agent.wait().success());
-    assert_eq!(left("state"), [""; 0]);
-    assert!(!agent.log().contains("hidden"));
 }
 
 #[test]

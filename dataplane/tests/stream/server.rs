@@ -83,6 +83,7 @@ pub(crate) struct Manners {
     pub(crate) token: String,
     pub(crate) subprotocol: &'static str,
     pub(crate) silence: Duration,
+    pub(crate) epoch: &'static str,
 }
 
 impl Default for Manners {
@@ -91,6 +92,7 @@ impl Default for Manners {
             token: "the-token".to_owned(),
             subprotocol: PROTOCOL,
             silence: Duration::from_secs(30),
+            epoch: "",
         }
     }
 }
@@ -285,6 +287,7 @@ async fn serve(
         version: "0.1.0".to_owned(),
         replica: "replica".to_owned(),
         silence_ms: u64::try_from(manners.silence.as_millis()).unwrap(),
+        epoch: manners.epoch.to_owned(),
     });
     let text = serde_json::to_string(&welcome).unwrap();
     if socket.send(Message::Text(text.into())).await.is_err() {

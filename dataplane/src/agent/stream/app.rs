@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use node_api::{NodeConfig, NodeReport};
 use tokio::sync::watch;
 
-use super::{Status, ToAgent};
+use super::{Status, ToAgent, keeper::Keeper};
 use crate::{
     agent::{app::App, desired},
     sys::clock,
@@ -16,6 +16,7 @@ use crate::{
 pub(in crate::agent) struct Controlled {
     applied: watch::Sender<Option<u64>>,
     report: watch::Sender<Option<Arc<NodeReport>>>,
+    keeper: Arc<Keeper>,
     /// Of what is to be carried out.
     version: u64,
     /// How the stream is.
@@ -31,12 +32,13 @@ type Ends = (
 
 impl Controlled {
     /// Before anything was said.
-    pub(super) fn new(has_state: bool) -> Ends {
+    pub(super) fn new(has_state: bool, keeper: Arc<Keeper>) -> Ends {
         let (applied, applied_end) = watch::channel(None);
         let (report, report_end) = watch::channel(None);
         let controlled = Self {
             applied,
             report,
+            keeper,
             version: 0,
             status: Status {
                 has_state,
@@ -44,6 +46,11 @@ impl Controlled {
             },
         };
         (controlled, applied_end, report_end)
+    }
+
+    /// Saves what waits for it; the process ends.
+    pub(in crate::agent) fn save_rest(&self) {
+        self.keeper.save_rest();
     }
 
     /// Why the node is not ready; a controller that is away is no reason.

@@ -18,6 +18,8 @@ use super::{
 pub(super) struct State {
     /// Up to where the controller had read the API server.
     pub(super) sequence: i64,
+    /// Which history that sequence is of; empty: unknown.
+    pub(super) epoch: String,
     /// The resources.
     pub(super) resources: Resources,
 }
@@ -27,8 +29,21 @@ impl State {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let mut pairs = self.resources.iter().zip(&other.resources);
         self.sequence == other.sequence
+            && self.epoch == other.epoch
             && self.resources.len() == other.resources.len()
             && pairs.all(|(one, other)| one.0 == other.0 && one.1.revision == other.1.revision)
+    }
+
+    /// Whether all but the endpoints is the same, by their revisions.
+    pub(super) fn differs_in_endpoints_only(&self, other: &Self) -> bool {
+        let rest = |state: &Self| {
+            let resources = state.resources.iter();
+            resources
+                .filter(|(name, _)| !matches!(name, ResourceName::Endpoints { .. }))
+                .map(|(name, held)| (name.clone(), held.revision.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.sequence == other.sequence && self.epoch == other.epoch && rest(self) == rest(other)
     }
 
     /// The configuration of node `node_name`.
@@ -61,8 +76,10 @@ pub(super) struct Assembled {
     pub(super) warnings: Vec<String>,
 }
 
-/// The state that follows from a view that is whole, where `before` is carried out.
-pub(super) fn assemble(node_name: &str, view: &View, before: &State) -> Assembled {
+/// The state that follows from a view that is whole, where `before` is carried out. Its sequences are of
+/// the history `epoch`; those of another one are not compared.
+pub(super) fn assemble(node_name: &str, view: &View, epoch: &str, before: &State) -> Assembled {
+    let is_other = !epoch.is_empty() && !before.epoch.is_empty() && epoch != before.epoch;
     let mut resources = view.resources().clone();
     let mut warnings: Vec<_> = view
         .refused()
@@ -91,16 +108,24 @@ pub(super) fn assemble(node_name: &str, view: &View, before: &State) -> Assemble
             ));
             resources.remove(name);
             keep_former(&mut resources, before, pool_ref);
-        } else if let Some(former) = former.and_then(as_pool)
+        } else if let Some(former) = former.filter(|_| !is_other).and_then(as_pool)
             && let Some(newest) = follow::newest_routers(told, former)
         {
             resources.insert(name.clone(), of_ours(newest));
         }
     }
-    let sequence = view.sequence().unwrap_or_default().max(before.sequence);
+    let told = view.sequence().unwrap_or_default();
+    let epoch = [epoch, before.epoch.as_str()]
+        .into_iter()
+        .find(|epoch| !epoch.is_empty());
     Assembled {
         state: State {
-            sequence,
+            sequence: if is_other {
+                told
+            } else {
+                told.max(before.sequence)
+            },
+            epoch: epoch.unwrap_or_default().to_owned(),
             resources,
         },
         warnings,
@@ -193,7 +218,7 @@ mod tests {
     #[test]
     fn a_view_becomes_a_configuration() {
         let view = view(3, &[("a", pool(1, &["10.0.0.1"]), &[1, 2])]);
-        let assembled = assemble(NODE, &view, &State::default());
+        let assembled = assemble(NODE, &view, "", &State::default());
         assert_eq!(assembled.warnings, [""; 0]);
         assert_eq!(assembled.state.sequence, 3);
         assert_eq!(assembled.state.resources, *view.resources());
@@ -213,22 +238,23 @@ mod tests {
             pool_name("a"),
             &pool(2, &["10.0.0.1", "10.0.0.2"]),
         );
-        let assembled = assemble(NODE, &view, &State::default());
+        let assembled = assemble(NODE, &view, "", &State::default());
         assert_eq!(assembled.state.resources, Resources::new());
         assert!(assembled.warnings[0].contains("waits for the endpoints"));
 
         let before = State {
             sequence: 2,
+            epoch: String::new(),
             resources: resources(&[("a", pool(1, &["10.0.0.1"]), &[1])]),
         };
-        let assembled = assemble(NODE, &view, &before);
+        let assembled = assemble(NODE, &view, "", &before);
         assert_eq!(assembled.state.resources, before.resources);
         assert_eq!(assembled.state.sequence, 3);
 
         // Refused endpoints do not come: the pool is there, without.
         view.upsert(endpoints_name("a"), Revision(String::new()), json!(1))
             .unwrap_err();
-        let assembled = assemble(NODE, &view, &State::default());
+        let assembled = assemble(NODE, &view, "", &State::default());
         let config = assembled.state.config(NODE);
         assert_eq!(config.pools[&pool_ref("a")].upstreams[0].endpoints, []);
         assert!(assembled.warnings[0].contains("endpoints/default/a/echo was refused"));
@@ -238,12 +264,13 @@ mod tests {
     fn an_older_router_is_not_carried_out_nor_acknowledged() {
         let before = State {
             sequence: 5,
+            epoch: String::new(),
             resources: resources(&[("a", pool(5, &["10.0.0.1"]), &[1])]),
         };
         let mut older = pool(4, &["10.0.0.1"]);
         older.virtual_routers[0].virtual_router_id = 99;
         let mut view = view(5, &[("a", older, &[1, 2])]);
-        let state = assemble(NODE, &view, &before).state;
+        let state = assemble(NODE, &view, "", &before).state;
         let pool = &state.config(NODE).pools[&pool_ref("a")];
         let router = &pool.virtual_routers[0];
         assert_eq!((router.sequence, router.virtual_router_id), (5, 1));
@@ -257,9 +284,55 @@ mod tests {
     }
 
     #[test]
+    fn sequences_of_another_history_do_not_count() {
+        let router = |state: &State| {
+            let pool = &state.config(NODE).pools[&pool_ref("a")];
+            let router = &pool.virtual_routers[0];
+            (state.sequence, router.sequence, router.virtual_router_id)
+        };
+        let mut older = pool(2, &["10.0.0.1"]);
+        older.virtual_routers[0].virtual_router_id = 99;
+        let view = view(3, &[("a", older, &[1])]);
+        for (ours, theirs, epoch, expected) in [
+            ("", "", "", (5, 5, 1)),
+            ("", "e2", "e2", (5, 5, 1)),
+            ("e1", "", "e1", (5, 5, 1)),
+            ("e1", "e1", "e1", (5, 5, 1)),
+            ("e1", "e2", "e2", (3, 2, 99)),
+        ] {
+            let before = State {
+                sequence: 5,
+                epoch: ours.to_owned(),
+                resources: resources(&[("a", pool(5, &["10.0.0.1"]), &[1])]),
+            };
+            let state = assemble(NODE, &view, theirs, &before).state;
+            assert_eq!((state.epoch.as_str(), router(&state)), (epoch, expected));
+            assert!(!state.differs_in_endpoints_only(&before) || ours == epoch);
+        }
+    }
+
+    #[test]
+    fn what_differs_in_endpoints_only_is_told_apart() {
+        let state = |sequence, port, ports: &[u16]| {
+            let mut pool = pool(5, &["10.0.0.1"]);
+            pool.listeners[0].port = port;
+            State {
+                sequence,
+                epoch: String::new(),
+                resources: resources(&[("a", pool, ports)]),
+            }
+        };
+        let before = state(5, 80, &[1]);
+        assert!(state(5, 80, &[1, 2]).differs_in_endpoints_only(&before));
+        assert!(!state(6, 80, &[1, 2]).differs_in_endpoints_only(&before));
+        assert!(!state(5, 81, &[1]).differs_in_endpoints_only(&before));
+        assert!(!State::default().differs_in_endpoints_only(&before));
+    }
+
+    #[test]
     fn a_node_of_another_name_is_told_so() {
         let view = view(3, &[("a", pool(1, &["10.0.0.1"]), &[1])]);
-        let assembled = assemble("server9", &view, &State::default());
+        let assembled = assemble("server9", &view, "", &State::default());
         assert!(assembled.warnings[0].contains("--node-name"));
     }
 
@@ -267,9 +340,10 @@ mod tests {
     fn what_the_view_lacks_goes() {
         let before = State {
             sequence: 5,
+            epoch: String::new(),
             resources: resources(&[("a", pool(5, &["10.0.0.1"]), &[1])]),
         };
-        let state = assemble(NODE, &view(5, &[]), &before).state;
+        let state = assemble(NODE, &view(5, &[]), "", &before).state;
         assert_eq!(state.config(NODE).pools.len(), 0);
     }
 }

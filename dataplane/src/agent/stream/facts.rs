@@ -1,6 +1,14 @@
 //! What the node tells of its network.
 
-use std::{collections::BTreeMap, io, net::IpAddr, os::fd::AsFd, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use node_api::stream::{InterfaceFacts, NodeFacts};
@@ -16,14 +24,26 @@ use crate::sys::{
 const EVERY: Duration = Duration::from_mins(1);
 /// Interfaces come and go in bursts.
 const BURST: Duration = Duration::from_millis(250);
+/// After a failure.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Tells the network of the node now and whenever it changes; ends with the hub.
 pub(super) fn watch(inputs: mpsc::Sender<Input>) -> io::Result<()> {
     thread::Builder::new()
         .name("facts".to_owned())
         .spawn(move || {
-            if let Err(error) = follow(&inputs) {
-                tracing::error!(%error, "cannot watch the network: its facts may grow old");
+            while !inputs.is_closed() {
+                match catch_unwind(AssertUnwindSafe(|| follow(&inputs))) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "cannot watch the network; it is tried again");
+                    }
+                    Err(_) => tracing::error!(
+                        "watching the network failed, which is a defect of this program; it is tried \
+                         again"
+                    ),
+                }
+                thread::sleep(AGAIN);
             }
         })
         .map(drop)
@@ -37,6 +57,9 @@ fn follow(inputs: &mpsc::Sender<Input>) -> io::Result<()> {
     let mut told = None;
     loop {
         let facts = look_with(&mut requests)?;
+        if inputs.is_closed() {
+            return Ok(());
+        }
         if told.as_ref() != Some(&facts) {
             told = Some(facts.clone());
             if inputs.blocking_send(Input::Facts(facts)).is_err() {

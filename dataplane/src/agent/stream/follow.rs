@@ -14,20 +14,42 @@ pub(super) enum Choice<Id> {
     None,
 }
 
-/// Chooses among the views that are whole, each with its sequence: the highest one, never a lower one
-/// than what was `applied` before. Among equals the one followed now stays.
+/// A view that is whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole<Id> {
+    /// Which one.
+    pub(super) id: Id,
+    /// Up to where it has read the API server.
+    pub(super) sequence: i64,
+    /// Whether it reads from the API server now.
+    pub(super) is_live: bool,
+    /// It is of another history than what is carried out: its sequence is not to be compared.
+    pub(super) is_other: bool,
+}
+
+/// Chooses among the views that are whole: the highest sequence, never a lower one than what was
+/// `applied` before. Among equals one that reads from the API server, and then the one followed now.
+/// One of another history is followed if
+/// there is none of ours.
 pub(super) fn choose<Id: Copy + Ord>(
-    whole: impl IntoIterator<Item = (Id, i64)>,
+    whole: impl IntoIterator<Item = Whole<Id>>,
     followed: Option<Id>,
     applied: i64,
 ) -> Choice<Id> {
-    let best = whole
-        .into_iter()
-        .max_by_key(|&(id, sequence)| (sequence, Some(id) == followed, std::cmp::Reverse(id)));
-    match best {
-        Some((id, sequence)) if sequence >= applied => Choice::Follow(id),
-        Some((_, sequence)) => Choice::AllOlder(sequence),
-        None => Choice::None,
+    let (others, ours): (Vec<_>, Vec<_>) = whole.into_iter().partition(|one| one.is_other);
+    let best = |views: Vec<Whole<Id>>| {
+        let order = |one: &Whole<Id>| {
+            let is_followed = Some(one.id) == followed;
+            let id = std::cmp::Reverse(one.id);
+            (one.sequence, one.is_live, is_followed, id)
+        };
+        views.into_iter().max_by_key(order)
+    };
+    match (best(ours), best(others)) {
+        (Some(one), _) if one.sequence >= applied => Choice::Follow(one.id),
+        (_, Some(other)) => Choice::Follow(other.id),
+        (Some(one), None) => Choice::AllOlder(one.sequence),
+        (None, None) => Choice::None,
     }
 }
 
@@ -78,8 +100,53 @@ mod tests {
             (&[(1, 3), (2, 4)], Some(1), 5, AllOlder(4)),
             (&[(1, 3)], Some(1), 4, AllOlder(3)),
         ] {
-            let chosen = choose(whole.iter().copied(), followed, applied);
+            let views = whole.iter().map(|&(id, sequence)| Whole {
+                id,
+                sequence,
+                is_live: true,
+                is_other: false,
+            });
+            let chosen = choose(views, followed, applied);
             assert_eq!(chosen, expected, "{whole:?} {followed:?} {applied}");
+        }
+    }
+
+    #[test]
+    fn another_history_is_followed_where_there_is_none_of_ours() {
+        use Choice::Follow;
+        for (whole, followed, applied, expected) in [
+            (&[(1, 3, true)][..], None, 9, Follow(1)),
+            (&[(1, 3, true), (2, 4, true)], None, 9, Follow(2)),
+            (&[(1, 30, true), (2, 9, false)], None, 9, Follow(2)),
+            (&[(1, 3, true), (2, 8, false)], None, 9, Follow(1)),
+            (&[(1, 3, true), (2, 3, true)], Some(2), 9, Follow(2)),
+        ] {
+            let views = whole.iter().map(|&(id, sequence, is_other)| Whole {
+                id,
+                sequence,
+                is_live: true,
+                is_other,
+            });
+            let chosen = choose(views, followed, applied);
+            assert_eq!(chosen, expected, "{whole:?} {followed:?} {applied}");
+        }
+    }
+
+    #[test]
+    fn of_equals_one_that_reads_is_followed() {
+        use Choice::Follow;
+        for (whole, expected) in [
+            ([(1, 3, false), (2, 3, true)], Follow(2)),
+            ([(1, 4, false), (2, 3, true)], Follow(1)),
+            ([(1, 3, false), (2, 3, false)], Follow(1)),
+        ] {
+            let views = whole.map(|(id, sequence, is_live)| Whole {
+                id,
+                sequence,
+                is_live,
+                is_other: false,
+            });
+            assert_eq!(choose(views, Some(1), 3), expected, "{whole:?}");
         }
     }
 

@@ -11,11 +11,16 @@ use node_api::{
     stream::{Hello, NodeFacts, ToNode, Welcome},
 };
 
+mod memory;
+mod retire;
+mod show;
+
+pub(super) use self::memory::Memory;
 use super::{
     assemble::{State, assemble},
     content::{Refusal, not_understood},
     essence::Essence,
-    follow::{self, Choice},
+    follow::{self, Choice, Whole},
     messages::{Effect, Input, Status, StreamId},
     outbox::Outbox,
     view::View,
@@ -28,17 +33,33 @@ const PENDING: usize = 64;
 struct Stream {
     address: String,
     replica: Option<String>,
+    /// Which history its sequences are of; empty: unknown.
+    epoch: String,
+    /// It reads from the API server now, as far as it has told.
+    is_live: bool,
+    /// It was open, or asked for it itself, when everything was to be given up.
+    is_retiring: bool,
     view: View,
     outbox: Arc<Outbox>,
 }
 
 /// How far the end has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Retiring {
+    #[default]
     No,
     GivingUp,
     Erasing,
     Done,
+}
+
+/// A state that waits to be carried out.
+#[derive(Debug)]
+struct Pending {
+    version: u64,
+    state: Arc<State>,
+    /// The version that must be on disk before it is acknowledged.
+    needs: u64,
 }
 
 /// The state of the node's side of the control stream.
@@ -57,7 +78,14 @@ pub(super) struct Hub {
     problems: BTreeMap<String, String>,
     incomplete: Vec<String>,
     save_problem: Option<String>,
-    pending: VecDeque<(u64, Arc<State>)>,
+    pending: VecDeque<Pending>,
+    /// The newest version that must be on disk: endpoints may be forgotten in a crash.
+    must_save: u64,
+    /// The state is not on disk, and needs not be at once.
+    is_unsaved: bool,
+    /// Endpoints were saved within this second already.
+    has_saved: bool,
+    failures: u32,
     applied: Option<u64>,
     saved: Option<u64>,
     carried_out: Option<Arc<State>>,
@@ -97,7 +125,16 @@ impl Hub {
             problems: BTreeMap::new(),
             incomplete: Vec::new(),
             save_problem: None,
-            pending: [(0, Arc::clone(&state))].into(),
+            pending: [Pending {
+                version: 0,
+                state: Arc::clone(&state),
+                needs: 0,
+            }]
+            .into(),
+            must_save: 0,
+            is_unsaved: false,
+            has_saved: false,
+            failures: 0,
             state,
             applied: None,
             saved: Some(0),
@@ -170,6 +207,7 @@ impl Hub {
 
     /// What follows from what was taken in.
     pub(super) fn finish(&mut self) -> Vec<Effect> {
+        self.revive();
         self.follow();
         self.acknowledge();
         self.retire();
@@ -189,12 +227,16 @@ impl Hub {
                 .map(|(name, held)| (name.clone(), held.revision.clone()))
                 .collect(),
             sequence: self.state.sequence,
+            epoch: self.state.epoch.clone(),
             facts: self.facts.clone(),
             authorities: self.authorities.clone(),
         });
         let stream = Stream {
             address,
             replica: None,
+            epoch: String::new(),
+            is_live: true,
+            is_retiring: false,
             view: View::new(self.state.resources.clone()),
             outbox,
         };
@@ -209,6 +251,7 @@ impl Hub {
             stream.outbox.report(Arc::clone(report));
         }
         stream.replica = Some(welcome.replica);
+        stream.epoch = welcome.epoch;
         self.problems.remove(&stream.address);
     }
 
@@ -229,7 +272,11 @@ impl Hub {
                 view.synced(sequence, keep.as_ref());
                 Ok(())
             }),
-            ToNode::Watching { .. } => {}
+            ToNode::Watching { live } => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.is_live = live;
+                }
+            }
             ToNode::Retire => self.begin_to_retire(id),
         }
     }
@@ -251,8 +298,16 @@ impl Hub {
             self.followed = None;
             return;
         }
-        let whole = self.streams.iter();
-        let whole = whole.filter_map(|(id, stream)| Some((*id, stream.view.sequence()?)));
+        // What was told to a node that gives up everything is not what it is to take up again.
+        let streams = self.streams.iter().filter(|(_, one)| !one.is_retiring);
+        let whole = streams.filter_map(|(id, stream)| {
+            Some(Whole {
+                id: *id,
+                sequence: stream.view.sequence()?,
+                is_live: stream.is_live,
+                is_other: self.is_other(stream),
+            })
+        });
         let choice = follow::choose(whole, self.followed, self.state.sequence);
         let chosen = match choice {
             Choice::Follow(id) => Some(id),
@@ -269,10 +324,24 @@ impl Hub {
         if std::mem::take(&mut self.is_touched)
             && let Some(stream) = chosen.and_then(|id| self.streams.get(&id))
         {
-            let assembled = assemble(&self.node_name, &stream.view, &self.state);
+            if self.is_other(stream) {
+                let (before, epoch) = (&self.state.epoch, &stream.epoch);
+                tracing::warn!(
+                    before,
+                    epoch,
+                    "the controller's history began anew: sequences of before do not count any more"
+                );
+            }
+            let assembled = assemble(&self.node_name, &stream.view, &stream.epoch, &self.state);
             self.incomplete = assembled.warnings;
             self.adopt(assembled.state);
         }
+    }
+
+    /// Whether the stream's sequences are of another history than what is carried out.
+    fn is_other(&self, stream: &Stream) -> bool {
+        let (theirs, ours) = (&stream.epoch, &self.state.epoch);
+        !theirs.is_empty() && !ours.is_empty() && theirs != ours
     }
 
     fn adopt(&mut self, state: State) {
@@ -280,40 +349,61 @@ impl Hub {
         if state.is_same(&self.state) && !is_first {
             return;
         }
-        let state = self.next(state);
+        let must_save = is_first || !state.differs_in_endpoints_only(&self.state);
+        let state = self.next(state, must_save);
         tracing::debug!(
             version = self.version,
             sequence = state.sequence,
             resources = state.resources.len(),
             "took over the controller's state"
         );
+        if !must_save && std::mem::replace(&mut self.has_saved, true) {
+            // Pods come and go by hundreds: one write a second is enough.
+            self.is_unsaved = true;
+            return;
+        }
+        self.save(state);
+    }
+
+    fn save(&mut self, state: Arc<State>) {
+        self.is_unsaved = false;
         self.effects.push(Effect::Save(self.version, state));
     }
 
-    fn next(&mut self, state: State) -> Arc<State> {
+    fn next(&mut self, state: State, must_save: bool) -> Arc<State> {
         self.version += 1;
+        if must_save {
+            self.must_save = self.version;
+        }
         self.state = Arc::new(state);
         if self.pending.len() == PENDING {
             self.pending.pop_front();
         }
         let state = Arc::clone(&self.state);
-        self.pending.push_back((self.version, Arc::clone(&state)));
+        self.pending.push_back(Pending {
+            version: self.version,
+            state: Arc::clone(&state),
+            needs: self.must_save,
+        });
         let config = Box::new(state.config(&self.node_name));
         self.effects.push(Effect::Apply(self.version, config));
         state
     }
 
     /// What is carried out and on disk is acknowledged: a node that forgot it in a crash could claim
-    /// an address that has gone to another pool since.
+    /// an address that has gone to another pool since. Endpoints need not be on disk for that.
     fn acknowledge(&mut self) {
-        if let Some(applied) = self.applied
-            && self.saved >= Some(applied)
-        {
-            while let Some((version, _)) = self.pending.front()
-                && *version <= applied
+        if let Some(applied) = self.applied {
+            while let Some(next) = self.pending.front()
+                && next.version <= applied
+                && self.saved >= Some(next.needs)
             {
-                let newest = self.pending.pop_front().filter(|one| one.0 == applied);
-                self.carried_out = newest.map(|one| one.1).or_else(|| self.carried_out.take());
+                let newest = self
+                    .pending
+                    .pop_front()
+                    .filter(|one| one.version == applied);
+                let newest = newest.map(|one| one.state);
+                self.carried_out = newest.or_else(|| self.carried_out.take());
             }
         }
         let Some(carried_out) = &self.carried_out else {
@@ -325,31 +415,6 @@ impl Hub {
         }
     }
 
-    fn begin_to_retire(&mut self, id: StreamId) {
-        match self.retiring {
-            Retiring::No => {
-                tracing::warn!("the controller asks to give up everything: wsha is uninstalled");
-                self.retiring = Retiring::GivingUp;
-                self.has_state = false;
-                self.incomplete.clear();
-                self.next(State::default());
-            }
-            Retiring::GivingUp | Retiring::Erasing => {}
-            Retiring::Done => {
-                if let Some(stream) = self.streams.get(&id) {
-                    stream.outbox.retired();
-                }
-            }
-        }
-    }
-
-    fn retire(&mut self) {
-        if self.retiring == Retiring::GivingUp && self.applied == Some(self.version) {
-            self.retiring = Retiring::Erasing;
-            self.effects.push(Effect::Erase);
-        }
-    }
-
     /// What was saved is saved again; a node that was told nothing has nothing to save.
     fn lost(&mut self, made_again: Result<(), String>) {
         if !self.has_state || self.retiring != Retiring::No {
@@ -358,26 +423,9 @@ impl Hub {
         match made_again {
             Ok(()) => {
                 let state = Arc::clone(&self.state);
-                self.effects.push(Effect::Save(self.version, state));
+                self.save(state);
             }
             Err(problem) => self.save_problem = Some(problem),
-        }
-    }
-
-    fn erased(&mut self, result: Result<(), String>) {
-        match result {
-            Ok(()) => {
-                tracing::info!("every address is given up and the state directory is empty");
-                self.retiring = Retiring::Done;
-                self.save_problem = None;
-                for stream in self.streams.values() {
-                    stream.outbox.retired();
-                }
-            }
-            Err(problem) => {
-                tracing::error!("cannot empty the state directory: {problem}");
-                self.save_problem = Some(problem);
-            }
         }
     }
 
@@ -406,6 +454,11 @@ impl Hub {
 
     fn second(&mut self) {
         self.is_busy = false;
+        self.has_saved = self.is_unsaved;
+        if self.is_unsaved {
+            let state = Arc::clone(&self.state);
+            self.save(state);
+        }
         if self.is_report_due
             && let Some(report) = self.report.clone()
         {
@@ -423,68 +476,5 @@ impl Hub {
                 });
             }
         }
-    }
-
-    fn status(&self) -> Status {
-        let connected = self.streams.values().filter(|one| one.replica.is_some());
-        let mut warnings = self.incomplete.clone();
-        warnings.extend(self.save_problem.as_ref().map(|problem| {
-            format!("cannot save the state, so a later start may not find it: {problem}")
-        }));
-        let stale_reason = if self.retiring != Retiring::No {
-            Some("wsha is being uninstalled: this node gave up every address".to_owned())
-        } else if self.followed.is_some() {
-            warnings.extend(self.causes());
-            None
-        } else {
-            let causes = self.causes().join("; ");
-            let causes = if causes.is_empty() {
-                "it has not answered yet"
-            } else {
-                &causes
-            };
-            Some(match &self.nothing_saved {
-                Some(reason) if !self.has_state => {
-                    format!("there is nothing to serve: {causes}; and {reason}")
-                }
-                _ => format!("no controller is followed, what was told before is in use: {causes}"),
-            })
-        };
-        Status {
-            connected: connected.count(),
-            has_state: self.has_state,
-            is_unsaved: self.save_problem.is_some() && self.retiring == Retiring::No,
-            is_retired: self.retiring == Retiring::Done,
-            stale_reason,
-            warnings,
-        }
-    }
-
-    /// Why replicas are not followed, each a sentence.
-    fn causes(&self) -> Vec<String> {
-        let mut causes: Vec<_> = self
-            .problems
-            .iter()
-            .map(|(address, problem)| format!("controller {address}: {problem}"))
-            .collect();
-        for stream in self.streams.values() {
-            let Some(replica) = &stream.replica else {
-                continue;
-            };
-            let address = &stream.address;
-            match stream.view.sequence() {
-                None if self.followed.is_none() => causes.push(format!(
-                    "controller {address}: replica {replica} has not told its whole state yet"
-                )),
-                Some(sequence) if sequence < self.state.sequence => causes.push(format!(
-                    "controller {address}: replica {replica} has read the API server up to \
-                     sequence {sequence} and this node carries out {}; it is ignored until it \
-                     has caught up",
-                    self.state.sequence
-                )),
-                _ => {}
-            }
-        }
-        causes
     }
 }

@@ -20,18 +20,18 @@ use super::{
     },
 };
 
-struct Bench {
-    hub: Hub,
-    status: Status,
+pub(super) struct Bench {
+    pub(super) hub: Hub,
+    pub(super) status: Status,
 }
 
-struct Replica {
+pub(super) struct Replica {
     id: StreamId,
-    outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl Bench {
-    fn new(saved: Option<State>) -> Self {
+    pub(super) fn new(saved: Option<State>) -> Self {
         let saved = saved.ok_or_else(|| "state.json does not exist".to_owned());
         Self {
             hub: Hub::new(NODE.to_owned(), saved),
@@ -39,7 +39,7 @@ impl Bench {
         }
     }
 
-    fn put(&mut self, input: Input) -> Vec<Effect> {
+    pub(super) fn put(&mut self, input: Input) -> Vec<Effect> {
         self.hub.handle(input);
         let mut effects = self.hub.finish();
         effects.retain(|effect| {
@@ -52,7 +52,7 @@ impl Bench {
         effects
     }
 
-    fn open(&mut self, id: StreamId) -> Replica {
+    pub(super) fn open(&mut self, id: StreamId) -> Replica {
         let outbox = Arc::new(Outbox::default());
         self.put(Input::Opened {
             id,
@@ -63,12 +63,13 @@ impl Bench {
             version: "0.1.0".to_owned(),
             replica: format!("replica-{id}"),
             silence_ms: 15_000,
+            epoch: String::new(),
         };
         self.put(Input::Welcome(id, welcome));
         Replica { id, outbox }
     }
 
-    fn upsert(
+    pub(super) fn upsert(
         &mut self,
         replica: &Replica,
         name: ResourceName,
@@ -83,20 +84,25 @@ impl Bench {
         self.put(Input::Told(replica.id, message))
     }
 
-    fn sync(&mut self, replica: &Replica, sequence: i64, keep: &[ResourceName]) -> Vec<Effect> {
+    pub(super) fn sync(
+        &mut self,
+        replica: &Replica,
+        sequence: i64,
+        keep: &[ResourceName],
+    ) -> Vec<Effect> {
         let keep = Some(keep.iter().cloned().collect());
         self.put(Input::Told(replica.id, ToNode::Synced { sequence, keep }))
     }
 
     /// A replica that tells one pool.
-    fn tell(&mut self, replica: &Replica, sequence: i64, pool: &Pool) -> Vec<Effect> {
+    pub(super) fn tell(&mut self, replica: &Replica, sequence: i64, pool: &Pool) -> Vec<Effect> {
         self.upsert(replica, endpoints_name("a"), &endpoints(&[1]));
         self.upsert(replica, pool_name("a"), pool);
         self.sync(replica, sequence, &[])
     }
 
     /// The agent does what it was told.
-    fn carry_out(&mut self, effects: &[Effect]) {
+    pub(super) fn carry_out(&mut self, effects: &[Effect]) {
         for effect in effects {
             match effect {
                 Effect::Apply(version, _) => self.put(Input::Applied(*version)),
@@ -108,7 +114,7 @@ impl Bench {
 }
 
 impl Replica {
-    fn acks(&self) -> Vec<(ResourceName, Option<Revision>)> {
+    pub(super) fn acks(&self) -> Vec<(ResourceName, Option<Revision>)> {
         let messages = self.outbox.take().into_iter();
         messages
             .filter_map(|message| match message {
@@ -118,7 +124,7 @@ impl Replica {
             .collect()
     }
 
-    fn hello(&self) -> (i64, Vec<String>) {
+    pub(super) fn hello(&self) -> (i64, Vec<String>) {
         let mut messages = self.outbox.take().into_iter();
         let Some(ToController::Hello(hello)) = messages.next() else {
             unreachable!("it is the first message");
@@ -128,15 +134,16 @@ impl Replica {
     }
 }
 
-fn saved(sequence: i64, pool: Pool) -> State {
+pub(super) fn saved(sequence: i64, pool: Pool) -> State {
     State {
         sequence,
+        epoch: String::new(),
         resources: resources(&[("a", pool, &[1])]),
     }
 }
 
 /// The addresses that are to be carried out.
-fn addresses(effects: &[Effect]) -> Vec<String> {
+pub(super) fn addresses(effects: &[Effect]) -> Vec<String> {
     let configs = effects.iter().filter_map(|effect| match effect {
         Effect::Apply(_, config) => Some(config),
         _ => None,
@@ -357,6 +364,16 @@ fn an_uninstall_gives_up_everything_and_then_says_so() {
     assert_eq!(other.hello(), (0, vec![]));
     assert_eq!(bench.put(Input::Told(2, ToNode::Retire)), []);
     assert_eq!(other.outbox.take(), [ToController::Retired]);
+
+    // Neither those who asked for it nor those that were there bring it back, but a new stream does.
+    for old in [&replica, &other] {
+        assert_eq!(bench.tell(old, 9, &pool(9, &["10.0.0.1"])), []);
+    }
+    let new = bench.open(3);
+    let effects = bench.tell(&new, 2, &pool(2, &["10.0.0.3"]));
+    assert_eq!(addresses(&effects), ["10.0.0.3"]);
+    assert!(matches!(effects[..], [Effect::Apply(..), Effect::Save(..)]));
+    assert!(bench.status.has_state && !bench.status.is_retired);
 }
 
 #[test]

@@ -17,13 +17,17 @@ mod facts;
 mod follow;
 mod hub;
 #[cfg(test)]
+mod hub_more_tests;
+#[cfg(test)]
 mod hub_tests;
+mod keeper;
 mod messages;
 mod outbox;
 mod resolve;
 #[cfg(test)]
 mod samples;
 mod saved;
+mod supervise;
 mod view;
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
@@ -32,6 +36,7 @@ use anyhow::Context;
 use node_api::{NodeConfig, NodeReport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::MissedTickBehavior,
 };
 
@@ -40,8 +45,10 @@ use self::{
     assemble::State,
     connect::{Credentials, Target},
     hub::Hub,
+    keeper::Keeper,
     messages::{Effect, Input},
     saved::{LoadError, Place},
+    supervise::{pass_on_panic, supervise},
 };
 use crate::{
     agent::{app::Origin, chain, claim::Claim, event::Event, files::Accepted, locks::StateLock},
@@ -153,34 +160,61 @@ impl Beginning {
 
     /// Starts to follow the controller.
     pub(super) fn start(self, events: mpsc::Sender<Event>) -> anyhow::Result<Controlled> {
-        let (controlled, applied, report) = Controlled::new(self.saved.is_ok());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the event loop of the control stream")?;
+        let Self {
+            settings,
+            place,
+            lock,
+            saved,
+        } = self;
+        let keeper = Arc::new(Keeper::new(place));
+        let (controlled, applied, report) = Controlled::new(saved.is_ok(), Arc::clone(&keeper));
+        let run = move |failures| {
+            let node_name = settings.node_name.clone();
+            let hub = match keeper.recall() {
+                Some(memory) => Hub::resume(node_name, memory, failures),
+                None => Hub::new(node_name, saved.clone()),
+            };
+            let ends = Ends {
+                events: events.clone(),
+                applied: applied.clone(),
+                report: report.clone(),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(run(hub, &settings, &keeper, &lock, ends)),
+                Err(error) => tracing::error!(%error, "cannot follow the controller"),
+            }
+        };
         thread::Builder::new()
             .name("stream".to_owned())
-            .spawn(move || {
-                runtime.block_on(run(self, events, applied, report));
-            })
+            .spawn(move || supervise(supervise::WAITS, run))
             .context("cannot start the thread of the control stream")?;
         Ok(controlled)
     }
 }
 
-async fn run(
-    beginning: Beginning,
+/// What leads to the agent's loop and from it.
+#[derive(Debug)]
+struct Ends {
     events: mpsc::Sender<Event>,
     applied: watch::Receiver<Option<u64>>,
     report: watch::Receiver<Option<Arc<NodeReport>>>,
+}
+
+async fn run(
+    mut hub: Hub,
+    settings: &Settings,
+    keeper: &Arc<Keeper>,
+    lock: &Arc<StateLock>,
+    ends: Ends,
 ) {
-    let Beginning {
-        settings,
-        place,
-        lock,
-        saved,
-    } = beginning;
-    let mut hub = Hub::new(settings.node_name, saved);
+    let Ends {
+        events,
+        applied,
+        report,
+    } = ends;
     let (inputs, mut queue) = mpsc::channel(QUEUE);
     let (jobs, waiting) = watch::channel(None);
 
@@ -192,21 +226,25 @@ async fn run(
     if let Err(error) = facts::watch(inputs.clone()) {
         tracing::error!(%error, "cannot watch the network");
     }
-    tokio::spawn(keep(place, lock, waiting, inputs.clone()));
-    tokio::spawn(pass_on(applied, Input::Applied, inputs.clone()));
-    tokio::spawn(pass_on(report, Input::Observed, inputs.clone()));
+    let mut tasks = JoinSet::new();
+    let (of_keeper, of_lock) = (Arc::clone(keeper), Arc::clone(lock));
+    tasks.spawn(keep(of_keeper, of_lock, waiting, inputs.clone()));
+    tasks.spawn(pass_on(applied, Input::Applied, inputs.clone()));
+    tasks.spawn(pass_on(report, Input::Observed, inputs.clone()));
     let authorities = settings.credentials.authorities.clone();
     hub.handle(Input::Authorities(connect::fingerprints(&authorities)));
-    tokio::spawn(trust(authorities, inputs.clone()));
-    tokio::spawn(seconds(inputs.clone()));
-    for target in settings.targets {
+    tasks.spawn(trust(authorities, inputs.clone()));
+    tasks.spawn(seconds(inputs.clone()));
+    for target in settings.targets.clone() {
         let credentials = settings.credentials.clone();
-        tokio::spawn(resolve::follow(target, credentials, inputs.clone()));
+        tasks.spawn(resolve::follow(target, credentials, inputs.clone()));
     }
 
     let mut batch = Vec::with_capacity(BATCH);
     loop {
-        for effect in hub.finish() {
+        let effects = hub.finish();
+        keeper.remember(hub.memory());
+        for effect in effects {
             let event = match effect {
                 Effect::Apply(version, config) => ToAgent::Apply(version, config),
                 Effect::Show(status) => ToAgent::Show(status),
@@ -219,7 +257,7 @@ async fn run(
                     continue;
                 }
                 Effect::Ask => {
-                    tokio::spawn(ask(events.clone(), inputs.clone()));
+                    tasks.spawn(ask(events.clone(), inputs.clone()));
                     continue;
                 }
             };
@@ -227,8 +265,11 @@ async fn run(
                 return;
             }
         }
-        if queue.recv_many(&mut batch, BATCH).await == 0 {
-            return;
+        tokio::select! {
+            Some(ended) = tasks.join_next() => pass_on_panic(ended),
+            taken = queue.recv_many(&mut batch, BATCH) => if taken == 0 {
+                return;
+            },
         }
         for input in batch.drain(..) {
             hub.handle(input);
@@ -246,7 +287,7 @@ enum Job {
 /// Does what is asked for, one after another; of what waits, the newest. Makes the state directory
 /// again if somebody removed it.
 async fn keep(
-    place: Place,
+    keeper: Arc<Keeper>,
     lock: Arc<StateLock>,
     mut jobs: watch::Receiver<Option<Job>>,
     inputs: mpsc::Sender<Input>,
@@ -258,23 +299,24 @@ async fn keep(
             Ok(Err(_ended)) => return,
             Err(_elapsed) => None,
         };
-        is_erased |= matches!(job, Some(Job::Erase));
+        match job {
+            Some(Job::Erase) => is_erased = true,
+            Some(Job::Save(..)) => is_erased = false,
+            None => {}
+        }
         // First: what is saved into a directory without the lock could be another agent's.
         if !is_erased {
-            restore(&place, &lock, &inputs).await;
+            restore(keeper.place(), &lock, &inputs).await;
         }
         let Some(job) = job else { continue };
-        let place = place.clone();
+        let keeper = Arc::clone(&keeper);
         let work = move || match job {
-            Job::Save(version, state) => {
-                let saved = place.save(&state).map_err(|error| chain(&error));
-                Input::Saved(version, saved)
-            }
-            Job::Erase => Input::Erased(place.erase().map_err(|error| error.to_string())),
+            Job::Save(version, state) => Input::Saved(version, keeper.save(version, &state)),
+            Job::Erase => Input::Erased(keeper.erase()),
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(input) => drop(inputs.send(input).await),
-            Err(error) => tracing::error!(%error, "cannot use the disk"),
+            Err(error) => pass_on_panic(Err(error)),
         }
     }
 }
@@ -302,6 +344,8 @@ async fn pass_on<T: Clone + Send + Sync>(
     wrap: impl Fn(T) -> Input,
     inputs: mpsc::Sender<Input>,
 ) {
+    // What is shown by now is news to a loop that begins anew.
+    shown.mark_changed();
     while shown.changed().await.is_ok() {
         let value = shown.borrow_and_update().clone();
         if let Some(value) = value

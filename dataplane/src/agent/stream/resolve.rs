@@ -3,18 +3,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    pin::pin,
     time::Duration,
 };
 
 use tokio::{
     net::lookup_host,
     sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
 };
 
 use super::{
     client::Client,
     connect::{Cause, Credentials, Target},
     messages::Input,
+    supervise::pass_on_panic,
 };
 use crate::agent::chain;
 
@@ -27,6 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) async fn follow(target: Target, credentials: Credentials, inputs: mpsc::Sender<Input>) {
     let label = format!("{}:{}", target.host, target.port);
     let mut clients: BTreeMap<SocketAddr, watch::Sender<bool>> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
     let mut logged: Option<String> = None;
     loop {
         let found = lookup_host((target.host.as_str(), target.port)).await;
@@ -51,7 +56,7 @@ pub(super) async fn follow(target: Target, credentials: Credentials, inputs: mps
                             credentials: credentials.clone(),
                             inputs: inputs.clone(),
                         };
-                        tokio::spawn(client.run(is_wanted));
+                        tasks.spawn(client.run(is_wanted));
                         wanted
                     });
                 }
@@ -70,7 +75,12 @@ pub(super) async fn follow(target: Target, credentials: Credentials, inputs: mps
                 return;
             }
         }
-        let wait = if logged.is_some() { AGAIN } else { EVERY };
-        tokio::time::sleep(wait).await;
+        let mut wait = pin!(sleep(if logged.is_some() { AGAIN } else { EVERY }));
+        loop {
+            tokio::select! {
+                Some(ended) = tasks.join_next() => pass_on_panic(ended),
+                () = &mut wait => break,
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The state on disk: a node that starts while no controller answers serves as before.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     agent::state_dir::{self, SaveError, StateDir},
+    ipc::HOLDER_SOCKET,
     sys::clock,
 };
 
@@ -95,6 +97,8 @@ struct Loaded {
     version: String,
     node_name: String,
     sequence: i64,
+    #[serde(default)]
+    epoch: String,
     resources: Vec<LoadedResource>,
 }
 
@@ -112,6 +116,8 @@ struct Saved<'a> {
     version: &'a str,
     node_name: &'a str,
     sequence: i64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    epoch: &'a str,
     resources: Vec<SavedResource<'a>>,
 }
 
@@ -158,6 +164,7 @@ impl Place {
             version: env!("CARGO_PKG_VERSION"),
             node_name: &self.node_name,
             sequence: state.sequence,
+            epoch: &state.epoch,
             resources: resources.collect(),
         });
         text.map_err(io::Error::from)
@@ -235,11 +242,12 @@ impl Place {
         }
         Ok(State {
             sequence: loaded.sequence,
+            epoch: loaded.epoch,
             resources,
         })
     }
 
-    /// Removes everything but the lock, which is this process's for as long as it runs.
+    /// Removes everything but the lock and its socket, which are this process's for as long as it runs.
     pub(super) fn erase(&self) -> io::Result<()> {
         match fs::remove_file(self.run_dir.join(SECRETS)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -252,7 +260,11 @@ impl Place {
         };
         for entry in entries {
             let entry = entry?;
-            if entry.file_name() == state_dir::LOCK {
+            // Both say who holds the directory, and go with the process.
+            if [state_dir::LOCK, HOLDER_SOCKET]
+                .map(OsStr::new)
+                .contains(&&*entry.file_name())
+            {
                 continue;
             }
             if entry.file_type()?.is_dir() {
@@ -290,6 +302,7 @@ mod tests {
     fn state() -> State {
         State {
             sequence: 7,
+            epoch: "e1".to_owned(),
             resources: resources(&[("a", pool(7, &["10.0.0.1"]), &[1, 2])]),
         }
     }
@@ -396,12 +409,14 @@ mod tests {
         place.save(&state()).unwrap();
         fs::write(place.state_dir.path().join(state_dir::LOCK), "").unwrap();
         fs::write(place.state_dir.path().join("accepted.json"), "").unwrap();
+        fs::write(place.state_dir.path().join(HOLDER_SOCKET), "").unwrap();
         fs::create_dir_all(place.state_dir.path().join("deep/er")).unwrap();
         place.erase().unwrap();
-        let left: Vec<_> = fs::read_dir(place.state_dir.path())
+        let mut left: Vec<_> = fs::read_dir(place.state_dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();
-        assert_eq!(left, [state_dir::LOCK]);
+        left.sort();
+        assert_eq!(left, [HOLDER_SOCKET, state_dir::LOCK]);
     }
 }
