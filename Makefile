@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test test-controller e2e lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle
+.PHONY: help install-tools test test-controller e2e lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-control
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -97,3 +97,7 @@ bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in o
 bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
 	$(SUDO) $(RELEASE)/bench-idle $(ARGS)
+
+bench-control: ## how fast endpoints reach hundreds of gateways from a real API server, and what that costs; ARGS='--sizes 100x100'
+	$(CARGO) build --release --package controller --package e2e --bins
+	$(RELEASE)/bench-control $(ARGS)

@@ -4,7 +4,8 @@
 //! gateways: keepalived and nginx as the article sets them up, the same at their best, or wsha. A
 //! [`probe::Probe`] is the client, and [`measure`] turns what it saw into figures. A [`cluster`] is a
 //! real Kubernetes control plane, an [`image`] what its nodes run, the [`chart`] how
-//! they come to run it. [`testing`] is what the integration tests share.
+//! they come to run it, [`control_load`] gateways by the hundred. [`testing`] is what the integration
+//! tests share.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ pub mod backend;
 pub mod chart;
 pub mod cluster;
 pub mod control;
+pub mod control_load;
 pub mod cost;
 pub mod fault;
 pub mod image;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::json;
 
 use super::pki::{self, Authority, Purpose};
@@ -219,6 +220,11 @@ impl ControlPlane {
             writeln!(text, "--- {}\n{}", process.name(), process.log_tail()).ok();
         }
         text
+    }
+
+    /// The API server's process, while it runs.
+    pub fn api_server_pid(&self) -> Option<Pid> {
+        self.api_server().as_ref().map(Process::pid)
     }
 
     fn api_server(&self) -> MutexGuard<'_, Option<Process>> {

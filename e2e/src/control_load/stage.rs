@@ -1,0 +1,194 @@
+//! An API server, a controller and what they work on.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use rustls::ClientConfig;
+use serde_json::json;
+
+use super::api::{Access, trusting};
+use super::fleet::Fleet;
+use super::objects::{self, Size};
+use crate::cluster::{ControlPlane, Programs, Settings, Site};
+use crate::lab::{Process, Room};
+
+/// Bound for whatever is waited for.
+const BOUND: Duration = Duration::from_mins(3);
+
+/// Everything but the gateways.
+#[derive(Debug)]
+pub struct Stage {
+    /// The API server.
+    pub control_plane: ControlPlane,
+    /// The way to it.
+    pub access: Access,
+    /// How much of everything.
+    pub size: Size,
+    binary: PathBuf,
+    controller: Option<Process>,
+    streams: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Stage {
+    /// Starts an API server with the objects of `size`, and a controller; they are not committed yet, since
+    /// no gateway is there.
+    pub async fn start(size: Size, binary: &Path) -> Result<Self> {
+        let settings = Settings {
+            api_server_flags: vec!["--max-requests-inflight=2000".to_owned()],
+            ..Settings::default()
+        };
+        let programs = Programs::get(&settings.programs())?;
+        let control_plane = ControlPlane::start(Site::Loopback(Room::new()?), programs, settings)?;
+        let access = Access::read(&control_plane.kubeconfig())?;
+        let mut stage = Self {
+            control_plane,
+            access,
+            size,
+            binary: binary.to_owned(),
+            controller: None,
+            streams: free()?,
+            admin: free()?,
+        };
+        stage.define()?;
+        let mut api = stage.access.connect().await?;
+        api.post("/api/v1/namespaces", &json!({"metadata": {"name": "wsha"}}))
+            .await?;
+        let account = json!({"metadata": {"name": "wsha-dataplane"}});
+        api.post("/api/v1/namespaces/wsha/serviceaccounts", &account)
+            .await?;
+        for objects in objects::all(size) {
+            objects::make(&stage.access, objects).await?;
+        }
+        stage.start_controller()?;
+        Ok(stage)
+    }
+
+    fn define(&self) -> Result<()> {
+        let definition = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../crds/yaml/wsha.dev_websockethapools.yaml");
+        let text = fs::read_to_string(definition)?;
+        let control_plane = &self.control_plane;
+        control_plane.kubectl_file(&["create"], &text)?.success()?;
+        let established = [
+            "wait",
+            "--for=condition=Established",
+            "crd/websockethapools.wsha.dev",
+        ];
+        control_plane.kubectl(&established)?.success()?;
+        Ok(())
+    }
+
+    /// Starts the controller.
+    pub fn start_controller(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command
+            .env("KUBECONFIG", self.control_plane.kubeconfig())
+            .env("RUST_LOG", "warn,controller=info")
+            .args([
+                "run",
+                "--namespace=wsha",
+                "--replica=bench",
+                "--log-format=text",
+            ])
+            .arg(format!("--server-name={}", self.streams.ip()))
+            .arg(format!("--listen={}", self.streams))
+            .arg(format!("--admin={}", self.admin));
+        self.controller = Some(self.control_plane.site().spawn("controller", command)?);
+        Ok(())
+    }
+
+    /// Kills the controller.
+    pub fn kill_controller(&mut self) -> Result<()> {
+        let controller = self.controller.take().context("no controller runs")?;
+        controller.signal(Signal::SIGKILL)?;
+        controller.wait(BOUND).map(drop)
+    }
+
+    /// The controller's process, and the API server's.
+    pub fn pids(&self) -> Result<(Pid, Pid)> {
+        let controller = self.controller.as_ref().context("no controller runs")?;
+        let api_server = self.control_plane.api_server_pid();
+        Ok((controller.pid(), api_server.context("no API server runs")?))
+    }
+
+    /// Starts the gateways, and waits until every pool is programmed.
+    pub async fn gateways(&self) -> Result<Fleet> {
+        let tls = self.trust().await?;
+        let mut fleet = Fleet::start(&self.access, self.size, self.streams, &tls).await?;
+        fleet.synced(BOUND).await?;
+        self.programmed().await?;
+        fleet.quiet(Duration::from_secs(2), BOUND).await?;
+        Ok(fleet)
+    }
+
+    async fn trust(&self) -> Result<Arc<ClientConfig>> {
+        let mut api = self.access.connect().await?;
+        let begun = Instant::now();
+        loop {
+            self.alive()?;
+            if let Ok(bundle) = api.get("/api/v1/namespaces/wsha/configmaps/wsha-ca").await {
+                let text = bundle["data"]["ca.crt"]
+                    .as_str()
+                    .context("an empty bundle")?;
+                return trusting(text.as_bytes());
+            }
+            ensure!(begun.elapsed() < BOUND, "the controller makes no authority");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until every pool says that it is programmed.
+    async fn programmed(&self) -> Result<()> {
+        let mut api = self.access.connect().await?;
+        let begun = Instant::now();
+        loop {
+            self.alive()?;
+            let pools = api
+                .get("/apis/wsha.dev/v1alpha1/namespaces/default/websockethapools")
+                .await?;
+            let pools = pools["items"].as_array().context("no pools")?;
+            let is_programmed = |pool: &&serde_json::Value| {
+                let conditions = pool["status"]["conditions"].as_array();
+                let mut conditions = conditions.into_iter().flatten();
+                conditions.any(|it| it["type"] == "Programmed" && it["status"] == "True")
+            };
+            let done = pools.iter().filter(is_programmed).count();
+            if done == pools.len() {
+                return Ok(());
+            }
+            ensure!(
+                begun.elapsed() < BOUND,
+                "{done} of {} pools are programmed after {BOUND:?}; the first that is not: {}",
+                pools.len(),
+                pools
+                    .iter()
+                    .find(|it| !is_programmed(it))
+                    .map_or_else(String::new, |it| it["status"].to_string())
+            );
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    fn alive(&self) -> Result<()> {
+        let controller = self.controller.as_ref().context("no controller runs")?;
+        ensure!(
+            controller.is_running(),
+            "the controller ended:\n{}",
+            controller.log_tail()
+        );
+        self.control_plane.alive()
+    }
+}
+
+/// An address of the loopback interface on which nobody listens.
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
