@@ -7,16 +7,16 @@
 //! nodes), which keeps the flow the cheapest of its size (successive shortest paths; marginal costs
 //! of squares grow, so convexity is given).
 //!
-//! Effort: each unit takes one search over the nodes, not over the demands: [`Swaps`] knows the
-//! cheapest way from each node to each other one, and only a demand whose nodes changed is entered
-//! anew. Thousands of units over a hundred nodes take a second or two without optimisation.
+//! Effort: each unit takes one search over the nodes, not over the demands ([`Swaps`] knows the cheapest
+//! way from a node to each other one), and that search ends at the first good end: potentials (Johnson)
+//! make all ways cost something, so that nodes are reached in the order of what they cost (Dijkstra).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     ops::{Add, Sub},
 };
 
-use super::swaps::Swaps;
+use super::swaps::{Swap, Swaps};
 
 /// What one demand thinks of one node; less is better, `moves` before `score`.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -56,16 +56,15 @@ pub(super) struct Demand {
     pub(super) count: usize,
 }
 
-/// Parts of a cost, the most important first.
+/// What a unit on a node costs before tastes are asked, the most important part first.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-struct Cost {
+struct Burden {
     /// Sum of squares of the nodes' loads.
     load: i64,
     /// Sum of squares of what is added to them here.
     added: i64,
     /// Sum of squares of how often they take part.
     part: i64,
-    taste: Taste,
 }
 
 /// What the nodes have already, one entry for each.
@@ -92,141 +91,167 @@ pub(super) fn spread(demands: &[Demand], base: Base<'_>) -> Vec<BTreeSet<usize>>
             flow.add(index);
         }
     }
-    let chosen = flow.chosen.iter();
+    let chosen = flow.swaps.chosen().iter();
     let chosen = chosen.map(|places| places.iter().map(|&place| nodes[place]).collect());
     chosen.collect()
 }
 
 /// Nodes are places in the list of those that some demand has as an option.
 struct Flow {
-    /// Options of each demand.
-    options: Vec<BTreeMap<usize, Taste>>,
-    /// Nodes of each demand.
-    chosen: Vec<BTreeSet<usize>>,
     /// What a unit more would cost on each node.
-    marginals: Vec<Cost>,
+    marginals: Vec<Burden>,
     /// What each unit more adds to that: the second difference of a square.
-    step: Cost,
+    step: Burden,
+    /// With these, no swap costs less than nothing: its taste, and the potential of the node it leaves, less
+    /// that of the node it takes.
+    potentials: Vec<Taste>,
     swaps: Swaps,
 }
 
 /// The cheapest way known to bring one more unit to a node.
 #[derive(Clone, Copy)]
 struct Reached {
-    taste: Taste,
+    /// What it costs, potentials included.
+    distance: Taste,
     /// The demand that takes the node, and the node it leaves for it; the new unit leaves none.
     by: usize,
     from: Option<usize>,
+    /// No cheaper way will be found.
+    is_final: bool,
 }
 
 impl Flow {
     fn new(demands: &[Demand], base: Base<'_>, nodes: &[usize]) -> Self {
-        let options = demands.iter().map(|demand| {
-            let options = demand.options.iter();
-            let places = options.filter_map(|(node, taste)| {
-                let place = nodes.binary_search(node).ok()?;
-                Some((place, *taste))
-            });
-            places.collect()
-        });
         let shares = i64::from(base.shares);
         // (x + 1)² - x² = 2x + 1.
-        let marginals = nodes.iter().map(|&node| Cost {
+        let marginals = nodes.iter().map(|&node| Burden {
             load: 2 * base.loads[node] + 1,
             added: shares,
             part: shares * (2 * base.parts[node] + 1),
-            taste: Taste::default(),
         });
         Self {
-            options: options.collect(),
-            chosen: vec![BTreeSet::new(); demands.len()],
             marginals: marginals.collect(),
-            step: Cost {
+            step: Burden {
                 load: 2,
                 added: 2 * shares,
                 part: 2 * shares,
-                taste: Taste::default(),
             },
-            swaps: Swaps::new(nodes.len()),
+            potentials: vec![Taste::default(); nodes.len()],
+            swaps: Swaps::new(demands, nodes),
         }
     }
 
     /// Places one more unit of `new`.
     fn add(&mut self, new: usize) {
-        let reached = self.search(new);
-        let ends = reached.iter().enumerate().filter_map(|(node, reached)| {
-            let taste = (*reached)?.taste;
-            Some((
-                Cost {
-                    taste,
-                    ..self.marginals[node]
-                },
-                node,
-            ))
-        });
-        let Some((_, end)) = ends.min() else { return };
-        self.marginals[end].load += self.step.load;
-        self.marginals[end].added += self.step.added;
-        self.marginals[end].part += self.step.part;
+        let Some((end, reached)) = self.search(new) else {
+            return;
+        };
+        let marginal = &mut self.marginals[end];
+        marginal.load += self.step.load;
+        marginal.added += self.step.added;
+        marginal.part += self.step.part;
         let mut next = Some(end);
         while let Some(node) = next {
             let Some(Reached { by, from, .. }) = reached[node] else {
                 break;
             };
-            if let Some(left) = from {
-                self.chosen[by].remove(&left);
-                self.swaps
-                    .left(by, &self.options[by], &self.chosen[by], left);
-            }
-            self.swaps
-                .taken(by, &self.options[by], &self.chosen[by], node);
-            self.chosen[by].insert(node);
+            self.swaps.take(by, node, from);
             next = from;
         }
     }
 
-    /// Cheapest paths from `new` to every node (Bellman and Ford with a queue: costs of giving a
-    /// node up are negative, but no cycle is, since the flow so far is a cheapest one). Only tastes
-    /// differ along the way: a unit that is passed on leaves the loads as they were but for its end.
-    fn search(&self, new: usize) -> Vec<Option<Reached>> {
-        let nodes = self.marginals.len();
-        let mut reached: Vec<Option<Reached>> = vec![None; nodes];
-        let mut queue = VecDeque::new();
-        let mut queued = vec![false; nodes];
-        for (&node, &taste) in &self.options[new] {
-            if !self.chosen[new].contains(&node) {
-                reached[node] = Some(Reached {
-                    taste,
-                    by: new,
-                    from: None,
-                });
-                queue.push_back(node);
-                queued[node] = true;
-            }
+    /// The cheapest path from `new` to an end: least burden first, then the least taste. Only tastes differ
+    /// along the way: a unit that is passed on leaves the loads as they were but for its end.
+    fn search(&mut self, new: usize) -> Option<(usize, Vec<Option<Reached>>)> {
+        let start = self
+            .swaps
+            .open(new)
+            .map(|(node, taste)| self.potentials[node] - taste)
+            .max()?;
+        let mut reached: Vec<Option<Reached>> = vec![None; self.marginals.len()];
+        for (node, taste) in self.swaps.open(new) {
+            reached[node] = Some(Reached {
+                distance: taste + start - self.potentials[node],
+                by: new,
+                from: None,
+                is_final: false,
+            });
         }
-        while let Some(node) = queue.pop_front() {
-            queued[node] = false;
-            let Some(Reached { taste, .. }) = reached[node] else {
-                continue;
-            };
+        // The best ends of all; if one of them is reached, no other will do.
+        let least = self.marginals.iter().min().copied()?;
+        let mut best: Option<(Taste, usize)> = None;
+        while let Some((distance, node)) = nearest(&reached) {
+            // What an end costs in taste is its distance without the potentials.
+            if best.is_some_and(|(taste, _)| distance + self.lowest(least) > taste) {
+                break;
+            }
+            if let Some(way) = &mut reached[node] {
+                way.is_final = true;
+            }
+            if self.marginals[node] == least {
+                let end = (distance + self.potentials[node], node);
+                best = Some(best.map_or(end, |best| best.min(end)));
+            }
+            let potentials = &self.potentials;
             for (other, cheapest) in self.swaps.from(node).iter().enumerate() {
-                let Some((more, by)) = *cheapest else {
+                let Some(Swap { taste, demand }) = *cheapest else {
                     continue;
                 };
-                let taste = taste + more;
-                if reached[other].is_none_or(|known| taste < known.taste) {
+                let distance = distance + taste + potentials[node] - potentials[other];
+                if reached[other].is_none_or(|known| distance < known.distance) {
                     reached[other] = Some(Reached {
-                        taste,
-                        by,
+                        distance,
+                        by: demand,
                         from: Some(node),
+                        is_final: false,
                     });
-                    if !queued[other] {
-                        queued[other] = true;
-                        queue.push_back(other);
-                    }
                 }
             }
         }
-        reached
+        let end = match best {
+            Some((_, end)) => end,
+            None => self.best_of(&reached)?,
+        };
+        self.raise(&reached, end);
+        Some((end, reached))
     }
+
+    /// The lowest potential of the nodes with that burden.
+    fn lowest(&self, burden: Burden) -> Taste {
+        let nodes = self.marginals.iter().zip(&self.potentials);
+        let ends = nodes.filter(|(marginal, _)| **marginal == burden);
+        let lowest = ends.map(|(_, potential)| *potential).min();
+        lowest.unwrap_or_default()
+    }
+
+    /// The best end of those that were reached, all of them for good.
+    fn best_of(&self, reached: &[Option<Reached>]) -> Option<usize> {
+        let ends = reached.iter().enumerate().filter_map(|(node, reached)| {
+            let taste = (*reached)?.distance + self.potentials[node];
+            Some((self.marginals[node], taste, node))
+        });
+        ends.min().map(|(_, _, node)| node)
+    }
+
+    /// Raises potentials so that the swaps that the path to `end` brings about cost nothing less than
+    /// nothing either.
+    fn raise(&mut self, reached: &[Option<Reached>], end: usize) {
+        let Some(most) = reached[end].map(|reached| reached.distance) else {
+            return;
+        };
+        for (potential, reached) in self.potentials.iter_mut().zip(reached) {
+            let distance = reached.filter(|reached| reached.is_final);
+            let distance = distance.map_or(most, |reached| reached.distance.min(most));
+            *potential = *potential + distance;
+        }
+    }
+}
+
+/// The node that is reached at the least cost and not for good yet.
+fn nearest(reached: &[Option<Reached>]) -> Option<(Taste, usize)> {
+    let open = reached.iter().enumerate().filter_map(|(node, reached)| {
+        let reached = (*reached).filter(|reached| !reached.is_final)?;
+        Some((reached.distance, node))
+    });
+    open.min()
 }
