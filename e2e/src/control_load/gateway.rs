@@ -155,7 +155,7 @@ impl Gateway {
             held: held.revisions.clone(),
             sequence: held.sequence,
             facts: self.facts(),
-            authorities: Vec::new(),
+            ..Hello::default()
         }));
         send(&mut socket, &hello).await?;
         let (mut told, mut bytes, mut is_synced) = (0, 0, false);
