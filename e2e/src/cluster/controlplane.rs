@@ -325,7 +325,7 @@ impl ControlPlane {
             .arg("--use-service-account-credentials=true")
             .args([
                 "--node-monitor-period=2s",
-                "--node-monitor-grace-period=16s",
+                "--node-monitor-grace-period=40s",
             ])
             // With fewer the default ServiceAccount is 5 s late.
             .args(["--kube-api-qps=500", "--kube-api-burst=1000"]);

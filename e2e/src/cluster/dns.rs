@@ -12,7 +12,7 @@ use crate::wait;
 
 /// Where pods ask.
 pub(super) const ADDRESS: &str = "10.96.0.10";
-const BOUND: Duration = Duration::from_mins(1);
+const BOUND: Duration = Duration::from_mins(3);
 const PORT: u16 = 53;
 
 /// Starts it and waits until it answers, which it does once it knows all Services.

@@ -20,7 +20,7 @@ use crate::lab::{Host, Lab, Process, cgroup};
 use crate::{tools as installed, wait};
 
 /// Bound against hangs for nodes to come up; a loaded machine takes 30 s.
-const BOUND: Duration = Duration::from_mins(3);
+const BOUND: Duration = Duration::from_mins(5);
 /// Last byte of the control plane's address.
 const CONTROL: u8 = 30;
 /// Nodes by name, last byte of their address, and whether gateways may be there.

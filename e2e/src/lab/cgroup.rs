@@ -21,7 +21,7 @@ const SYSTEM: &str = "system";
 /// What kubelets want to limit.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 /// Bound against hangs: a killed process may still be on its way out.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 struct Hierarchy {

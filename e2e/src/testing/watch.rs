@@ -11,6 +11,7 @@ use crate::arp::{ArpWatch, Round};
 use crate::control::ControlTimer;
 use crate::lab::{Host, Lab};
 use crate::probe::{Outage, Probe, Timing};
+use crate::wait;
 
 /// How long two hosts may answer for one address: the lease of 2 s and one more second.
 pub const SPLIT: Duration = Duration::from_secs(3);
@@ -106,15 +107,20 @@ impl Watch {
         gateway: Gateway,
         since: Instant,
     ) -> Result<()> {
-        self.settles_on(cluster.host(gateway), address, since)
-    }
-
-    /// As [`Self::settles_since`], for any host of the lab.
-    pub fn settles_on(&self, host: &Host, address: Ipv4Addr, since: Instant) -> Result<()> {
-        let wanted = BTreeSet::from([host.mac()]);
+        let wanted = BTreeSet::from([cluster.host(gateway).mac()]);
         self.arp
             .answered_by(address, &wanted, ROUNDS, since, SETTLE)
-            .with_context(|| format!("{} alone should answer for {address}", host.name()))
+            .with_context(|| format!("{} alone should answer for {address}", gateway.name()))
+    }
+
+    /// Waits until `host` has answered for `address` since `since`, whoever else did, too.
+    pub fn reaches(&self, host: &Host, address: Ipv4Addr, since: Instant) -> Result<()> {
+        let what = format!("{} to answer for {address}", host.name());
+        wait::until(&what, SETTLE, || {
+            let rounds = self.arp.rounds(address, since);
+            let answers = |round: &Round| round.answers.iter().any(|mac| *mac == host.mac());
+            Ok(rounds.iter().any(answers).then_some(()))
+        })
     }
 
     /// What the client of `address` saw since `since`.

@@ -30,10 +30,18 @@ fn restarts(pod: &Value) -> u64 {
     counts.filter_map(|one| one["restartCount"].as_u64()).sum()
 }
 
-/// Does `harm` to the node that holds the first address, and sees the address go to the other and come back while the
-/// other's own address notices nothing.
+/// The client of the other address.
+#[derive(Clone, Copy, Debug)]
+enum Bystander {
+    NoticesNothing,
+    /// The harm is done to pods, too, and one of them may be the server of its session.
+    MayLoseItsServer,
+}
+
+/// Does `harm` to the node that holds the first address, and sees the address go to the other and come back.
 fn there_and_back(
     stage: &mut Stage,
+    bystander: Bystander,
     harm: impl FnOnce(&mut Stage, &'static str) -> Result<()>,
     heal: impl FnOnce(&mut Stage, &'static str) -> Result<()>,
 ) -> Result<()> {
@@ -44,7 +52,7 @@ fn there_and_back(
     let watch = stage.watch()?;
     let since = Instant::now();
     harm(stage, home)?;
-    watch.settles_on(stage.local()?.node(other)?.host(), vip1, since)?;
+    watch.reaches(stage.local()?.node(other)?.host(), vip1, since)?;
     watch.serves(vip1, Instant::now())?;
     stage.tell(&watch, vip1, since)?;
     let healed = Instant::now();
@@ -52,7 +60,10 @@ fn there_and_back(
     stage.wait_holders(vip1, &[home])?;
     watch.serves(vip1, Instant::now())?;
     stage.tell(&watch, vip1, healed)?;
-    watch.undisturbed(vip2, since)?;
+    match bystander {
+        Bystander::NoticesNothing => watch.undisturbed(vip2, since)?,
+        Bystander::MayLoseItsServer => stage.tell(&watch, vip2, since)?,
+    }
     stage.settle()?;
     watch.never_split()
 }
@@ -68,6 +79,7 @@ pub(crate) fn a_killed_proxy_is_restarted_in_place(stage: &mut Stage) -> Result<
     let before = stage.gateway_pod(node)?.context("no pod")?;
     there_and_back(
         stage,
+        Bystander::NoticesNothing,
         |stage, node| {
             let proxy = proxy(stage.local()?.node(node)?)?;
             Ok(kill(proxy, Signal::SIGKILL)?)
@@ -106,6 +118,7 @@ pub(crate) fn a_proxy_out_of_memory_is_restarted_in_place(stage: &mut Stage) -> 
     };
     there_and_back(
         stage,
+        Bystander::NoticesNothing,
         |stage, node| {
             let proxy = proxy(stage.local()?.node(node)?)?;
             group.tighten()?;
@@ -145,6 +158,7 @@ pub(crate) fn a_killed_pod_gives_its_address_up_and_takes_it_back(stage: &mut St
     let before = stage.gateway_pod(node)?.context("no pod")?;
     there_and_back(
         stage,
+        Bystander::NoticesNothing,
         |stage, node| {
             let node = stage.local()?.node(node)?;
             let words = ["run", "vrrp", "proxy"];
@@ -172,6 +186,7 @@ pub(crate) fn a_deleted_pod_gives_its_address_up_and_takes_it_back(
 ) -> Result<()> {
     there_and_back(
         stage,
+        Bystander::NoticesNothing,
         |stage, node| {
             let pod = stage.gateway_pod(node)?.context("no pod")?;
             let name = pod["metadata"]["name"].as_str().context("no name")?;
@@ -192,6 +207,7 @@ pub(crate) fn a_deleted_pod_gives_its_address_up_and_takes_it_back(
 pub(crate) fn a_node_without_power_is_replaced_and_returns(stage: &mut Stage) -> Result<()> {
     there_and_back(
         stage,
+        Bystander::MayLoseItsServer,
         |stage, node| stage.local_mut()?.node_mut(node)?.power_off(),
         |stage, node| {
             stage.local_mut()?.power_on(node)?;

@@ -25,7 +25,7 @@ pub(crate) fn a_cordoned_and_drained_node_comes_last(stage: &mut Stage) -> Resul
     let words = [
         "--ignore-daemonsets",
         "--delete-emptydir-data",
-        "--timeout=100s",
+        "--timeout=240s",
     ];
     stage.kubectl(&[&["drain", node], &words[..]].concat())?;
     ensure!(

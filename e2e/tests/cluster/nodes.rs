@@ -107,7 +107,7 @@ spec:
         )
     };
     let wait = |stage: &Stage, name: &str| {
-        stage.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", name])
+        stage.kubectl(&["wait", "--for=condition=Ready", "--timeout=240s", name])
     };
     stage.apply(&pod("before"))?;
     wait(stage, "pod/before")?;

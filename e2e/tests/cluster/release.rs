@@ -41,7 +41,7 @@ fn values(stage: &Stage) -> Vec<String> {
         || "image.pullPolicy=Never".to_owned(),
         |registry| format!("image.registry={registry}"),
     );
-    ["--wait", "--timeout", "3m", "--set", &images]
+    ["--wait", "--timeout", "5m", "--set", &images]
         .map(str::to_owned)
         .into()
 }
@@ -95,7 +95,7 @@ pub(crate) fn the_chart_serves_a_pool(stage: &mut Stage) -> Result<()> {
 }
 
 pub(crate) fn helm_test_passes(stage: &mut Stage) -> Result<()> {
-    let told = stage.helm(&["test", "wsha", "--timeout", "2m"])?;
+    let told = stage.helm(&["test", "wsha", "--timeout", "4m"])?;
     ensure!(told.contains("Succeeded"), "{told}");
     Ok(())
 }
@@ -145,7 +145,7 @@ pub(crate) fn uninstall_leaves_nothing(stage: &mut Stage) -> Result<()> {
     stage.settle()?;
     let mut session = Session::open(stage.client(), vip1)?;
     session.say("before")?;
-    stage.helm(&["uninstall", "wsha", "--wait", "--timeout", "3m"])?;
+    stage.helm(&["uninstall", "wsha", "--wait", "--timeout", "5m"])?;
     if let Cluster::Local(local) = &stage.cluster {
         let mut last = Vec::new();
         stage

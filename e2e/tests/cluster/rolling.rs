@@ -10,7 +10,7 @@ impl Stage {
     /// Waits until a workload's pods are all of its newest template.
     pub(crate) fn rolled_out(&self, workload: &str) -> Result<()> {
         let words = ["rollout", "status", workload, "--namespace", NAMESPACE];
-        self.kubectl(&[&words[..], &["--timeout=120s"]].concat())
+        self.kubectl(&[&words[..], &["--timeout=240s"]].concat())
             .map(drop)
     }
 }

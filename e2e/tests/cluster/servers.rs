@@ -9,7 +9,7 @@ use crate::nodes::ready;
 use crate::stage::Stage;
 
 /// Bound for a session to be told to go: the pool's drain time and the kubelet's own pace.
-const TOLD: Duration = Duration::from_secs(30);
+const TOLD: Duration = Duration::from_mins(2);
 
 fn scale(stage: &Stage, replicas: usize) -> Result<()> {
     let word = format!("--replicas={replicas}");

@@ -10,7 +10,7 @@ use e2e::wait;
 use serde_json::Value;
 
 /// Bound against hangs for anything that the cluster is waited for.
-pub(crate) const BOUND: Duration = Duration::from_mins(2);
+pub(crate) const BOUND: Duration = Duration::from_mins(4);
 /// Where the chart is installed.
 pub(crate) const NAMESPACE: &str = "wsha-system";
 

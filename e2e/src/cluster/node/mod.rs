@@ -21,7 +21,7 @@ use crate::lab::{Host, INTERFACE, Process, cgroup};
 use crate::{tools, wait};
 
 /// Bound against hangs for a daemon to come up or to end.
-const BOUND: Duration = Duration::from_mins(1);
+const BOUND: Duration = Duration::from_mins(3);
 /// Addresses of Services, which kube-proxy translates.
 const SERVICES: &str = "10.96.0.0/16";
 
