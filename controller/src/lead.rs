@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crds::WebSocketHAPool;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use node_api::{PoolRef, stream::ResourceName};
@@ -34,7 +35,7 @@ const RETURN: Duration = Duration::from_secs(10);
 /// How long a replica that does not lead remembers a pool that is gone.
 const REMEMBER: Duration = Duration::from_mins(2);
 /// A pass writes no longer than this; then it looks again.
-const PASS: Duration = Duration::from_millis(500);
+const PASS: Duration = Duration::from_secs(2);
 
 /// The lease holder's work.
 #[derive(Debug)]
@@ -132,7 +133,11 @@ impl Lead {
         let mut again = (!observes).then(|| Instant::now() + AGAIN);
         let begun = Instant::now();
         let now = Timestamp::now();
-        for pool in &snapshot.pools {
+        // What nodes wait for comes first.
+        let is_commit =
+            |pool: &&Arc<WebSocketHAPool>| commit.pools.contains_key(&plan::model::pool_ref(pool));
+        let (first, then): (Vec<_>, Vec<_>) = snapshot.pools.iter().partition(is_commit);
+        for pool in first.into_iter().chain(then) {
             let name = plan::model::pool_ref(pool);
             let changed = commit.pools.get(&name);
             if changed.is_none() && !observes && pool.status.is_some() {

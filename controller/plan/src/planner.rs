@@ -48,12 +48,24 @@ pub struct Memo {
 
 impl Memo {
     fn orders(&mut self, names: &[&str], routers: Vec<Router>) -> &[Vec<usize>] {
-        if self.names != names || self.routers != routers {
+        if self.names != names || !self.stand(&routers) {
             self.orders = assign::orders(names, &routers);
             self.names = names.iter().map(|&name| name.to_owned()).collect();
-            self.routers = routers;
         }
+        self.routers = routers;
         &self.orders
+    }
+
+    /// Whether the orders are those of `routers` too. What was planned and is committed as it was planned is
+    /// planned again, though the rest may not be committed yet: nothing is cheaper than not to move.
+    fn stand(&self, routers: &[Router]) -> bool {
+        let same = |((before, now), order): ((&Router, &Router), &Vec<usize>)| {
+            (now.committed == before.committed || now.committed == *order)
+                && (&now.key, &now.candidates) == (&before.key, &before.candidates)
+                && (&now.cordoned, &now.wish) == (&before.cordoned, &before.wish)
+        };
+        let pairs = self.routers.iter().zip(routers);
+        self.routers.len() == routers.len() && pairs.zip(&self.orders).all(same)
     }
 }
 

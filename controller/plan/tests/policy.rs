@@ -338,13 +338,29 @@ fn facts_that_go_missing_withdraw_nothing() {
 
 #[test]
 fn a_memo_changes_no_plan() {
+    let names = ["a", "b", "c", "d", "e"];
+    let addresses = (1..40).map(|last| format!("10.0.0.{last}")).collect();
+    let pools = [("chat", addresses), ("other", vec!["10.0.0.99".to_owned()])];
+    let mut inputs = controller(objects(&names, &pools));
     let mut memo = plan::Memo::default();
-    let mut inputs = cluster("10.0.0.9");
-    for change in 0..4 {
+    for change in 0..7 {
         match change {
-            1 => inputs.committed = commit(&plan(&inputs)),
-            2 => node(&mut inputs, "b", &json!({"spec": {"unschedulable": true}})),
-            3 => inputs.objects.nodes.truncate(1),
+            // Committed bit by bit, as it was planned.
+            1 | 2 => {
+                let mut committed = commit(&plan(&inputs));
+                let kept = if change == 1 { 7 } else { 30 };
+                committed.routers = committed.routers.into_iter().take(kept).collect();
+                inputs.committed = committed;
+            }
+            3 => node(&mut inputs, "b", &json!({"spec": {"unschedulable": true}})),
+            4 => inputs.committed = commit(&plan(&inputs)),
+            // Committed otherwise than it was planned.
+            5 => {
+                for router in inputs.committed.routers.values_mut() {
+                    router.nodes.reverse();
+                }
+            }
+            6 => inputs.objects.nodes.truncate(3),
             _ => {}
         }
         assert_eq!(

@@ -69,6 +69,7 @@ fn run(options: &Options) -> Result<()> {
             "bytes/change",
             "CPU/change",
             "API CPU/change",
+            "longest computation",
             "memory",
         ]
         .map(str::to_owned)
@@ -83,6 +84,7 @@ fn run(options: &Options) -> Result<()> {
             "bytes/gateway",
             "statuses written",
             "CPU",
+            "longest computation",
             "memory",
         ]
         .map(str::to_owned)
@@ -110,6 +112,7 @@ fn run(options: &Options) -> Result<()> {
             (restart.bytes / gateways).to_string(),
             restart.statuses.to_string(),
             time(restart.cpu),
+            time(restart.stall),
             mebibytes(restart.memory),
         ]);
     }
@@ -160,6 +163,7 @@ fn row(size: Size, changes: &Changes) -> Vec<String> {
         changes.bytes.to_string(),
         time(changes.cpu.0),
         time(changes.cpu.1),
+        time(changes.stall),
         mebibytes(changes.memory),
     ]
 }

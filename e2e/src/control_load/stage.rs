@@ -91,7 +91,10 @@ impl Stage {
         let mut command = Command::new(&self.binary);
         command
             .env("KUBECONFIG", self.control_plane.kubeconfig())
-            .env("RUST_LOG", "warn,controller=info")
+            .env(
+                "RUST_LOG",
+                "warn,controller=info,controller::recompute=debug",
+            )
             .args([
                 "run",
                 "--namespace=wsha",
@@ -110,6 +113,20 @@ impl Stage {
         let controller = self.controller.take().context("no controller runs")?;
         controller.signal(Signal::SIGKILL)?;
         controller.wait(BOUND).map(drop)
+    }
+
+    /// The longest computation that the controller has made since the log was this long, and how long it is
+    /// now: nothing else holds all streams up.
+    pub fn longest(&self, since: usize) -> Result<(Duration, usize)> {
+        let controller = self.controller.as_ref().context("no controller runs")?;
+        let log = fs::read_to_string(controller.log())?;
+        let new = log.get(since..).unwrap_or_default();
+        let times = new
+            .lines()
+            .filter_map(|line| line.split_once("computed elapsed="));
+        let times = times.filter_map(|(_, time)| milliseconds(time.trim()));
+        let longest = times.fold(0.0, f64::max);
+        Ok((Duration::from_secs_f64(longest / 1000.0), log.len()))
     }
 
     /// The controller's process, and the API server's.
@@ -186,6 +203,15 @@ impl Stage {
         );
         self.control_plane.alive()
     }
+}
+
+/// A time as logs write it.
+fn milliseconds(text: &str) -> Option<f64> {
+    let units = [("ms", 1.0), ("µs", 0.001), ("ns", 0.000_001), ("s", 1000.0)];
+    let (number, factor) = units
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    Some(number.parse::<f64>().ok()? * factor)
 }
 
 /// An address of the loopback interface on which nobody listens.

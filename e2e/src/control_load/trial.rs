@@ -28,6 +28,8 @@ pub struct Changes {
     pub bytes: usize,
     /// CPU time per change: the controller's, and the API server's.
     pub cpu: (Duration, Duration),
+    /// The longest computation, during which no stream is told anything new.
+    pub stall: Duration,
     /// Resident memory of the controller in bytes.
     pub memory: u64,
 }
@@ -51,6 +53,7 @@ pub async fn changes(stage: &Stage, fleet: &mut Fleet, count: usize) -> Result<C
         fleet.changed(BOUND).await?;
         heard.recv().await.context("the watch has ended")?;
     }
+    let (_, log) = stage.longest(0)?;
     let before = cpu()?;
     for number in 2..count + 2 {
         let patch = change(stage.size, number);
@@ -80,6 +83,7 @@ pub async fn changes(stage: &Stage, fleet: &mut Fleet, count: usize) -> Result<C
             after.0.saturating_sub(before.0) / number,
             after.1.saturating_sub(before.1) / number,
         ),
+        stall: stage.longest(log)?.0,
         memory: cost::resident(&[controller])?,
     })
 }
@@ -119,6 +123,8 @@ pub struct Restart {
     pub bytes: usize,
     /// Statuses written within the seconds that follow.
     pub statuses: usize,
+    /// The longest computation.
+    pub stall: Duration,
     /// Resident memory in bytes.
     pub memory: u64,
     /// CPU time of the controller until then.
@@ -129,6 +135,7 @@ pub struct Restart {
 pub async fn restart(stage: &mut Stage, fleet: &mut Fleet) -> Result<Restart> {
     let mut api = stage.access.connect().await?;
     let before = versions(&api.get(POOLS).await?);
+    let (_, log) = stage.longest(0)?;
     stage.kill_controller()?;
     let begun = Instant::now();
     stage.start_controller()?;
@@ -149,6 +156,7 @@ pub async fn restart(stage: &mut Stage, fleet: &mut Fleet) -> Result<Restart> {
         told: arrival.told + arrival.other.1 + after.other.1,
         bytes: arrival.bytes + arrival.other.0 + after.other.0,
         statuses: statuses.count(),
+        stall: stage.longest(log)?.0,
         memory: cost::resident(&[controller])?,
         cpu: cost::cpu_time(&[controller])?,
     })
