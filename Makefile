@@ -7,6 +7,8 @@ TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"t
 RELEASE = $(TARGET)/release
 # What hosts run, and how it is tested.
 HOSTS = --workspace --exclude controller
+# Tests on a real API server.
+REAL = --test api --test chart --test controlplane --test kubernetes
 # The lab needs root, the build does not, and root often has no cargo.
 SUDO = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
@@ -39,8 +41,11 @@ test-controller: ## the controller's lints and tests, apart: its client of the A
 	$(CARGO) test --package controller $(TEST_ARGS) -- --show-output
 
 e2e: install-tools ## controller, gateways and chart on a real control plane and cluster, built once (go, root): some minutes
-	$(CARGO) build --package controller --package dataplane --bins
-	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test api --test chart --test controlplane --test kubernetes $(TEST_ARGS) -- --show-output
+	@# One by one, as the images are built: features of both together would build all they need again.
+	$(CARGO) build --package controller --bins
+	$(CARGO) build --package dataplane --bins
+	$(CARGO) clippy --package e2e $(REAL) --test cluster -- --deny warnings
+	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e $(REAL) $(TEST_ARGS) -- --show-output
 	@# Apart, as it links the programs anew. WSHA_E2E_KUBECONFIG or WSHA_E2E_CLUSTER=kind: another cluster (e2e/README.md).
 	$(CARGO) test --package e2e --test cluster $(TEST_ARGS)
 

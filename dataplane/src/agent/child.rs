@@ -93,6 +93,11 @@ impl<M: Serialize + Send + 'static> Child<M> {
         let Some(recipe) = &self.recipe else {
             return Ok(());
         };
+        // One that cannot even be started did not live long either, and is not tried again at once
+        // for ever.
+        if let Some(pace) = &mut self.pace {
+            pace.started();
+        }
         // Not the path of the file, which an upgrade may have replaced: the same release.
         let mut command = Command::new("/proc/self/exe");
         command
@@ -106,9 +111,6 @@ impl<M: Serialize + Send + 'static> Child<M> {
         let process = Process::start(command, &recipe.rights)?;
         let end = process.end_signal()?;
         self.start += 1;
-        if let Some(pace) = &mut self.pace {
-            pace.started();
-        }
         let (role, start, events) = (recipe.role, self.start, events.clone());
         tracing::debug!(
             process = role.name(),

@@ -36,10 +36,11 @@ fn renumbered(text: &str, version: &str, other: &str) -> String {
             .get(index + 1)
             .is_some_and(|next| next.starts_with("source"));
         if *line == number && !foreign {
-            all += &format!("version = \"{other}\"\n");
+            all.push_str(&number.replace(version, other));
         } else {
-            all += &format!("{line}\n");
+            all.push_str(line);
         }
+        all.push('\n');
     }
     all
 }

@@ -207,6 +207,7 @@ impl Stage {
     }
 
     /// Prints what the client of `address` saw since `since`.
+    #[expect(clippy::unused_self, reason = "reads like its neighbours")]
     pub(crate) fn tell(&self, watch: &Watch, address: Ipv4Addr, since: Instant) -> Result<()> {
         let outage = watch.outage(address, since)?;
         println!(

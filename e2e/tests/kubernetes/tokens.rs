@@ -65,14 +65,14 @@ fn a_stream_ends_with_its_token() -> Result<()> {
         serving(stage)?;
         let own = stage.pod_token(Gateway::One, AUDIENCE)?;
         let short = signed(&own, &stage.signing_key()?, |claims| {
-            claims["exp"] = (now() + 5).into()
+            claims["exp"] = (now() + 5).into();
         })?;
         let long = stage.dial_for(Some(&own), Duration::from_secs(10))?;
         ensure!(
             long.status == 101 && !long.ended,
             "an hour's token: {long:?}"
         );
-        let answer = stage.dial_for(Some(&short), Duration::from_secs(60))?;
+        let answer = stage.dial_for(Some(&short), Duration::from_mins(1))?;
         ensure!(
             answer.status == 101 && answer.ended,
             "a token of five seconds: {answer:?}"
