@@ -46,6 +46,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show virtual addresses, states, peers, sessions and endpoints of the running agent
     Status(StatusArgs),
+    /// Check this host and its network: rights, real-time priority, filters, who answers for the
+    /// addresses; changes nothing
+    Doctor(DoctorArgs),
     /// Ask the agent of this run directory whether it lives or is ready, for a kubelet
     Probe(ProbeArgs),
     /// Run the proxy of an agent that was started with `--proxy external`; or alone, without virtual
@@ -173,6 +176,14 @@ pub struct VrrpArgs {
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// State directory of the running agent, whose addresses and ports are looked at
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
 }
 
 /// Arguments of `probe`.

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod doctor;
 pub mod ipc;
 pub mod logging;
 pub mod metrics;

@@ -6,7 +6,7 @@ use clap::Parser;
 use dataplane::{
     agent,
     cli::{Cli, Command},
-    logging, proxy,
+    doctor, logging, proxy,
     sys::spawn,
     vrrp,
 };
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Command::Vrrp(args) => Some(args.log_format),
         Command::Proxy(args) => Some(args.log_format),
         Command::Stay(args) => Some(args.log_format),
-        Command::Status(_) | Command::Probe(_) => None,
+        Command::Status(_) | Command::Doctor(_) | Command::Probe(_) => None,
     };
     if let Some(format) = log_format {
         logging::start(format);
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Stay(args) => agent::stay::run(&args),
         Command::Status(args) => agent::status::run(&args),
         Command::Probe(args) => agent::probe::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints the state of the agent's node on standard output.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    let report = ask(args)?;
+    let report = ask(&args.state_dir)?;
     let text = match args.output {
         OutputFormat::Json => serde_json::to_string_pretty(&report)? + "\n",
         OutputFormat::Table => table::render(&report, clock::now_unix_ms()),
@@ -35,9 +36,10 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     }
 }
 
-fn ask(args: &StatusArgs) -> anyhow::Result<NodeReport> {
-    let state_dir = args.state_dir.display();
-    let holder: Holder = match locks::holder_of(&args.state_dir) {
+/// The state of the node of the agent that runs with this state directory.
+pub(crate) fn ask(directory: &Path) -> anyhow::Result<NodeReport> {
+    let state_dir = directory.display();
+    let holder: Holder = match locks::holder_of(directory) {
         Ok(holder) => holder,
         Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
             "no agent ever ran with state directory {state_dir}; give the one that `run` was \

@@ -1,6 +1,7 @@
 //! The kernel, behind safe names. The only module that may use `unsafe` and system-call crates.
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
+pub mod arp;
 pub mod channel;
 pub mod clock;
 #[cfg(test)]
