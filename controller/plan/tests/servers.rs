@@ -169,6 +169,45 @@ fn slices_may_write_ipv6_as_they_like() {
     );
 }
 
+/// A pod of a cluster with both families stands in slices of both.
+#[test]
+fn a_pod_with_an_address_of_either_family_is_one_server() {
+    let pod = |address: &str, uid: &str| {
+        format!("{{addresses: [\"{address}\"], targetRef: {{kind: Pod, name: {uid}, uid: {uid}}}}}")
+    };
+    let both = slice(
+        "IPv4",
+        "[{name: ws, port: 8010}]",
+        &format!("[{}, {}]", pod("10.0.0.1", "a"), pod("10.0.0.2", "b")),
+    );
+    let other = slice(
+        "IPv6",
+        "[{name: ws, port: 8010}]",
+        &format!(
+            "[{}, {}, {{addresses: [\"fd00::4\"]}}]",
+            pod("fd00::1", "a"),
+            pod("fd00::3", "c")
+        ),
+    )
+    .replace("name: echo-1", "name: echo-2");
+    let found = endpoints(&[
+        &node("a"),
+        &chat("8010"),
+        &service("{name: ws, port: 8010}"),
+        &both,
+        &other,
+    ]);
+    assert_eq!(
+        found,
+        [
+            "10.0.0.1:8010",
+            "10.0.0.2:8010",
+            "fd00::3:8010",
+            "fd00::4:8010"
+        ]
+    );
+}
+
 #[test]
 fn no_virtual_address_of_any_pool_is_an_endpoint() {
     let other = pool("other", &addresses(&["10.0.0.8"]), "");

@@ -29,6 +29,7 @@ pub(super) fn find(
         port,
         virtual_addresses,
         phases: BTreeMap::new(),
+        targets: BTreeMap::new(),
         problems: BTreeSet::new(),
         refused: BTreeSet::new(),
         other_ports: BTreeSet::new(),
@@ -46,6 +47,8 @@ struct Search<'a> {
     port: &'a str,
     virtual_addresses: &'a BTreeSet<IpAddr>,
     phases: BTreeMap<(IpAddr, u16), EndpointPhase>,
+    /// UIDs of the pods behind addresses.
+    targets: BTreeMap<IpAddr, String>,
     problems: BTreeSet<Problem>,
     /// What is to be said of single endpoints.
     refused: BTreeSet<String>,
@@ -80,6 +83,9 @@ impl Search<'_> {
             for text in &endpoint.addresses {
                 match usable(text, is_ipv6, self.virtual_addresses) {
                     Ok(address) => {
+                        if let Some(uid) = target(endpoint) {
+                            self.targets.insert(address, uid.to_owned());
+                        }
                         for &port in &ports {
                             let known = self.phases.entry((address, port)).or_insert(phase);
                             // In two slices while it moves from one to the other.
@@ -164,8 +170,19 @@ impl Search<'_> {
         problems.extend(
             refused.map(|message| Problem::of(Reason::EndpointNotPermitted, self.path, message)),
         );
-        let endpoints = self.phases.into_iter();
-        let endpoints = endpoints.map(|((address, port), phase)| Endpoint {
+        // One server with an address of either family is one server: IPv4, as the gateways' own
+        // addresses are.
+        let of_pod = |(address, port): &(IpAddr, u16)| {
+            let uid = self.targets.get(address)?;
+            Some((uid.as_str(), *port))
+        };
+        let first = self.phases.keys().filter(|(address, _)| address.is_ipv4());
+        let first: BTreeSet<_> = first.filter_map(of_pod).collect();
+        let second = |at: &(IpAddr, u16)| {
+            at.0.is_ipv6() && of_pod(at).is_some_and(|pod| first.contains(&pod))
+        };
+        let endpoints = self.phases.iter().filter(|(at, _)| !second(at));
+        let endpoints = endpoints.map(|(&(address, port), &phase)| Endpoint {
             address,
             port,
             weight: 1,
@@ -181,6 +198,12 @@ impl Search<'_> {
 fn name(slice: &EndpointSlice) -> String {
     let name = slice.metadata.name.as_deref().unwrap_or_default();
     format!("{}/{name}", super::namespace(&slice.metadata))
+}
+
+/// What tells which pod an endpoint is, where it is one.
+fn target(endpoint: &SliceEndpoint) -> Option<&str> {
+    let uid = endpoint.target_ref.as_ref()?.uid.as_deref()?;
+    (!uid.is_empty()).then_some(uid)
 }
 
 fn describe(port: &EndpointPort) -> String {
