@@ -54,7 +54,10 @@ fn real_time() -> Finding {
         Ok(Ok(())) => Finding::fine(subject, "granted"),
         Ok(Err(error)) => Finding::problem(
             subject,
-            format!("not granted ({error}), so a busy host may lose its addresses"),
+            format!(
+                "not granted ({error}), so VRRP runs at nice -20 at best, and a busy host may lose \
+                 its addresses"
+            ),
             "give CAP_SYS_NICE; where the control group has no real-time budget (cgroup v1, \
              cpu.rt_runtime_us is 0), give it one",
         ),

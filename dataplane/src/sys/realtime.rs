@@ -22,6 +22,32 @@ pub fn real_time(priority: i32) -> io::Result<()> {
     check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) })
 }
 
+/// Real-time priority is not to be had.
+#[derive(Debug)]
+pub struct Refused {
+    /// What the kernel says.
+    pub error: io::Error,
+    /// The thread runs at nice -20 instead.
+    pub is_favoured: bool,
+}
+
+/// Gives the calling thread real-time priority, else the best of the ordinary ones.
+///
+/// # Errors
+/// As [`real_time`]; says which of the two came of it.
+pub fn real_time_or_favoured(priority: i32) -> Result<(), Refused> {
+    real_time(priority).map_err(|error| Refused {
+        error,
+        is_favoured: favour().is_ok(),
+    })
+}
+
+/// Nice -20 for the calling thread.
+fn favour() -> io::Result<()> {
+    // SAFETY: plain numbers; 0 is the calling thread.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) })
+}
+
 /// `RLIMIT_RTTIME`: raises the soft limit to the hard one, which needs no right.
 fn raise_budget() -> io::Result<()> {
     let mut limit = libc::rlimit {
@@ -77,5 +103,27 @@ fn check(result: libc::c_int) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_favoured_alone() {
+        if users::effective_uid() != 0 {
+            println!("SKIPPED: needs root to lower nice");
+            return;
+        }
+        // SAFETY: plain numbers; 0 is the calling thread.
+        let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let before = nice();
+        let favoured = std::thread::spawn(move || {
+            favour().unwrap();
+            nice()
+        });
+        assert_eq!(favoured.join().unwrap(), -20);
+        assert_eq!(nice(), before);
     }
 }

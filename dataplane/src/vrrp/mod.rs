@@ -189,7 +189,7 @@ fn serve(
     .context("cannot talk to the kernel over rtnetlink")?;
     let host_thread = start("netlink", move || {
         // Reported by the machine thread, which needs it more.
-        drop(realtime::real_time(HOST_PRIORITY));
+        drop(realtime::real_time_or_favoured(HOST_PRIORITY));
         host.run();
     })?;
     read_agent(channel.try_clone()?, sender.clone())?;
@@ -216,7 +216,7 @@ fn start_machine(machine: Machine) -> anyhow::Result<Option<String>> {
     let (report, outcome) = mpsc::channel();
     start("machine", move || {
         // The receiver waits for exactly this.
-        drop(report.send(realtime::real_time(MACHINE_PRIORITY)));
+        drop(report.send(realtime::real_time_or_favoured(MACHINE_PRIORITY)));
         if let Err(error) = machine.run() {
             // Without this thread the process is of no use; the agent starts another one.
             tracing::error!(%error, "the machine thread cannot wait for its sockets");
@@ -225,9 +225,15 @@ fn start_machine(machine: Machine) -> anyhow::Result<Option<String>> {
     })?;
     Ok(match outcome.recv()? {
         Ok(()) => None,
-        Err(error) => Some(format!(
-            "the vrrp process has no real-time priority ({error}): give it CAP_SYS_NICE, or a busy \
-             host may lose its addresses"
+        Err(realtime::Refused { error, is_favoured }) => Some(format!(
+            "the vrrp process has no real-time priority ({error}){}: give it CAP_SYS_NICE, and its \
+             control group a real-time budget (cgroup v1: cpu.rt_runtime_us), or a busy host may \
+             lose its addresses",
+            if is_favoured {
+                " and runs at nice -20 instead"
+            } else {
+                ""
+            }
         )),
     })
 }

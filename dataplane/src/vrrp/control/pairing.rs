@@ -90,7 +90,7 @@ impl Pairing {
         let (sender, bell) = (sender.clone(), Arc::clone(bell));
         spawn("proxy-watch", move || {
             // The machine thread reports whether real-time priority is to be had at all.
-            drop(realtime::real_time(WATCHER_PRIORITY));
+            drop(realtime::real_time_or_favoured(WATCHER_PRIORITY));
             match page.proxy_life.wait_for_end() {
                 Ok(End::Died | End::Released) => {
                     bell.proxy_died(number);
