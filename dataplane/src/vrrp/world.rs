@@ -106,11 +106,12 @@ impl World {
     }
 
     /// Interface and source for a virtual router whose first address is `address`: the named
-    /// interface, or the one on whose link the address lies.
+    /// interface, or the one on whose link the address lies, `present` among several.
     pub(super) fn bind(
         &self,
         interface: Option<&str>,
         address: IpAddr,
+        present: Option<u32>,
     ) -> Result<Binding, Unbound> {
         let link = match interface {
             Some(name) => self
@@ -118,7 +119,9 @@ impl World {
                 .values()
                 .find(|link| link.name == name)
                 .ok_or_else(|| Unbound::NoInterface(name.to_owned()))?,
-            None => self.on_link(address).ok_or(Unbound::NoPrefix(address))?,
+            None => self
+                .on_link(address, present)
+                .ok_or(Unbound::NoPrefix(address))?,
         };
         let mac = link
             .mac
@@ -139,8 +142,9 @@ impl World {
         })
     }
 
-    /// The interface with the longest prefix that contains `address`.
-    fn on_link(&self, address: IpAddr) -> Option<&Link> {
+    /// The interface with the longest prefix that contains `address`; among several that where it is
+    /// at `present`, else the first: another one that appears must not draw an address away.
+    fn on_link(&self, address: IpAddr, present: Option<u32>) -> Option<&Link> {
         self.addresses
             .iter()
             .filter(|own| {
@@ -149,7 +153,8 @@ impl World {
                     .is_some_and(|link| !link.is_loopback)
             })
             .filter(|own| contains(own, address))
-            .max_by_key(|own| own.prefix)
+            .rev()
+            .max_by_key(|own| (own.prefix, Some(own.index) == present))
             .and_then(|own| self.links.get(&own.index))
     }
 
@@ -224,8 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn among_equal_links_an_address_stays_where_it_is() {
+        let mut world = world();
+        world.apply(link(4, "eth2"));
+        world.apply(address(4, "192.168.1.99/24", false));
+        let at = |present| {
+            let binding = world.bind(None, ip("192.168.1.110"), present).unwrap();
+            binding.interface
+        };
+        assert_eq!(at(None), "eth1");
+        assert_eq!(at(Some(3)), "eth1");
+        assert_eq!(at(Some(4)), "eth2");
+        assert_eq!(at(Some(2)), "eth1", "not on that link");
+    }
+
+    #[test]
     fn interface_is_found_by_prefix_and_source_is_not_a_virtual_address() {
-        let binding = world().bind(None, ip("192.168.1.110")).unwrap();
+        let binding = world().bind(None, ip("192.168.1.110"), None).unwrap();
         assert_eq!(binding.interface, "eth1");
         assert_eq!(binding.source, ip("192.168.1.1"));
     }
@@ -234,7 +254,7 @@ mod tests {
     fn the_longest_prefix_wins() {
         let mut world = world();
         assert!(world.apply(address(3, "10.1.0.9/16", false)));
-        let binding = world.bind(None, ip("10.1.2.3")).unwrap();
+        let binding = world.bind(None, ip("10.1.2.3"), None).unwrap();
         assert_eq!(
             (binding.interface.as_str(), binding.source),
             ("eth1", ip("10.1.0.9"))
@@ -243,7 +263,9 @@ mod tests {
 
     #[test]
     fn a_named_interface_may_be_on_another_network() {
-        let binding = world().bind(Some("eth0"), ip("192.168.1.110")).unwrap();
+        let binding = world()
+            .bind(Some("eth0"), ip("192.168.1.110"), None)
+            .unwrap();
         assert_eq!(binding.source, ip("10.0.0.5"));
     }
 
@@ -251,15 +273,15 @@ mod tests {
     fn what_is_missing_is_named() {
         let world = world();
         assert_eq!(
-            world.bind(Some("eth9"), ip("10.0.0.9")),
+            world.bind(Some("eth9"), ip("10.0.0.9"), None),
             Err(Unbound::NoInterface("eth9".to_owned()))
         );
         assert_eq!(
-            world.bind(None, ip("172.16.0.1")),
+            world.bind(None, ip("172.16.0.1"), None),
             Err(Unbound::NoPrefix(ip("172.16.0.1")))
         );
         assert!(matches!(
-            world.bind(Some("eth1"), ip("fe80::1")),
+            world.bind(Some("eth1"), ip("fe80::1"), None),
             Err(Unbound::NoSource { .. })
         ));
     }

@@ -181,7 +181,11 @@ impl Control {
         let world = self.world.as_ref().ok_or("has not started yet")?;
         let address = router.addresses().first().ok_or("it has no address")?;
         let binding = world
-            .bind(router.spec.settings.interface.as_deref(), *address)
+            .bind(
+                router.spec.settings.interface.as_deref(),
+                *address,
+                router.instance.as_ref().map(|instance| instance.index),
+            )
             .map_err(|unbound| unbound.to_string())?;
         config(&router.spec, binding.source).map_err(|error| error.to_string())?;
         Ok(binding)
