@@ -54,7 +54,7 @@ pub(crate) fn of_pool(
         (ACCEPTED, accepted(desired, observed)),
         (PROGRAMMED, programmed(observed)),
         (READY, ready(pool, observed)),
-        (DEGRADED, degraded(pool, desired, observed)),
+        (DEGRADED, degraded(pool, desired, observed, now)),
     ];
     let generation = pool.metadata.generation;
     verdicts
@@ -190,10 +190,22 @@ fn ready(pool: &WebSocketHAPool, observed: &Observed<'_>) -> Verdict {
     }
 }
 
-fn degraded(pool: &WebSocketHAPool, desired: &Desired, observed: &Observed<'_>) -> Verdict {
+/// While an address moves, the one that takes it says so before the other says that it let go. What
+/// lasts longer is no move.
+const MOVE: i64 = 3000;
+
+fn degraded(
+    pool: &WebSocketHAPool,
+    desired: &Desired,
+    observed: &Observed<'_>,
+    now: Timestamp,
+) -> Verdict {
     for address in addresses(pool) {
         let holders = observed.all_active(address);
-        if holders.len() > 1 {
+        let newest = holders.iter().map(|active| active.since_unix_ms).max();
+        let newest = newest.and_then(|since| i64::try_from(since).ok());
+        let lasts = newest.is_some_and(|since| now.as_millisecond() - since >= MOVE);
+        if holders.len() > 1 && lasts {
             let names: Vec<_> = holders.iter().map(|active| active.node).collect();
             return Verdict::new(
                 true,
