@@ -354,12 +354,11 @@ impl Claim {
                 _ => {}
             }
             let listener = UnixListener::bind(&path).map_err(step("open", &path))?;
-            let mode = match owner {
-                Some(owner) => let_in(&path, owner).map_err(step("set the owner of", &path))?,
-                None => 0o600,
-            };
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-                .map_err(step("set the mode of", &path))?;
+            // Before it is given away: the mode of another user's file takes a right of its own.
+            set_mode(&path, 0o600).map_err(step("set the mode of", &path))?;
+            if let Some(owner) = owner {
+                let_in(&path, owner).map_err(step("set the owner of", &path))?;
+            }
             listener
                 .set_nonblocking(true)
                 .map_err(step("prepare", &path))?;
@@ -402,17 +401,20 @@ impl Claim {
     }
 }
 
-/// Lets the proxy connect to its socket; returns the mode that this takes.
-fn let_in(path: &Path, proxy: Identity) -> io::Result<u32> {
+/// Lets the proxy connect to its socket.
+fn let_in(path: &Path, proxy: Identity) -> io::Result<()> {
     match users::give(path, proxy) {
-        Ok(()) => Ok(0o600),
         // Without CAP_CHOWN: to a group of one's own.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             users::give_to_group(path, proxy.gid)?;
-            Ok(0o660)
+            set_mode(path, 0o660)
         }
-        Err(error) => Err(error),
+        result => result,
     }
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// Whether the proxy's socket can be given to it.
