@@ -232,7 +232,7 @@ until_inside sh -c "! kill -0 $before"
 until_inside systemctl is-active "$unit"
 serving
 not_killed
-inside systemctl stop back.service 2>/dev/null || true
+until_inside sh -c "! systemctl is-active --quiet back.service"
 ok "the old version takes over from the new one too"
 
 restarts=$(property NRestarts)

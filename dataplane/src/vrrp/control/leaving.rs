@@ -97,8 +97,7 @@ impl Control {
     /// Takes an instance out of the other threads: first out of the machine thread, which still has
     /// a socket for its last word, then its addresses.
     pub(super) fn end_instance(&mut self, id: RouterId) {
-        let is_succeeded = false;
-        self.set_stage(id, Stage::AwaitGone { is_succeeded });
+        self.set_stage(id, Stage::AwaitGone);
         self.tell_machine(ToMachine::Destroy(id));
     }
 

@@ -102,10 +102,9 @@ pub(super) enum Stage {
         until: Instant,
     },
     /// Its part of the machine thread comes back, then the netlink thread forgets it.
-    AwaitGone {
-        /// Another virtual router of this host goes on with its addresses.
-        is_succeeded: bool,
-    },
+    AwaitGone,
+    /// The same, but another virtual router of this host goes on with its addresses.
+    AwaitHandOver,
 }
 
 impl Managed {

@@ -350,7 +350,7 @@ impl Control {
             FromMachine::Returned(slot) => {
                 let id = slot.id;
                 drop(slot);
-                let keep_addresses = self.is_succeeded(id);
+                let keep_addresses = self.is_handed_over(id);
                 self.tell_host(ToHost::Forget { id, keep_addresses });
             }
             FromMachine::Closed(segment) => drop(segment),

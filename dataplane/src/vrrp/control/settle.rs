@@ -52,7 +52,7 @@ impl Control {
                 .iter()
                 .filter_map(|router| match router.instance.as_ref()?.stage {
                     Stage::AwaitProxy { until } | Stage::AwaitStop { until } => Some(until),
-                    Stage::Live | Stage::AwaitGone { .. } => None,
+                    Stage::Live | Stage::AwaitGone | Stage::AwaitHandOver => None,
                 });
         let resumes = self.routers.iter().filter_map(|router| {
             let instance = router.instance.as_ref().filter(|i| i.keeps_residual)?;
@@ -72,6 +72,7 @@ impl Control {
             .chain(resumes)
             .chain(tries)
             .chain(report)
+            .chain(self.first_estate_until())
             .min()
             .map(|at| at.since(now) + Duration::from_micros(50))
     }

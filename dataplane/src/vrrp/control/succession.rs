@@ -41,28 +41,22 @@ impl Control {
     }
 
     pub(super) fn hand_over(&mut self, id: RouterId) {
-        let is_succeeded = true;
-        self.set_stage(id, Stage::AwaitGone { is_succeeded });
+        self.set_stage(id, Stage::AwaitHandOver);
         self.tell_machine(ToMachine::HandOver(id));
     }
 
-    pub(super) fn is_succeeded(&self, id: RouterId) -> bool {
+    pub(super) fn is_handed_over(&self, id: RouterId) -> bool {
         let mut instances = self.routers.iter().filter_map(|it| it.instance.as_ref());
-        instances.any(|it| {
-            let is_succeeded = true;
-            it.id == id && it.stage == Stage::AwaitGone { is_succeeded }
-        })
+        instances.any(|it| it.id == id && it.stage == Stage::AwaitHandOver)
     }
 
     /// Keeps what a virtual router leaves to its successor.
     pub(super) fn bequeath(&mut self, id: RouterId) {
-        if !self.is_succeeded(id) {
-            return;
-        }
         let Some(router) = self.routers.iter().find(|router| router.is(id)) else {
             return;
         };
-        let Some(instance) = &router.instance else {
+        let instance = router.instance.as_ref();
+        let Some(instance) = instance.filter(|it| it.stage == Stage::AwaitHandOver) else {
             return;
         };
         // Without one it let go on its own before its time came.
@@ -82,20 +76,33 @@ impl Control {
         Some(self.estates.swap_remove(at).last_advertisement)
     }
 
-    /// Removes addresses that no successor came for.
+    /// Removes addresses that no successor came for, and that no other virtual router has.
     pub(super) fn clean_estates(&mut self, now: Instant) {
-        let (left, waiting) = std::mem::take(&mut self.estates)
-            .into_iter()
-            .partition(|estate| estate.last_advertisement + CLAIMED_WITHIN < now);
-        self.estates = waiting;
-        let left: Vec<Estate> = left;
+        let is_over = |estate: &mut Estate| estate.until() <= now;
+        let over: Vec<Estate> = self.estates.extract_if(.., is_over).collect();
         for Estate {
             index, addresses, ..
-        } in left
+        } in over
         {
-            for address in addresses {
+            let is_taken = |address: &IpAddr| {
+                let mut routers = self.routers.iter();
+                routers.any(|router| router.addresses().contains(address))
+            };
+            let left = addresses.into_iter().filter(|address| !is_taken(address));
+            for address in left.collect::<Vec<_>>() {
                 self.tell_host(ToHost::Remove(index, address));
             }
         }
+    }
+
+    /// When the first estate is to be cleaned.
+    pub(super) fn first_estate_until(&self) -> Option<Instant> {
+        self.estates.iter().map(Estate::until).min()
+    }
+}
+
+impl Estate {
+    fn until(&self) -> Instant {
+        self.last_advertisement + CLAIMED_WITHIN
     }
 }

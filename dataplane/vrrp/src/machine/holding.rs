@@ -8,7 +8,7 @@ use super::{
     hearing::may_be_farewell,
     phase::{Expects, Phase},
 };
-use crate::{Instant, Priority};
+use crate::Instant;
 
 /// How long a router that lost its addresses leaves the role to others: whatever took them would
 /// most likely take them again. Doubled with each further loss.
@@ -77,10 +77,8 @@ impl VirtualRouter {
     }
 
     pub(super) fn on_addresses_lost(&mut self, now: Instant) {
-        if let Phase::Active(active) = &self.phase {
-            if active.spoken {
-                self.send(Priority::RELEASE);
-            }
+        if matches!(self.phase, Phase::Active(_)) {
+            self.release();
             self.effects.push(Effect::RemoveAddresses);
             let factor = self.losses.add(now);
             let hold = HOLD_AFTER_LOSS.saturating_mul(factor).min(LONGEST_HOLD);

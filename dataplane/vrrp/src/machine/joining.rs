@@ -124,9 +124,7 @@ impl VirtualRouter {
             Phase::Leaving { .. } => self.finish_leaving(now, None, None),
             Phase::Backup(_) => self.enter(now, Phase::IDLE, Cause::InterfaceLost),
             Phase::Active(_) => {
-                if self.has_advertised() {
-                    self.send(Priority::RELEASE);
-                }
+                self.release();
                 self.effects.push(Effect::RemoveAddresses);
                 self.enter(now, Phase::IDLE, Cause::InterfaceLost);
             }

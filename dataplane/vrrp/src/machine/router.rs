@@ -307,6 +307,13 @@ impl VirtualRouter {
         self.effects.push(Effect::SendAdvertisement { priority });
     }
 
+    /// Priority 0, for which others let go or rise; one that has not spoken yet took the role from nobody.
+    pub(super) fn release(&mut self) {
+        if self.has_advertised() {
+            self.send(Priority::RELEASE);
+        }
+    }
+
     /// Keeps the rhythm: a late advertisement does not make the next one late.
     pub(super) fn advertise_in_turn(&mut self, now: Instant) {
         let interval = self.config.settings.interval.as_duration();
