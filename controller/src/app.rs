@@ -32,12 +32,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// Why it cannot go on.
 pub async fn run(args: &RunArgs) -> Result<(), Failure> {
-    let client = Client::try_default().await.map_err(|error| {
-        Failure::new(
-            "no way to an API server: give KUBECONFIG, or run as a pod",
-            error,
-        )
-    })?;
+    let client = crate::client().await?;
     let bind = async |address| {
         let listener = TcpListener::bind(address).await;
         listener.map_err(|error| Failure::new(format!("cannot listen on {address}"), error))

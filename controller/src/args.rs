@@ -4,8 +4,6 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::check::CheckArgs;
-
 /// Plans WebSocketHAPools and pushes them to the gateway nodes of a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "wsha-controller", version, max_term_width = 100)]
@@ -84,6 +82,17 @@ pub struct PlanArgs {
     /// YAML file, or directory of `*.yaml` and `*.yml`
     #[arg(short, long, value_name = "FILE_OR_DIR")]
     pub filename: PathBuf,
+}
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// Namespace of the controller and of the data-plane pods
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// How long it may take until all is well
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub timeout: Duration,
 }
 
 /// Arguments of `retire`.

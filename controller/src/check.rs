@@ -1,32 +1,20 @@
 //! `wsha-controller check`: whether what was installed is at work, for `helm test`. It reads what the
 //! controller's role lets it read, and changes nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Args;
-use crds::{Duration, WebSocketHAPool};
+use crds::WebSocketHAPool;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use tokio::time::{sleep, timeout};
 
-use crate::LEASE;
+use crate::{LEASE, args::CheckArgs};
 
 /// How often it is looked again.
-const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(1);
 /// Limit for one look.
-const CALL: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Arguments of `check`.
-#[derive(Args, Debug)]
-pub struct CheckArgs {
-    /// Namespace of the controller and of the data-plane pods
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
-    pub namespace: String,
-    /// How long it may take until all is well
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    pub timeout: Duration,
-}
+const CALL: Duration = Duration::from_secs(10);
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +34,7 @@ pub struct Found {
 /// # Errors
 /// What is not well when the time is over.
 pub async fn run(args: &CheckArgs) -> anyhow::Result<()> {
-    let client = Client::try_default()
-        .await
-        .context("no way to an API server: give KUBECONFIG, or run as a pod")?;
+    let client = crate::client().await?;
     let begun = Instant::now();
     loop {
         let found = match timeout(CALL, look(&client, &args.namespace)).await {
@@ -66,7 +52,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<()> {
             }
             Err(error) => vec![format!("{error:#}")],
         };
-        if begun.elapsed() >= args.timeout.get() {
+        if begun.elapsed() >= args.timeout {
             bail!("{}", problems.join("\n"));
         }
         sleep(LOOK).await;

@@ -38,3 +38,17 @@ pub const LEASE: &str = "wsha-controller";
 
 /// ConfigMap of the [`snapshot::Ledger`].
 pub const LEDGER: &str = "wsha-ledger";
+
+/// A client of the API server that the environment names.
+///
+/// # Errors
+/// If it names none.
+pub async fn client() -> Result<kube::Client, failure::Failure> {
+    let client = kube::Client::try_default().await;
+    client.map_err(|error| {
+        failure::Failure::new(
+            "no way to an API server: give KUBECONFIG, or run as a pod",
+            error,
+        )
+    })
+}

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
-    Api, Client,
+    Api,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
@@ -43,9 +43,7 @@ pub enum Outcome {
 /// # Errors
 /// If the API server refuses; with `--strict`, if a node is left.
 pub async fn run(args: &RetireArgs) -> anyhow::Result<()> {
-    let client = Client::try_default()
-        .await
-        .context("no way to an API server: give KUBECONFIG, or run as a pod")?;
+    let client = crate::client().await?;
     let api: Api<ConfigMap> = Api::namespaced(client, &args.namespace);
     if args.cancel {
         ask(&api, None).await?;

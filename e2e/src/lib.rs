@@ -27,3 +27,14 @@ pub mod testing;
 pub mod tools;
 pub mod wait;
 pub mod ws;
+
+/// How a program ends: with what failed on standard error, if something did.
+pub fn exit(outcome: anyhow::Result<()>) -> std::process::ExitCode {
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

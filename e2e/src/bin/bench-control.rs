@@ -40,13 +40,7 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    e2e::exit(run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {

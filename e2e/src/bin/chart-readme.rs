@@ -16,13 +16,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("chart-readme: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    e2e::exit(run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -27,13 +27,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("image: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    e2e::exit(run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -20,6 +20,20 @@ pub(crate) const VIP2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 112);
 /// Bound against hangs. A lease that nobody gave up takes ten seconds of it.
 const BOUND: Duration = Duration::from_mins(1);
 
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// A client that trusts `authority` alone, and throws the answer away.
+fn curl(limit: Duration, authority: &Path) -> Command {
+    let mut command = Command::new("curl");
+    command
+        .args(["--silent", "--output", "/dev/null", "--max-time"])
+        .arg(limit.as_secs().to_string())
+        .arg("--cacert")
+        .arg(authority);
+    command
+}
+
 /// How curl ends at its time limit.
 const CURL_TIMED_OUT: i32 = 28;
 
@@ -229,18 +243,8 @@ spec:
         fs::write(&file, bundle)?;
         let address = self.control_plane.site().address();
         for number in 0..self.controllers.len() {
-            let mut command = Command::new("curl");
-            command
-                .args([
-                    "--silent",
-                    "--output",
-                    "/dev/null",
-                    "--max-time",
-                    "3",
-                    "--cacert",
-                ])
-                .arg(&file)
-                .arg(format!("https://{address}:{}/", 8443 + number));
+            let mut command = curl(ANSWER, &file);
+            command.arg(format!("https://{address}:{}/", 8443 + number));
             if !self.cluster.lab.client().output(command)?.status.success() {
                 return Ok(false);
             }
@@ -505,25 +509,15 @@ spec:
 
     /// What a controller answers to whoever dials with this token.
     pub(crate) fn dial(&self, token: Option<&str>) -> Result<Dialled> {
-        self.dial_for(token, Duration::from_secs(3))
+        self.dial_for(token, ANSWER)
     }
 
     /// The same, and whether it ends a stream within `limit`.
     pub(crate) fn dial_for(&self, token: Option<&str>, limit: Duration) -> Result<Dialled> {
-        let limit = limit.as_secs().to_string();
         let address = self.control_plane.site().address();
-        let mut command = Command::new("curl");
+        let mut command = curl(limit, &self.authority_file(Gateway::One));
         command
-            .args([
-                "--silent",
-                "--output",
-                "/dev/null",
-                "--write-out",
-                "%{http_code}",
-                "--http1.1",
-            ])
-            .args(["--max-time", &limit, "--cacert"])
-            .arg(self.authority_file(Gateway::One))
+            .args(["--write-out", "%{http_code}", "--http1.1"])
             .args(["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"])
             .args([
                 "-H",

@@ -28,13 +28,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    e2e::exit(run(&Options::parse()))
 }
 
 type Action = for<'side, 'lab> fn(&'side mut Side<'lab>) -> Result<Outcome>;
