@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustls::ClientConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::api::{Access, trusting};
 use super::fleet::Fleet;
@@ -21,6 +21,9 @@ use crate::lab::{Process, Room};
 
 /// Bound for whatever is waited for.
 const BOUND: Duration = Duration::from_mins(3);
+
+/// How often it is looked: the API server would answer nothing else if it were asked all the time.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Everything but the gateways.
 #[derive(Debug)]
@@ -148,49 +151,48 @@ impl Stage {
 
     async fn trust(&self) -> Result<Arc<ClientConfig>> {
         let mut api = self.access.connect().await?;
-        let begun = Instant::now();
-        loop {
-            self.alive()?;
-            if let Ok(bundle) = api.get("/api/v1/namespaces/wsha/configmaps/wsha-ca").await {
-                let text = bundle["data"]["ca.crt"]
-                    .as_str()
-                    .context("an empty bundle")?;
-                return trusting(text.as_bytes());
-            }
-            ensure!(begun.elapsed() < BOUND, "the controller makes no authority");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.until("an authority", async || {
+            let path = "/api/v1/namespaces/wsha/configmaps/wsha-ca";
+            let Ok(bundle) = api.get(path).await else {
+                return Ok(None);
+            };
+            let text = bundle["data"]["ca.crt"].as_str();
+            trusting(text.context("an empty bundle")?.as_bytes()).map(Some)
+        })
+        .await
     }
 
     /// Waits until every pool says that it is programmed.
     async fn programmed(&self) -> Result<()> {
         let mut api = self.access.connect().await?;
+        let is_programmed = |pool: &Value| {
+            let conditions = pool["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            conditions.any(|it| it["type"] == "Programmed" && it["status"] == "True")
+        };
+        self.until("all pools to be programmed", async || {
+            let path = "/apis/wsha.dev/v1alpha1/namespaces/default/websockethapools";
+            let pools = api.get(path).await?;
+            let pools = pools["items"].as_array().context("no pools")?;
+            Ok(pools.iter().all(is_programmed).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits for what `look` finds, with the controller alive.
+    async fn until<T>(
+        &self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
         let begun = Instant::now();
         loop {
             self.alive()?;
-            let pools = api
-                .get("/apis/wsha.dev/v1alpha1/namespaces/default/websockethapools")
-                .await?;
-            let pools = pools["items"].as_array().context("no pools")?;
-            let is_programmed = |pool: &&serde_json::Value| {
-                let conditions = pool["status"]["conditions"].as_array();
-                let mut conditions = conditions.into_iter().flatten();
-                conditions.any(|it| it["type"] == "Programmed" && it["status"] == "True")
-            };
-            let done = pools.iter().filter(is_programmed).count();
-            if done == pools.len() {
-                return Ok(());
+            if let Some(found) = look().await? {
+                return Ok(found);
             }
-            ensure!(
-                begun.elapsed() < BOUND,
-                "{done} of {} pools are programmed after {BOUND:?}; the first that is not: {}",
-                pools.len(),
-                pools
-                    .iter()
-                    .find(|it| !is_programmed(it))
-                    .map_or_else(String::new, |it| it["status"].to_string())
-            );
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            ensure!(begun.elapsed() < BOUND, "waited {BOUND:?} for {what}");
+            tokio::time::sleep(LOOK).await;
         }
     }
 

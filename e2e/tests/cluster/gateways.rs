@@ -73,11 +73,16 @@ fn nothing(_: &mut Stage, _: &'static str) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn a_killed_proxy_is_restarted_in_place(stage: &mut Stage) -> Result<()> {
+/// The node that holds the first address once all is settled, and its pod.
+fn first_holder(stage: &Stage) -> Result<(&'static str, Value)> {
     let [vip1, _] = stage.vips();
     stage.settle()?;
     let node = stage.holder(vip1)?.name();
-    let before = stage.gateway_pod(node)?.context("no pod")?;
+    Ok((node, stage.gateway_pod(node)?.context("no pod")?))
+}
+
+pub(crate) fn a_killed_proxy_is_restarted_in_place(stage: &mut Stage) -> Result<()> {
+    let (node, before) = first_holder(stage)?;
     there_and_back(
         stage,
         Bystander::NoticesNothing,
@@ -106,9 +111,7 @@ fn proxy(node: &Node) -> Result<Pid> {
 
 pub(crate) fn a_proxy_out_of_memory_is_restarted_in_place(stage: &mut Stage) -> Result<()> {
     let [vip1, _] = stage.vips();
-    stage.settle()?;
-    let node = stage.holder(vip1)?.name();
-    let before = stage.gateway_pod(node)?.context("no pod")?;
+    let (node, before) = first_holder(stage)?;
     let Some(group) = memory::Group::of(proxy(stage.holder(vip1)?)?)? else {
         let test = "a_proxy_out_of_memory_is_restarted_in_place";
         skipped(
@@ -153,10 +156,7 @@ fn alive(pid: Pid) -> bool {
 }
 
 pub(crate) fn a_killed_pod_gives_its_address_up_and_takes_it_back(stage: &mut Stage) -> Result<()> {
-    let [vip1, _] = stage.vips();
-    stage.settle()?;
-    let node = stage.holder(vip1)?.name();
-    let before = stage.gateway_pod(node)?.context("no pod")?;
+    let (node, before) = first_holder(stage)?;
     there_and_back(
         stage,
         Bystander::NoticesNothing,
