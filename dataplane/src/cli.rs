@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 
@@ -248,6 +252,18 @@ pub enum OutputFormat {
     Table,
     /// One JSON object
     Json,
+}
+
+/// What every process of a host is told alike.
+pub fn common_arguments(run_dir: &Path, format: LogFormat) -> Vec<OsString> {
+    let format = format.to_possible_value();
+    let format = format.map_or_else(|| "text".to_owned(), |value| value.get_name().to_owned());
+    vec![
+        "--run-dir".into(),
+        run_dir.into(),
+        "--log-format".into(),
+        format.into(),
+    ]
 }
 
 #[cfg(test)]

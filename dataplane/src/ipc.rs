@@ -38,9 +38,11 @@ pub enum Hello {
     Status,
     /// Asks the agent to stop in order, so that the sender can start; the connection closes when
     /// the lock is free. A [`Refusal`] is the other answer.
-    Stop {
-        /// When the sender's pod was made, nanoseconds since the Unix epoch; `None`: it is in none.
-        pod_created_ns: Option<u64>,
+    Stop,
+    /// The same from an agent of a pod.
+    StopForPod {
+        /// When the sender's pod was made, nanoseconds since the Unix epoch.
+        pod_created_ns: u64,
     },
     /// Asks how the process of this run directory is; one [`ProbeAnswer`] follows.
     Probe {
@@ -49,7 +51,7 @@ pub enum Hello {
     },
 }
 
-/// Answer to [`Hello::Stop`] of whoever must not take over.
+/// Answer to [`Hello::StopForPod`] of whoever must not take over.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Refusal {
     /// Why, in a sentence.

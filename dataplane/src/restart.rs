@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 /// A proxy that lived so long did not crash at its start.
-pub const PROXY_SETTLED: Duration = Duration::from_secs(10);
+const PROXY_SETTLED: Duration = Duration::from_secs(10);
 /// After the proxy's death vrrp leaves the address in place, 120 ms at most, so that clients are
 /// refused rather than ignored until the next host has it. A listener opened meanwhile would take
 /// connections that die with the address. The host takes back after 3 s at the earliest anyway.
-pub const PROXY_FIRST_WAIT: Duration = Duration::from_millis(150);
+const PROXY_FIRST_WAIT: Duration = Duration::from_millis(150);
 /// Longest wait before the proxy is started again.
-pub const PROXY_WAIT: Duration = Duration::from_secs(5);
+const PROXY_WAIT: Duration = Duration::from_secs(5);
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug)]

@@ -85,8 +85,6 @@ pub(super) struct App {
     /// Since when addresses may be there that no vrrp has adopted.
     pub(super) orphans: Option<Instant>,
     pub(super) leaving: Option<super::leave::Leaving>,
-    /// When this agent's pod was made, nanoseconds since the Unix epoch.
-    pub(super) pod_created_ns: Option<u64>,
     /// Another agent asked this one to stop, and nobody else did.
     pub(super) is_taken_over: bool,
     /// The control stream; `None` on plain hosts.
@@ -143,7 +141,6 @@ impl App {
         events: mpsc::Sender<Event>,
     ) -> std::io::Result<Self> {
         let accepted = u64::from(origin.stale_reason.is_none());
-        let pod_created_ns = claim.pod_created_ns;
         Ok(Self {
             claim,
             events,
@@ -178,7 +175,6 @@ impl App {
             questions: Vec::new(),
             watchdog: Watchdog::default(),
             leaving: None,
-            pod_created_ns,
             is_taken_over: false,
             stream: None,
         })

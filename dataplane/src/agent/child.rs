@@ -3,8 +3,8 @@
 use std::{
     ffi::OsString,
     io,
-    os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Command, ExitStatus},
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use crate::{
         link::Link,
     },
     restart::{Restarts, Waits},
-    sys::spawn::{Process, Rights},
+    sys::spawn::{self, Process, Rights},
 };
 
 /// How to start it.
@@ -98,13 +98,9 @@ impl<M: Serialize + Send + 'static> Child<M> {
         if let Some(pace) = &mut self.pace {
             pace.started();
         }
-        // Not the path of the file, which an upgrade may have replaced: the same release.
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = spawn::this_program(recipe.role.name());
         command
-            .arg0("wsha-dataplane")
-            .arg(recipe.role.name())
             .args(&recipe.arguments)
-            .stdin(std::process::Stdio::null())
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID");

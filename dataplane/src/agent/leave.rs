@@ -73,7 +73,7 @@ impl App {
             pod_created_ns,
             reply,
         } = other;
-        let refusal = pod::refusal(pod_created_ns, self.pod_created_ns);
+        let refusal = pod::refusal(pod_created_ns, self.claim.pod_created_ns);
         if let Some(reason) = &refusal {
             tracing::warn!("refused a take-over: {reason}");
         } else {

@@ -210,11 +210,12 @@ impl<'a> Taker<'a> {
         }
         // None: it ends just now, or starts just now.
         let Some(stream) = stream else { return Ok(()) };
-        let pod_created_ns = self.pod_created_ns;
+        let stop = |pod_created_ns| Hello::StopForPod { pod_created_ns };
+        let hello = self.pod_created_ns.map_or(Hello::Stop, stop);
         let talk = || {
             stream.set_read_timeout(Some(patience))?;
             let channel = Channel::new(stream, Duration::from_secs(5))?;
-            channel.send(&Hello::Stop { pod_created_ns }, &[])?;
+            channel.send(&hello, &[])?;
             // The end of the connection is the answer; if none comes in time, the lock says so.
             Ok(channel.receive::<Refusal>().ok().flatten())
         };

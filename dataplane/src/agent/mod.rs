@@ -32,10 +32,9 @@ mod waiting;
 mod watch;
 mod watchdog;
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
@@ -54,7 +53,7 @@ use crate::{
         server::{Door, Purpose},
         stream::Beginning,
     },
-    cli::{LogFormat, ProxyStart, RunArgs},
+    cli::{ProxyStart, RunArgs, common_arguments},
     restart::{self, Waits},
     sys::{limits, signals, spawn::Rights, users},
 };
@@ -288,17 +287,6 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
         },
         waits: restart::PROXY,
     }
-}
-
-fn common_arguments(run_dir: &Path, format: LogFormat) -> Vec<OsString> {
-    let format = format.to_possible_value();
-    let format = format.map_or_else(|| "text".to_owned(), |value| value.get_name().to_owned());
-    vec![
-        "--run-dir".into(),
-        run_dir.into(),
-        "--log-format".into(),
-        format.into(),
-    ]
 }
 
 async fn tick(events: mpsc::Sender<Event>) {

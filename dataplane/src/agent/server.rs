@@ -135,7 +135,11 @@ fn serve(stream: UnixStream, door: &Door, events: &mpsc::Sender<Event>) -> io::R
                 channel.send(&ProbeAnswer { problems }, &[])
             })
         }
-        (Purpose::Agent | Purpose::Holder, Hello::Stop { pod_created_ns }) => {
+        (Purpose::Agent | Purpose::Holder, hello @ (Hello::Stop | Hello::StopForPod { .. })) => {
+            let pod_created_ns = match hello {
+                Hello::StopForPod { pod_created_ns } => Some(pod_created_ns),
+                _ => None,
+            };
             let refusal = ask(events, |reply| {
                 Event::TakeOver(TakeOver {
                     pid: peer.pid,

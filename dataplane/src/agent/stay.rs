@@ -12,11 +12,10 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::ValueEnum;
 
 use crate::{
     agent::waiting::Waiting,
-    cli::{RunArgs, StayArgs},
+    cli::{RunArgs, StayArgs, common_arguments},
     sys::{lock::NetworkLock, signals::StopSignals, spawn},
 };
 
@@ -31,10 +30,8 @@ const NOBODY_SINCE: Duration = Duration::from_secs(5);
 /// What the kernel says.
 pub(super) fn enter(args: &RunArgs, run_dir: &Path, why: &str) -> anyhow::Result<()> {
     tracing::info!("{why}: waiting for SIGTERM");
-    let format = args.log_format.to_possible_value();
-    let format = format.map_or_else(|| "text".to_owned(), |value| value.get_name().to_owned());
-    let mut arguments: Vec<OsString> = vec!["stay".into(), "--run-dir".into(), run_dir.into()];
-    arguments.extend(["--log-format".into(), format.into()]);
+    let mut arguments = vec![OsString::from("stay")];
+    arguments.extend(common_arguments(run_dir, args.log_format));
     arguments.extend(["--why".into(), why.into(), "--".into()]);
     arguments.extend(std::env::args_os().skip(1));
     // One that comes meanwhile is found by the wait.

@@ -6,22 +6,20 @@
 //! proxy stops on the agent's word, so SIGTERM means only that no other is started.
 
 use std::{
-    ffi::OsString,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        unix::net::UnixStream,
     },
     path::Path,
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus},
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use clap::ValueEnum;
 
 use crate::{
-    cli::LogFormat,
+    cli::{LogFormat, common_arguments},
     ipc::PROXY_SOCKET,
     restart::{self, Restarts},
     sys::{
@@ -29,7 +27,7 @@ use crate::{
         memory::Shared,
         pages::BeatPage,
         signals::StopSignals,
-        spawn::{Process, Rights},
+        spawn::{self, Process, Rights},
     },
 };
 
@@ -148,19 +146,11 @@ impl Parent<'_> {
     }
 
     fn command(&self, inherited: &OwnedFd) -> Command {
-        // Not the path of the file, which an upgrade may have replaced: the same release.
-        let mut command = Command::new("/proc/self/exe");
-        let format = self.log_format.to_possible_value();
-        let format = format.map_or_else(|| "text".into(), |one| OsString::from(one.get_name()));
+        let mut command = spawn::this_program("proxy");
         command
-            .arg0("wsha-dataplane")
-            .args(["proxy", "--run-dir"])
-            .arg(self.run_dir)
-            .arg("--log-format")
-            .arg(format)
+            .args(common_arguments(self.run_dir, self.log_format))
             .arg("--beats")
-            .arg(inherited.as_raw_fd().to_string())
-            .stdin(Stdio::null());
+            .arg(inherited.as_raw_fd().to_string());
         if let Some(workers) = self.workers {
             command.arg("--workers").arg(workers.to_string());
         }

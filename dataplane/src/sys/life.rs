@@ -280,13 +280,15 @@ mod tests {
             .unwrap();
         let id = loop {
             assert!(owner.try_wait().unwrap().is_none(), "it lives");
-            let id = page.proxy_life.word().load(Ordering::Acquire) & libc::FUTEX_TID_MASK;
             if page.proxy_life.holder().is_some() {
-                break id;
+                break page.proxy_life.word().load(Ordering::Acquire) & libc::FUTEX_TID_MASK;
             }
             thread::yield_now();
         };
-        assert!(id < owner.id(), "{id} counts in a namespace of its own");
+        assert!(
+            id != 0 && id < owner.id(),
+            "{id} counts in a namespace of its own"
+        );
         let waiter = thread::spawn(|| page.proxy_life.wait_for_end().unwrap());
         owner.kill().unwrap();
         assert_eq!(waiter.join().unwrap(), End::Died);

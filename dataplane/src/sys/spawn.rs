@@ -7,7 +7,7 @@ use std::{
         fd::{FromRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, process::CommandExt},
     },
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
 };
 
 use tokio::io::unix::AsyncFd;
@@ -19,6 +19,17 @@ use crate::sys::{
 
 /// Highest number a capability may have in the kernel's interface.
 const LAST_CAPABILITY: u8 = 63;
+
+/// This program in another role. Not the path of its file, which an upgrade may have replaced: the
+/// same release.
+pub fn this_program(role: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("wsha-dataplane")
+        .arg(role)
+        .stdin(Stdio::null());
+    command
+}
 
 /// What a process may do.
 #[derive(Clone, Debug)]

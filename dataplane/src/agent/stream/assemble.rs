@@ -36,14 +36,18 @@ impl State {
 
     /// Whether all but the endpoints is the same, by their revisions.
     pub(super) fn differs_in_endpoints_only(&self, other: &Self) -> bool {
-        let rest = |state: &Self| {
+        fn rest(state: &State) -> impl Iterator<Item = (&ResourceName, &Revision)> {
             let resources = state.resources.iter();
             resources
                 .filter(|(name, _)| !matches!(name, ResourceName::Endpoints { .. }))
-                .map(|(name, held)| (name.clone(), held.revision.clone()))
-                .collect::<Vec<_>>()
-        };
-        self.sequence == other.sequence && self.epoch == other.epoch && rest(self) == rest(other)
+                .map(|(name, held)| (name, &held.revision))
+        }
+        self.sequence == other.sequence && self.epoch == other.epoch && rest(self).eq(rest(other))
+    }
+
+    /// Whether sequences of `epoch` are of another history than this state's; unknown ones are not.
+    pub(super) fn is_of_another_history(&self, epoch: &str) -> bool {
+        !epoch.is_empty() && !self.epoch.is_empty() && epoch != self.epoch
     }
 
     /// The configuration of node `node_name`.
@@ -79,7 +83,7 @@ pub(super) struct Assembled {
 /// The state that follows from a view that is whole, where `before` is carried out. Its sequences are of
 /// the history `epoch`; those of another one are not compared.
 pub(super) fn assemble(node_name: &str, view: &View, epoch: &str, before: &State) -> Assembled {
-    let is_other = !epoch.is_empty() && !before.epoch.is_empty() && epoch != before.epoch;
+    let is_other = before.is_of_another_history(epoch);
     let mut resources = view.resources().clone();
     let mut warnings: Vec<_> = view
         .refused()
@@ -115,9 +119,11 @@ pub(super) fn assemble(node_name: &str, view: &View, epoch: &str, before: &State
         }
     }
     let told = view.sequence().unwrap_or_default();
-    let epoch = [epoch, before.epoch.as_str()]
-        .into_iter()
-        .find(|epoch| !epoch.is_empty());
+    let epoch = if epoch.is_empty() {
+        &before.epoch
+    } else {
+        epoch
+    };
     Assembled {
         state: State {
             sequence: if is_other {
@@ -125,7 +131,7 @@ pub(super) fn assemble(node_name: &str, view: &View, epoch: &str, before: &State
             } else {
                 told.max(before.sequence)
             },
-            epoch: epoch.unwrap_or_default().to_owned(),
+            epoch: epoch.to_owned(),
             resources,
         },
         warnings,

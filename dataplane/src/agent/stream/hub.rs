@@ -340,8 +340,7 @@ impl Hub {
 
     /// Whether the stream's sequences are of another history than what is carried out.
     fn is_other(&self, stream: &Stream) -> bool {
-        let (theirs, ours) = (&stream.epoch, &self.state.epoch);
-        !theirs.is_empty() && !ours.is_empty() && theirs != ours
+        self.state.is_of_another_history(&stream.epoch)
     }
 
     fn adopt(&mut self, state: State) {

@@ -232,8 +232,9 @@ async fn run(
     tasks.spawn(pass_on(applied, Input::Applied, inputs.clone()));
     tasks.spawn(pass_on(report, Input::Observed, inputs.clone()));
     let authorities = settings.credentials.authorities.clone();
-    hub.handle(Input::Authorities(connect::fingerprints(&authorities)));
-    tasks.spawn(trust(authorities, inputs.clone()));
+    let told = connect::fingerprints(&authorities);
+    hub.handle(Input::Authorities(told.clone()));
+    tasks.spawn(trust(authorities, told, inputs.clone()));
     tasks.spawn(seconds(inputs.clone()));
     for target in settings.targets.clone() {
         let credentials = settings.credentials.clone();
@@ -358,8 +359,7 @@ async fn pass_on<T: Clone + Send + Sync>(
 
 /// Tells when the bundle of authorities changes, which the kubelet brings a minute after the controller
 /// wrote it.
-async fn trust(bundle: PathBuf, inputs: mpsc::Sender<Input>) {
-    let mut told = connect::fingerprints(&bundle);
+async fn trust(bundle: PathBuf, mut told: Vec<String>, inputs: mpsc::Sender<Input>) {
     let mut look = tokio::time::interval(TRUST);
     loop {
         look.tick().await;
