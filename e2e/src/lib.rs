@@ -3,7 +3,7 @@
 //! A [`lab::Lab`] is the article's network on one machine. A [`subject::Subject`] is what runs on its two
 //! gateways: keepalived and nginx as the article sets them up, the same at their best, or wsha. A
 //! [`probe::Probe`] is the client, and [`measure`] turns what it saw into figures. A [`cluster`] is a
-//! real Kubernetes control plane, an [`image`] what its nodes run, the [`chart`] how
+//! real Kubernetes, an [`image`] what its nodes run, the [`chart`] how
 //! they come to run it, [`control_load`] gateways by the hundred. [`testing`] is what the integration
 //! tests share.
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use e2e::control_load::objects::Size;
 use e2e::control_load::stage::Stage;
@@ -180,12 +180,10 @@ fn controller(given: Option<&Path>) -> Result<PathBuf> {
         Some(path) => path.to_owned(),
         None => std::env::current_exe()?.with_file_name("wsha-controller"),
     };
-    if !path.exists() {
-        bail!(
-            "{} is missing: cargo build --release --package controller",
-            path.display()
-        );
-    }
-    ensure!(path.is_file(), "{} is no program", path.display());
+    ensure!(
+        path.is_file(),
+        "{} is missing: cargo build --release --package controller",
+        path.display()
+    );
     Ok(path)
 }

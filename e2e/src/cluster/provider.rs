@@ -8,15 +8,13 @@ use anyhow::{Result, bail};
 use super::kubectl::Console;
 use super::local::{self, Local};
 use super::remote::{KUBECONFIG, Remote};
+use crate::lab::{VIP_SERVER1, VIP_SERVER2};
 use crate::testing::Client;
 
 /// Chooses a provider where no kubeconfig is named.
 const PROVIDER: &str = "WSHA_E2E_CLUSTER";
 /// Free addresses on the link of a local cluster's nodes.
-const ADDRESSES: [Ipv4Addr; 2] = [
-    Ipv4Addr::new(192, 168, 1, 110),
-    Ipv4Addr::new(192, 168, 1, 112),
-];
+const ADDRESSES: [Ipv4Addr; 2] = [VIP_SERVER2, VIP_SERVER1];
 
 /// Where a cluster comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]

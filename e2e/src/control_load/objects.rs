@@ -30,7 +30,7 @@ pub struct Size {
 
 impl Size {
     /// Endpoints of each pool.
-    pub fn per_pool(&self) -> usize {
+    fn per_pool(&self) -> usize {
         (self.endpoints / self.pools).max(1)
     }
 

@@ -17,7 +17,7 @@ use super::api::{Access, trusting};
 use super::fleet::Fleet;
 use super::objects::{self, Size};
 use crate::cluster::{ControlPlane, Programs, Settings, Site};
-use crate::lab::{Process, Room};
+use crate::lab::Process;
 
 /// Bound for whatever is waited for.
 const BOUND: Duration = Duration::from_mins(3);
@@ -49,7 +49,7 @@ impl Stage {
             ..Settings::default()
         };
         let programs = Programs::get(&settings.programs())?;
-        let control_plane = ControlPlane::start(Site::Loopback(Room::new()?), programs, settings)?;
+        let control_plane = ControlPlane::start(Site::loopback()?, programs, settings)?;
         let access = Access::read(&control_plane.kubeconfig())?;
         let mut stage = Self {
             control_plane,
@@ -75,9 +75,7 @@ impl Stage {
     }
 
     fn define(&self) -> Result<()> {
-        let definition = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../crds/yaml/wsha.dev_websockethapools.yaml");
-        let text = fs::read_to_string(definition)?;
+        let text = crds::definition_yaml()?;
         let control_plane = &self.control_plane;
         control_plane.kubectl_file(&["create"], &text)?.success()?;
         let established = [

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 pub use self::build::{Profile, build, build_from, target_dir};
-pub use self::tar::Tar;
+use self::tar::Tar;
 
 /// Where images are named to come from while no registry has them.
-pub const REGISTRY: &str = "localhost";
+const REGISTRY: &str = "localhost";
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";

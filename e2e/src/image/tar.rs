@@ -6,11 +6,11 @@ const BLOCK: usize = 512;
 
 /// An archive that grows.
 #[derive(Debug, Default)]
-pub struct Tar(Vec<u8>);
+pub(super) struct Tar(Vec<u8>);
 
 impl Tar {
     /// Adds a file of root's. Directories on the way to it need no entry.
-    pub fn add(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+    pub(super) fn add(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
         ensure!(
             name.len() <= 100 && name.is_ascii() && !name.starts_with('/'),
             "{name:?} cannot be the name of a file in an image"
@@ -37,7 +37,7 @@ impl Tar {
     }
 
     /// The whole archive.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 2 * BLOCK, 0);
         self.0
     }

@@ -8,11 +8,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use e2e::cluster::{Cluster, Local};
 use e2e::image::{self, Image, Profile};
-use e2e::testing::Session;
+use e2e::testing::{Event, Session};
 
 use crate::copy;
 use crate::nodes::{ready, servers};
-use crate::stage::{NAMESPACE, Stage};
+use crate::stage::{BOUND, NAMESPACE, Stage};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The version of the build that differs in nothing else.
@@ -146,6 +146,9 @@ pub(crate) fn uninstall_leaves_nothing(stage: &mut Stage) -> Result<()> {
     let mut session = Session::open(stage.client(), vip1)?;
     session.say("before")?;
     stage.helm(&["uninstall", "wsha", "--wait", "--timeout", "5m"])?;
+    let event = session.poll(BOUND)?;
+    let is_told = matches!(event, Some(Event::Close(Some(1001), _)));
+    ensure!(is_told, "a session of a gateway that retires got {event:?}");
     if let Cluster::Local(local) = &stage.cluster {
         let mut last = Vec::new();
         stage
@@ -160,7 +163,8 @@ pub(crate) fn uninstall_leaves_nothing(stage: &mut Stage) -> Result<()> {
         .wait("the namespace to be empty", |stage| {
             objects = stage.kubectl(&[
                 "get",
-                "all,secrets,configmaps,roles,rolebindings,serviceaccounts,leases",
+                "all,secrets,configmaps,roles,rolebindings,serviceaccounts,leases,\
+                 poddisruptionbudgets,clusterroles,clusterrolebindings",
                 "--namespace",
                 NAMESPACE,
                 "--output=name",

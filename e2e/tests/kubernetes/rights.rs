@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::testing::Gateway;
 use serde_json::Value;
 
@@ -29,25 +29,12 @@ fn granted(stage: &Stage<'_>) -> Result<BTreeSet<Right>> {
         ),
     ] {
         let role: Value = serde_json::from_str(&stage.kubectl(words)?)?;
-        let list = |rule: &Value, key: &str| -> Vec<String> {
-            let texts = rule[key].as_array().into_iter().flatten();
-            texts.filter_map(Value::as_str).map(str::to_owned).collect()
-        };
-        for rule in role["rules"].as_array().context("no rules")? {
-            let mut names = list(rule, "resourceNames");
-            if names.is_empty() {
-                names.push(String::new());
-            }
-            for group in list(rule, "apiGroups") {
-                for resource in list(rule, "resources") {
-                    for verb in list(rule, "verbs") {
-                        for name in &names {
-                            let resource = format!("{resource}.{group}");
-                            let name = name.clone();
-                            rights.insert((verb.clone(), resource, namespace.to_owned(), name));
-                        }
-                    }
-                }
+        for right in e2e::chart::rights(&role) {
+            let resource = format!("{}.{}", right.resource, right.group);
+            // No names: one empty one.
+            for name in right.names.split(',') {
+                let (verb, namespace) = (right.verb.clone(), namespace.to_owned());
+                rights.insert((verb, resource.clone(), namespace, name.to_owned()));
             }
         }
     }

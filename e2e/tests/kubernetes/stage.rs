@@ -12,6 +12,7 @@ use e2e::lab::Process;
 use e2e::testing::{Cluster, Gateway, dataplane, in_lab, skipped};
 use e2e::wait;
 use nix::sys::signal::Signal;
+use node_api::stream::AUDIENCE;
 use rcgen::KeyPair;
 
 pub(crate) const VIP1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 110);
@@ -144,9 +145,7 @@ fn controller() -> Result<PathBuf> {
 
 impl Stage<'_> {
     fn set_up(&mut self) -> Result<()> {
-        let definition = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../crds/yaml/wsha.dev_websockethapools.yaml");
-        self.apply(&fs::read_to_string(definition)?)?;
+        self.apply(&crds::definition_yaml()?)?;
         self.kubectl(&[
             "wait",
             "--for=condition=Established",
@@ -196,7 +195,7 @@ spec:
             Ok(stage.bundle().ok().filter(|text| !text.is_empty()))
         })?;
         for gateway in Gateway::BOTH {
-            let token = self.pod_token(gateway, "wsha.dev/control-stream")?;
+            let token = self.pod_token(gateway, AUDIENCE)?;
             fs::write(self.token_file(gateway), token)?;
             fs::write(self.authority_file(gateway), &bundle)?;
             self.start_gateway(gateway)?;
@@ -319,14 +318,14 @@ spec:
     /// The chart's account and rights, the objects that it makes for the controller, and a way to the API
     /// server as that account.
     fn install_rights(&self) -> Result<()> {
-        let mut helm = self.control_plane.programs().command(Program::Helm)?;
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/wsha");
-        helm.arg("template").arg("wsha").arg(chart).args([
+        let words = [
+            "template",
+            "wsha",
             "--namespace=wsha",
             "--show-only=templates/controller/rbac.yaml",
             "--show-only=templates/controller/own.yaml",
-        ]);
-        let output = helm.output()?;
+        ];
+        let output = e2e::chart::helm(self.control_plane.programs(), &words, &[])?;
         let shown = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "helm template: {shown}");
         self.apply(&String::from_utf8(output.stdout)?)?;

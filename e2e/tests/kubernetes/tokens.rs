@@ -6,13 +6,12 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use e2e::testing::Gateway;
+use node_api::stream::AUDIENCE;
 use rcgen::{KeyPair, SigningKey as _};
 use serde_json::Value;
 
 use crate::serving;
 use crate::stage::{Stage, on_stage};
-
-const AUDIENCE: &str = "wsha.dev/control-stream";
 
 #[test]
 fn only_a_data_plane_pod_s_own_token_opens_a_stream() -> Result<()> {
@@ -26,7 +25,7 @@ fn only_a_data_plane_pod_s_own_token_opens_a_stream() -> Result<()> {
             };
             ensure!(ask(stage, None)? == 401, "no token");
             ensure!(ask(stage, Some("nonsense"))? == 401, "no token at all");
-            let unbound = stage.token(&["--audience=wsha.dev/control-stream"])?;
+            let unbound = stage.token(&[&format!("--audience={AUDIENCE}")])?;
             ensure!(ask(stage, Some(&unbound))? == 403, "bound to no pod");
             let elsewhere = stage.pod_token(Gateway::One, "https://kubernetes.default.svc")?;
             ensure!(ask(stage, Some(&elsewhere))? == 401, "another audience");
