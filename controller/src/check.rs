@@ -7,9 +7,10 @@ use anyhow::{Context, bail};
 use crds::WebSocketHAPool;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
+use plan::model::pool_ref;
 use tokio::time::{sleep, timeout};
 
-use crate::{LEASE, args::CheckArgs};
+use crate::{LEASE, args::CheckArgs, status::DEGRADED};
 
 /// How often it is looked again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -119,7 +120,7 @@ pub fn problems(found: &Found) -> Vec<String> {
         if seen != pool.metadata.generation {
             problems.push(format!(
                 "the controller has not looked at pool {} as it stands",
-                name(pool)
+                pool_ref(pool)
             ));
         }
     }
@@ -149,21 +150,16 @@ pub fn summary(found: &Found) -> String {
         let mut said: Vec<_> = status
             .iter()
             .flat_map(|status| &status.conditions)
-            .filter(|condition| (condition.status == "True") == (condition.type_ == "Degraded"))
+            .filter(|condition| (condition.status == "True") == (condition.type_ == DEGRADED))
             .map(|it| format!("{}={} ({})", it.type_, it.status, it.message))
             .collect();
         if said.is_empty() {
             said.push("well".to_owned());
         }
-        lines.push(format!("pool {}: {}", name(pool), said.join("; ")));
+        lines.push(format!("pool {}: {}", pool_ref(pool), said.join("; ")));
     }
     lines.push(String::new());
     lines.join("\n")
-}
-
-fn name(pool: &WebSocketHAPool) -> String {
-    let namespace = pool.namespace().unwrap_or_default();
-    format!("{namespace}/{}", pool.name_any())
 }
 
 #[cfg(test)]

@@ -31,23 +31,24 @@ pub struct Commit {
 /// of its name was made since.
 pub type Known = BTreeMap<String, (PoolRef, Vec<VirtualIPStatus>)>;
 
-/// The part of the statuses that must outlive a pool.
-pub fn known(snapshot: &Snapshot) -> Known {
-    let pools = snapshot.pools.iter().map(|pool| {
-        let status = pool.status.as_ref();
-        let entries = status.map_or(&[][..], |status| &status.virtual_ips);
-        (uid(pool), known_pool(pool, entries))
-    });
-    pools.collect()
-}
-
 /// What must outlive a pool that has these entries.
 pub fn known_pool(
     pool: &WebSocketHAPool,
     entries: &[VirtualIPStatus],
 ) -> (PoolRef, Vec<VirtualIPStatus>) {
-    let entries = entries.iter().filter(|entry| entry.committed.is_some());
-    (plan::model::pool_ref(pool), entries.cloned().collect())
+    let entries = lasting(entries).cloned().collect();
+    (plan::model::pool_ref(pool), entries)
+}
+
+/// The entries of a pool's status.
+pub fn listed(pool: &WebSocketHAPool) -> &[VirtualIPStatus] {
+    let status = pool.status.as_ref();
+    status.map_or(&[][..], |status| &status.virtual_ips)
+}
+
+/// Those that must outlive the pool.
+pub fn lasting(entries: &[VirtualIPStatus]) -> impl Iterator<Item = &VirtualIPStatus> {
+    entries.iter().filter(|entry| entry.committed.is_some())
 }
 
 /// Tells a pool from another one of its name.
@@ -62,7 +63,12 @@ pub fn commit(snapshot: &Snapshot, desired: &Desired, known: &Known) -> Commit {
     let mut writer = Writer {
         snapshot,
         desired,
-        existing: names(snapshot),
+        existing: snapshot.node_names(),
+        standing: snapshot
+            .pools
+            .iter()
+            .map(|pool| (plan::model::pool_ref(pool), entries(pool)))
+            .collect(),
         sequence: desired.sequence,
     };
     let ledger = writer.ledger(known);
@@ -98,17 +104,12 @@ pub fn committed_part(pool: &WebSocketHAPool) -> Vec<VirtualIPStatus> {
     part.filter(|entry| entry.committed.is_some()).collect()
 }
 
-fn names(snapshot: &Snapshot) -> BTreeSet<&str> {
-    let nodes = snapshot.nodes.iter();
-    nodes
-        .filter_map(|node| node.metadata.name.as_deref())
-        .collect()
-}
-
 struct Writer<'a> {
     snapshot: &'a Snapshot,
     desired: &'a Desired,
     existing: BTreeSet<&'a str>,
+    /// Entries of the pools' statuses.
+    standing: BTreeMap<PoolRef, BTreeMap<IpAddr, &'a VirtualIPStatus>>,
     sequence: i64,
 }
 
@@ -197,39 +198,31 @@ impl Writer<'_> {
 
     /// The entry of an address in the status of a pool.
     fn standing(&self, pool: &PoolRef, address: IpAddr) -> Option<&VirtualIPStatus> {
-        let pools = &self.snapshot.pools;
-        let pool = pools.iter().find(|it| plan::model::pool_ref(it) == *pool)?;
-        entries(pool).remove(&address)
+        self.standing.get(pool)?.get(&address).copied()
     }
 
     /// Virtual routers that nodes say they have and that stand nowhere: of pools that were deleted while no
     /// controller looked.
     fn strays(&mut self, retirements: &mut Vec<RetiredRouter>) {
-        let standing: BTreeSet<(PoolRef, IpAddr)> = self
-            .snapshot
-            .pools
+        let retired: BTreeSet<(&PoolRef, IpAddr)> = retirements
             .iter()
-            .flat_map(|pool| {
-                let name = plan::model::pool_ref(pool);
-                let entries = entries(pool).into_keys();
-                entries.map(move |address| (name.clone(), address))
-            })
-            .chain(retirements.iter().map(|it| (it.pool.clone(), it.address)))
+            .map(|it| (&it.pool, it.address))
             .collect();
         let mut strays: BTreeMap<(PoolRef, IpAddr), (u8, BTreeSet<String>)> = BTreeMap::new();
-        for (node, view) in &self.snapshot.views {
+        let views = self.snapshot.views.iter();
+        for (node, view) in views.filter(|(node, _)| self.existing.contains(node.as_str())) {
             let routers = view.report.iter().flat_map(|it| &it.virtual_routers);
             for router in routers {
-                let Some(address) = router.addresses.first() else {
+                let Some(&address) = router.addresses.first() else {
                     continue;
                 };
-                let key = (router.pool.clone(), *address);
-                if self.existing.contains(node.as_str()) && !standing.contains(&key) {
-                    let stray = strays.entry(key);
-                    let stray =
-                        stray.or_insert_with(|| (router.virtual_router_id, BTreeSet::new()));
-                    stray.1.insert(node.clone());
+                let stands = self.standing(&router.pool, address).is_some();
+                if stands || retired.contains(&(&router.pool, address)) {
+                    continue;
                 }
+                let stray = strays.entry((router.pool.clone(), address));
+                let stray = stray.or_insert_with(|| (router.virtual_router_id, BTreeSet::new()));
+                stray.1.insert(node.clone());
             }
         }
         for ((pool, address), (virtual_router_id, nodes)) in strays {

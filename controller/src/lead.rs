@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::WebSocketHAPool;
+use crds::{WebSocketHAPool, WebSocketHAPoolStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use node_api::{PoolRef, stream::ResourceName};
@@ -84,17 +84,17 @@ impl Lead {
             let computed = self.computed.borrow_and_update().clone();
             let mut again = None;
             if let Some(computed) = computed {
-                let snapshot = Snapshot {
-                    views,
-                    ..(*computed.snapshot).clone()
-                };
                 memory.is_recorded = false;
                 if leads {
+                    let snapshot = Snapshot {
+                        views,
+                        ..(*computed.snapshot).clone()
+                    };
                     again = self.pass(&computed, &snapshot, &mut memory).await;
                 } else {
                     memory.echoes = Echoes::default();
                 }
-                memory.learn(&snapshot, leads);
+                memory.learn(&computed.snapshot, leads);
             }
             tokio::select! {
                 () = settled(&mut said) => {}
@@ -133,6 +133,7 @@ impl Lead {
         let mut again = (!observes).then(|| Instant::now() + AGAIN);
         let begun = Instant::now();
         let now = Timestamp::now();
+        let none = WebSocketHAPoolStatus::default();
         // What nodes wait for comes first.
         let is_commit =
             |pool: &&Arc<WebSocketHAPool>| commit.pools.contains_key(&plan::model::pool_ref(pool));
@@ -147,11 +148,11 @@ impl Lead {
                 .cloned()
                 .unwrap_or_else(|| commit::committed_part(pool));
             let status = status::status(pool, &committed, snapshot, desired, now);
-            let before = pool.status.clone().unwrap_or_default();
-            if status == before {
+            let before = pool.status.as_ref().unwrap_or(&none);
+            if status == *before {
                 continue;
             }
-            if !status::differs_beyond_counters(&status, &before)
+            if !status::differs_beyond_counters(&status, before)
                 && let Some(due) = memory.not_before(&name)
             {
                 again = Some(again.map_or(due, |at| at.min(due)));
@@ -171,7 +172,7 @@ impl Lead {
                 Ok(version) => {
                     memory.counters.insert(name.clone(), Instant::now());
                     memory.echoes.pool(name, version);
-                    self.writer.tell(pool, &before, &status).await;
+                    self.writer.tell(pool, before, &status).await;
                 }
                 Err(failure) => {
                     failure.warn("cannot write a status; it is tried again");
@@ -221,22 +222,32 @@ impl Memory {
     /// Takes in what stands. What is gone is kept until it stands in the ledger; by a replica that does not
     /// lead, for as long as the one that does may have missed it.
     fn learn(&mut self, snapshot: &Snapshot, leads: bool) {
-        let standing = commit::known(snapshot);
+        let mut standing = BTreeSet::new();
+        for pool in &snapshot.pools {
+            let uid = commit::uid(pool);
+            // What was written and is not read back yet is newer.
+            if !self.echoes.awaits(&plan::model::pool_ref(pool)) && !self.knows(&uid, pool) {
+                let known = commit::known_pool(pool, commit::listed(pool));
+                self.known.insert(uid.clone(), known);
+            }
+            standing.insert(uid);
+        }
         let now = Instant::now();
-        for uid in self.known.keys().filter(|uid| !standing.contains_key(*uid)) {
+        for uid in self.known.keys().filter(|uid| !standing.contains(*uid)) {
             self.gone.entry(uid.clone()).or_insert(now);
         }
         let is_recorded = self.is_recorded;
         self.gone
             .retain(|_, since| !is_recorded && (leads || now.duration_since(*since) < REMEMBER));
         self.known
-            .retain(|uid, _| standing.contains_key(uid) || self.gone.contains_key(uid));
-        for (uid, (name, entries)) in standing {
-            // What was written and is not read back yet is newer.
-            if !self.echoes.awaits(&name) {
-                self.known.insert(uid, (name, entries));
-            }
-        }
+            .retain(|uid, _| standing.contains(uid) || self.gone.contains_key(uid));
+        self.counters.retain(|_, at| at.elapsed() < COUNTERS);
+    }
+
+    /// Whether what stands of a pool is what is known of it.
+    fn knows(&self, uid: &str, pool: &WebSocketHAPool) -> bool {
+        let known = self.known.get(uid);
+        known.is_some_and(|(_, known)| known.iter().eq(commit::lasting(commit::listed(pool))))
     }
 
     fn not_before(&self, pool: &PoolRef) -> Option<Instant> {

@@ -83,7 +83,6 @@ impl Recompute {
             tracing::debug!("planning begins without the ranges of Services");
         }
         let mut planner = Planner::default();
-        let mut retire = None;
         loop {
             let begun = Instant::now();
             let snapshot = match self.snapshot() {
@@ -94,7 +93,7 @@ impl Recompute {
                 Ok(desired) => desired,
                 Err(error) => return Failure::new("the desired state has no form", error),
             };
-            retire = self.publish(snapshot, desired, retire);
+            self.publish(snapshot, desired);
             tracing::debug!(elapsed = ?begun.elapsed(), "computed");
             settled(&mut changed).await;
         }
@@ -120,13 +119,10 @@ impl Recompute {
         })
     }
 
-    fn publish(
-        &self,
-        snapshot: Snapshot,
-        desired: Desired,
-        obeyed: Option<Arc<str>>,
-    ) -> Option<Arc<str>> {
+    fn publish(&self, snapshot: Snapshot, desired: Desired) {
         let own = self.stores.own.state();
+        let before = self.published.borrow().clone();
+        let obeyed = before.and_then(|before| before.retire.clone());
         let retire = retire::request(own.first().map(|object| &**object), obeyed);
         let pods = self.stores.pods.state();
         let uids = pods.iter().filter_map(|pod| pod.metadata.uid.clone());
@@ -153,7 +149,6 @@ impl Recompute {
         // In this order: what nodes answer, the lease holder must know why they say it.
         self.computed.send_replace(Some(computed));
         self.published.send_replace(Some(Arc::new(published)));
-        retire
     }
 }
 

@@ -50,11 +50,7 @@ pub fn progress(snapshot: &Snapshot, pod_nodes: &BTreeSet<String>, request: &str
             retired.insert(name.clone());
         }
     }
-    let existing: BTreeSet<&str> = snapshot
-        .nodes
-        .iter()
-        .filter_map(|node| node.metadata.name.as_deref())
-        .collect();
+    let existing = snapshot.node_names();
     let committed = snapshot
         .pools
         .iter()

@@ -135,6 +135,14 @@ pub fn wanted(pool: &WebSocketHAPool) -> BTreeSet<IpAddr> {
 }
 
 impl Snapshot {
+    /// The nodes that exist.
+    pub fn node_names(&self) -> BTreeSet<&str> {
+        let nodes = self.nodes.iter();
+        nodes
+            .filter_map(|node| node.metadata.name.as_deref())
+            .collect()
+    }
+
     /// The highest sequence that any object names.
     pub fn sequence(&self) -> i64 {
         let statuses = self.pools.iter().flat_map(|pool| pool.status.iter());

@@ -111,12 +111,9 @@ impl Writer {
         };
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PatchParams::apply(MANAGER).force();
-        let action = || format!("cannot write ConfigMap {}/{LEDGER}", self.namespace);
-        match timeout(CALL, api.patch(LEDGER, &params, &Patch::Apply(&object))).await {
-            Ok(Ok(object)) => Ok(object.metadata.resource_version),
-            Ok(Err(error)) => Err(Failure::new(action(), error)),
-            Err(error) => Err(Failure::new(action(), error)),
-        }
+        let what = format!("write ConfigMap {}/{LEDGER}", self.namespace);
+        let written = call(&what, api.patch(LEDGER, &params, &Patch::Apply(&object))).await?;
+        Ok(written.metadata.resource_version)
     }
 
     /// The status of a pool, as a whole. Gives the version of the object that has it; `None`: the pool is
@@ -178,9 +175,10 @@ impl Writer {
         let now = Instant::now();
         let budgets = self.budgets.lock();
         let mut budgets = budgets.unwrap_or_else(PoisonError::into_inner);
-        let name = plan::model::pool_ref(pool);
+        // A whole budget is what a pool without one has.
+        budgets.retain(|_, it| now.duration_since(it.since) < BURST * REFILL);
         budgets
-            .entry(name)
+            .entry(plan::model::pool_ref(pool))
             .or_insert_with(|| Budget::new(now))
             .take(now)
     }
@@ -205,6 +203,18 @@ impl Writer {
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         api.create(&PostParams::default(), &event).await.map(drop)
+    }
+}
+
+/// A call with a limit; `what` says what cannot be done if it fails.
+pub(crate) async fn call<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Failure> {
+    match timeout(CALL, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Failure::new(format!("cannot {what}"), error)),
+        Err(error) => Err(Failure::new(format!("cannot {what}"), error)),
     }
 }
 

@@ -18,7 +18,7 @@ enum Use {
 /// What a cluster keeps for itself; nothing on plain hosts.
 pub(crate) struct Reserved<'a> {
     cluster: Option<&'a Cluster>,
-    services: BTreeMap<IpAddr, (Use, String)>,
+    services: BTreeMap<IpAddr, (Use, &'a Service)>,
     pod_ranges: Vec<(IpNet, &'a str)>,
 }
 
@@ -40,21 +40,13 @@ impl<'a> Reserved<'a> {
         reserved
     }
 
-    fn service(&mut self, service: &Service) {
-        let shown = || {
-            let metadata = &service.metadata;
-            let namespace = metadata.namespace.as_deref().unwrap_or("default");
-            format!(
-                "{namespace}/{}",
-                metadata.name.as_deref().unwrap_or_default()
-            )
-        };
+    fn service(&mut self, service: &'a Service) {
         let mut add = |text: &str, what: Use| {
             // A headless Service says None.
             if let Ok(address) = text.parse::<IpAddr>() {
                 self.services
                     .entry(address.to_canonical())
-                    .or_insert_with(|| (what, shown()));
+                    .or_insert((what, service));
             }
         };
         if let Some(spec) = &service.spec {
@@ -92,10 +84,13 @@ impl<'a> Reserved<'a> {
                 Use::ExternalIp => (Reason::AddressConflict, "an external address"),
                 Use::LoadBalancer => (Reason::AddressConflict, "the load-balancer address"),
             };
+            let metadata = &service.metadata;
+            let namespace = crate::endpoints::namespace(metadata);
+            let name = metadata.name.as_deref().unwrap_or_default();
             return Some((
                 reason,
                 format!(
-                    "{address} is {what} of Service {service}, for which kube-proxy answers on \
+                    "{address} is {what} of Service {namespace}/{name}, for which kube-proxy answers on \
                      every node; use another, or take it from the Service"
                 ),
             ));

@@ -20,12 +20,13 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use rustls::ServerConfig;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 
-use crate::{failure::Failure, registry::Registry, write::MANAGER};
+use crate::{
+    failure::Failure,
+    registry::Registry,
+    write::{MANAGER, call},
+};
 
 pub use authority::Authority;
 pub use ring::{Lives, Ring};
@@ -37,8 +38,6 @@ pub const BUNDLE_KEY: &str = "ca.crt";
 
 /// How often the authority is looked for while there is none.
 const LOOK: Duration = Duration::from_secs(1);
-/// Limit for one call.
-const CALL: Duration = Duration::from_secs(3);
 /// How long nodes may take to trust an authority that somebody else has changed.
 const GRACE: Duration = Duration::from_mins(10);
 
@@ -229,16 +228,5 @@ impl Keeper {
         let patch = Patch::Apply(&object);
         call("write the bundle", api.patch(AUTHORITY, &params, &patch)).await?;
         Ok(())
-    }
-}
-
-async fn call<T>(
-    what: &str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Failure> {
-    match timeout(CALL, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Failure::new(format!("cannot {what}"), error)),
-        Err(error) => Err(Failure::new(format!("cannot {what}"), error)),
     }
 }

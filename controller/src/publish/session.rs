@@ -1,12 +1,9 @@
 //! What one stream is told, as a pure machine: states in, messages out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use node_api::{
-    Endpoint, PoolRef,
+    Endpoint,
     stream::{EndpointsDelta, Hello, ResourceName, Revision, ToNode},
 };
 use serde_json::Value;
@@ -74,11 +71,10 @@ impl Session {
             }
         }
         messages.append(&mut pools);
-        let keep = self.keep(state);
         let gone: Vec<_> = self
             .told
             .keys()
-            .filter(|name| !keep.contains(*name))
+            .filter(|name| !keeps(state, name))
             .cloned()
             .collect();
         for name in gone {
@@ -91,7 +87,10 @@ impl Session {
         if self.synced != Some(sequence) {
             messages.push(ToNode::Synced {
                 sequence,
-                keep: self.synced.is_none().then_some(keep),
+                keep: self
+                    .synced
+                    .is_none()
+                    .then(|| self.told.keys().cloned().collect()),
             });
             self.synced = Some(sequence);
         }
@@ -107,38 +106,27 @@ impl Session {
         }
     }
 
-    /// What the node is to have: what it is told, and of pools that are held what it has.
-    fn keep(&self, state: &NodeState) -> BTreeSet<ResourceName> {
-        let held = |pool: &PoolRef| state.held.contains(&ResourceName::Pool(pool.clone()));
-        let mut keep: BTreeSet<_> = state.resources.keys().cloned().collect();
-        let kept = self.told.keys().filter(|name| match name {
-            ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. } => held(pool),
-            ResourceName::Secret(_) | ResourceName::Other(_) => false,
-        });
-        keep.extend(kept.cloned());
-        keep
-    }
-
     fn change(
         &mut self,
         name: &ResourceName,
         resource: &Resource,
     ) -> Result<Option<ToNode>, serde_json::Error> {
-        let known = self.told.get(name);
         let endpoints = match &resource.body {
             Body::Endpoints(endpoints) => Some(Arc::clone(endpoints)),
             Body::Pool(_) => None,
         };
+        if let Some(known) = self.told.get_mut(name)
+            && known.revision == resource.revision
+        {
+            known.endpoints = endpoints;
+            return Ok(None);
+        }
         let mut told = Told {
             revision: resource.revision.clone(),
             endpoints,
             as_change: false,
         };
-        if let Some(known) = known.filter(|known| known.revision == resource.revision) {
-            told.as_change = known.as_change;
-            self.told.insert(name.clone(), told);
-            return Ok(None);
-        }
+        let known = self.told.get(name);
         let before =
             known.and_then(|known| Some((known.revision.clone(), known.endpoints.clone()?)));
         let message = match (&resource.body, before) {
@@ -161,6 +149,17 @@ impl Session {
     }
 }
 
+/// Whether the node is to have it: it is told that, or has it of a pool that is held.
+fn keeps(state: &NodeState, name: &ResourceName) -> bool {
+    state.resources.contains_key(name)
+        || match name {
+            ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. } => {
+                state.held.contains(&ResourceName::Pool(pool.clone()))
+            }
+            ResourceName::Secret(_) | ResourceName::Other(_) => false,
+        }
+}
+
 fn whole(body: &Body) -> Result<Value, serde_json::Error> {
     match body {
         Body::Pool(body) => Ok(Value::clone(body)),
@@ -170,6 +169,8 @@ fn whole(body: &Body) -> Result<Value, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;

@@ -151,7 +151,9 @@ impl World {
                 *pool = Arc::new(changed);
             }
         }
-        self.known = commit::known(&self.snapshot);
+        let pools = self.snapshot.pools.iter();
+        let known = |pool| commit::known_pool(pool, commit::listed(pool));
+        self.known = pools.map(|pool| (commit::uid(pool), known(pool))).collect();
         wrote
     }
 

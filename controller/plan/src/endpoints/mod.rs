@@ -116,7 +116,7 @@ impl<'a> Servers<'a> {
     }
 }
 
-fn namespace(metadata: &ObjectMeta) -> &str {
+pub(crate) fn namespace(metadata: &ObjectMeta) -> &str {
     metadata.namespace.as_deref().unwrap_or("default")
 }
 

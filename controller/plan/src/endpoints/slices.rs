@@ -18,11 +18,11 @@ use crate::{
 const MOST_REFUSED: usize = 20;
 
 /// The endpoints behind the port of that name. `path` is the field that names the Service.
-pub(super) fn find(
-    slices: &[&EndpointSlice],
-    path: &str,
-    port: &str,
-    virtual_addresses: &BTreeSet<IpAddr>,
+pub(super) fn find<'a>(
+    slices: &[&'a EndpointSlice],
+    path: &'a str,
+    port: &'a str,
+    virtual_addresses: &'a BTreeSet<IpAddr>,
 ) -> Found {
     let mut search = Search {
         path,
@@ -48,7 +48,7 @@ struct Search<'a> {
     virtual_addresses: &'a BTreeSet<IpAddr>,
     phases: BTreeMap<(IpAddr, u16), EndpointPhase>,
     /// UIDs of the pods behind addresses.
-    targets: BTreeMap<IpAddr, String>,
+    targets: BTreeMap<IpAddr, &'a str>,
     problems: BTreeSet<Problem>,
     /// What is to be said of single endpoints.
     refused: BTreeSet<String>,
@@ -58,8 +58,8 @@ struct Search<'a> {
     has_port: bool,
 }
 
-impl Search<'_> {
-    fn slice(&mut self, slice: &EndpointSlice) {
+impl<'a> Search<'a> {
+    fn slice(&mut self, slice: &'a EndpointSlice) {
         let name = name(slice);
         let is_ipv6 = match slice.address_type.as_str() {
             "IPv4" => false,
@@ -84,7 +84,7 @@ impl Search<'_> {
                 match usable(text, is_ipv6, self.virtual_addresses) {
                     Ok(address) => {
                         if let Some(uid) = target(endpoint) {
-                            self.targets.insert(address, uid.to_owned());
+                            self.targets.insert(address, uid);
                         }
                         for &port in &ports {
                             let known = self.phases.entry((address, port)).or_insert(phase);
@@ -174,9 +174,13 @@ impl Search<'_> {
         // addresses are.
         let of_pod = |(address, port): &(IpAddr, u16)| {
             let uid = self.targets.get(address)?;
-            Some((uid.as_str(), *port))
+            Some((*uid, *port))
         };
-        let first = self.phases.keys().filter(|(address, _)| address.is_ipv4());
+        // IPv4 is sorted first: none of the other family, nothing to look for.
+        let last = self.phases.last_key_value();
+        let has_both = last.is_some_and(|((address, _), _)| address.is_ipv6());
+        let first = self.phases.keys();
+        let first = first.filter(|(address, _)| has_both && address.is_ipv4());
         let first: BTreeSet<_> = first.filter_map(of_pod).collect();
         let second = |at: &(IpAddr, u16)| {
             at.0.is_ipv6() && of_pod(at).is_some_and(|pod| first.contains(&pod))
