@@ -8,7 +8,10 @@ use std::net::IpAddr;
 use ::vrrp::{Instant, Peer, Priority, Settings, State, Transition, wire::Mac};
 
 use super::{
-    machine::{segment::Segment, slot::Slot},
+    machine::{
+        segment::{Segment, SegmentId},
+        slot::Slot,
+    },
     world::World,
 };
 use crate::sys::pages::{PairPage, RouterRow};
@@ -25,12 +28,12 @@ pub(super) type PairingNumber = u64;
 pub(super) enum ToMachine {
     /// A new pairing: its page tells whether the proxy hangs.
     Pairing(PairingNumber, &'static PairPage),
-    /// A socket for an interface.
+    /// A socket for one family on an interface.
     Open(Box<Segment>),
-    /// Give the socket of this interface back.
-    Close(u32),
-    /// State of the link of this interface.
-    Link(u32, bool, Mac),
+    /// Give this socket back.
+    Close(SegmentId),
+    /// State of the link of this interface, as far as this family goes.
+    Link(SegmentId, bool, Mac),
     /// A virtual router that does not take part yet.
     Create(Box<Slot>),
     /// Give it back. One that still takes part leaves at once: it has no interface any more.

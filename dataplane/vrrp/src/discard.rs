@@ -68,11 +68,17 @@ pub enum Discard {
     /// ARP for anything but IPv4 on Ethernet, or an operation that is neither request nor reply.
     #[error("ARP is not for IPv4 on Ethernet")]
     ArpKind,
+    /// A frame that carries no neighbour solicitation and no neighbour advertisement.
+    #[error("frame is not neighbour discovery")]
+    NotNeighbour,
+    /// Neighbour discovery that its receiver must not look at (RFC 4861 sections 7.1.1 and 7.1.2).
+    #[error("neighbour discovery message is malformed")]
+    NeighbourKind,
 }
 
 impl Discard {
     /// Every reason, for counters that exist before the first packet.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Truncated,
         Self::TrailingBytes,
         Self::IpHeader,
@@ -94,6 +100,8 @@ impl Discard {
         Self::OwnSource,
         Self::NotArp,
         Self::ArpKind,
+        Self::NotNeighbour,
+        Self::NeighbourKind,
     ];
 
     /// Value of the `reason` label of metrics.
@@ -120,6 +128,8 @@ impl Discard {
             Self::OwnSource => "own_source",
             Self::NotArp => "not_arp",
             Self::ArpKind => "arp_kind",
+            Self::NotNeighbour => "not_neighbour",
+            Self::NeighbourKind => "neighbour_kind",
         }
     }
 

@@ -10,7 +10,11 @@ use vrrp::{
     Advertisement, Centiseconds, Discard, Family, Priority, Version, Vrid,
     wire::{
         AddressList, Arp, ChecksumReading, Destination, EmitError, Ends, GROUP_V4, GROUP_V6, Mac,
-        advertisement, arp::Operation, emit_ipv4, ipv4, parse_ipv4,
+        Neighbour, advertisement,
+        arp::Operation,
+        emit_ipv4, emit_ipv6, ipv4, ipv6,
+        neighbour::{self, ALL_NODES, Kind},
+        parse_ipv4, parse_ipv6,
     },
 };
 
@@ -156,6 +160,82 @@ fn virtual_mac_of_the_standard() {
     assert_eq!(v6.to_string(), "00:00:5e:00:02:33");
 }
 
+/// RFC 9568 section 5.1.2: the fields of the header, and none of them as it should not be.
+#[test]
+fn an_advertisement_on_ipv6_has_the_header_of_the_standard() {
+    let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
+    let addresses = [
+        IpAddr::from(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x51)),
+        IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x110)),
+    ];
+    let advertisement = advertise(Version::V3, 51, 100, 10, &addresses);
+    let mut buffer = [0xaa; 100];
+    let len = emit_ipv6(&mut buffer, source, GROUP_V6, &advertisement).unwrap();
+    let view = ipv6::View::new(&buffer);
+    assert_eq!((view.version(), view.traffic_class()), (6, 0xc0));
+    assert_eq!((view.payload_len(), len), (40, 80));
+    assert_eq!((view.next_header(), view.hop_limit()), (112, 255));
+    assert_eq!((view.source(), view.destination()), (source, GROUP_V6));
+    // Padding of the link follows.
+    let received = parse_ipv6(&buffer, Destination::Multicast).unwrap();
+    assert_eq!(received.source, IpAddr::V6(source));
+    assert_eq!(received.destination, IpAddr::V6(GROUP_V6));
+    assert_eq!(received.advertisement, advertisement);
+
+    let changed = |at: usize, value: u8| {
+        let mut copy = buffer;
+        copy[at] = value;
+        parse_ipv6(&copy[..len], Destination::Multicast).map(|_| ())
+    };
+    assert_eq!(changed(0, 0x45), Err(Discard::IpHeader));
+    assert_eq!(changed(5, 41), Err(Discard::Truncated));
+    assert_eq!(changed(5, 39), Err(Discard::Truncated));
+    assert_eq!(changed(6, 51), Err(Discard::Protocol));
+    assert_eq!(changed(7, 254), Err(Discard::Ttl));
+    assert_eq!(changed(39, 0x13), Err(Discard::Destination));
+    assert_eq!(changed(23, 0x12), Err(Discard::Checksum));
+    let unicast = parse_ipv6(&buffer[..len], Destination::Unicast);
+    assert_eq!(unicast, Err(Discard::Destination));
+}
+
+/// RFC 4861 section 7.2.6, as keepalived sends it: override only, the target's link-layer address,
+/// from the address itself to all nodes.
+#[test]
+fn an_unsolicited_neighbour_advertisement_is_that_of_the_standard() {
+    let mac = Mac([0x9e, 0xd2, 0xdc, 0x3c, 0xe1, 0x3c]);
+    let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x110);
+    let told = Neighbour::unsolicited(mac, address);
+    let mut buffer = [0xaa; neighbour::FRAME_LEN];
+    let all = Mac::of_group(ALL_NODES);
+    assert_eq!(all.to_string(), "33:33:00:00:00:01");
+    let len = told.emit_frame(&mut buffer, mac, all).unwrap();
+    assert_eq!(len, 86);
+    assert_eq!(buffer[12..14], hex!("86dd"));
+    assert_eq!(buffer[20..22], hex!("3aff"), "ICMPv6, hop limit 255");
+    assert_eq!(buffer[54..56], hex!("8800"), "type 136, code 0");
+    assert_eq!(buffer[58..62], hex!("20000000"), "override");
+    assert_eq!(buffer[78..86], hex!("02019ed2dc3ce13c"));
+    assert_eq!(Neighbour::parse_frame(&buffer), Ok(told));
+}
+
+/// RFC 4862 section 5.4.2: asked from no address, in the group of whoever has the target, without the
+/// option that only an address of the sender allows.
+#[test]
+fn a_probe_claims_nothing() {
+    let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xab12, 0x3456);
+    let probe = Neighbour::probe(address);
+    assert_eq!(probe.destination.to_string(), "ff02::1:ff12:3456");
+    let group = Mac::of_group(probe.destination);
+    assert_eq!(group.to_string(), "33:33:ff:12:34:56");
+    let mut buffer = [0xaa; neighbour::FRAME_LEN];
+    let len = probe.emit_frame(&mut buffer, Mac([2; 6]), group).unwrap();
+    assert_eq!(len, neighbour::FRAME_LEN - 8);
+    let parsed = Neighbour::parse_frame(&buffer[..len]).unwrap();
+    assert_eq!(parsed, probe);
+    assert_eq!((parsed.kind, parsed.mac), (Kind::Solicitation, None));
+    assert!(parsed.source.is_unspecified());
+}
+
 #[test]
 fn version_3_on_ipv6_needs_the_pseudo_header() {
     let ends = Ends::V6 {
@@ -270,9 +350,11 @@ proptest! {
     }
 
     #[test]
-    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
         prop_assert!(parse_ipv4(&bytes, Destination::Multicast).is_err());
+        prop_assert!(parse_ipv6(&bytes, Destination::Multicast).is_err());
         prop_assert!(Arp::parse_frame(&bytes).is_err());
+        prop_assert!(Neighbour::parse_frame(&bytes).is_err());
         let ends = Ends::V4 { source: SOURCE, destination: GROUP_V4 };
         let view = advertisement::View::new(&bytes);
         if Advertisement::parse(&bytes, ends).is_ok() {
@@ -297,6 +379,50 @@ proptest! {
         if bit >= 32 {
             prop_assert_eq!(outcome.err(), Some(Discard::Checksum));
         }
+    }
+
+    #[test]
+    fn an_advertisement_on_ipv6_is_read_as_it_was_written(
+        vrid in 1..=255_u8,
+        priority: u8,
+        interval in 1..=4095_u16,
+        addresses in prop::collection::vec(any::<Ipv6Addr>().prop_map(IpAddr::V6), 1..20),
+        source: Ipv6Addr,
+        padding in 0..20_usize,
+        bit in 0..96_usize,
+    ) {
+        let advertisement = advertise(Version::V3, vrid, priority, interval, &addresses);
+        let mut buffer = [0xaa; 512];
+        let len = emit_ipv6(&mut buffer, source, GROUP_V6, &advertisement).unwrap();
+        let received = parse_ipv6(&buffer[..len + padding], Destination::Multicast).unwrap();
+        prop_assert_eq!(received.source, IpAddr::V6(source));
+        prop_assert_eq!(received.advertisement, advertisement);
+        buffer[40 + bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(parse_ipv6(&buffer[..len], Destination::Multicast).is_err());
+    }
+
+    #[test]
+    fn neighbour_round_trip(
+        flags: Option<(bool, bool, bool)>,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        target: Ipv6Addr,
+        mac: Option<[u8; 6]>,
+        padding in 0..9_usize,
+        bit in 0..192_usize,
+    ) {
+        prop_assume!(!target.is_multicast());
+        let kind = flags.map_or(Kind::Solicitation, |(is_router, is_solicited, overrides)| {
+            Kind::Advertisement { is_router, is_solicited, overrides }
+        });
+        let mac = mac.map(Mac);
+        let message = Neighbour { kind, source, destination, target, mac };
+        let mut buffer = [0; neighbour::FRAME_LEN + 8];
+        let from = Mac([2, 0, 0, 0, 0, 1]);
+        let len = message.emit_frame(&mut buffer, from, Mac::BROADCAST).unwrap();
+        prop_assert_eq!(Neighbour::parse_frame(&buffer[..len + padding.min(8)]), Ok(message));
+        buffer[54 + bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(Neighbour::parse_frame(&buffer[..len]).is_err());
     }
 
     #[test]

@@ -19,9 +19,6 @@ pub(super) enum RouterError {
     /// An interval that no version can state.
     #[error("advertisementInterval is not a whole number of hundredths of a second up to 255s")]
     Interval,
-    /// IPv6.
-    #[error("IPv6 addresses are not supported yet; use an IPv4 address")]
-    Ipv6,
     /// What the state machine refuses.
     #[error(transparent)]
     Config(ConfigError),
@@ -35,9 +32,6 @@ pub(super) fn config(router: &Router, source: IpAddr) -> Result<Config, RouterEr
         addresses: router.settings.addresses.clone(),
         settings,
     };
-    if config.addresses.iter().any(IpAddr::is_ipv6) {
-        return Err(RouterError::Ipv6);
-    }
     config.check().map_err(RouterError::Config)?;
     Ok(config)
 }

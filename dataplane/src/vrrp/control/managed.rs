@@ -41,6 +41,11 @@ impl Key {
         }
     }
 
+    /// The family of its addresses.
+    pub(super) const fn family(&self) -> Family {
+        self.family
+    }
+
     /// Whether both cannot be there at a time.
     pub(super) fn conflicts(&self, other: &Self) -> bool {
         self.addresses.iter().any(|a| other.addresses.contains(a))

@@ -29,7 +29,7 @@ use succession::Estate;
 
 use super::{
     inbox::{Event, Sender},
-    machine::{self, Bell},
+    machine::{self, Bell, segment::SegmentId},
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
     outbox::Outbox,
     world::World,
@@ -81,7 +81,7 @@ pub(super) struct Control {
     usable: Usable,
     deaths: Deaths,
     /// Interfaces whose sockets the machine thread has, with what it knows of them.
-    segments: Vec<(u32, bool, [u8; 6])>,
+    segments: Vec<(SegmentId, bool, [u8; 6])>,
     next_id: RouterId,
     is_cleaned: bool,
     is_leaving: bool,

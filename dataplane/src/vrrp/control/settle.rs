@@ -14,7 +14,10 @@ use crate::{
     ipc::{FromVrrp, Router},
     sys::pages::RouterKey,
     vrrp::{
-        machine::{segment::Segment, slot::Slot},
+        machine::{
+            segment::{Segment, SegmentId},
+            slot::Slot,
+        },
         messages::{Registration, ToHost, ToMachine},
         world::Binding,
     },
@@ -263,7 +266,8 @@ impl Control {
         self.open_segment(binding)?;
         let id = self.next_id;
         self.next_id += 1;
-        let slot = Slot::new(id, binding.index, config, row).map_err(|error| error.to_string())?;
+        let slot = Slot::new(id, SegmentId::of(binding), config, row)
+            .map_err(|error| error.to_string())?;
         self.tell_host(ToHost::Register(Registration {
             id,
             index: binding.index,
@@ -295,11 +299,8 @@ impl Control {
     }
 
     fn open_segment(&mut self, binding: &Binding) -> Result<(), String> {
-        if self
-            .segments
-            .iter()
-            .any(|(index, ..)| *index == binding.index)
-        {
+        let id = SegmentId::of(binding);
+        if self.segments.iter().any(|(open, ..)| *open == id) {
             return Ok(());
         }
         let segment = Segment::open(binding).map_err(|error| {
@@ -308,34 +309,38 @@ impl Control {
                 binding.interface
             )
         })?;
-        self.segments
-            .push((binding.index, binding.is_up, binding.mac));
+        self.segments.push((id, binding.is_up, binding.mac));
         self.tell_machine(ToMachine::Open(Box::new(segment)));
         Ok(())
     }
 
-    /// Gives back the sockets of interfaces that no virtual router uses.
+    /// Gives back the sockets that no virtual router uses.
     fn close_segments(&mut self) {
         let routers = &self.routers;
-        let is_used = |index: u32| {
-            routers
-                .iter()
-                .any(|router| router.instance.as_ref().is_some_and(|i| i.index == index))
+        let is_used = |id: SegmentId| {
+            routers.iter().any(|router| {
+                let instance = router.instance.as_ref();
+                let uses = |instance: &Instance| {
+                    instance.index == id.index && router.key.family() == id.family
+                };
+                instance.is_some_and(uses)
+            })
         };
-        let unused: Vec<u32> = self
+        let unused: Vec<SegmentId> = self
             .segments
             .iter()
-            .map(|(index, ..)| *index)
-            .filter(|index| !is_used(*index))
+            .map(|(id, ..)| *id)
+            .filter(|id| !is_used(*id))
             .collect();
-        for index in unused {
-            self.segments.retain(|(other, ..)| *other != index);
-            self.tell_machine(ToMachine::Close(index));
+        for id in unused {
+            self.segments.retain(|(other, ..)| *other != id);
+            self.tell_machine(ToMachine::Close(id));
         }
     }
 
     fn tell_link(&mut self, binding: &Binding) {
-        let known = self.segments.iter_mut().find(|s| s.0 == binding.index);
+        let id = SegmentId::of(binding);
+        let known = self.segments.iter_mut().find(|s| s.0 == id);
         if let Some(known) = known
             && (known.1, known.2) != (binding.is_up, binding.mac)
         {
@@ -346,7 +351,8 @@ impl Control {
 
     fn send_link(&mut self, binding: &Binding) {
         let mac = ::vrrp::wire::Mac(binding.mac);
-        self.tell_machine(ToMachine::Link(binding.index, binding.is_up, mac));
+        let id = SegmentId::of(binding);
+        self.tell_machine(ToMachine::Link(id, binding.is_up, mac));
     }
 
     // Taking part.

@@ -5,7 +5,7 @@ use std::{os::fd::AsFd, sync::Arc};
 
 use ::vrrp::{Discard, wire::Mac};
 
-use super::segment::Segment;
+use super::segment::{Segment, SegmentId};
 use crate::{
     sys::{
         packet::FrameSocket,
@@ -67,9 +67,9 @@ impl Io {
     }
 
     /// Sends the first bytes of [`Self::packet`]; the error's number, where they did not leave.
-    pub(super) fn send(&self, segment: u32, length: usize) -> Result<(), i32> {
+    pub(super) fn send(&self, segment: SegmentId, length: usize) -> Result<(), i32> {
         let packet = self.packet.get(..length).unwrap_or(&[]);
-        let entry = self.segments.iter().find(|entry| entry.index == segment);
+        let entry = self.segments.iter().find(|entry| entry.id == segment);
         let entry = entry.ok_or(libc::ENODEV)?;
         entry
             .socket
@@ -77,16 +77,16 @@ impl Io {
             .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 
-    pub(super) fn mac(&self, segment: u32) -> Option<Mac> {
+    pub(super) fn mac(&self, segment: SegmentId) -> Option<Mac> {
         self.segments
             .iter()
-            .find(|entry| entry.index == segment)
+            .find(|entry| entry.id == segment)
             .map(|entry| entry.mac)
     }
 
-    pub(super) fn send_frame(&self, segment: u32, frame: &[u8]) {
+    pub(super) fn send_frame(&self, segment: SegmentId, frame: &[u8]) {
         // An interface that cannot send tells so by its link state.
-        drop(self.frames.send(segment, frame));
+        drop(self.frames.send(segment.index, frame));
     }
 
     /// Asks the netlink thread. Its queue holds more than all virtual routers can ask for while it
@@ -129,8 +129,8 @@ impl Io {
     }
 
     /// Takes a socket out; closing it is not for this thread.
-    pub(super) fn remove(&mut self, index: u32, waiter: &mut Waiter) {
-        if let Some(at) = self.segments.iter().position(|s| s.index == index) {
+    pub(super) fn remove(&mut self, id: SegmentId, waiter: &mut Waiter) {
+        if let Some(at) = self.segments.iter().position(|s| s.id == id) {
             let segment = self.segments.swap_remove(at);
             waiter.forget(segment.socket.as_fd());
             self.tell(FromMachine::Closed(segment));

@@ -23,6 +23,7 @@ use ::vrrp::{
     wire::{self, Destination},
 };
 use io::{Io, Outputs};
+use segment::SegmentId;
 use slot::Slot;
 
 use super::messages::{FromMachine, LeaseAnswer, PairingNumber, RouterId, Snapshot, ToMachine};
@@ -222,12 +223,12 @@ impl Machine {
                 if !from_all && !self.waiter.is_ready(segment.socket.as_fd()) {
                     break;
                 }
-                let index = segment.index;
+                let id = segment.id;
                 // An error belongs to the socket's past (interface down) and is cleared by this.
                 let Ok(Some(packet)) = segment.socket.receive(&mut self.buffer) else {
                     break;
                 };
-                deliver(&mut self.slots, &mut self.io, index, packet);
+                deliver(&mut self.slots, &mut self.io, id, packet);
             }
         }
     }
@@ -299,14 +300,14 @@ impl Machine {
         match command {
             ToMachine::Pairing(number, page) => self.pair(number, page),
             ToMachine::Open(segment) => self.io.add(segment, &mut self.waiter),
-            ToMachine::Close(index) => self.io.remove(index, &mut self.waiter),
-            ToMachine::Link(index, is_up, mac) => {
+            ToMachine::Close(id) => self.io.remove(id, &mut self.waiter),
+            ToMachine::Link(id, is_up, mac) => {
                 let mut is_other_mac = false;
-                for segment in self.io.segments.iter_mut().filter(|s| s.index == index) {
+                for segment in self.io.segments.iter_mut().filter(|s| s.id == id) {
                     is_other_mac |= std::mem::replace(&mut segment.mac, mac) != mac;
                 }
                 let now = now();
-                for slot in self.slots.iter_mut().filter(|slot| slot.segment == index) {
+                for slot in self.slots.iter_mut().filter(|slot| slot.segment == id) {
                     let input = if is_up {
                         Input::LinkUp
                     } else {
@@ -432,8 +433,8 @@ impl Machine {
 }
 
 /// Parses a packet and hands it to its virtual router.
-fn deliver(slots: &mut [Box<Slot>], io: &mut Io, segment: u32, packet: &[u8]) {
-    let received = match wire::parse_ipv4(packet, Destination::Multicast) {
+fn deliver(slots: &mut [Box<Slot>], io: &mut Io, segment: SegmentId, packet: &[u8]) {
+    let received = match wire::parse(packet, segment.family, Destination::Multicast) {
         Ok(received) => received,
         Err(discard) => {
             io.discarded(discard);

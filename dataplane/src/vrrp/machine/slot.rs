@@ -1,13 +1,13 @@
 //! One virtual router on the machine thread: the only place that knows the interface of the core.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ::vrrp::{
     Advertisement, Config, ConfigError, Effect, Input, Instant, Priority, State, VirtualRouter,
-    wire::{self, Arp, ChecksumReading, Mac, Received, arp::FRAME_LEN},
+    wire::{self, Arp, ChecksumReading, Ends, Mac, Neighbour, Received, neighbour},
 };
 
-use super::io::Io;
+use super::{io::Io, segment::SegmentId};
 use crate::{
     sys::pages::RouterRow,
     vrrp::messages::{FromMachine, LeaseCommand, Observed, PairingNumber, RouterId, Term},
@@ -17,8 +17,8 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::vrrp) struct Slot {
     pub(in crate::vrrp) id: RouterId,
-    /// Index of its interface.
-    pub(in crate::vrrp) segment: u32,
+    /// Its interface.
+    pub(in crate::vrrp) segment: SegmentId,
     pub(super) router: VirtualRouter,
     row: &'static RouterRow,
     /// The pairing under which it takes part; `None`: it does not.
@@ -41,7 +41,7 @@ impl Slot {
     /// A virtual router that does not take part yet.
     pub(in crate::vrrp) fn new(
         id: RouterId,
-        segment: u32,
+        segment: SegmentId,
         config: Config,
         row: &'static RouterRow,
     ) -> Result<Self, ConfigError> {
@@ -127,7 +127,11 @@ impl Slot {
     }
 
     /// Whether an advertisement is for this virtual router.
-    pub(super) fn is_addressed(&self, segment: u32, advertisement: &Advertisement<'_>) -> bool {
+    pub(super) fn is_addressed(
+        &self,
+        segment: SegmentId,
+        advertisement: &Advertisement<'_>,
+    ) -> bool {
         self.segment == segment && self.router.config().vrid == advertisement.vrid
     }
 
@@ -150,15 +154,11 @@ impl Slot {
     /// Sends an advertisement. Only one that left the host as Active counts as a permit: a host that
     /// cannot speak loses its addresses with their lease.
     fn send(&mut self, io: &mut Io, now: Instant, priority: Priority) {
-        let IpAddr::V4(source) = self.router.config().settings.source else {
-            return;
-        };
         self.identification = self.identification.wrapping_add(1);
         let advertisement = self.router.advertisement(priority);
-        let Ok(length) = wire::emit_ipv4(
+        let Ok(length) = wire::emit(
             &mut io.packet,
-            source,
-            wire::GROUP_V4,
+            Ends::to_group(self.router.config().settings.source),
             self.identification,
             &advertisement,
             ChecksumReading::WithPseudoHeader,
@@ -177,21 +177,26 @@ impl Slot {
         }
     }
 
-    /// One gratuitous ARP for each address (RFC 9568 section 6.4.2).
+    /// One gratuitous ARP or unsolicited neighbour advertisement for each address (RFC 9568 section
+    /// 6.4.2).
     fn announce(&self, io: &mut Io) {
+        let Some(mac) = io.mac(self.segment) else {
+            return;
+        };
         for address in &self.router.config().addresses {
-            if let IpAddr::V4(address) = address {
-                announce_v4(io, self.segment, *address);
+            let mut frame = [0; neighbour::FRAME_LEN];
+            let written = match *address {
+                IpAddr::V4(address) => {
+                    Arp::gratuitous(mac, address).emit_frame(&mut frame, mac, Mac::BROADCAST)
+                }
+                IpAddr::V6(address) => {
+                    let all = Mac::of_group(neighbour::ALL_NODES);
+                    Neighbour::unsolicited(mac, address).emit_frame(&mut frame, mac, all)
+                }
+            };
+            if let Ok(length) = written {
+                io.send_frame(self.segment, frame.get(..length).unwrap_or(&[]));
             }
         }
-    }
-}
-
-fn announce_v4(io: &mut Io, segment: u32, address: Ipv4Addr) {
-    let Some(mac) = io.mac(segment) else { return };
-    let mut frame = [0; FRAME_LEN];
-    let arp = Arp::gratuitous(mac, address);
-    if let Ok(length) = arp.emit_frame(&mut frame, mac, Mac::BROADCAST) {
-        io.send_frame(segment, frame.get(..length).unwrap_or(&[]));
     }
 }

@@ -112,15 +112,15 @@ fn rig() -> Option<Rig> {
         peer,
     };
     let own = segment("eth0");
-    let index = own.index;
+    let id = own.id;
     rig.command(ToMachine::Open(Box::new(own)));
     let page = PairPage::create().unwrap().leak();
     page.proxy_beats[0].beat();
     page.workers.store(1, Ordering::Release);
     rig.command(ToMachine::Pairing(1, page));
     for number in 1..=COUNT {
-        let row = table.row(RouterKey::new(index, 4, number)).unwrap();
-        let slot = Slot::new(number.into(), index, config(number), row).unwrap();
+        let row = table.row(RouterKey::new(id.index, 4, number)).unwrap();
+        let slot = Slot::new(number.into(), id, config(number), row).unwrap();
         rig.command(ToMachine::Create(Box::new(slot)));
         rig.command(ToMachine::Participate {
             id: number.into(),

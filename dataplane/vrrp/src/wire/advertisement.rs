@@ -17,7 +17,9 @@
 
 use std::net::IpAddr;
 
-use super::{AddressList, ChecksumReading, EmitError, Ends, byte, checksum::Sum, number, put};
+use super::{
+    AddressList, ChecksumReading, EmitError, Ends, PROTOCOL, byte, checksum::Sum, number, put,
+};
 use crate::{
     Discard,
     types::{Centiseconds, Family, Priority, Version, Vrid},
@@ -105,7 +107,7 @@ impl<'a> View<'a> {
     /// only, IPv6 likewise.
     pub fn checksum_reading(&self, ends: Ends) -> Option<ChecksumReading> {
         let message = Sum::default().add(self.0);
-        let with_pseudo_header = message.add_pseudo_header(ends, self.0.len());
+        let with_pseudo_header = message.add_pseudo_header(ends, PROTOCOL, self.0.len());
         let message_only = self.version() == 2 || ends.family() == Family::V4;
         if self.version() != 2 && with_pseudo_header.finish() == 0 {
             Some(ChecksumReading::WithPseudoHeader)
@@ -242,7 +244,7 @@ impl<'a> Advertisement<'a> {
             (Version::V3, Family::V4) => reading == ChecksumReading::WithPseudoHeader,
         };
         if pseudo_header {
-            sum = sum.add_pseudo_header(ends, need);
+            sum = sum.add_pseudo_header(ends, PROTOCOL, need);
         }
         put(packet, field::CHECKSUM, &sum.finish().to_be_bytes());
         Ok(need)

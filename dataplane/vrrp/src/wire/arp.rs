@@ -1,40 +1,9 @@
 //! ARP for IPv4 on Ethernet (RFC 826), and the announcement of an address with it.
 
-use std::{fmt, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use super::{EmitError, array, number, put};
-use crate::{
-    Discard,
-    types::{Family, Vrid},
-};
-
-/// Hardware address of an Ethernet interface.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// Everyone on the segment.
-    pub const BROADCAST: Self = Self([0xff; 6]);
-
-    /// The virtual router's own hardware address (RFC 9568 section 7.3).
-    pub const fn of_virtual_router(vrid: Vrid, family: Family) -> Self {
-        let kind = match family {
-            Family::V4 => 1,
-            Family::V6 => 2,
-        };
-        Self([0, 0, 0x5e, 0, kind, vrid.get()])
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, byte) in self.0.iter().enumerate() {
-            let colon = if at == 0 { "" } else { ":" };
-            write!(f, "{colon}{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
+use super::{EmitError, Mac, array, number, put};
+use crate::Discard;
 
 /// Bytes of an ARP frame, Ethernet header included, padding not.
 pub const FRAME_LEN: usize = 42;

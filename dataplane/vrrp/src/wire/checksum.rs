@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071) and the two readings of it in version 3.
 
-use super::{Ends, PROTOCOL};
+use super::Ends;
 
 /// What the checksum of a version 3 packet on IPv4 covers.
 ///
@@ -33,9 +33,10 @@ impl Sum {
         Self(sum)
     }
 
-    /// Adds the pseudo header of an IP packet with `length` bytes of VRRP (RFC 9568 section 5.2.8).
-    pub(super) fn add_pseudo_header(self, ends: Ends, length: usize) -> Self {
-        // A VRRP message has at most 8 + 255 * 16 + 8 bytes.
+    /// Adds the pseudo header of an IP packet with `length` bytes of `protocol` (RFC 9568 section
+    /// 5.2.8, RFC 8200 section 8.1).
+    pub(super) fn add_pseudo_header(self, ends: Ends, protocol: u8, length: usize) -> Self {
+        // A VRRP message has at most 8 + 255 * 16 + 8 bytes; IPv6 states payloads in 16 bits.
         let length = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
         let sum = match ends {
             Ends::V4 {
@@ -47,7 +48,7 @@ impl Sum {
                 destination,
             } => self.add(&source.octets()).add(&destination.octets()),
         };
-        sum.add(&[0, PROTOCOL]).add(&length)
+        sum.add(&[0, protocol]).add(&length)
     }
 
     /// The value for the checksum field; zero over data that holds a correct checksum.

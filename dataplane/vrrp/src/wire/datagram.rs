@@ -1,17 +1,14 @@
-//! A whole advertisement with its IPv4 header, as a raw socket gives and takes it.
+//! A whole advertisement with its IP header.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{
-    Advertisement, ChecksumReading, EmitError, Ends, GROUP_V4,
-    ipv4::{HEADER_LEN, Header},
-};
+use super::{Advertisement, ChecksumReading, EmitError, Ends, GROUP_V4, GROUP_V6, ipv4, ipv6};
 use crate::{Discard, types::Family};
 
 /// Where advertisements of a virtual router are expected.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Destination {
-    /// The group of RFC 9568 section 5.1.1.2.
+    /// The group of RFC 9568 sections 5.1.1.2 and 5.1.2.2.
     #[default]
     Multicast,
     /// One of this host's own addresses.
@@ -31,10 +28,46 @@ pub struct Received<'a> {
     pub checksum: ChecksumReading,
 }
 
+/// Reads a packet of `family` from its IP header on.
+pub fn parse(bytes: &[u8], family: Family, expected: Destination) -> Result<Received<'_>, Discard> {
+    match family {
+        Family::V4 => parse_ipv4(bytes, expected),
+        Family::V6 => parse_ipv6(bytes, expected),
+    }
+}
+
+/// Writes a packet with its IP header to the start of `buffer` and returns its length.
+/// `identification` and `reading` matter on IPv4 only.
+pub fn emit(
+    buffer: &mut [u8],
+    ends: Ends,
+    identification: u16,
+    advertisement: &Advertisement<'_>,
+    reading: ChecksumReading,
+) -> Result<usize, EmitError> {
+    match ends {
+        Ends::V4 {
+            source,
+            destination,
+        } => emit_ipv4(
+            buffer,
+            source,
+            destination,
+            identification,
+            advertisement,
+            reading,
+        ),
+        Ends::V6 {
+            source,
+            destination,
+        } => emit_ipv6(buffer, source, destination, advertisement),
+    }
+}
+
 /// Reads an IPv4 packet from its header on. Padding behind the length that the header states is
 /// left alone; bytes too many within it are refused.
 pub fn parse_ipv4(bytes: &[u8], expected: Destination) -> Result<Received<'_>, Discard> {
-    let (header, payload) = Header::parse(bytes)?;
+    let (header, payload) = ipv4::Header::parse(bytes)?;
     let as_expected = match expected {
         Destination::Multicast => header.destination == GROUP_V4,
         Destination::Unicast => !header.destination.is_multicast(),
@@ -56,7 +89,7 @@ pub fn parse_ipv4(bytes: &[u8], expected: Destination) -> Result<Received<'_>, D
 }
 
 /// Writes an IPv4 packet with its header to the start of `buffer` and returns its length, for a
-/// socket with `IP_HDRINCL`. The payload starts at [`HEADER_LEN`], for a socket without.
+/// socket with `IP_HDRINCL`. The payload starts at [`ipv4::HEADER_LEN`], for a socket without.
 pub fn emit_ipv4(
     buffer: &mut [u8],
     source: Ipv4Addr,
@@ -65,9 +98,9 @@ pub fn emit_ipv4(
     advertisement: &Advertisement<'_>,
     reading: ChecksumReading,
 ) -> Result<usize, EmitError> {
-    let need = HEADER_LEN + advertisement.buffer_len(Family::V4);
+    let need = ipv4::HEADER_LEN + advertisement.buffer_len(Family::V4);
     let have = buffer.len();
-    let Some((head, payload)) = buffer.split_at_mut_checked(HEADER_LEN) else {
+    let Some((head, payload)) = buffer.split_at_mut_checked(ipv4::HEADER_LEN) else {
         return Err(EmitError::BufferTooShort { need, have });
     };
     let ends = Ends::V4 {
@@ -75,10 +108,51 @@ pub fn emit_ipv4(
         destination,
     };
     let payload_len = advertisement.emit(payload, ends, reading)?;
-    let header = Header {
+    let header = ipv4::Header {
         source,
         destination,
         identification,
     };
+    Ok(header.emit(head, payload_len)? + payload_len)
+}
+
+/// Reads an IPv6 packet from its header on, as [`parse_ipv4`] does.
+pub fn parse_ipv6(bytes: &[u8], expected: Destination) -> Result<Received<'_>, Discard> {
+    let (header, payload) = ipv6::Header::parse(bytes)?;
+    let as_expected = match expected {
+        Destination::Multicast => header.destination == GROUP_V6,
+        Destination::Unicast => !header.destination.is_multicast(),
+    };
+    if !as_expected {
+        return Err(Discard::Destination);
+    }
+    let (advertisement, checksum) = Advertisement::parse(payload, header.into())?;
+    Ok(Received {
+        source: IpAddr::V6(header.source),
+        destination: IpAddr::V6(header.destination),
+        advertisement,
+        checksum,
+    })
+}
+
+/// Writes an IPv6 packet with its header to the start of `buffer` and returns its length, for a
+/// socket with `IPV6_HDRINCL`.
+pub fn emit_ipv6(
+    buffer: &mut [u8],
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    advertisement: &Advertisement<'_>,
+) -> Result<usize, EmitError> {
+    let need = ipv6::HEADER_LEN + advertisement.buffer_len(Family::V6);
+    let have = buffer.len();
+    let Some((head, payload)) = buffer.split_at_mut_checked(ipv6::HEADER_LEN) else {
+        return Err(EmitError::BufferTooShort { need, have });
+    };
+    let header = ipv6::Header {
+        source,
+        destination,
+    };
+    // On IPv6 there is one reading (RFC 9568 section 5.2.8).
+    let payload_len = advertisement.emit(payload, header.into(), ChecksumReading::default())?;
     Ok(header.emit(head, payload_len)? + payload_len)
 }

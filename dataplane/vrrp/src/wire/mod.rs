@@ -14,12 +14,19 @@ pub mod arp;
 pub mod checksum;
 pub mod datagram;
 pub mod ipv4;
+pub mod ipv6;
+pub mod mac;
+pub mod neighbour;
 
 pub use addresses::AddressList;
 pub use advertisement::Advertisement;
-pub use arp::{Arp, Mac};
+pub use arp::Arp;
 pub use checksum::ChecksumReading;
-pub use datagram::{Destination, Received, emit_ipv4, parse_ipv4};
+pub use datagram::{
+    Destination, Received, emit, emit_ipv4, emit_ipv6, parse, parse_ipv4, parse_ipv6,
+};
+pub use mac::Mac;
+pub use neighbour::Neighbour;
 
 use crate::types::Family;
 
@@ -31,6 +38,14 @@ pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
 /// Group to which IPv6 advertisements go (RFC 9568 section 5.1.2.2).
 pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
+
+/// The group of `family`.
+pub const fn group(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(GROUP_V4),
+        Family::V6 => IpAddr::V6(GROUP_V6),
+    }
+}
 
 /// Source and destination of an IP packet; both enter the pseudo header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,7 +66,30 @@ pub enum Ends {
     },
 }
 
+impl From<ipv6::Header> for Ends {
+    fn from(header: ipv6::Header) -> Self {
+        Self::V6 {
+            source: header.source,
+            destination: header.destination,
+        }
+    }
+}
+
 impl Ends {
+    /// Of an advertisement from `source` to the group of its family.
+    pub const fn to_group(source: IpAddr) -> Self {
+        match source {
+            IpAddr::V4(source) => Self::V4 {
+                source,
+                destination: GROUP_V4,
+            },
+            IpAddr::V6(source) => Self::V6 {
+                source,
+                destination: GROUP_V6,
+            },
+        }
+    }
+
     /// The family of both.
     pub const fn family(self) -> Family {
         match self {
