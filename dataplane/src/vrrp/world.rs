@@ -24,9 +24,18 @@ pub(super) struct Binding {
     pub(super) is_up: bool,
 }
 
+/// Where a virtual router runs already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Present {
+    pub(super) index: u32,
+    pub(super) source: IpAddr,
+}
+
 /// Why a virtual router has no interface, as a sentence with its remedy.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum Unbound {
+    #[error("it has no address")]
+    NoAddress,
     #[error("there is no interface {0}: name one that exists, or leave `interface` out")]
     NoInterface(String),
     #[error(
@@ -41,6 +50,8 @@ pub(super) enum Unbound {
     },
     #[error("interface {0} is not an Ethernet: choose another")]
     NotEthernet(String),
+    #[error("{0} is on every link: set `interface`")]
+    OnEveryLink(IpAddr),
 }
 
 impl World {
@@ -88,6 +99,11 @@ impl World {
             .any(|a| a.index == index && a.address == address)
     }
 
+    /// Whether the interface has a link.
+    pub(super) fn is_up(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.is_up)
+    }
+
     /// Addresses that carry our mark.
     pub(super) fn own(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         self.addresses
@@ -105,46 +121,73 @@ impl World {
         self.links.get(&own.index).map(|link| link.name.as_str())
     }
 
-    /// Interface and source for a virtual router whose first address is `address`: the named
-    /// interface, or the one on whose link the address lies, `present` among several.
+    /// Interface and source for a virtual router with these addresses: the named interface, or the
+    /// one on whose link the first address lies, that of `present` among several.
+    ///
+    /// From an interface that goes down the kernel takes its IPv6 addresses, and one that comes up
+    /// has none before it knows that nobody else has them: a virtual router that is there already
+    /// stays meanwhile, as without a link.
     pub(super) fn bind(
         &self,
         interface: Option<&str>,
-        address: IpAddr,
-        present: Option<u32>,
+        addresses: &[IpAddr],
+        present: Option<Present>,
     ) -> Result<Binding, Unbound> {
-        let link = match interface {
-            Some(name) => self
-                .links
-                .values()
-                .find(|link| link.name == name)
-                .ok_or_else(|| Unbound::NoInterface(name.to_owned()))?,
-            None => self
-                .on_link(address, present)
-                .ok_or(Unbound::NoPrefix(address))?,
-        };
+        let is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
+        let link = self.link(interface, addresses, present)?;
         let mac = link
             .mac
             .filter(|_| !link.is_loopback)
             .ok_or_else(|| Unbound::NotEthernet(link.name.clone()))?;
-        let source = self
-            .source(link.index, address)
-            .ok_or_else(|| Unbound::NoSource {
-                interface: link.name.clone(),
-                family: if address.is_ipv4() { "IPv4" } else { "IPv6" },
-            })?;
+        let former = present.filter(|present| {
+            let is_soon = !link.is_up || self.is_tentative(link.index);
+            is_v6 && present.index == link.index && is_soon
+        });
+        let found = self.source(link.index, addresses);
+        let source = found.or_else(|| former.map(|former| former.source));
+        let source = source.ok_or_else(|| Unbound::NoSource {
+            interface: link.name.clone(),
+            family: if is_v6 { "IPv6 link-local" } else { "IPv4" },
+        })?;
         Ok(Binding {
             index: link.index,
             interface: link.name.clone(),
             source,
             mac,
-            is_up: link.is_up,
+            is_up: link.is_up && found.is_some(),
         })
+    }
+
+    fn link(
+        &self,
+        interface: Option<&str>,
+        addresses: &[IpAddr],
+        present: Option<Present>,
+    ) -> Result<&Link, Unbound> {
+        if let Some(name) = interface {
+            let link = self.links.values().find(|link| link.name == name);
+            return link.ok_or_else(|| Unbound::NoInterface(name.to_owned()));
+        }
+        let mut placed = addresses.iter().filter(|address| !is_link_local(**address));
+        let Some(address) = placed.next().copied() else {
+            return Err(addresses
+                .first()
+                .copied()
+                .map_or(Unbound::NoAddress, Unbound::OnEveryLink));
+        };
+        let down = || {
+            let link = self.links.get(&present?.index)?;
+            (address.is_ipv6() && !link.is_up).then_some(link)
+        };
+        self.on_link(address, present)
+            .or_else(down)
+            .ok_or(Unbound::NoPrefix(address))
     }
 
     /// The interface with the longest prefix that contains `address`; among several that where it is
     /// at `present`, else the first: another one that appears must not draw an address away.
-    fn on_link(&self, address: IpAddr, present: Option<u32>) -> Option<&Link> {
+    fn on_link(&self, address: IpAddr, present: Option<Present>) -> Option<&Link> {
+        let present = present.map(|present| present.index);
         self.addresses
             .iter()
             .filter(|own| {
@@ -158,27 +201,41 @@ impl World {
             .and_then(|own| self.links.get(&own.index))
     }
 
-    /// The primary address of the interface: the first whose prefix contains `address`, else the
-    /// first. For IPv6 the link-local one (RFC 9568 section 5.1.2.1).
-    fn source(&self, index: u32, address: IpAddr) -> Option<IpAddr> {
+    /// Whether an address of the interface is about to become usable.
+    fn is_tentative(&self, index: u32) -> bool {
+        let mut addresses = self.addresses.iter();
+        addresses.any(|own| own.index == index && own.is_tentative && is_link_local(own.address))
+    }
+
+    /// The primary address of the interface: the first whose prefix contains the first of
+    /// `addresses`, else the first. For IPv6 the link-local one (RFC 9568 section 5.1.2.1).
+    fn source(&self, index: u32, addresses: &[IpAddr]) -> Option<IpAddr> {
+        let address = *addresses.first()?;
         let candidates = || {
             self.addresses.iter().filter(move |own| {
                 own.index == index
                     && !own.is_own
-                    && own.address != address
+                    && !own.is_tentative
+                    && !addresses.contains(&own.address)
                     && own.address.is_ipv4() == address.is_ipv4()
             })
         };
         if address.is_ipv6() {
             return candidates()
                 .map(|own| own.address)
-                .find(|own| matches!(own, IpAddr::V6(own) if own.is_unicast_link_local()));
+                .find(|own| is_link_local(*own));
         }
         candidates()
             .find(|own| contains(own, address))
             .or_else(|| candidates().next())
             .map(|own| own.address)
     }
+}
+
+/// Whether an IPv6 address is valid on one link only, and the same ones on each (RFC 4291 section
+/// 2.5.6).
+pub(super) const fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Whether `address` lies on the link of `own`, which is not a virtual address itself.
@@ -209,6 +266,7 @@ mod tests {
             address: net.addr(),
             prefix: net.prefix_len(),
             is_own,
+            is_tentative: false,
         })
     }
 
@@ -233,8 +291,10 @@ mod tests {
         let mut world = world();
         world.apply(link(4, "eth2"));
         world.apply(address(4, "192.168.1.99/24", false));
-        let at = |present| {
-            let binding = world.bind(None, ip("192.168.1.110"), present).unwrap();
+        let at = |present: Option<u32>| {
+            let source = ip("192.168.1.1");
+            let present = present.map(|index| Present { index, source });
+            let binding = world.bind(None, &[ip("192.168.1.110")], present).unwrap();
             binding.interface
         };
         assert_eq!(at(None), "eth1");
@@ -245,7 +305,7 @@ mod tests {
 
     #[test]
     fn interface_is_found_by_prefix_and_source_is_not_a_virtual_address() {
-        let binding = world().bind(None, ip("192.168.1.110"), None).unwrap();
+        let binding = world().bind(None, &[ip("192.168.1.110")], None).unwrap();
         assert_eq!(binding.interface, "eth1");
         assert_eq!(binding.source, ip("192.168.1.1"));
     }
@@ -254,7 +314,7 @@ mod tests {
     fn the_longest_prefix_wins() {
         let mut world = world();
         assert!(world.apply(address(3, "10.1.0.9/16", false)));
-        let binding = world.bind(None, ip("10.1.2.3"), None).unwrap();
+        let binding = world.bind(None, &[ip("10.1.2.3")], None).unwrap();
         assert_eq!(
             (binding.interface.as_str(), binding.source),
             ("eth1", ip("10.1.0.9"))
@@ -264,7 +324,7 @@ mod tests {
     #[test]
     fn a_named_interface_may_be_on_another_network() {
         let binding = world()
-            .bind(Some("eth0"), ip("192.168.1.110"), None)
+            .bind(Some("eth0"), &[ip("192.168.1.110")], None)
             .unwrap();
         assert_eq!(binding.source, ip("10.0.0.5"));
     }
@@ -273,15 +333,15 @@ mod tests {
     fn what_is_missing_is_named() {
         let world = world();
         assert_eq!(
-            world.bind(Some("eth9"), ip("10.0.0.9"), None),
+            world.bind(Some("eth9"), &[ip("10.0.0.9")], None),
             Err(Unbound::NoInterface("eth9".to_owned()))
         );
         assert_eq!(
-            world.bind(None, ip("172.16.0.1"), None),
+            world.bind(None, &[ip("172.16.0.1")], None),
             Err(Unbound::NoPrefix(ip("172.16.0.1")))
         );
         assert!(matches!(
-            world.bind(Some("eth1"), ip("fe80::1"), None),
+            world.bind(Some("eth1"), &[ip("fe80::1")], None),
             Err(Unbound::NoSource { .. })
         ));
     }
@@ -295,5 +355,81 @@ mod tests {
         assert_eq!(world.own().count(), 2);
         assert!(world.apply(Change::LinkGone(3)));
         assert_eq!(world.own().count(), 0);
+    }
+
+    fn v6_world() -> World {
+        World::of(vec![
+            link(2, "eth0"),
+            link(3, "eth1"),
+            address(2, "2001:db8:1::5/64", false),
+            address(2, "fe80::5/64", false),
+            address(3, "2001:db8:2::5/64", false),
+            address(3, "fe80::110/128", true),
+            address(3, "fe80::6/64", false),
+        ])
+    }
+
+    /// RFC 9568 section 5.1.2.1: from the interface's own link-local address.
+    #[test]
+    fn ipv6_is_sent_from_the_link_local_address() {
+        let world = v6_world();
+        let both = [ip("2001:db8:2::110"), ip("fe80::110")];
+        let binding = world.bind(None, &both, None).unwrap();
+        assert_eq!(
+            (binding.interface.as_str(), binding.source, binding.is_up),
+            ("eth1", ip("fe80::6"), true)
+        );
+        let alone = [ip("fe80::110")];
+        assert_eq!(
+            world.bind(None, &alone, None),
+            Err(Unbound::OnEveryLink(ip("fe80::110")))
+        );
+        let named = world.bind(Some("eth0"), &alone, None).unwrap();
+        assert_eq!(named.source, ip("fe80::5"));
+    }
+
+    /// An interface that is switched off loses its addresses; one that is switched on again has a
+    /// tentative one at first.
+    #[test]
+    fn a_virtual_router_of_ipv6_stays_on_a_link_that_goes_and_comes() {
+        let mut world = v6_world();
+        let addresses = [ip("2001:db8:2::110")];
+        let present = Some(Present {
+            index: 3,
+            source: ip("fe80::6"),
+        });
+        let state = |world: &World| {
+            let binding = world.bind(None, &addresses, present);
+            binding.map(|binding| (binding.source, binding.is_up))
+        };
+        let mut link = Link {
+            index: 3,
+            name: "eth1".to_owned(),
+            is_up: false,
+            is_loopback: false,
+            mac: Some([0; 6]),
+        };
+        world.apply(Change::Link(link.clone()));
+        for own in ["2001:db8:2::5/64", "fe80::6/64"] {
+            let Change::Address(own) = address(3, own, false) else {
+                unreachable!()
+            };
+            world.apply(Change::AddressGone(own));
+        }
+        assert_eq!(state(&world), Ok((ip("fe80::6"), false)));
+        assert!(world.bind(None, &addresses, None).is_err());
+
+        link.is_up = true;
+        world.apply(Change::Link(link));
+        world.apply(address(3, "2001:db8:2::5/64", false));
+        let Change::Address(mut own) = address(3, "fe80::6/64", false) else {
+            unreachable!()
+        };
+        own.is_tentative = true;
+        world.apply(Change::Address(own.clone()));
+        assert_eq!(state(&world), Ok((ip("fe80::6"), false)));
+        own.is_tentative = false;
+        assert!(world.apply(Change::Address(own)), "it matters");
+        assert_eq!(state(&world), Ok((ip("fe80::6"), true)));
     }
 }

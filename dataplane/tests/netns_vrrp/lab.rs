@@ -2,6 +2,7 @@
 //! Everything goes with the threads.
 
 use std::{
+    fs,
     process::{Command, Output},
     sync::mpsc,
     thread,
@@ -72,6 +73,15 @@ impl Host {
         String::from_utf8(stdout).unwrap()
     }
 
+    /// Sets a parameter of IPv6 for interfaces that come.
+    pub(crate) fn set_ipv6(&self, name: &str, value: &str) {
+        let (path, value) = (
+            format!("/proc/sys/net/ipv6/conf/default/{name}"),
+            value.to_owned(),
+        );
+        self.run(move || fs::write(path, value).unwrap());
+    }
+
     /// Hardware address of `eth0`.
     pub(crate) fn mac(&self) -> Mac {
         let shown = self.ip("-o link show dev eth0");
@@ -85,7 +95,7 @@ impl Host {
 
     /// What `ip` says of `address`; empty if the host does not have it.
     pub(crate) fn shown(&self, address: &str) -> String {
-        self.ip(&format!("-4 -o addr show to {address}"))
+        self.ip(&format!("-o addr show to {address}"))
     }
 
     /// Waits until the host has `address`, which is added a moment after a router became Active.
@@ -94,7 +104,8 @@ impl Host {
     }
 }
 
-/// A bridge, and hosts on it: 192.168.1.1, .2, ... on `eth0`.
+/// A bridge, and hosts on it: 192.168.1.1, .2, ... and `fd00:1::1`, ... on `eth0`. Nobody looks for
+/// duplicates of IPv6 addresses, which would take a second or two.
 pub(crate) struct Lab {
     pub(crate) switch: Host,
     pub(crate) hosts: Vec<Host>,
@@ -109,6 +120,8 @@ impl Lab {
         for number in 1..=count {
             let host = Host::start()?;
             host.ip("link set lo up");
+            host.set_ipv6("disable_ipv6", "0");
+            host.set_ipv6("accept_dad", "0");
             let tid = host.tid;
             switch.ip(&format!(
                 "link add port{number} type veth peer name eth0 netns {tid}"
@@ -116,6 +129,7 @@ impl Lab {
             switch.ip(&format!("link set port{number} master br0 up"));
             host.ip(&format!("addr add 192.168.1.{number}/24 dev eth0"));
             host.ip("link set eth0 up");
+            host.ip(&format!("addr add fd00:1::{number}/64 dev eth0"));
             hosts.push(host);
         }
         Some(Self { switch, hosts })

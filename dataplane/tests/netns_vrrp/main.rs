@@ -10,6 +10,7 @@
 
 mod addresses;
 mod cost;
+mod ipv6;
 mod lab;
 mod node;
 mod proxy_life;

@@ -35,8 +35,9 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 /// A virtual router of the pool `default/chat` on port 8020.
 pub(crate) fn router(address: &str, priority: u8) -> Router {
     let address: IpAddr = address.parse().unwrap();
-    let IpAddr::V4(v4) = address else {
-        panic!("IPv4 only")
+    let virtual_router_id = match address {
+        IpAddr::V4(v4) => v4.octets()[3],
+        IpAddr::V6(v6) => v6.octets()[15],
     };
     Router {
         pool: PoolRef {
@@ -44,7 +45,7 @@ pub(crate) fn router(address: &str, priority: u8) -> Router {
             name: "chat".to_owned(),
         },
         settings: VirtualRouter {
-            virtual_router_id: v4.octets()[3],
+            virtual_router_id,
             addresses: vec![address],
             interface: None,
             version: VrrpVersion::V3,
@@ -273,6 +274,7 @@ impl Node {
         let listeners: Vec<_> = routers
             .iter()
             .flat_map(|router| router.settings.addresses.iter())
+            .filter(|address| !address.to_string().starts_with("fe80:"))
             .map(|address| SocketAddr::new(*address, 8020))
             .collect();
         let page = page.fd().try_clone_to_owned().unwrap();

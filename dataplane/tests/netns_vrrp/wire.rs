@@ -2,14 +2,14 @@
 
 use std::{
     io::Read,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 use vrrp::{
     Version,
-    wire::{Arp, Destination, Mac, parse_ipv4},
+    wire::{Arp, Destination, Mac, Neighbour, neighbour::Kind, parse_ipv4, parse_ipv6},
 };
 
 use crate::{lab::Host, node::LONG};
@@ -24,9 +24,11 @@ pub(crate) enum Heard {
         version: Version,
         vrid: u8,
         priority: u8,
+        /// The first of its addresses.
+        first: IpAddr,
     },
     Announcement {
-        address: Ipv4Addr,
+        address: IpAddr,
         mac: Mac,
     },
 }
@@ -58,18 +60,36 @@ impl Ear {
                 && arp.is_gratuitous()
             {
                 return Some(Heard::Announcement {
-                    address: arp.sender,
+                    address: arp.sender.into(),
                     mac: arp.sender_mac,
                 });
             }
-            if frame.get(12..14) == Some(&[8, 0])
-                && let Ok(received) = parse_ipv4(&frame[14..], Destination::Multicast)
+            if let Ok(Neighbour {
+                kind:
+                    Kind::Advertisement {
+                        overrides: true, ..
+                    },
+                target,
+                mac: Some(mac),
+                ..
+            }) = Neighbour::parse_frame(frame)
             {
+                let address = target.into();
+                return Some(Heard::Announcement { address, mac });
+            }
+            let packet = frame.get(14..).unwrap_or_default();
+            let received = match frame.get(12..14) {
+                Some([8, 0]) => parse_ipv4(packet, Destination::Multicast),
+                Some([0x86, 0xdd]) => parse_ipv6(packet, Destination::Multicast),
+                _ => continue,
+            };
+            if let Ok(received) = received {
                 return Some(Heard::Advertisement {
                     source: received.source,
                     version: received.advertisement.version,
                     vrid: received.advertisement.vrid.get(),
                     priority: received.advertisement.priority.get(),
+                    first: received.advertisement.addresses.get(0).unwrap(),
                 });
             }
         }

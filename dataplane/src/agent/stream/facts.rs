@@ -154,6 +154,7 @@ mod tests {
             address: address.parse().unwrap(),
             prefix: prefix.parse().unwrap(),
             is_own,
+            is_tentative: false,
         })
     }
 

@@ -34,6 +34,10 @@ const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
 const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_OPTIMISTIC: u32 = 0x04;
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFF_UP: u32 = 0x1;
@@ -69,6 +73,8 @@ pub struct Address {
     pub prefix: u8,
     /// Whether it carries [`OWN_PROTOCOL`].
     pub is_own: bool,
+    /// IPv6: nothing may be sent from it yet, since somebody else may have it (RFC 4862 section 2).
+    pub is_tentative: bool,
 }
 
 /// Something that changed, or one entry of a dump.
@@ -115,7 +121,9 @@ impl Request {
         request.attribute(IFA_CACHEINFO, &info);
         request.attribute(IFA_PROTO, &[OWN_PROTOCOL]);
         if address.is_ipv6() {
-            request.attribute(IFA_FLAGS, &IFA_F_NODAD.to_ne_bytes());
+            // Usable at once, and a host route besides the local one is of no use.
+            let flags = IFA_F_NODAD | IFA_F_NOPREFIXROUTE;
+            request.attribute(IFA_FLAGS, &flags.to_ne_bytes());
         }
         request
     }
@@ -242,11 +250,13 @@ fn address(body: &[u8]) -> Option<Address> {
     let (family, prefix) = (*body.first()?, *body.get(1)?);
     let index = number(body, 4)?;
     let (mut local, mut peer, mut protocol) = (None, None, 0);
+    let mut flags = u32::from(*body.get(2)?);
     for (kind, value) in attributes(body.get(8..)?) {
         match kind {
             IFA_LOCAL => local = ip(family, value),
             IFA_ADDRESS => peer = ip(family, value),
             IFA_PROTO => protocol = value.first().copied().unwrap_or(0),
+            IFA_FLAGS => flags = number(value, 0).unwrap_or(flags),
             _ => {}
         }
     }
@@ -255,6 +265,8 @@ fn address(body: &[u8]) -> Option<Address> {
         address: local.or(peer)?,
         prefix,
         is_own: protocol == OWN_PROTOCOL,
+        is_tentative: flags & IFA_F_OPTIMISTIC == 0
+            && flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) != 0,
     })
 }
 
@@ -320,9 +332,30 @@ mod tests {
                 index: 7,
                 address,
                 prefix: 32,
-                is_own: true
+                is_own: true,
+                is_tentative: false,
             }))
         );
+    }
+
+    /// RFC 4862 section 5.4: while duplicate address detection runs, and for good where it failed.
+    #[test]
+    fn an_ipv6_address_is_tentative_until_nobody_else_has_it() {
+        let read = |flags: u32| {
+            let address: IpAddr = "fe80::1".parse().unwrap();
+            let mut request = Request::new(RTM_NEWADDR, 0);
+            request.address(7, address);
+            request.attribute(IFA_FLAGS, &flags.to_ne_bytes());
+            let bytes = request.finish(1);
+            match messages(&bytes).next().unwrap().change() {
+                Some(Change::Address(address)) => address.is_tentative,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(read(IFA_F_TENTATIVE));
+        assert!(read(IFA_F_DADFAILED));
+        assert!(!read(IFA_F_TENTATIVE | IFA_F_OPTIMISTIC));
+        assert!(!read(IFA_F_NODAD));
     }
 
     /// Family, and the index in the place of `ifinfomsg`.

@@ -8,7 +8,7 @@ use ::vrrp::{
 };
 use node_api::VrrpVersion;
 
-use crate::ipc::Router;
+use crate::{ipc::Router, vrrp::world::is_link_local};
 
 /// Why a virtual router cannot be run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -27,9 +27,12 @@ pub(super) enum RouterError {
 /// What the state machine takes for `router`, sending from `source`.
 pub(super) fn config(router: &Router, source: IpAddr) -> Result<Config, RouterError> {
     let settings = settings(router, source)?;
+    let mut addresses = router.settings.addresses.clone();
+    // RFC 9568 section 5.2.9: on IPv6 the first one is link-local, where there is such a one.
+    addresses.sort_by_key(|address| !is_link_local(*address));
     let config = Config {
         vrid: Vrid::new(router.settings.virtual_router_id).ok_or(RouterError::Vrid)?,
-        addresses: router.settings.addresses.clone(),
+        addresses,
         settings,
     };
     config.check().map_err(RouterError::Config)?;

@@ -19,6 +19,7 @@ use crate::{
         inbox::{Event, Places, Sender},
         machine::Bell,
         messages::PairingNumber,
+        world::is_link_local,
     },
 };
 
@@ -112,10 +113,12 @@ impl Pairing {
         self.accepting = listeners.into_iter().collect();
     }
 
-    /// The first listener that a virtual router needs and that does not accept.
+    /// The first listener that a virtual router needs and that does not accept. Nobody listens on a
+    /// link-local address: it is there for the protocol's sake.
     pub(super) fn missing(&self, addresses: &[IpAddr], ports: &[u16]) -> Option<SocketAddr> {
         addresses
             .iter()
+            .filter(|address| !is_link_local(**address))
             .flat_map(|address| ports.iter().map(|port| SocketAddr::new(*address, *port)))
             .find(|listener| !self.accepting.contains(listener))
     }

@@ -19,7 +19,7 @@ use crate::{
             slot::Slot,
         },
         messages::{Registration, ToHost, ToMachine},
-        world::Binding,
+        world::{Binding, Present},
     },
 };
 
@@ -183,13 +183,13 @@ impl Control {
 
     fn bind(&self, router: &Managed) -> Result<Binding, String> {
         let world = self.world.as_ref().ok_or("has not started yet")?;
-        let address = router.addresses().first().ok_or("it has no address")?;
+        let present = router.instance.as_ref().map(|instance| Present {
+            index: instance.index,
+            source: instance.settings.source,
+        });
+        let interface = router.spec.settings.interface.as_deref();
         let binding = world
-            .bind(
-                router.spec.settings.interface.as_deref(),
-                *address,
-                router.instance.as_ref().map(|instance| instance.index),
-            )
+            .bind(interface, router.addresses(), present)
             .map_err(|unbound| unbound.to_string())?;
         config(&router.spec, binding.source).map_err(|error| error.to_string())?;
         Ok(binding)
@@ -258,6 +258,7 @@ impl Control {
         let interval = config.settings.interval.as_duration();
         let settings = config.settings.clone();
         let resume = if self.is_cleaned {
+            let addresses = router.addresses().to_vec();
             self.inherit(binding.index, &addresses)
         } else {
             // Only a former process wrote to the row by now.

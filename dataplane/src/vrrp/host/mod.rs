@@ -370,7 +370,8 @@ impl Host {
         Ok(())
     }
 
-    /// Virtual routers that hold addresses which the host does not have.
+    /// Virtual routers that hold addresses which the host does not have. An interface that is down
+    /// has lost those of IPv6 to the kernel, and its virtual routers are about to let go.
     fn missing(&self) -> Vec<RouterId> {
         let has = |what: &Registration| {
             let mut addresses = what.addresses.iter();
@@ -378,7 +379,7 @@ impl Host {
         };
         self.holdings
             .iter()
-            .filter(|it| it.lease.is_held() && !has(&it.what))
+            .filter(|it| it.lease.is_held() && self.world.is_up(it.what.index) && !has(&it.what))
             .map(|it| it.what.id)
             .collect()
     }

@@ -55,7 +55,7 @@ fn segment(name: &str) -> Segment {
             .dump()
             .unwrap(),
     );
-    let binding = world.bind(Some(name), address(1), None).unwrap();
+    let binding = world.bind(Some(name), &[address(1)], None).unwrap();
     Segment::open(&binding).unwrap()
 }
 
