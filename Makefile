@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test test-controller e2e lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-control
+.PHONY: help install-tools test test-controller e2e lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-proxy bench-control
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -21,7 +21,7 @@ CARGO_DENY = $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
-install-tools: ## install what the lab needs (iproute2, node and its ws, keepalived, nginx), or say what is missing (root)
+install-tools: ## install what lab and benchmarks need (iproute2, node and its ws, keepalived, nginx, HAProxy, Envoy), or say what is missing (root)
 	$(CARGO) run --package e2e --bin install-tools
 
 # cargo-deb and cargo-deny are built once, without optimisation: they run for a second. The
@@ -102,6 +102,10 @@ bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in o
 bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
 	$(SUDO) $(RELEASE)/bench-idle $(ARGS)
+
+bench-proxy: ## what messages, handshakes and idle sessions cost, wsha beside nginx, HAProxy and Envoy (root, or sudo); ARGS='--svg FILE'
+	$(CARGO) build --release --package dataplane --package e2e --bins
+	$(SUDO) $(RELEASE)/bench-proxy $(ARGS)
 
 bench-control: ## how fast endpoints reach hundreds of gateways from a real API server, and what that costs; ARGS='--sizes 100x100'
 	$(CARGO) build --release --package controller --package e2e --bins

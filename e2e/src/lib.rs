@@ -4,7 +4,8 @@
 //! gateways: keepalived and nginx as the article sets them up, the same at their best, or wsha. A
 //! [`probe::Probe`] is the client, and [`measure`] turns what it saw into figures. A [`cluster`] is a
 //! real Kubernetes, an [`image`] what its nodes run, the [`chart`] how
-//! they come to run it, [`control_load`] gateways by the hundred. [`testing`] is what the integration
+//! they come to run it, [`control_load`] gateways by the hundred, [`proxy_load`] clients and servers that cost less
+//! than the proxy between them. [`testing`] is what the integration
 //! tests share.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod keeper;
 pub mod lab;
 pub mod measure;
 pub mod probe;
+pub mod proxy_load;
 pub mod subject;
 pub mod testing;
 pub mod tools;

@@ -81,6 +81,14 @@ pub fn request(host: &str) -> String {
     )
 }
 
+/// A server's answer to [`request`].
+pub fn accepted() -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    )
+}
+
 /// Reads the answer to [`request`] out of `received`: its length once it is whole, an error when it is not a proper 101.
 pub fn response(received: &[u8]) -> Result<Option<usize>> {
     let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {

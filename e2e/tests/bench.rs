@@ -87,3 +87,35 @@ fn idle_gateways_are_measured() -> Result<()> {
         },
     )
 }
+
+#[test]
+fn proxies_are_measured_side_by_side() -> Result<()> {
+    let test = "proxies_are_measured_side_by_side";
+    if let Err(error) = tools::install_proxies() {
+        skipped(test, &format!("{error:#}"));
+        return Ok(());
+    }
+    let svg = std::env::temp_dir().join(format!("wsha-bench-{}.svg", std::process::id()));
+    let file = svg.to_string_lossy();
+    let short = "--rounds 1 --window 50 --latency-rounds 1 --sessions 50 --live 20 --svg";
+    let words: Vec<&str> = short.split(' ').chain([&*file]).collect();
+    bench(test, env!("CARGO_BIN_EXE_bench-proxy"), &words, |text| {
+        let drawn = fs::read_to_string(&svg).context("no drawing")?;
+        fs::remove_file(&svg)?;
+        ensure!(drawn.contains("64 KiB x4"), "not drawn: {drawn}");
+        for name in ["64 B x1", "handshake, echo, close", "20000/s, p99"] {
+            let cells = row(text, name)?;
+            ensure!(cells.len() == 6, "{name}: {cells:?}");
+        }
+        // Whatever else: an edit costs no session.
+        for name in ["wsha", "nginx", "HAProxy", "Envoy"] {
+            ensure!(text.contains(name), "no {name}");
+        }
+        let edit = text.lines().find(|line| line.contains("20 of 20"));
+        ensure!(
+            edit.is_some_and(|line| line.starts_with("wsha")),
+            "{edit:?}"
+        );
+        Ok(())
+    })
+}

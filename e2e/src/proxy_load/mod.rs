@@ -1,0 +1,20 @@
+//! What a proxied message, handshake and idle session cost, wsha beside its peers.
+//!
+//! An [`engine::Engine`] is all clients and all echo servers in one event loop on one core; a [`peer::Peer`] is a proxy,
+//! alone on another. [`trial`] measures, [`ratio`] and [`goal`] judge, [`report`] tells and [`chart`] draws. [`change`] is apart, in a lab:
+//! what an edit of the configuration does to live sessions.
+
+pub mod change;
+pub mod chart;
+mod client;
+mod conn;
+pub mod engine;
+pub mod goal;
+pub mod peer;
+pub mod ratio;
+pub mod report;
+mod server;
+pub mod trial;
+mod wire;
+
+pub use self::client::Doing;

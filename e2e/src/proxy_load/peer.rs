@@ -1,0 +1,288 @@
+//! The proxies that are compared: how each is configured and started.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use crate::lab::{Process, Room, children};
+use crate::{tools, wait};
+
+/// A proxy.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Peer {
+    /// Ours.
+    Wsha,
+    /// nginx with its default buffers of 4 KiB.
+    Nginx,
+    /// nginx with buffers of 64 KiB.
+    #[value(name = "nginx-64k")]
+    Nginx64k,
+    /// `HAProxy`, under its master.
+    Haproxy,
+    /// Envoy, its servers in a file that it watches.
+    Envoy,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wsha => "wsha",
+            Self::Nginx => "nginx",
+            Self::Nginx64k => "nginx 64k",
+            Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
+        })
+    }
+}
+
+/// What a proxy is to do.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Where it accepts clients.
+    pub listen: SocketAddrV4,
+    /// To which servers it brings them.
+    pub servers: Vec<SocketAddr>,
+    /// On how many threads or processes.
+    pub workers: usize,
+}
+
+/// A proxy at work.
+#[derive(Debug)]
+pub struct Running {
+    /// Which.
+    pub peer: Peer,
+    /// Where it accepts clients.
+    pub address: SocketAddrV4,
+    process: Process,
+}
+
+impl Running {
+    /// Starts `peer` in `room` on `cores` and waits until it accepts.
+    pub fn start(
+        room: &Room,
+        peer: Peer,
+        servers: &[SocketAddr],
+        wsha: &Path,
+        cores: &CpuSet,
+        workers: usize,
+    ) -> Result<Self> {
+        let task = Task {
+            listen: free_address()?,
+            servers: servers.to_vec(),
+            workers,
+        };
+        let command = peer.command(&task, room.dir(), wsha)?;
+        // What is started inherits the cores of the thread that starts it.
+        let own = sched_getaffinity(Pid::from_raw(0))?;
+        sched_setaffinity(Pid::from_raw(0), cores)?;
+        let process = room.spawn(&peer.file(), command);
+        sched_setaffinity(Pid::from_raw(0), &own)?;
+        let process = process?;
+        let what = format!("{peer} to accept");
+        wait::until(&what, Duration::from_secs(20), || {
+            ensure!(process.is_running(), "{peer} ended: {}", process.log_tail());
+            Ok(TcpStream::connect(task.listen).is_ok().then_some(()))
+        })?;
+        Ok(Self {
+            peer,
+            address: task.listen,
+            process,
+        })
+    }
+
+    /// All of its processes.
+    pub fn processes(&self) -> Vec<Pid> {
+        tree(self.process.pid())
+    }
+
+    /// The end of its log, for messages about it.
+    pub fn log(&self) -> String {
+        self.process.log_tail()
+    }
+}
+
+/// A process and all that descend from it.
+pub fn tree(root: Pid) -> Vec<Pid> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children(*pid));
+        next += 1;
+    }
+    found
+}
+
+/// An address of loopback that is free now.
+fn free_address() -> Result<SocketAddrV4> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()? {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(address) => anyhow::bail!("{address} is no IPv4 address"),
+    }
+}
+
+impl Peer {
+    /// Name of its files.
+    fn file(self) -> String {
+        self.to_string().to_lowercase().replace(' ', "-")
+    }
+
+    /// Writes its configuration to `dir`; the command that starts it.
+    pub fn command(self, task: &Task, dir: &Path, wsha: &Path) -> Result<Command> {
+        let file = self.configure(task, dir)?;
+        let mut command = Command::new(match self {
+            Self::Wsha => wsha.to_owned(),
+            Self::Nginx | Self::Nginx64k => tools::need("nginx", "nginx-light")?,
+            Self::Haproxy => tools::need("haproxy", "haproxy")?,
+            Self::Envoy => tools::envoy()?,
+        });
+        match self {
+            Self::Wsha => {
+                command.args(["proxy", "--workers", &task.workers.to_string()]);
+                command.args(["--listen", &task.listen.to_string()]);
+                for server in &task.servers {
+                    command.args(["--upstream", &server.to_string()]);
+                }
+            }
+            Self::Nginx | Self::Nginx64k => {
+                command.arg("-c").arg(&file).arg("-p").arg(dir);
+                command.arg("-e").arg(dir.join("nginx-error.log"));
+            }
+            Self::Haproxy => {
+                command.arg("-W").arg("-f").arg(&file);
+                command.arg("-p").arg(dir.join("haproxy.pid"));
+            }
+            Self::Envoy => {
+                command.arg("-c").arg(&file);
+                command.args(["--concurrency", &task.workers.to_string(), "-l", "error"]);
+                command.args(["--disable-hot-restart"]);
+            }
+        }
+        Ok(command)
+    }
+
+    /// Writes its configuration anew; which file it is.
+    pub fn configure(self, task: &Task, dir: &Path) -> Result<PathBuf> {
+        let name = self.file();
+        let (file, text) = match self {
+            Self::Wsha => return Ok(PathBuf::new()),
+            Self::Nginx | Self::Nginx64k => (dir.join(format!("{name}.conf")), self.nginx(task)?),
+            Self::Haproxy => (dir.join("haproxy.cfg"), haproxy(task)?),
+            Self::Envoy => {
+                let servers = dir.join("envoy-servers.json");
+                replace(&servers, &envoy_servers(task).to_string())?;
+                (dir.join("envoy.json"), envoy(task, &servers).to_string())
+            }
+        };
+        replace(&file, &text)?;
+        Ok(file)
+    }
+
+    fn nginx(self, task: &Task) -> Result<String> {
+        let buffers = match self {
+            Self::Nginx64k => {
+                "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
+            }
+            _ => "proxy_buffer_size 4k; proxy_buffers 8 4k;",
+        };
+        let mut servers = String::new();
+        for server in &task.servers {
+            write!(servers, " server {server};")?;
+        }
+        let (listen, workers) = (task.listen, task.workers);
+        let pid = self.file();
+        // It begins to close connections when a sixteenth of its places is left, so it has more than it needs.
+        Ok(format!(
+            "daemon off; worker_processes {workers}; worker_rlimit_nofile 20000; worker_shutdown_timeout 1h;\n\
+             pid {pid}.pid;\n\
+             events {{ use epoll; worker_connections 40000; multi_accept on; }}\n\
+             http {{\n\
+             access_log off; server_tokens off; tcp_nodelay on;\n\
+             map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}\n\
+             upstream app {{{servers} }}\n\
+             server {{\n\
+             listen {listen} backlog=4096 reuseport;\n\
+             location / {{\n\
+             proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Host $host;\n\
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;\n\
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
+             proxy_read_timeout 1h; proxy_send_timeout 1h;\n\
+             {buffers}\n\
+             }} }} }}\n"
+        ))
+    }
+}
+
+fn haproxy(task: &Task) -> Result<String> {
+    let mut servers = String::new();
+    for (number, server) in task.servers.iter().enumerate() {
+        writeln!(servers, "  server s{number} {server}")?;
+    }
+    let (listen, workers) = (task.listen, task.workers);
+    Ok(format!(
+        "global\n  nbthread {workers}\n  maxconn 9800\n  hard-stop-after 1h\n\
+         defaults\n  mode http\n  timeout connect 5s\n  timeout http-request 10s\n  timeout client 1h\n  \
+         timeout server 1h\n  timeout tunnel 1h\n\
+         frontend f\n  bind {listen} backlog 4096\n  default_backend b\n\
+         backend b\n  balance roundrobin\n  option forwardfor\n{servers}"
+    ))
+}
+
+fn envoy(task: &Task, servers: &Path) -> serde_json::Value {
+    let limits = serde_json::json!({"max_connections": 1_000_000, "max_pending_requests": 1_000_000,
+        "max_requests": 1_000_000});
+    let router = serde_json::json!({"name": "envoy.filters.http.router", "typed_config":
+        {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}});
+    let manager = serde_json::json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in", "codec_type": "HTTP1", "stream_idle_timeout": "0s", "generate_request_id": false,
+        "upgrade_configs": [{"upgrade_type": "websocket"}], "http_filters": [router],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
+            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}]}]},
+    });
+    serde_json::json!({
+        "node": {"id": "bench", "cluster": "bench"},
+        "static_resources": {
+            "listeners": [{
+                "name": "in", "tcp_backlog_size": 4096, "per_connection_buffer_limit_bytes": 32768,
+                "address": {"socket_address": {"address": task.listen.ip(), "port_value": task.listen.port()}},
+                "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+            }],
+            "clusters": [{
+                "name": "app", "type": "EDS", "lb_policy": "ROUND_ROBIN", "connect_timeout": "5s",
+                "per_connection_buffer_limit_bytes": 32768, "circuit_breakers": {"thresholds": [limits]},
+                "eds_cluster_config": {"eds_config": {"resource_api_version": "V3",
+                    "path_config_source": {"path": servers}}},
+            }],
+        },
+    })
+}
+
+/// The servers, which Envoy reads anew when the file is replaced.
+fn envoy_servers(task: &Task) -> serde_json::Value {
+    let server = |server: &SocketAddr| {
+        serde_json::json!({"endpoint": {"address": {"socket_address":
+            {"address": server.ip(), "port_value": server.port()}}}})
+    };
+    let servers: Vec<_> = task.servers.iter().map(server).collect();
+    serde_json::json!({"resources": [{
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": "app", "endpoints": [{"lb_endpoints": servers}],
+    }]})
+}
+
+/// Puts `text` in the place of `file` in one step.
+fn replace(file: &Path, text: &str) -> Result<()> {
+    let fresh = file.with_extension("new");
+    fs::write(&fresh, text).with_context(|| format!("cannot write {}", fresh.display()))?;
+    Ok(fs::rename(fresh, file)?)
+}

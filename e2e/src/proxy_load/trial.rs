@@ -1,0 +1,187 @@
+//! The measurements: each takes a proxy and tells what something cost it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::epoll::EpollTimeout;
+use serde::Serialize;
+
+use super::client::Doing;
+use super::engine::Engine;
+use super::peer::Running;
+use crate::cost;
+
+/// Sessions that are opened before memory is measured: what is there once is not theirs.
+const FIRST: usize = 100;
+
+/// Load before the window.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// A load that is measured by CPU time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// Messages of so many bytes, so many under way in each session.
+    Messages {
+        /// Bytes of payload.
+        payload: usize,
+        /// Messages under way in each session.
+        depth: usize,
+    },
+    /// Sessions that open, echo once and close.
+    Handshakes,
+}
+
+impl Load {
+    /// The rows of the table.
+    pub const ALL: [Self; 6] = [
+        Self::messages(64, 1),
+        Self::messages(64, 16),
+        Self::messages(1024, 1),
+        Self::messages(1024, 16),
+        Self::messages(65_536, 4),
+        Self::Handshakes,
+    ];
+
+    const fn messages(payload: usize, depth: usize) -> Self {
+        Self::Messages { payload, depth }
+    }
+
+    fn sessions(self) -> usize {
+        match self {
+            Self::Messages { payload, .. } if payload > 16_384 => 16,
+            Self::Messages { .. } => 64,
+            Self::Handshakes => 32,
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Messages { payload, depth } if payload.is_multiple_of(1024) => {
+                write!(f, "{} KiB x{depth}", payload / 1024)
+            }
+            Self::Messages { payload, depth } => write!(f, "{payload} B x{depth}"),
+            Self::Handshakes => f.write_str("handshake, echo, close"),
+        }
+    }
+}
+
+/// CPU time of the proxy for each message or session of `load`, in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub fn cpu(engine: &mut Engine, proxy: &Running, load: Load, window: Duration) -> Result<f64> {
+    let (doing, payload) = match load {
+        Load::Messages { payload, depth } => (Doing::Closed(depth), payload),
+        Load::Handshakes => (Doing::Churn, 64),
+    };
+    engine.begin(proxy.address, doing, payload);
+    let measured = (|| {
+        engine.open(load.sessions())?;
+        engine.run_for(WARM_UP)?;
+        let done = |engine: &Engine| match load {
+            Load::Messages { .. } => engine.counts.echoes,
+            Load::Handshakes => engine.counts.ended,
+        };
+        let pids = proxy.processes();
+        let (before, first) = (cost::cpu_time(&pids)?, done(engine));
+        engine.run_for(window)?;
+        let (after, last) = (cost::cpu_time(&pids)?, done(engine));
+        ensure!(last > first, "nothing came back");
+        Ok(after.saturating_sub(before).as_secs_f64() * 1e6 / (last - first) as f64)
+    })();
+    finish(engine, proxy, measured).with_context(|| format!("{}, {load}", proxy.peer))
+}
+
+/// What a session that is open and quiet costs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
+    /// Bytes of user memory for each session.
+    pub session: u64,
+    /// The proxy's memory before, and after all sessions have ended, in bytes.
+    pub before: u64,
+    /// As `before`, at the end.
+    pub after: u64,
+}
+
+/// Growth of the proxy's memory by `count` sessions that have echoed once and are quiet.
+pub fn memory(engine: &mut Engine, proxy: &Running, count: usize) -> Result<Memory> {
+    engine.begin(proxy.address, Doing::Open, 64);
+    let measured = (|| {
+        let size = || cost::proportional(&proxy.processes());
+        engine.open(FIRST)?;
+        engine.send_round()?;
+        let before = size()?;
+        engine.open(count)?;
+        engine.send_round()?;
+        let full = size()?;
+        // All are still there.
+        engine.send_round()?;
+        Ok((before, full))
+    })();
+    let (before, full) = finish(engine, proxy, measured).with_context(|| proxy.peer.to_string())?;
+    Ok(Memory {
+        session: full.saturating_sub(before) / count.max(1) as u64,
+        before,
+        after: cost::proportional(&proxy.processes())?,
+    })
+}
+
+/// Times from when a message was due until its echo came, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latency {
+    /// The median.
+    pub p50: f64,
+    /// What one in a hundred exceeds.
+    pub p99: f64,
+}
+
+/// Latency at `rate` messages of 64 bytes a second over 64 sessions.
+///
+/// The loop never sleeps, so neither its timer nor its own waking is in the figure.
+pub fn latency(
+    engine: &mut Engine,
+    proxy: &Running,
+    rate: u32,
+    window: Duration,
+) -> Result<Latency> {
+    const SESSIONS: u32 = 64;
+    engine.begin(proxy.address, Doing::Open, 64);
+    let measured = (|| {
+        engine.open(SESSIONS as usize)?;
+        let begun = Instant::now();
+        let mut number = 0;
+        loop {
+            let due = begun + Duration::from_secs(1) * number / rate;
+            if due >= begun + WARM_UP + window {
+                break;
+            }
+            while Instant::now() < due {
+                engine.turn(EpollTimeout::ZERO)?;
+            }
+            let measured = due >= begun + WARM_UP;
+            engine.send((number % SESSIONS) as usize, measured.then_some(due))?;
+            number += 1;
+        }
+        engine.run_for(WARM_UP)?;
+        let mut all = std::mem::take(&mut engine.counts.latencies);
+        all.sort_unstable();
+        let at = |share: usize| {
+            let index = (all.len() * share / 1000).min(all.len().saturating_sub(1));
+            all.get(index).map(|time| time.as_secs_f64() * 1e6)
+        };
+        let (Some(p50), Some(p99)) = (at(500), at(990)) else {
+            anyhow::bail!("nothing came back");
+        };
+        Ok(Latency { p50, p99 })
+    })();
+    finish(engine, proxy, measured).with_context(|| format!("{}, {rate}/s", proxy.peer))
+}
+
+/// Ends the sessions, whatever came of them.
+fn finish<T>(engine: &mut Engine, proxy: &Running, measured: Result<T>) -> Result<T> {
+    let value = measured.with_context(|| proxy.log())?;
+    engine.end_all()?;
+    Ok(value)
+}
