@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::{fd::OwnedFd, unix::net::UnixStream},
-    sync::{PoisonError, RwLock, atomic::Ordering, mpsc::SyncSender},
+    sync::{PoisonError, RwLock, mpsc::SyncSender},
     thread,
     time::Duration,
 };
@@ -29,8 +29,8 @@ impl Beats {
     /// Records that the loop of `worker` turned.
     pub(super) fn beat(&self, worker: usize) {
         let page = *self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(beat) = page.and_then(|page| page.proxy_beats.get(worker)) {
-            beat.beat();
+        if let Some(page) = page {
+            page.beats.beat(worker);
         }
     }
 
@@ -72,12 +72,7 @@ impl Pairing {
         // Never unmapped: the kernel finds the mutex there when the thread ends.
         let page = Shared::<PairPage>::from_fd(page)?.leak();
         page.proxy_life.hold()?;
-        let count = u32::try_from(workers).map_err(io::Error::other)?;
-        // Each loop turned before this page came, or will be found hanging on it in time.
-        for beat in page.proxy_beats.iter().take(workers) {
-            beat.beat();
-        }
-        page.workers.store(count, Ordering::Release);
+        page.beats.begin(workers);
         beats.move_to(page);
 
         let channel = Channel::new(UnixStream::from(socket), PATIENCE)?;

@@ -12,7 +12,6 @@ use std::{
     },
     path::Path,
     process::{Command, ExitStatus},
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -25,7 +24,7 @@ use crate::{
     sys::{
         clock::monotonic_ns,
         memory::Shared,
-        pages::BeatPage,
+        pages::WorkerBeats,
         signals::StopSignals,
         spawn::{self, Process, Rights},
     },
@@ -59,14 +58,14 @@ impl Parent<'_> {
     /// Keeps a proxy running until it was stopped as planned, or SIGTERM.
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let signals = StopSignals::hold_back_with_ends().context("cannot hold signals back")?;
-        let page = BeatPage::create().context("cannot share memory")?;
+        let page = WorkerBeats::create().context("cannot share memory")?;
         let inherited = page.to_inherit().context("cannot share memory")?;
         let mut restarts = Restarts::new(restart::PROXY);
         loop {
             if self.wait_for_agent(&signals)? {
                 return Ok(());
             }
-            page.workers.store(0, Ordering::Release);
+            page.end();
             restarts.started();
             let (status, is_asked) = self.serve(&signals, &page, &inherited)?;
             if is_asked {
@@ -112,7 +111,7 @@ impl Parent<'_> {
     fn serve(
         &self,
         signals: &StopSignals,
-        page: &Shared<BeatPage>,
+        page: &Shared<WorkerBeats>,
         inherited: &OwnedFd,
     ) -> anyhow::Result<(ExitStatus, bool)> {
         let rights = Rights {
@@ -136,7 +135,8 @@ impl Parent<'_> {
             let before = Duration::from_nanos(monotonic_ns()).saturating_sub(HANGS);
             let before = u64::try_from(before.as_nanos()).unwrap_or(0);
             // Late twice in a row, so that one pause of the whole host ends nobody.
-            let is_late = began.elapsed() < OWN_PAUSE && page.is_late(before);
+            let is_late =
+                began.elapsed() < OWN_PAUSE && page.oldest().is_some_and(|beat| beat < before);
             if is_late && was_late {
                 tracing::error!("the proxy process hangs; it is ended");
                 proxy.kill().context("cannot end the proxy")?;

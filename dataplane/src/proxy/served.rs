@@ -11,7 +11,6 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::Ordering,
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     thread,
@@ -30,7 +29,7 @@ use crate::{
         report,
     },
     sys::{
-        channel::Channel, limits, memory::Shared, outgoing, pages::BeatPage, privileges, signals,
+        channel::Channel, limits, memory::Shared, outgoing, pages::WorkerBeats, privileges, signals,
     },
 };
 
@@ -83,8 +82,8 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
             let beats = Arc::clone(&beats);
             Arc::new(move |worker| {
                 beats.beat(worker);
-                if let Some(beat) = parent.and_then(|page| page.beats.get(worker)) {
-                    beat.beat();
+                if let Some(page) = parent {
+                    page.beat(worker);
                 }
             })
         },
@@ -119,14 +118,9 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
 }
 
 /// The page of the process that started this one.
-fn begin_to_beat(number: i32, workers: usize) -> anyhow::Result<&'static BeatPage> {
-    let page = Shared::<BeatPage>::inherited(number)?.leak();
-    // Each loop turned before it was started, or will be found hanging in time.
-    for beat in page.beats.iter().take(workers) {
-        beat.beat();
-    }
-    let workers = u32::try_from(workers)?;
-    page.workers.store(workers, Ordering::Release);
+fn begin_to_beat(number: i32, workers: usize) -> anyhow::Result<&'static WorkerBeats> {
+    let page = Shared::<WorkerBeats>::inherited(number)?.leak();
+    page.begin(workers);
     Ok(page)
 }
 

@@ -23,10 +23,8 @@ pub struct PairPage {
     pub vrrp_life: LifeMutex,
     /// Held by the main thread of the proxy.
     pub proxy_life: LifeMutex,
-    /// Number of workers, set by the proxy before it says that it holds its mutex.
-    pub workers: AtomicU32,
-    /// When each worker's loop last turned.
-    pub proxy_beats: [Beat; MOST_WORKERS],
+    /// The proxy's loops, begun before it says that it holds its mutex.
+    pub beats: WorkerBeats,
 }
 
 // SAFETY: `repr(C)`, atomics and process-shared mutexes only, zero is valid.
@@ -41,42 +39,62 @@ impl PairPage {
         Ok(page)
     }
 
-    /// The oldest beat among the workers, nanoseconds of `CLOCK_MONOTONIC`.
+    /// The oldest beat among the workers, nanoseconds of `CLOCK_MONOTONIC`; zero: none has begun.
     pub fn oldest_beat(&self) -> u64 {
-        let workers = (self.workers.load(Ordering::Acquire) as usize).min(MOST_WORKERS);
-        self.proxy_beats
-            .iter()
-            .take(workers)
-            .map(Beat::last)
-            .min()
-            .unwrap_or(0)
+        self.beats.oldest().unwrap_or(0)
     }
 }
 
-/// What a proxy shows the process that started it, where that is not the agent.
+/// Signs of life of a proxy's workers. A page of its own where somebody else than the agent started it.
 #[repr(C)]
 #[derive(Debug)]
-pub struct BeatPage {
-    /// Number of workers; zero: none has started yet.
-    pub workers: AtomicU32,
+pub struct WorkerBeats {
+    /// Number of workers; zero: none has begun.
+    workers: AtomicU32,
     /// When each worker's loop last turned.
-    pub beats: [Beat; MOST_WORKERS],
+    beats: [Beat; MOST_WORKERS],
 }
 
 // SAFETY: `repr(C)`, atomics only, zero is valid.
-unsafe impl Shareable for BeatPage {}
+unsafe impl Shareable for WorkerBeats {}
 
-impl BeatPage {
+impl WorkerBeats {
     /// A new page, of nobody yet.
     pub fn create() -> io::Result<Shared<Self>> {
         Shared::create(c"wsha-beats")
     }
 
-    /// Whether a worker has not turned since `before`, nanoseconds of `CLOCK_MONOTONIC`.
-    pub fn is_late(&self, before: u64) -> bool {
-        let workers = (self.workers.load(Ordering::Acquire) as usize).min(MOST_WORKERS);
-        let mut beats = self.beats.iter().take(workers).map(Beat::last);
-        beats.any(|beat| beat < before)
+    /// Begins with so many workers. Each loop turned before it was started, or before this page came, or
+    /// will be found hanging in time.
+    pub fn begin(&self, workers: usize) {
+        for worker in 0..workers {
+            self.beat(worker);
+        }
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        self.workers.store(workers, Ordering::Release);
+    }
+
+    /// Of nobody again.
+    pub fn end(&self) {
+        self.workers.store(0, Ordering::Release);
+    }
+
+    /// Records that the loop of `worker` turned.
+    pub fn beat(&self, worker: usize) {
+        if let Some(beat) = self.beats.get(worker) {
+            beat.beat();
+        }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.load(Ordering::Acquire) as usize
+    }
+
+    /// The oldest beat, nanoseconds of `CLOCK_MONOTONIC`; `None`: nobody has begun.
+    pub fn oldest(&self) -> Option<u64> {
+        let beats = self.beats.iter().take(self.workers());
+        beats.map(Beat::last).min()
     }
 }
 

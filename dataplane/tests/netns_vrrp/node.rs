@@ -84,13 +84,12 @@ impl Proxy {
         let thread = thread::spawn(move || {
             let page = Shared::<PairPage>::from_fd(page).unwrap().leak();
             page.proxy_life.hold().unwrap();
-            page.workers.store(1, Ordering::Release);
-            page.proxy_beats[0].beat();
+            page.beats.begin(1);
             held.send(()).unwrap();
             let tick = Duration::from_millis(50);
             while wait_end.recv_timeout(tick) == Err(mpsc::RecvTimeoutError::Timeout) {
                 if beating.load(Ordering::Acquire) {
-                    page.proxy_beats[0].beat();
+                    page.beats.beat(0);
                 }
             }
         });

@@ -9,7 +9,7 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
-    sync::{atomic::Ordering, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -113,7 +113,7 @@ impl Rig {
         self.send(&ToProxy::Pair, &[page.fd(), theirs.as_fd()]);
         let vrrp = channel(ours);
         assert_eq!(next(&vrrp), ProxyToVrrp::Holding);
-        assert_eq!(page.workers.load(Ordering::Acquire) as usize, WORKERS);
+        assert_eq!(page.beats.workers(), WORKERS);
         assert_ne!(page.oldest_beat(), 0, "all workers turned before");
         (vrrp, page)
     }

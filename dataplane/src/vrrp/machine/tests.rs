@@ -115,8 +115,7 @@ fn rig() -> Option<Rig> {
     let id = own.id;
     rig.command(ToMachine::Open(Box::new(own)));
     let page = PairPage::create().unwrap().leak();
-    page.proxy_beats[0].beat();
-    page.workers.store(1, Ordering::Release);
+    page.beats.begin(1);
     rig.command(ToMachine::Pairing(1, page));
     for number in 1..=COUNT {
         let row = table.row(RouterKey::new(id.index, 4, number)).unwrap();
