@@ -91,7 +91,7 @@ pub fn parse(text: &str) -> Result<Policy, String> {
         namespaces,
         cluster: Some(Cluster {
             service_ranges: service_ranges.collect::<Result<_, _>>()?,
-            node_ports: Some(node_ports),
+            node_ports,
         }),
     })
 }
@@ -207,7 +207,7 @@ mod tests {
             let policy = parse(text).unwrap();
             assert_eq!(policy.grant, Grant::default(), "{text:?}");
             let cluster = policy.cluster.unwrap();
-            assert_eq!(cluster.node_ports, Some(30_000..=32_767));
+            assert_eq!(cluster.node_ports, 30_000..=32_767);
             assert!(cluster.service_ranges.is_empty());
         }
     }
@@ -234,7 +234,7 @@ nodePortRange: 20000-22767
         assert_eq!(policy.namespaces["other"], Grant::default());
         let cluster = policy.cluster.unwrap();
         assert_eq!(cluster.service_ranges, ["10.96.0.0/12".parse().unwrap()]);
-        assert_eq!(cluster.node_ports, Some(20_000..=22_767));
+        assert_eq!(cluster.node_ports, 20_000..=22_767);
     }
 
     #[test]

@@ -28,12 +28,12 @@ pub struct Grant {
 }
 
 /// A cluster: its nodes tell of their networks, and kube-proxy answers for addresses and ports.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cluster {
     /// Where addresses of Services are taken from.
     pub service_ranges: Vec<IpNet>,
     /// Where ports of Services are taken from on every address of a node.
-    pub node_ports: Option<RangeInclusive<u16>>,
+    pub node_ports: RangeInclusive<u16>,
 }
 
 impl Policy {

@@ -113,7 +113,7 @@ impl<'a> Reserved<'a> {
 
     /// Why the cluster keeps `port` for itself.
     pub(crate) fn port(&self, port: u16) -> Option<String> {
-        let range = self.cluster?.node_ports.as_ref()?;
+        let range = &self.cluster?.node_ports;
         range.contains(&port).then(|| {
             format!(
                 "{port} lies in {}-{}, where node ports of Services are taken from, for which \

@@ -18,7 +18,7 @@ fn cluster(address: &str) -> Inputs {
     let mut inputs = controller(objects(&["a", "b"], &[("chat", vec![address.to_owned()])]));
     inputs.policy.cluster = Some(Cluster {
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
-        node_ports: Some(30_000..=32_767),
+        node_ports: 30_000..=32_767,
     });
     for node in ["a", "b"] {
         let facts = facts(&["10.0.0.2/24"]);
