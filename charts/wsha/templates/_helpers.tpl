@@ -19,9 +19,9 @@ app.kubernetes.io/name: wsha
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Image of a component; the argument is {root, name}. */}}
+{{/* Image of a component; the argument is {root, of}: its values. */}}
 {{- define "wsha.image" -}}
-{{ printf "%s/%s:%s" (trimSuffix "/" .root.Values.image.registry) .name (.root.Values.image.tag | default .root.Chart.AppVersion) }}
+{{ printf "%s/%s:%s" (trimSuffix "/" .root.Values.image.registry) .of.image (coalesce .of.tag .root.Values.image.tag .root.Chart.AppVersion) }}
 {{- end }}
 
 {{/* Where gateways find the controller's replicas. */}}
@@ -63,7 +63,7 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 containers:
   - name: {{ .component }}
-    image: {{ include "wsha.image" (dict "root" .root "name" .root.Values.controller.image) }}
+    image: {{ include "wsha.image" (dict "root" .root "of" .root.Values.controller) }}
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     args: {{ toYaml .args | nindent 6 }}
     securityContext: {{ include "wsha.unprivileged" .root | nindent 6 }}

@@ -16,7 +16,7 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use node_api::stream::{PATH, PROTOCOL};
+use node_api::{Protocol, stream::PATH};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -82,10 +82,10 @@ pub async fn serve<R: Reviewer>(listener: TcpListener, server: Arc<Server<R>>) {
         // Owned by nobody: it ends with its connection, or by its time-out.
         tokio::spawn(async move {
             match timeout(PATIENCE, handshake(stream, &server)).await {
-                Ok(Some((socket, admitted, expires))) => {
+                Ok(Some((socket, opening))) => {
                     drop(permit);
-                    let node = admitted.node.clone();
-                    let ended = stream::run(socket, admitted, expires, &server).await;
+                    let node = opening.admitted.node.clone();
+                    let ended = stream::run(socket, opening, &server).await;
                     log(&node, peer, &ended);
                 }
                 Ok(None) => {}
@@ -99,13 +99,23 @@ fn log(node: &str, peer: SocketAddr, ended: &Ended) {
     tracing::info!(node, %peer, "a stream has ended: {ended}");
 }
 
+/// Whose stream is to be opened, and how.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) admitted: Admitted,
+    /// When the token is over, seconds since the Unix epoch.
+    pub(super) expires: Option<u64>,
+    /// The version that both sides speak.
+    pub(super) protocol: Protocol,
+}
+
 /// An upgraded connection.
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 async fn handshake<R: Reviewer>(
     stream: TcpStream,
     server: &Arc<Server<R>>,
-) -> Option<(Socket, Admitted, Option<u64>)> {
+) -> Option<(Socket, Opening)> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch off the delay of small packets");
     }
@@ -122,10 +132,10 @@ async fn handshake<R: Reviewer>(
         let sender = sender.clone();
         let server = Arc::clone(server);
         async move {
-            let (answer, admitted) = answer(&request, &server).await;
-            if let Some((admitted, expires)) = admitted {
+            let (answer, opening) = answer(&request, &server).await;
+            if let Some(opening) = opening {
                 let upgrade = hyper::upgrade::on(request);
-                drop(sender.try_send((upgrade, admitted, expires)));
+                drop(sender.try_send((upgrade, opening)));
             }
             Ok::<_, Infallible>(answer)
         }
@@ -139,14 +149,14 @@ async fn handshake<R: Reviewer>(
         tracing::debug!(%error, "a connection ended before its upgrade");
         return None;
     }
-    let (upgrade, admitted, expires) = upgraded.try_recv().ok()?;
+    let (upgrade, opening) = upgraded.try_recv().ok()?;
     let upgraded = upgrade.await.ok()?;
     let limits = WebSocketConfig::default()
         .max_message_size(Some(LONGEST_MESSAGE))
         .max_frame_size(Some(LONGEST_MESSAGE));
     let io = TokioIo::new(upgraded);
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await;
-    Some((socket, admitted, expires))
+    Some((socket, opening))
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -154,7 +164,7 @@ type Answer = Response<Full<Bytes>>;
 async fn answer<R: Reviewer>(
     request: &Request<Incoming>,
     server: &Server<R>,
-) -> (Answer, Option<(Admitted, Option<u64>)>) {
+) -> (Answer, Option<Opening>) {
     let headers = request.headers();
     if request.uri().path() != PATH {
         return (
@@ -176,10 +186,21 @@ async fn answer<R: Reviewer>(
         answer.headers_mut().insert(UPGRADE, websocket);
         return (answer, None);
     };
-    if !has(headers, &SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
-        let why = format!("this controller speaks {PROTOCOL}; upgrade the older of the two");
+    let Some(protocol) = Protocol::choose(list(headers, &SEC_WEBSOCKET_PROTOCOL)) else {
+        // As many as a node speaks, and one more.
+        let offered = list(headers, &SEC_WEBSOCKET_PROTOCOL).take(3);
+        let offered: Vec<_> = offered.collect();
+        let why = format!(
+            "this controller speaks {}, the node offers {}; update the older of the two",
+            Protocol::spoken_in_words(),
+            if offered.is_empty() {
+                "no version".to_owned()
+            } else {
+                offered.join(" and ")
+            }
+        );
         return (text(StatusCode::BAD_REQUEST, &why), None);
-    }
+    };
     let token = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
@@ -203,7 +224,8 @@ async fn answer<R: Reviewer>(
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let accept = derive_accept_key(key.as_bytes());
-    let Ok(accept) = HeaderValue::from_str(&accept) else {
+    let name = HeaderValue::from_str(&protocol.to_string());
+    let (Ok(accept), Ok(name)) = (HeaderValue::from_str(&accept), name) else {
         return (
             text(StatusCode::BAD_REQUEST, "the key cannot be answered"),
             None,
@@ -213,17 +235,28 @@ async fn answer<R: Reviewer>(
     fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
     fields.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
-    (answer, Some((admitted, expires)))
+    fields.insert(SEC_WEBSOCKET_PROTOCOL, name);
+    let opening = Opening {
+        admitted,
+        expires,
+        protocol,
+    };
+    (answer, Some(opening))
 }
 
 /// Whether the list in this field names `word`, whatever its case.
 fn has(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    list(headers, name).any(|one| one.eq_ignore_ascii_case(word))
+}
+
+/// The list in this field (RFC 9110 section 5.6.1), over as many lines as it may have.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter();
     values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|one| one.trim().eq_ignore_ascii_case(word))
+        .map(str::trim)
+        .filter(|one| !one.is_empty())
 }
 
 fn unauthorized(why: &str) -> Answer {

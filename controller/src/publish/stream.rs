@@ -25,7 +25,11 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::{Server, Session, admit::Admitted, server::Socket};
+use super::{
+    Server, Session,
+    admit::Admitted,
+    server::{Opening, Socket},
+};
 use crate::{desired::NodeState, recompute::Published, registry::Registry};
 
 /// From the upgrade to the node's first message.
@@ -73,13 +77,13 @@ impl fmt::Display for Ended {
 }
 
 /// Runs a stream to its end.
-pub(super) async fn run<R>(
-    socket: Socket,
-    admitted: Admitted,
-    expires: Option<u64>,
-    server: &Arc<Server<R>>,
-) -> Ended {
+pub(super) async fn run<R>(socket: Socket, opening: Opening, server: &Arc<Server<R>>) -> Ended {
     static NEXT: AtomicU64 = AtomicU64::new(1);
+    let Opening {
+        admitted,
+        expires,
+        protocol,
+    } = opening;
     let (mut sink, mut messages) = socket.split();
     let welcome = ToNode::Welcome(Welcome {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -101,6 +105,7 @@ pub(super) async fn run<R>(
         node,
         pod = admitted.pod,
         version = hello.version,
+        %protocol,
         "a node is connected"
     );
     server.registry.connected(node, id, &hello);

@@ -7,6 +7,7 @@
 
 pub mod config;
 mod decode;
+mod protocol;
 pub mod report;
 mod resources;
 mod revision;
@@ -17,6 +18,7 @@ pub use config::{
     Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion,
 };
 pub use decode::{DecodeError, Decoded};
+pub use protocol::Protocol;
 pub use report::{
     EndpointReport, ListenerReport, NodeReport, PeerReport, PoolReport, RouterReport, RouterState,
     Transition,

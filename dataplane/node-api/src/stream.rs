@@ -22,10 +22,7 @@ use crate::{
     report::NodeReport,
 };
 
-/// WebSocket subprotocol; its number is that of the messages here.
-pub const PROTOCOL: &str = "v1.stream.wsha.dev";
-
-/// Path of the stream.
+/// Path of the stream, whatever its version ([`crate::Protocol`]).
 pub const PATH: &str = "/v1/stream";
 
 /// Audience of the `ServiceAccount` token in the node's `Authorization: Bearer` header.

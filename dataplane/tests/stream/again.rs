@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use node_api::stream::{ToController, ToNode};
 
 use crate::{
-    ENDPOINTS, FIRST, POOL, active, addresses, endpoints, follow,
+    ENDPOINTS, FIRST, POOL, active, addresses, endpoints, follow, followed,
     host::{Host, eventually},
     is_active, pool, ready,
     server::{Authority, Connection, Replica},
@@ -42,10 +42,9 @@ fn a_controller_whose_history_began_anew_is_followed() {
 
 #[test]
 fn an_uninstall_leaves_no_address_and_no_file() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let mut agent = follow(&host, &authority, &[FIRST]);
+    let Some((host, _, replica, mut agent)) = followed() else {
+        return;
+    };
     let node = replica.accept();
     let (revision, _) = tell(&node, 3, &[110]);
     node.upsert("secrets/chat-tls", &"hidden");
@@ -81,10 +80,9 @@ fn an_uninstall_leaves_no_address_and_no_file() {
 
 #[test]
 fn a_node_that_gave_up_everything_comes_back_on_a_new_stream() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let _agent = follow(&host, &authority, &[FIRST]);
+    let Some((host, _, replica, _agent)) = followed() else {
+        return;
+    };
     let node = replica.accept();
     let (revision, _) = tell(&node, 3, &[110]);
     node.hear_acks(&[(POOL, Some(&revision))]);
@@ -120,10 +118,9 @@ fn a_node_that_gave_up_everything_comes_back_on_a_new_stream() {
 
 #[test]
 fn endpoints_that_were_not_saved_are_at_a_stop() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let mut agent = follow(&host, &authority, &[FIRST]);
+    let Some((host, _, replica, mut agent)) = followed() else {
+        return;
+    };
     let node = replica.accept();
     let (revision, _) = tell(&node, 3, &[110]);
     node.hear_acks(&[(POOL, Some(&revision))]);

@@ -17,7 +17,7 @@ use nix::{
 };
 use node_api::{
     Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, NodeReport, Pool, Preemption,
-    RankedNode,
+    Protocol, RankedNode,
     RouterState::Active,
     Upstream, VirtualRouter, VrrpVersion,
     stream::{EndpointsDelta, ResourceName, Revision, ToController, ToNode},
@@ -105,6 +105,15 @@ fn follow(host: &Host, authority: &Authority, replicas: &[&str]) -> Agent {
     host.start_bare(&arguments)
 }
 
+/// A host whose agent follows one replica.
+fn followed() -> Option<(Host, Authority, Replica, Agent)> {
+    let host = Host::new()?;
+    let authority = Authority::new();
+    let replica = Replica::start(&authority, FIRST);
+    let agent = follow(&host, &authority, &[FIRST]);
+    Some((host, authority, replica, agent))
+}
+
 /// The addresses that the kernel has.
 fn addresses() -> String {
     let output = Command::new("ip").args(["-4", "addr"]).output().unwrap();
@@ -127,10 +136,9 @@ fn ready(host: &Host) -> (u16, String) {
 
 #[test]
 fn a_whole_state_a_delta_a_refusal_and_a_removal() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let _agent = follow(&host, &authority, &[FIRST]);
+    let Some((host, _, replica, _agent)) = followed() else {
+        return;
+    };
     let node = replica.accept();
     assert_eq!((node.hello.held.len(), node.hello.sequence), (0, 0));
     let facts = &node.hello.facts.interfaces;
@@ -306,10 +314,9 @@ fn a_stream_is_kept_to_each_address_of_a_name() {
 
 #[test]
 fn a_reconnect_tells_only_what_differs_and_disturbs_nothing() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let agent = follow(&host, &authority, &[FIRST]);
+    let Some((host, _, replica, agent)) = followed() else {
+        return;
+    };
     let node = replica.accept();
     let (pool_revision, endpoints_revision) = tell(&node, 3, &[110]);
     node.hear_acks(&[(POOL, Some(&pool_revision))]);
@@ -350,10 +357,9 @@ fn a_reconnect_tells_only_what_differs_and_disturbs_nothing() {
 
 #[test]
 fn a_node_that_starts_while_no_controller_answers_serves_as_before() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let agent = follow(&host, &authority, &[FIRST]);
+    let Some((host, authority, replica, agent)) = followed() else {
+        return;
+    };
     let node = replica.accept();
     let (revision, _) = tell(&node, 3, &[110]);
     node.hear_acks(&[(POOL, Some(&revision))]);
@@ -413,9 +419,12 @@ fn each_cause_of_having_no_stream_is_said_once() {
     says("it refused our token (401");
     says("token expired");
 
-    replica.behave(|manners| manners.subprotocol = "v9.stream.wsha.dev");
+    replica.behave(|manners| manners.subprotocol = "v9.stream.wsha.dev".to_owned());
     write_token(&host.at("token"), "another");
-    says("it does not speak v1.stream.wsha.dev");
+    says(&format!(
+        "it takes none of the versions that this node speaks ({})",
+        Protocol::spoken_in_words()
+    ));
 
     replica.behave(|manners| *manners = server::Manners::default());
     write_token(&host.at("token"), "the-token");
@@ -432,7 +441,7 @@ fn each_cause_of_having_no_stream_is_said_once() {
         "cannot connect",
         "its certificate is not accepted",
         "it refused our token",
-        "it does not speak v1.stream.wsha.dev",
+        "it takes none of the versions that this node speaks",
         "cannot be understood",
     ] {
         assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
@@ -445,10 +454,9 @@ fn each_cause_of_having_no_stream_is_said_once() {
 
 #[test]
 fn a_removed_state_directory_is_made_again_and_its_threads_are_those_of_the_architecture() {
-    let Some(host) = Host::new() else { return };
-    let authority = Authority::new();
-    let replica = Replica::start(&authority, FIRST);
-    let agent = follow(&host, &authority, &[FIRST]);
+    let Some((host, _, replica, agent)) = followed() else {
+        return;
+    };
     let node = replica.accept();
     let (revision, _) = tell(&node, 3, &[110]);
     node.hear_acks(&[(POOL, Some(&revision))]);

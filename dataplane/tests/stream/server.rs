@@ -11,8 +11,8 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use node_api::{
-    Decoded,
-    stream::{Hello, PROTOCOL, ResourceName, Revision, ToController, ToNode, Welcome},
+    Decoded, Protocol,
+    stream::{Hello, ResourceName, Revision, ToController, ToNode, Welcome},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -81,7 +81,8 @@ impl Authority {
 #[derive(Clone)]
 pub(crate) struct Manners {
     pub(crate) token: String,
-    pub(crate) subprotocol: &'static str,
+    /// Which of the versions offered it takes.
+    pub(crate) subprotocol: String,
     pub(crate) silence: Duration,
     pub(crate) epoch: &'static str,
 }
@@ -90,7 +91,7 @@ impl Default for Manners {
     fn default() -> Self {
         Self {
             token: "the-token".to_owned(),
-            subprotocol: PROTOCOL,
+            subprotocol: Protocol::NEWEST.to_string(),
             silence: Duration::from_secs(30),
             epoch: "",
         }
@@ -268,13 +269,14 @@ async fn serve(
     let check = |request: &Request, mut response: Response| {
         assert_eq!(request.uri().path(), node_api::stream::PATH);
         let header = |name| request.headers().get(name).and_then(|it| it.to_str().ok());
-        assert_eq!(header("sec-websocket-protocol"), Some(PROTOCOL));
+        let offered = Protocol::spoken().collect::<Vec<_>>().join(", ");
+        assert_eq!(header("sec-websocket-protocol"), Some(offered.as_str()));
         if header("authorization") != Some(expected.as_str()) {
             let mut refusal = ErrorResponse::new(Some("token expired".to_owned()));
             *refusal.status_mut() = StatusCode::UNAUTHORIZED;
             return Err(refusal);
         }
-        let protocol = HeaderValue::from_static(manners.subprotocol);
+        let protocol = HeaderValue::from_str(&manners.subprotocol).unwrap();
         response
             .headers_mut()
             .insert("sec-websocket-protocol", protocol);

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use node_api::stream::{
-    Hello, InterfaceFacts, NodeFacts, PATH, PROTOCOL, ResourceName, Revision, ToController, ToNode,
+    Hello, InterfaceFacts, NodeFacts, PATH, ResourceName, Revision, ToController, ToNode,
 };
 use node_api::{
-    Decoded, Endpoint, ListenerReport, NodeReport, Pool, PoolReport, RouterReport, RouterState,
+    Decoded, Endpoint, ListenerReport, NodeReport, Pool, PoolReport, Protocol, RouterReport,
+    RouterState,
 };
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -144,7 +145,7 @@ impl Gateway {
         let uri: Uri = format!("wss://{}{PATH}", self.controller).parse()?;
         let request = ClientRequestBuilder::new(uri)
             .with_header("Authorization", format!("Bearer {}", self.token))
-            .with_sub_protocol(PROTOCOL);
+            .with_sub_protocol(Protocol::NEWEST.to_string());
         let opened = tokio_tungstenite::client_async(request, stream).await;
         Ok(opened.context("the upgrade was refused")?.0)
     }

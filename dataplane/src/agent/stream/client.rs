@@ -14,7 +14,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use node_api::{Decoded, stream::ToNode};
+use node_api::{Decoded, Protocol, stream::ToNode};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -89,8 +89,9 @@ impl Client {
     /// Opens a stream and serves it to its end; notes when it was welcome.
     async fn attempt(&self, welcomed: &mut Option<Instant>) -> Cause {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let socket = match connect::open(&self.target, self.address, &self.credentials).await {
-            Ok(socket) => socket,
+        let opened = connect::open(&self.target, self.address, &self.credentials).await;
+        let (socket, protocol) = match opened {
+            Ok(opened) => opened,
             Err(cause) => return cause,
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -105,6 +106,7 @@ impl Client {
         let (sink, messages) = socket.split();
         let mut reader = Reader {
             id,
+            protocol,
             messages,
             silence,
             inputs: &self.inputs,
@@ -121,6 +123,7 @@ impl Client {
 
 struct Reader<'a> {
     id: StreamId,
+    protocol: Protocol,
     messages: SplitStream<Socket>,
     silence: watch::Sender<Duration>,
     inputs: &'a mpsc::Sender<Input>,
@@ -154,6 +157,7 @@ impl Reader<'_> {
                     tracing::info!(
                         replica = welcome.replica,
                         version = welcome.version,
+                        protocol = %self.protocol,
                         "a stream to the controller is open"
                     );
                     Input::Welcome(self.id, welcome)

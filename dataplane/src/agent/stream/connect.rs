@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use node_api::stream::{PATH, PROTOCOL, fingerprint};
+use node_api::{
+    Protocol,
+    stream::{PATH, fingerprint},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -22,7 +25,7 @@ use tokio_tungstenite::{
     tungstenite::{
         self, ClientRequestBuilder,
         error::ProtocolError,
-        http::{StatusCode, Uri},
+        http::{StatusCode, Uri, header::SEC_WEBSOCKET_PROTOCOL},
         protocol::WebSocketConfig,
     },
 };
@@ -36,6 +39,9 @@ const QUOTED: usize = 200;
 
 /// An open stream.
 pub(super) type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// An open stream and its version.
+pub(super) type Opened = (Socket, Protocol);
 
 /// A controller as it was given, `HOST:PORT`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -179,7 +185,9 @@ pub(super) enum Cause {
     },
     /// Versions too far apart.
     #[error(
-        "it does not speak {PROTOCOL}: its version and this one are too far apart; update the older"
+        "it takes none of the versions that this node speaks ({}): the two are too far apart; update \
+         the older",
+        Protocol::spoken_in_words()
     )]
     Subprotocol,
     /// It does not speak WebSocket.
@@ -210,7 +218,7 @@ pub(super) async fn open(
     target: &Target,
     address: SocketAddr,
     credentials: &Credentials,
-) -> Result<Socket, Cause> {
+) -> Result<Opened, Cause> {
     let connector = connector(&credentials.authorities)?;
     let token = token(&credentials.token)?;
     let opened = async {
@@ -220,10 +228,11 @@ pub(super) async fn open(
             .map_err(|error| Cause::Tls(io::Error::other(error)))?;
         let tls = connector.connect(name, tcp).await;
         let tls = tls.map_err(|error| tls_cause(error, &credentials.authorities))?;
-        upgrade(tls, target, &token).await.map_err(|error| {
+        let (socket, protocol) = upgrade(tls, target, &token).await.map_err(|error| {
             // With TLS 1.3 the other side may refuse after we are done.
             websocket_cause(error, &credentials.token)
-        })
+        })?;
+        Ok((socket, protocol.ok_or(Cause::Subprotocol)?))
     };
     let opened = tokio::time::timeout(PATIENCE, opened).await;
     opened.map_err(|_| Cause::Late)?
@@ -233,21 +242,24 @@ async fn upgrade(
     tls: TlsStream<TcpStream>,
     target: &Target,
     token: &str,
-) -> Result<Socket, tungstenite::Error> {
+) -> Result<(Socket, Option<Protocol>), tungstenite::Error> {
     let host = if target.host.contains(':') {
         format!("[{}]", target.host)
     } else {
         target.host.clone()
     };
     let uri: Uri = format!("wss://{host}:{}{PATH}", target.port).parse()?;
-    let request = ClientRequestBuilder::new(uri)
-        .with_header("Authorization", format!("Bearer {token}"))
-        .with_sub_protocol(PROTOCOL);
+    let request =
+        ClientRequestBuilder::new(uri).with_header("Authorization", format!("Bearer {token}"));
+    let request = Protocol::spoken().fold(request, ClientRequestBuilder::with_sub_protocol);
     let config = WebSocketConfig::default()
         .max_message_size(Some(LONGEST_MESSAGE))
         .max_frame_size(Some(LONGEST_MESSAGE));
-    let (socket, _) = client_async_with_config(request, tls, Some(config)).await?;
-    Ok(socket)
+    let (socket, answer) = client_async_with_config(request, tls, Some(config)).await?;
+    // That it is one of those offered was checked.
+    let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
+    let chosen = chosen.and_then(|name| Protocol::named(name.to_str().ok()?));
+    Ok((socket, chosen))
 }
 
 /// The authorities in a bundle, as a controller is told; empty where there is none to be read, which

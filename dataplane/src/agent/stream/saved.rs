@@ -7,7 +7,7 @@ use std::{
 };
 
 use node_api::{
-    Endpoint, Pool,
+    Endpoint, Pool, Protocol,
     stream::{ResourceName, Revision},
 };
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,12 @@ use crate::{
     sys::clock,
 };
 
-/// Form of the saved file; a release reads its own and, once there is one, the form before.
-const FORMAT: u32 = 1;
+/// Form of the saved file: that of what a controller tells. A release reads its own and the one
+/// before, and what a later one wrote that says so.
+const FORMAT: u32 = Protocol::NEWEST.number();
+/// The oldest form whose releases can start from what this one writes, and the oldest that this one
+/// reads.
+const OLDEST: u32 = Protocol::OLDEST.number();
 /// In the state directory.
 const STATE: &str = "state.json";
 /// In the run directory, which does not survive a reboot.
@@ -68,13 +72,18 @@ pub(super) enum LoadError {
         #[source]
         source: serde_json::Error,
     },
-    /// A later release wrote it.
-    #[error("{path} has format {found} and this release reads format {FORMAT} only")]
+    /// A release wrote it that is too far away.
+    #[error(
+        "{path} has form {found}, for releases that know form {oldest} or a later one, and this release \
+         reads {OLDEST} to {FORMAT}; the controller's state will replace it"
+    )]
     Format {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Its form.
         found: u32,
+        /// The oldest form that a reader must know.
+        oldest: u32,
     },
     /// It is another node's.
     #[error("{path} is that of node {found}; give each node a state directory of its own")]
@@ -87,8 +96,16 @@ pub(super) enum LoadError {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Format {
     format: u32,
+    oldest_reader: u32,
+}
+
+impl Format {
+    fn is_known(&self, newest: u32, oldest: u32) -> bool {
+        self.format >= oldest && self.oldest_reader <= newest
+    }
 }
 
 #[derive(Deserialize)]
@@ -113,6 +130,7 @@ struct LoadedResource {
 #[serde(rename_all = "camelCase")]
 struct Saved<'a> {
     format: u32,
+    oldest_reader: u32,
     version: &'a str,
     node_name: &'a str,
     sequence: i64,
@@ -161,6 +179,7 @@ impl Place {
         });
         let text = serde_json::to_vec(&Saved {
             format: FORMAT,
+            oldest_reader: OLDEST,
             version: env!("CARGO_PKG_VERSION"),
             node_name: &self.node_name,
             sequence: state.sequence,
@@ -204,11 +223,12 @@ impl Place {
             path: path(),
             source,
         };
-        let Format { format } = serde_json::from_slice(&text).map_err(corrupt)?;
-        if format != FORMAT {
+        let form: Format = serde_json::from_slice(&text).map_err(corrupt)?;
+        if !form.is_known(FORMAT, OLDEST) {
             return Err(LoadError::Format {
                 path: path(),
-                found: format,
+                found: form.format,
+                oldest: form.oldest_reader,
             });
         }
         let loaded: Loaded = serde_json::from_slice(&text).map_err(corrupt)?;
@@ -379,6 +399,34 @@ mod tests {
     }
 
     #[test]
+    fn a_release_reads_its_own_form_the_one_before_and_what_is_written_for_it() {
+        let reads = |newest: u32, format, oldest_reader| {
+            let form = Format {
+                format,
+                oldest_reader,
+            };
+            form.is_known(newest, newest - 1)
+        };
+        assert!(reads(5, 5, 4) && reads(5, 4, 3));
+        // Written by the release after, which wrote it so that it can be undone.
+        assert!(reads(5, 6, 5));
+        assert!(!reads(5, 7, 6) && !reads(5, 3, 2));
+    }
+
+    #[test]
+    fn a_state_of_the_next_release_is_started_from() {
+        let directory = Directory::new();
+        let place = place(&directory);
+        place.save(&state()).unwrap();
+        let path = place.state_dir.path().join(STATE);
+        let mut saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        saved["format"] = json!(FORMAT + 1);
+        saved["oldestReader"] = json!(FORMAT);
+        fs::write(&path, saved.to_string()).unwrap();
+        assert_eq!(place.load().unwrap().config(NODE), state().config(NODE));
+    }
+
+    #[test]
     fn what_cannot_be_used_is_told_apart() {
         let directory = Directory::new();
         let place = place(&directory);
@@ -390,9 +438,11 @@ mod tests {
                 "{damaged}"
             );
         }
-        fs::write(&path, "{\"format\":7,\"what\":[]}").unwrap();
+        fs::write(&path, "{\"format\":7,\"oldestReader\":6,\"what\":[]}").unwrap();
         let error = place.load().unwrap_err();
         assert!(matches!(error, LoadError::Format { found: 7, .. }));
+        let said = error.to_string();
+        assert!(said.contains("form 7") && said.contains("form 6"), "{said}");
         let other = Place {
             node_name: "server2".to_owned(),
             ..place.clone()
