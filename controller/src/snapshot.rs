@@ -234,7 +234,8 @@ fn facts(facts: &NodeFacts) -> plan::NodeFacts {
             .filter_map(|text| text.parse().ok())
             .collect(),
         default_routers: one.default_routers.clone(),
-        foreign_virtual_router_ids: one.foreign_virtual_router_ids.clone(),
+        addresses: one.addresses.clone(),
+        heard: one.heard.clone(),
     });
     plan::NodeFacts {
         interfaces: interfaces.collect(),

@@ -367,6 +367,35 @@ impl<'a> Admission<'a> {
                 ));
             }
         }
+        for draft in drafts {
+            self.warn_of_others(draft);
+        }
+    }
+
+    /// Of two virtual routers with one VRID the one of lower priority never rises. What the user named
+    /// or what is committed is not changed for that: clients depend on it, and the other may go.
+    fn warn_of_others(&self, draft: &mut Draft) {
+        let virtual_ips = draft.intent.virtual_ips.iter().enumerate();
+        let chosen = virtual_ips.zip(&draft.virtual_router_ids);
+        let clashes = chosen.filter_map(|((index, virtual_ip), chosen)| {
+            let (address, vrid) = (virtual_ip.address, (*chosen)?);
+            let interface = virtual_ip.interface.as_deref();
+            let heard = self.network.clash(address, interface, vrid)?;
+            let message = format!(
+                "VRID {vrid} of {address} is also spoken by {}, which is no gateway, for {}, as node {} \
+                 hears on {}: only one of the two can be active; give that one another VRID, or \
+                 remove {address} here and, once it is given up, add it again with a \
+                 virtualRouterID that is free",
+                heard.router.source,
+                listed(heard.router.addresses.iter()),
+                heard.node,
+                heard.interface.name,
+            );
+            let path = format!("spec.virtualIPs[{index}].virtualRouterID");
+            Some(Problem::of(Reason::VirtualRouterIDClaimed, path, message))
+        });
+        let clashes: Vec<_> = clashes.collect();
+        draft.unresolved.extend(clashes);
     }
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
 };
-use node_api::PoolRef;
+use node_api::{PoolRef, stream::HeardRouter};
 
 use crate::{Policy, Shared};
 
@@ -70,8 +70,10 @@ pub struct InterfaceFacts {
     pub prefixes: Vec<IpNet>,
     /// Default routers reached through it.
     pub default_routers: Vec<IpAddr>,
-    /// VRIDs heard on it from routers that are none of ours.
-    pub foreign_virtual_router_ids: BTreeSet<u8>,
+    /// Addresses of the node's own on it.
+    pub addresses: Vec<IpAddr>,
+    /// Virtual routers heard on it that the node has no part in, ours or not.
+    pub heard: Vec<HeardRouter>,
 }
 
 /// What the pools' status already fixes.

@@ -32,6 +32,7 @@ pub use inputs::{
 };
 pub use manifests::Refusal;
 pub use node::{UnknownNode, node_config};
+pub use node_api::stream::HeardRouter;
 pub use planner::{Memo, Plan, plan, plan_again};
 pub use policy::{AddressRange, AddressRangeError, Cluster, Grant, Policy};
 pub use priorities::ranked_nodes;

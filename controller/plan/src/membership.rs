@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use crate::{
     Inputs,
     model::VirtualIpIntent,
-    network::{Links, Network},
+    network::{Links, Network, own_addresses},
 };
 
 /// The administrator's word that a node takes no traffic from outside of the cluster.
@@ -42,13 +42,8 @@ impl<'a> Nodes<'a> {
         let (names, objects): (Vec<_>, Vec<_>) = by_name.into_iter().unzip();
         let mut owners = BTreeMap::new();
         for (index, node) in objects.iter().enumerate() {
-            let status = node.status.iter();
-            let addresses = status.flat_map(|status| status.addresses.iter().flatten());
-            for address in addresses {
-                // Names of hosts stand among the addresses.
-                if let Ok(address) = address.address.parse::<IpAddr>() {
-                    owners.entry(address.to_canonical()).or_insert(index);
-                }
+            for address in own_addresses(node) {
+                owners.entry(address).or_insert(index);
             }
         }
         Self {

@@ -7,8 +7,10 @@ use std::{
 };
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use node_api::stream::HeardRouter;
 
-use crate::{InterfaceFacts, NodeFacts};
+use crate::{Inputs, InterfaceFacts, NodeFacts};
 
 /// Prefixes, to be found by an address.
 #[derive(Debug, Default)]
@@ -73,24 +75,40 @@ impl<'a> Links<'a> {
     }
 }
 
+/// A virtual router that is none of ours, as a node heard it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard<'a> {
+    /// The node.
+    pub(crate) node: &'a str,
+    /// The interface on which it was heard.
+    pub(crate) interface: &'a InterfaceFacts,
+    /// What was heard.
+    pub(crate) router: &'a HeardRouter,
+}
+
+impl Heard<'_> {
+    /// Whether it is where the address is to be: on the interface that the user names, or on the link
+    /// where it lies.
+    fn is_beside(&self, address: IpAddr, interface: Option<&str>) -> bool {
+        let mut prefixes = self.interface.prefixes.iter();
+        interface == Some(self.interface.name.as_str())
+            || prefixes.any(|prefix| prefix.contains(&address))
+    }
+}
+
 /// The networks of all nodes.
 pub(crate) struct Network<'a> {
     nodes: BTreeMap<&'a str, Links<'a>>,
     prefixes: Prefixes,
     default_routers: BTreeSet<IpAddr>,
-    /// Interfaces on which a VRID was heard from a router that is none of ours.
-    heard: BTreeMap<u8, Vec<&'a InterfaceFacts>>,
+    /// By VRID, what was heard from routers that are none of ours.
+    heard: BTreeMap<u8, Vec<Heard<'a>>>,
 }
 
 impl<'a> Network<'a> {
-    pub(crate) fn new(facts: &'a BTreeMap<String, NodeFacts>) -> Self {
+    pub(crate) fn new(inputs: &'a Inputs) -> Self {
+        let facts = &inputs.facts;
         let interfaces = || facts.values().flat_map(|facts| &facts.interfaces);
-        let mut heard: BTreeMap<u8, Vec<&InterfaceFacts>> = BTreeMap::new();
-        for interface in interfaces() {
-            for &virtual_router_id in &interface.foreign_virtual_router_ids {
-                heard.entry(virtual_router_id).or_default().push(interface);
-            }
-        }
         // A node that tells of no interface has not looked yet.
         let nodes = facts
             .iter()
@@ -104,7 +122,7 @@ impl<'a> Network<'a> {
                 .flat_map(|interface| &interface.default_routers)
                 .copied()
                 .collect(),
-            heard,
+            heard: heard(inputs),
         }
     }
 
@@ -123,24 +141,72 @@ impl<'a> Network<'a> {
         self.default_routers.contains(&address)
     }
 
-    /// Whether a router that is none of ours was heard with the VRID where the address is to be: on
-    /// the interface that the user names, on the link where it lies, anywhere if that is unknown.
+    /// Whether a router that is none of ours was heard with the VRID where the address is to be, or
+    /// may be, as its link is unknown.
     pub(crate) fn heard(
         &self,
         address: IpAddr,
         interface: Option<&str>,
         virtual_router_id: u8,
     ) -> bool {
-        let Some(heard) = self.heard.get(&virtual_router_id) else {
-            return false;
-        };
-        self.prefix(address).is_none()
-            || heard.iter().any(|facts| {
-                interface == Some(facts.name.as_str())
-                    || facts
-                        .prefixes
-                        .iter()
-                        .any(|prefix| prefix.contains(&address))
-            })
+        let unknown = self.prefix(address).is_none();
+        let mut heard = self.speakers(address, virtual_router_id);
+        heard.any(|heard| unknown || heard.is_beside(address, interface))
     }
+
+    /// A router that is none of ours and was heard where the address is, with the VRID but without the
+    /// address: it does not mean to share the virtual router.
+    pub(crate) fn clash(
+        &self,
+        address: IpAddr,
+        interface: Option<&str>,
+        virtual_router_id: u8,
+    ) -> Option<&Heard<'a>> {
+        let mut heard = self.speakers(address, virtual_router_id);
+        heard.find(|heard| {
+            !heard.router.addresses.contains(&address) && heard.is_beside(address, interface)
+        })
+    }
+
+    /// Each family has VRIDs of its own.
+    fn speakers(&self, address: IpAddr, virtual_router_id: u8) -> impl Iterator<Item = &Heard<'a>> {
+        let heard = self.heard.get(&virtual_router_id).into_iter().flatten();
+        heard.filter(move |heard| heard.router.source.is_ipv4() == address.is_ipv4())
+    }
+}
+
+/// What was heard from hosts that are none of the nodes: nodes hear those of other pools, too.
+fn heard(inputs: &Inputs) -> BTreeMap<u8, Vec<Heard<'_>>> {
+    let interfaces = inputs.facts.values().flat_map(|facts| &facts.interfaces);
+    let told = interfaces.flat_map(|interface| interface.addresses.iter().copied());
+    let nodes = inputs.objects.nodes.iter();
+    let own: BTreeSet<IpAddr> = told
+        .chain(nodes.flat_map(|node| own_addresses(node)))
+        .collect();
+    let mut heard: BTreeMap<u8, Vec<Heard<'_>>> = BTreeMap::new();
+    for (node, facts) in &inputs.facts {
+        for interface in &facts.interfaces {
+            for router in &interface.heard {
+                if !own.contains(&router.source) {
+                    let same_vrid = heard.entry(router.virtual_router_id).or_default();
+                    same_vrid.push(Heard {
+                        node,
+                        interface,
+                        router,
+                    });
+                }
+            }
+        }
+    }
+    heard
+}
+
+/// The addresses that a Node gives as its own. Names of hosts stand among them.
+pub(crate) fn own_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    let addresses = node
+        .status
+        .iter()
+        .flat_map(|it| it.addresses.iter().flatten());
+    let parsed = addresses.filter_map(|it| it.address.parse::<IpAddr>().ok());
+    parsed.map(|address| address.to_canonical())
 }

@@ -71,7 +71,7 @@ impl Memo {
 
 /// As [`plan`], which gives the same, with the `memo` of an earlier plan.
 pub fn plan_again(inputs: &Inputs, memo: &mut Memo) -> Plan {
-    let network = Network::new(&inputs.facts);
+    let network = Network::new(inputs);
     let nodes = Nodes::new(inputs, &network);
     let (mut drafts, malformed) = drafts(inputs);
     let mut admission = Admission::new(inputs, &network, &nodes, &drafts);

@@ -33,6 +33,8 @@ pub enum Reason {
     PortConflict,
     /// Another virtual router of the segment has the VRID, or none is left.
     VirtualRouterIDConflict,
+    /// Something that is none of ours speaks the VRID on the same network.
+    VirtualRouterIDClaimed,
     /// No session may be sent to the endpoint.
     EndpointNotPermitted,
     /// What the field names is not there, or cannot be used.

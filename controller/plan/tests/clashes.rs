@@ -5,10 +5,8 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-
 use common::{
-    controller::{by_address, commit, controller, facts, objects, rejected},
+    controller::{by_address, commit, controller, facts, objects, rejected, router},
     pool_ref,
 };
 use plan::{Inputs, Plan, Policy, Reason, plan};
@@ -207,7 +205,7 @@ fn foreign_virtual_router_ids_are_avoided_where_the_link_is_unknown() {
     let chosen = |heard_on: usize, interface: Option<&str>, address: &str| {
         let mut inputs = pools(&[("chat", &[address])]);
         let mut both = facts(&["10.0.0.2/24", "10.0.1.2/24"]);
-        both.interfaces[heard_on].foreign_virtual_router_ids = BTreeSet::from([9]);
+        both.interfaces[heard_on].heard = vec![router(9, "10.0.3.77", "10.0.3.1")];
         inputs.facts.insert("a".to_owned(), both);
         let virtual_ip = &mut inputs.objects.pools[0].spec.virtual_ips[0];
         virtual_ip.interface = interface.map(str::to_owned);

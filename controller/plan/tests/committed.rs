@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use common::{
-    controller::{by_address, commit, controller, facts, objects, rejected},
+    controller::{by_address, commit, controller, facts, objects, rejected, router, unresolved},
     pool_ref,
 };
 use node_api::PoolRef;
@@ -233,7 +233,7 @@ fn facts_choose_candidates_and_avoid_foreign_routers() {
 
     // A router that is none of ours has VRID 9 on the first.
     let heard = &mut inputs.facts.get_mut("a").unwrap().interfaces[0];
-    heard.foreign_virtual_router_ids.insert(9);
+    heard.heard.push(router(9, "10.0.0.77", "10.0.0.1"));
     let planned = by_address(&plan(&inputs));
     assert_eq!(planned[&"10.0.0.9".parse().unwrap()].0, 1);
     assert_eq!(planned[&"10.0.1.9".parse().unwrap()].0, 9);
@@ -252,12 +252,61 @@ fn facts_choose_candidates_and_avoid_foreign_routers() {
 fn a_named_virtual_router_id_may_be_shared_with_others() {
     let mut inputs = controller(objects(&["a"], &[("chat", vec!["10.0.0.9@51".to_owned()])]));
     let mut known = facts(&["10.0.0.2/24"]);
-    known.interfaces[0].foreign_virtual_router_ids.insert(51);
+    known.interfaces[0].heard = vec![router(51, "10.0.0.77", "10.0.0.9")];
     inputs.facts.insert("a".to_owned(), known);
-    assert_eq!(
-        by_address(&plan(&inputs))[&"10.0.0.9".parse().unwrap()].0,
-        51
-    );
+    let planned = plan(&inputs);
+    assert_eq!(by_address(&planned)[&"10.0.0.9".parse().unwrap()].0, 51);
+    assert_eq!(unresolved(&planned, "chat"), [""; 0]);
+}
+
+#[test]
+fn a_stranger_with_the_same_virtual_router_id_is_named() {
+    let named = vec!["10.0.0.9@51".to_owned()];
+    let mut inputs = controller(objects(&["a", "b"], &[("chat", named)]));
+    let mut known = facts(&["10.0.0.2/24"]);
+    known.interfaces[0].heard = vec![router(51, "10.0.0.77", "10.0.0.1")];
+    inputs.facts.insert("a".to_owned(), known);
+    let said = [
+        "spec.virtualIPs[0].virtualRouterID: VRID 51 of 10.0.0.9 is also spoken by 10.0.0.77, which \
+         is no gateway, for 10.0.0.1, as node a hears on eth0: only one of the two can be active; \
+         give that one another VRID, or remove 10.0.0.9 here and, once it is given up, add it again \
+         with a virtualRouterID that is free",
+    ];
+    let planned = plan(&inputs);
+    assert_eq!(unresolved(&planned, "chat"), said);
+    // What is committed stays, whoever comes.
+    inputs.committed = commit(&planned);
+    inputs.objects.pools[0].spec.virtual_ips[0].virtual_router_id = None;
+    let planned = plan(&inputs);
+    assert_eq!(by_address(&planned)[&"10.0.0.9".parse().unwrap()].0, 51);
+    assert_eq!(unresolved(&planned, "chat"), said);
+    // Another node has that address, or it lies elsewhere.
+    let mut other = facts(&["10.0.0.3/24"]);
+    other.interfaces[0].addresses = vec!["10.0.0.77".parse().unwrap()];
+    inputs.facts.insert("b".to_owned(), other);
+    assert_eq!(unresolved(&plan(&inputs), "chat"), [""; 0]);
+    inputs.facts.remove("b");
+    let interface = &mut inputs.facts.get_mut("a").unwrap().interfaces[0];
+    interface.prefixes = vec!["10.0.1.0/24".parse().unwrap()];
+    assert_eq!(unresolved(&plan(&inputs), "chat"), [""; 0]);
+}
+
+#[test]
+fn routers_of_other_pools_and_of_the_other_family_are_no_strangers() {
+    let mut inputs = controller(objects(
+        &["a", "b"],
+        &[("chat", vec!["10.0.0.9".to_owned()])],
+    ));
+    let mut one = facts(&["10.0.0.2/24"]);
+    one.interfaces[0].addresses = vec!["10.0.0.2".parse().unwrap()];
+    one.interfaces[0].heard = vec![router(9, "10.0.0.3", "10.0.0.1")];
+    let mut other = facts(&["10.0.0.3/24"]);
+    other.interfaces[0].addresses = vec!["10.0.0.3".parse().unwrap()];
+    other.interfaces[0].heard = vec![router(9, "fe80::77", "fd00::1")];
+    inputs.facts = [("a".to_owned(), one), ("b".to_owned(), other)].into();
+    let planned = plan(&inputs);
+    assert_eq!(by_address(&planned)[&"10.0.0.9".parse().unwrap()].0, 9);
+    assert_eq!(unresolved(&planned, "chat"), [""; 0]);
 }
 
 #[test]

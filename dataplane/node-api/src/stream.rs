@@ -231,9 +231,29 @@ pub struct InterfaceFacts {
     /// Default routers reached through it.
     #[serde(default)]
     pub default_routers: Vec<IpAddr>,
-    /// VRIDs heard on it from routers that are none of ours.
+    /// Addresses of the node's own on it, link-local ones too: what its advertisements come from.
     #[serde(default)]
-    pub foreign_virtual_router_ids: BTreeSet<u8>,
+    pub addresses: Vec<IpAddr>,
+    /// Virtual routers heard on it in the last minutes that the node has no part in, [`HEARD`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heard: Vec<HeardRouter>,
+}
+
+/// Virtual routers that a node tells of, for each interface.
+pub const HEARD: usize = 32;
+
+/// A virtual router that another host advertises: that of another pool, or of something that is none of
+/// ours. The node cannot tell; the controller knows the addresses of all nodes.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeardRouter {
+    /// Its VRID; each address family has VRIDs of its own.
+    pub virtual_router_id: u8,
+    /// Where its advertisements come from.
+    pub source: IpAddr,
+    /// Addresses that it advertises, the first of them where there are many.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 impl fmt::Display for ResourceName {

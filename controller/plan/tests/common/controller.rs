@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use plan::{Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Plan, Policy};
+use plan::{
+    Committed, CommittedRouter, HeardRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Plan,
+    Policy,
+};
 
 use super::{accepted, addresses, nodes, pool, pool_ref, routers};
 
@@ -71,6 +74,21 @@ pub fn facts(prefixes: &[&str]) -> NodeFacts {
     NodeFacts {
         interfaces: prefixes.iter().enumerate().map(interface).collect(),
     }
+}
+
+/// A virtual router that `source` advertises for `address`.
+pub fn router(virtual_router_id: u8, source: &str, address: &str) -> HeardRouter {
+    HeardRouter {
+        virtual_router_id,
+        source: source.parse().unwrap(),
+        addresses: vec![address.parse().unwrap()],
+    }
+}
+
+/// The sentences about what leads nowhere in a pool.
+pub fn unresolved(plan: &Plan, name: &str) -> Vec<String> {
+    let problems = plan.unresolved.get(&pool_ref(name)).into_iter().flatten();
+    problems.map(ToString::to_string).collect()
 }
 
 /// The sentences about a pool that was rejected.

@@ -7,20 +7,20 @@ use std::{
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 use node_api::stream::{InterfaceFacts, NodeFacts};
 use tokio::sync::mpsc;
 
-use super::messages::Input;
+use super::{messages::Input, strangers::Strangers};
 use crate::sys::{
     netlink::{Change, DefaultRoute, Events, Requests},
     wait::Waiter,
 };
 
-/// Looked at even without a change.
+/// Looked at, and listened to, even without a change.
 const EVERY: Duration = Duration::from_mins(1);
 /// Interfaces come and go in bursts.
 const BURST: Duration = Duration::from_millis(250);
@@ -55,18 +55,27 @@ fn follow(inputs: &mpsc::Sender<Input>) -> io::Result<()> {
     let mut waiter = Waiter::new();
     waiter.watch(events.as_fd());
     let mut told = None;
+    let mut strangers = Strangers::default();
+    let mut listen_at = Instant::now();
     loop {
-        let facts = look_with(&mut requests)?;
+        let (mut facts, links) = look_with(&mut requests)?;
         if inputs.is_closed() {
             return Ok(());
         }
+        strangers.tell(&mut facts, Instant::now());
         if told.as_ref() != Some(&facts) {
             told = Some(facts.clone());
             if inputs.blocking_send(Input::Facts(facts)).is_err() {
                 return Ok(());
             }
         }
-        waiter.wait(Some(EVERY))?;
+        let left = listen_at.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            waiter.wait(Some(left))?;
+        } else if strangers.listen(&links, events.as_fd())? {
+            listen_at = Instant::now() + EVERY;
+            continue;
+        }
         thread::sleep(BURST);
         events.take(|_| {})?;
     }
@@ -74,16 +83,17 @@ fn follow(inputs: &mpsc::Sender<Input>) -> io::Result<()> {
 
 /// The network of the node now.
 pub(super) fn look() -> io::Result<NodeFacts> {
-    look_with(&mut Requests::open()?)
+    Ok(look_with(&mut Requests::open()?)?.0)
 }
 
-fn look_with(requests: &mut Requests) -> io::Result<NodeFacts> {
+/// The same, and index and name of each interface that it tells of.
+fn look_with(requests: &mut Requests) -> io::Result<(NodeFacts, Vec<(u32, String)>)> {
     Ok(facts(requests.dump()?, &requests.default_routes()?))
 }
 
 /// The interfaces that matter: those with a prefix or a default router. Of a node's many links to its
 /// pods nothing is told.
-fn facts(changes: Vec<Change>, routes: &[DefaultRoute]) -> NodeFacts {
+fn facts(changes: Vec<Change>, routes: &[DefaultRoute]) -> (NodeFacts, Vec<(u32, String)>) {
     let mut interfaces: BTreeMap<u32, InterfaceFacts> = BTreeMap::new();
     let mut addresses = Vec::new();
     for change in changes {
@@ -95,15 +105,17 @@ fn facts(changes: Vec<Change>, routes: &[DefaultRoute]) -> NodeFacts {
                 };
                 interfaces.insert(link.index, facts);
             }
-            Change::Address(address) if !address.is_own && !is_link_local(address.address) => {
-                addresses.push(address);
-            }
+            Change::Address(address) if !address.is_own => addresses.push(address),
             _ => {}
         }
     }
     for address in addresses {
+        let Some(facts) = interfaces.get_mut(&address.index) else {
+            continue;
+        };
+        facts.addresses.push(address.address);
         let prefix = IpNet::new(address.address, address.prefix).ok();
-        if let (Some(facts), Some(prefix)) = (interfaces.get_mut(&address.index), prefix) {
+        if let Some(prefix) = prefix.filter(|_| !is_link_local(address.address)) {
             facts.prefixes.push(prefix.trunc().to_string());
         }
     }
@@ -113,16 +125,21 @@ fn facts(changes: Vec<Change>, routes: &[DefaultRoute]) -> NodeFacts {
         }
     }
     let mut interfaces: Vec<_> = interfaces
-        .into_values()
-        .filter(|one| !one.prefixes.is_empty() || !one.default_routers.is_empty())
-        .map(|mut one| {
-            one.prefixes.sort_unstable();
-            one.prefixes.dedup();
-            one
-        })
+        .into_iter()
+        .filter(|(_, one)| !one.prefixes.is_empty() || !one.default_routers.is_empty())
         .collect();
-    interfaces.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-    NodeFacts { interfaces }
+    for (_, one) in &mut interfaces {
+        one.prefixes.sort_unstable();
+        one.prefixes.dedup();
+        one.addresses.sort_unstable();
+    }
+    interfaces.sort_unstable_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+    let links = interfaces
+        .iter()
+        .map(|(index, one)| (*index, one.name.clone()));
+    let links = links.collect();
+    let interfaces = interfaces.into_iter().map(|(_, one)| one).collect();
+    (NodeFacts { interfaces }, links)
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -179,7 +196,8 @@ mod tests {
             index: 2,
             gateway: "192.168.7.1".parse().unwrap(),
         }];
-        let facts = facts(changes, &routes);
+        let (facts, links) = facts(changes, &routes);
+        assert_eq!(links, [(2, "eth0".to_owned()), (3, "eth1".to_owned())]);
         let seen: Vec<_> = facts
             .interfaces
             .iter()
@@ -188,12 +206,14 @@ mod tests {
                     one.name.as_str(),
                     one.prefixes.join(" "),
                     one.default_routers.len(),
+                    one.addresses.len(),
                 )
             })
             .collect();
         let expected = [
-            ("eth0", "192.168.7.0/24 fd00::/64".to_owned(), 1),
-            ("eth1", "10.1.0.0/16".to_owned(), 0),
+            // Link-local ones are sources of advertisements, and no network of anything.
+            ("eth0", "192.168.7.0/24 fd00::/64".to_owned(), 1, 4),
+            ("eth1", "10.1.0.0/16".to_owned(), 0, 1),
         ];
         assert_eq!(seen, expected);
     }

@@ -11,6 +11,7 @@ use node_api::{
     stream::{Hello, NodeFacts, ToNode, Welcome},
 };
 
+mod facts;
 mod memory;
 mod retire;
 mod show;
@@ -90,6 +91,9 @@ pub(super) struct Hub {
     saved: Option<u64>,
     carried_out: Option<Arc<State>>,
     retiring: Retiring,
+    /// The network as it is.
+    looked: NodeFacts,
+    /// What is told of it.
     facts: NodeFacts,
     authorities: Vec<String>,
     report: Option<Arc<NodeReport>>,
@@ -140,6 +144,7 @@ impl Hub {
             saved: Some(0),
             carried_out: None,
             retiring: Retiring::No,
+            looked: NodeFacts::default(),
             facts: NodeFacts::default(),
             authorities: Vec::new(),
             report: None,
@@ -190,10 +195,8 @@ impl Hub {
                 self.report_now(report);
             }
             Input::Facts(facts) => {
-                for stream in self.streams.values().filter(|_| facts != self.facts) {
-                    stream.outbox.facts(facts.clone());
-                }
-                self.facts = facts;
+                self.looked = facts;
+                self.tell_facts();
             }
             Input::Authorities(authorities) => {
                 for stream in self.streams.values() {
@@ -375,6 +378,7 @@ impl Hub {
             self.must_save = self.version;
         }
         self.state = Arc::new(state);
+        self.tell_facts();
         if self.pending.len() == PENDING {
             self.pending.pop_front();
         }

@@ -1,6 +1,8 @@
 //! The hub over failures: of itself, of the disk, of the controller's memory.
 
-use node_api::stream::{ToController, ToNode, Welcome};
+use node_api::stream::{
+    HEARD, HeardRouter, InterfaceFacts, NodeFacts, ToController, ToNode, Welcome,
+};
 
 use super::{
     assemble::State,
@@ -130,4 +132,47 @@ fn a_hub_that_follows_one_that_failed_goes_on_where_it_stopped() {
     };
     assert_eq!(addresses(&effects), [""; 0]);
     assert_eq!(bench.put(Input::Applied(version)), [Effect::Erase]);
+}
+
+#[test]
+fn virtual_routers_of_its_own_are_not_told_as_others() {
+    let heard = |virtual_router_id: u8, address: &str| HeardRouter {
+        virtual_router_id,
+        source: "10.0.0.77".parse().unwrap(),
+        addresses: vec![address.parse().unwrap()],
+    };
+    // The one that the pool has, its VRID for another address, its address with another VRID.
+    let mut all = vec![
+        heard(1, "10.0.0.1"),
+        heard(1, "10.0.0.9"),
+        heard(9, "10.0.0.1"),
+    ];
+    let facts = |heard: &[HeardRouter]| NodeFacts {
+        interfaces: vec![InterfaceFacts {
+            name: "eth0".to_owned(),
+            heard: heard.to_vec(),
+            ..InterfaceFacts::default()
+        }],
+    };
+    let mut bench = Bench::new(None);
+    let replica = bench.open(1);
+    bench.put(Input::Facts(facts(&all)));
+    let told = |messages: Vec<ToController>| {
+        let mut told = messages.into_iter().filter_map(|message| match message {
+            ToController::Facts(facts) => Some(facts),
+            _ => None,
+        });
+        (told.next(), told.next())
+    };
+    assert_eq!(told(replica.outbox.take()), (Some(facts(&all)), None));
+    bench.tell(&replica, 1, &pool(1, &["10.0.0.1"]));
+    let others = facts(&all[1..]);
+    assert_eq!(told(replica.outbox.take()), (Some(others), None));
+
+    all.extend((10..100).map(|vrid| heard(vrid, "10.0.0.9")));
+    bench.put(Input::Facts(facts(&all)));
+    let (Some(few), None) = told(replica.outbox.take()) else {
+        unreachable!("told once");
+    };
+    assert_eq!(few.interfaces[0].heard.len(), HEARD);
 }

@@ -1,6 +1,6 @@
 //! The hub as a whole: what goes in and what comes out.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use node_api::{
     EndpointReport, ListenerReport, NodeReport, Pool, PoolReport, RouterReport, RouterState,
@@ -481,8 +481,7 @@ fn facts_are_told_when_they_change() {
         interfaces: vec![InterfaceFacts {
             name: "eth0".to_owned(),
             prefixes: vec!["192.168.7.0/24".to_owned()],
-            default_routers: Vec::new(),
-            foreign_virtual_router_ids: BTreeSet::new(),
+            ..InterfaceFacts::default()
         }],
     };
     let mut bench = Bench::new(None);

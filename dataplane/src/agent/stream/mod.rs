@@ -27,6 +27,7 @@ mod resolve;
 #[cfg(test)]
 mod samples;
 mod saved;
+mod strangers;
 mod supervise;
 mod view;
 
