@@ -70,6 +70,9 @@ pub struct ProbeAnswer {
 pub struct Answer {
     /// The state of the node.
     pub report: NodeReport,
+    /// Settings of its virtual routers, as they are to be.
+    #[serde(default)]
+    pub routers: Vec<VirtualRouter>,
 }
 
 /// Agent to vrrp.

@@ -132,7 +132,10 @@ impl App {
         if self.leaving.is_some() {
             not_ready.push("the agent is stopping in order".to_owned());
         }
+        let pools = material.config.pools.values();
+        let routers = pools.flat_map(|pool| pool.virtual_routers.iter().cloned());
         Snapshot {
+            routers: routers.collect(),
             samples: self.samples(report.warnings.len()),
             not_ready,
             report,

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use node_api::{ListenerReport, NodeConfig, NodeReport, PoolReport, RouterReport, RouterState};
+use node_api::{
+    ListenerReport, NodeConfig, NodeReport, PoolReport, RouterReport, RouterState, VirtualRouter,
+};
 
 use crate::{
     agent::desired::{self, Listeners},
@@ -16,6 +18,8 @@ use crate::{
 pub(super) struct Snapshot {
     /// The state of the node.
     pub(super) report: NodeReport,
+    /// Settings of its virtual routers.
+    pub(super) routers: Vec<VirtualRouter>,
     /// All metrics of all processes.
     pub(super) samples: Vec<Sample>,
     /// Why the node is not ready, each a sentence; empty when it is.

@@ -121,8 +121,11 @@ fn serve(stream: UnixStream, door: &Door, events: &mpsc::Sender<Event>) -> io::R
         ),
         (Purpose::Agent, Hello::Status) => {
             // If the agent has ended, so does the connection.
-            ask(events, Event::Snapshot).map_or(Ok(()), |Snapshot { report, .. }| {
-                channel.send(&Answer { report }, &[])
+            ask(events, Event::Snapshot).map_or(Ok(()), |snapshot| {
+                let Snapshot {
+                    report, routers, ..
+                } = snapshot;
+                channel.send(&Answer { report, routers }, &[])
             })
         }
         (Purpose::Agent, Hello::Probe { ready }) => {

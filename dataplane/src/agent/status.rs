@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use node_api::NodeReport;
 
 use crate::{
     agent::{
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints the state of the agent's node on standard output.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    let report = ask(&args.state_dir)?;
+    let report = ask(&args.state_dir)?.report;
     let text = match args.output {
         OutputFormat::Json => serde_json::to_string_pretty(&report)? + "\n",
         OutputFormat::Table => table::render(&report, clock::now_unix_ms()),
@@ -37,7 +36,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
 }
 
 /// The state of the node of the agent that runs with this state directory.
-pub(crate) fn ask(directory: &Path) -> anyhow::Result<NodeReport> {
+pub(crate) fn ask(directory: &Path) -> anyhow::Result<Answer> {
     let state_dir = directory.display();
     let holder: Holder = match locks::holder_of(directory) {
         Ok(holder) => holder,
@@ -73,7 +72,7 @@ pub(crate) fn ask(directory: &Path) -> anyhow::Result<NodeReport> {
         .and_then(|()| channel.receive::<Answer>())
         .with_context(|| format!("process {} does not answer", holder.pid))?;
     match answer {
-        Some((Answer { report }, _)) => Ok(report),
+        Some((answer, _)) => Ok(answer),
         None => bail!("process {} stopped before it answered", holder.pid),
     }
 }

@@ -1,9 +1,10 @@
 //! Who answers for the virtual addresses: ARP probes (RFC 5227), which no neighbour takes for news.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,64 +24,106 @@ use crate::sys::{
 const PROBES: u32 = 3;
 const EACH: Duration = Duration::from_millis(150);
 
-/// Asks for each IPv4 address.
+/// Whose addresses answer, by address.
+type Answers = BTreeMap<Ipv4Addr, BTreeSet<String>>;
+
+/// Asks for all IPv4 addresses, on all interfaces at a time.
 pub(super) fn check(report: &NodeReport) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for router in &report.virtual_routers {
-        let Some(interface) = &router.interface else {
-            continue;
-        };
-        for address in &router.addresses {
-            let IpAddr::V4(address) = *address else {
-                continue;
-            };
+    let mut wanted: BTreeMap<&str, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    for (interface, address, _) in asked(report) {
+        wanted.entry(interface).or_default().insert(address);
+    }
+    let links = links();
+    let answers: BTreeMap<&str, io::Result<Answers>> = thread::scope(|scope| {
+        let asking: Vec<_> = wanted
+            .iter()
+            .map(|(interface, addresses)| {
+                let link = links.as_ref().map(|links| links.get(*interface).copied());
+                (*interface, scope.spawn(move || ask(link, addresses)))
+            })
+            .collect();
+        let failed = |_| Err(io::Error::other("the check failed"));
+        asking
+            .into_iter()
+            .map(|(interface, thread)| (interface, thread.join().unwrap_or_else(failed)))
+            .collect()
+    });
+    let none = BTreeSet::new();
+    asked(report)
+        .map(|(interface, address, is_active)| {
             let subject = format!("address {address}");
-            findings.push(match ask(interface, address) {
-                Ok(macs) => judge(subject, router.state == RouterState::Active, &macs),
-                Err(error) => {
+            match answers.get(interface) {
+                Some(Ok(answers)) => {
+                    judge(subject, is_active, answers.get(&address).unwrap_or(&none))
+                }
+                Some(Err(error)) => {
                     let why = format!("cannot ask on {interface} who has it ({error})");
                     Finding::unknown(subject, why)
                 }
-            });
-        }
-    }
-    findings
+                None => Finding::unknown(subject, "nobody was asked"),
+            }
+        })
+        .collect()
 }
 
-/// The hardware addresses of other hosts that answer.
-fn ask(interface: &str, address: Ipv4Addr) -> io::Result<BTreeSet<String>> {
-    let links = Requests::open()?.dump()?.into_iter();
-    let link = links.into_iter().find_map(|change| match change {
-        Change::Link(link) if link.name == interface => Some(link),
+/// Interface and address of each virtual router that has both, and whether it is held here.
+fn asked(report: &NodeReport) -> impl Iterator<Item = (&str, Ipv4Addr, bool)> {
+    report.virtual_routers.iter().flat_map(|router| {
+        let interface = router.interface.as_deref();
+        let is_active = router.state == RouterState::Active;
+        let addresses = router.addresses.iter();
+        addresses.filter_map(move |address| match address {
+            IpAddr::V4(address) => Some((interface?, *address, is_active)),
+            IpAddr::V6(_) => None,
+        })
+    })
+}
+
+/// Index and hardware address of each interface that has one.
+fn links() -> io::Result<BTreeMap<String, (u32, Mac)>> {
+    let changes = Requests::open()?.dump()?.into_iter();
+    let links = changes.filter_map(|change| match change {
+        Change::Link(link) => Some((link.name, (link.index, Mac(link.mac?)))),
         _ => None,
     });
-    let link = link.ok_or(io::ErrorKind::NotFound)?;
-    let mac = Mac(link.mac.ok_or(io::ErrorKind::Unsupported)?);
-    let probe = Arp {
-        operation: Operation::Request,
-        sender_mac: mac,
-        sender: Ipv4Addr::UNSPECIFIED,
-        target_mac: Mac([0; 6]),
-        target: address,
-    };
-    let mut frame = [0; arp::FRAME_LEN];
-    let written = probe.emit_frame(&mut frame, mac, Mac::BROADCAST);
-    written.map_err(io::Error::other)?;
-    let socket = ArpSocket::open(link.index)?;
-    let mut macs = BTreeSet::new();
+    Ok(links.collect())
+}
+
+/// The hardware addresses of other hosts that answer for each.
+fn ask(
+    link: Result<Option<(u32, Mac)>, &io::Error>,
+    addresses: &BTreeSet<Ipv4Addr>,
+) -> io::Result<Answers> {
+    let link = link.map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    let (index, mac) = link.ok_or(io::ErrorKind::NotFound)?;
+    let socket = ArpSocket::open(index)?;
+    let mut answers = Answers::new();
     for _ in 0..PROBES {
-        socket.send(&frame)?;
+        for address in addresses {
+            let probe = Arp {
+                operation: Operation::Request,
+                sender_mac: mac,
+                sender: Ipv4Addr::UNSPECIFIED,
+                target_mac: Mac([0; 6]),
+                target: *address,
+            };
+            let mut frame = [0; arp::FRAME_LEN];
+            let written = probe.emit_frame(&mut frame, mac, Mac::BROADCAST);
+            written.map_err(io::Error::other)?;
+            socket.send(&frame)?;
+        }
         let until = Instant::now() + EACH;
         while let Some(frame) = socket.receive(until)? {
             if let Ok(arp) = Arp::parse_frame(&frame)
-                && arp.sender == address
+                && addresses.contains(&arp.sender)
                 && arp.sender_mac != mac
             {
+                let macs = answers.entry(arp.sender).or_default();
                 macs.insert(arp.sender_mac.to_string());
             }
         }
     }
-    Ok(macs)
+    Ok(answers)
 }
 
 fn judge(subject: String, is_active: bool, macs: &BTreeSet<String>) -> Finding {

@@ -4,16 +4,20 @@
 mod duplicates;
 mod host;
 mod network;
+mod peers;
 mod service;
+mod wire;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{self, Write},
+    thread,
 };
 
 use anyhow::{Context, bail};
 
-use crate::{agent::status, cli::DoctorArgs};
+use crate::{agent::status, cli::DoctorArgs, ipc::Answer};
 
 /// What a check found.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -80,6 +84,49 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Who else is on the networks: all of it at a time, as each takes seconds.
+fn segment(args: &DoctorArgs, answer: &Answer) -> Vec<Finding> {
+    let routers = answer.report.virtual_routers.iter();
+    let interfaces: BTreeSet<_> = routers
+        .filter_map(|router| router.interface.as_deref())
+        .collect();
+    if interfaces.is_empty() {
+        return Vec::new();
+    }
+    let intervals = answer.routers.iter().map(|it| it.advertisement_interval);
+    let patience = intervals.filter_map(wire::patience).max();
+    let patience = patience.unwrap_or(wire::LEAST);
+    let (duplicates, traffic) = thread::scope(|scope| {
+        let duplicates = scope.spawn(|| duplicates::check(&answer.report));
+        let traffic = wire::watch(&interfaces, patience);
+        (duplicates.join(), traffic)
+    });
+    let mut findings = Vec::new();
+    let traffic = traffic.unwrap_or_else(|error| {
+        let why = format!("what passes the interfaces cannot be seen ({error})");
+        findings.push(Finding::unknown("advertisements", why));
+        wire::Traffic::new()
+    });
+    match status::ask(&args.state_dir) {
+        Ok(after) => findings.extend(peers::check(
+            &answer.report,
+            &after.report,
+            &after.routers,
+            &traffic,
+        )),
+        Err(error) => findings.push(Finding::problem(
+            "agent",
+            format!("{error:#}"),
+            "it has ended while this looked: see its log",
+        )),
+    }
+    findings.extend(duplicates.unwrap_or_else(|_| {
+        let why = "the check failed, which is a defect of this program";
+        vec![Finding::unknown("addresses", why)]
+    }));
+    findings
+}
+
 /// Looks, and prints what it finds.
 ///
 /// # Errors
@@ -87,10 +134,10 @@ impl fmt::Display for Finding {
 pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut findings = host::check();
     match status::ask(&args.state_dir) {
-        Ok(report) => {
-            findings.extend(service::check(&report));
-            findings.extend(network::check(&report));
-            findings.extend(duplicates::check(&report));
+        Ok(answer) => {
+            findings.extend(service::check(&answer.report));
+            findings.extend(network::check(&answer.report));
+            findings.extend(segment(args, &answer));
         }
         Err(error) => findings.push(Finding::problem(
             "agent",

@@ -5,7 +5,9 @@ use std::{
     time::Instant,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::packet::link_address;
 
 /// Of the longest frame that is of interest, padding included.
 const FRAME: usize = 64;
@@ -17,24 +19,10 @@ pub struct ArpSocket(Socket);
 impl ArpSocket {
     /// On the interface with this index.
     pub fn open(index: u32) -> io::Result<Self> {
-        let index = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
         let ethertype = u16::try_from(libc::ETH_P_ARP).unwrap_or(0).to_be();
         // Of no protocol before it is bound, so that nothing of other interfaces is queued.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-        let fill = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-            // SAFETY: the storage is zeroed, and larger and no less aligned than a `sockaddr_ll`.
-            let address = unsafe { &mut *storage.cast::<libc::sockaddr_ll>() };
-            address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);
-            address.sll_protocol = ethertype;
-            address.sll_ifindex = index;
-            let size = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
-            // SAFETY: valid for the call.
-            unsafe { *length = size };
-            Ok(())
-        };
-        // SAFETY: `fill` writes a whole address and its length.
-        let ((), address) = unsafe { SockAddr::try_init(fill) }?;
-        socket.bind(&address)?;
+        socket.bind(&link_address(index, ethertype)?)?;
         Ok(Self(socket))
     }
 

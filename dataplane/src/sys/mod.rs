@@ -25,6 +25,7 @@ pub mod ring;
 pub mod seccomp;
 pub mod signals;
 pub mod spawn;
+pub mod tap;
 pub mod tcp;
 pub mod users;
 pub mod wait;
