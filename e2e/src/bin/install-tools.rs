@@ -27,5 +27,9 @@ fn main() -> ExitCode {
         "containerd, runc, network plugins and nft, for nodes",
         tools::install_node_programs(),
     );
+    report(
+        "promtool, for the chart's alerts",
+        tools::install_promtool().map(drop),
+    );
     ExitCode::from(u8::from(missing))
 }

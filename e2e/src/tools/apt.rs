@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub(super) struct Wanted {
     program: &'static str,
     package: &'static str,
-    /// The package brings a service of the program's name.
-    server: bool,
+    /// The service that the package brings.
+    service: Option<&'static str>,
 }
 
 impl Wanted {
@@ -35,15 +35,25 @@ impl Wanted {
         Self {
             program,
             package,
-            server: false,
+            service: None,
         }
     }
 
+    /// With a service of the program's name.
     pub(super) const fn server(program: &'static str, package: &'static str) -> Self {
+        Self::beside(program, package, program)
+    }
+
+    /// That comes with a service.
+    pub(super) const fn beside(
+        program: &'static str,
+        package: &'static str,
+        service: &'static str,
+    ) -> Self {
         Self {
             program,
             package,
-            server: true,
+            service: Some(service),
         }
     }
 }
@@ -72,9 +82,8 @@ pub(super) fn install(wanted: &[Wanted]) -> Result<()> {
     };
     need("apt-get", "apt")
         .with_context(|| format!("{} can be installed by apt only", names.join(" and ")))?;
-    let servers = missing.iter().filter(|wanted| wanted.server);
-    *NEW.lock().unwrap_or_else(PoisonError::into_inner) =
-        servers.map(|wanted| wanted.program).collect();
+    let services = missing.iter().filter_map(|wanted| wanted.service);
+    *NEW.lock().unwrap_or_else(PoisonError::into_inner) = services.collect();
     lab::on_exit(end_of_installation);
     keeper::remember(Duty::Policy);
     let guard = PolicyGuard::set(Path::new(POLICY), Path::new(SAVED))?;

@@ -102,6 +102,12 @@ pub fn install_node_programs() -> Result<()> {
     ])
 }
 
+/// Where promtool is, which looks at alerts as Prometheus does; installed if it is not there.
+pub fn install_promtool() -> Result<PathBuf> {
+    apt::install(&[Wanted::beside("promtool", "prometheus", "prometheus")])?;
+    need("promtool", "prometheus")
+}
+
 /// The programs, and in a cache outside the tree the module `ws` as `e2e/backend/package-lock.json` pins it.
 /// Returns the directory to give node as `NODE_PATH`.
 pub fn install_backend() -> Result<PathBuf> {

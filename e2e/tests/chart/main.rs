@@ -4,6 +4,7 @@ mod alerts;
 mod api;
 mod controller;
 mod dataplane;
+mod promtool;
 mod refusals;
 mod values;
 
