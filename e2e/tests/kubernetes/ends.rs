@@ -1,7 +1,7 @@
 //! The end of an installation.
 
 use anyhow::{Result, ensure};
-use e2e::testing::Gateway;
+use e2e::testing::{Gateway, Session};
 
 use crate::serving;
 use crate::stage::{Stage, VIP1, VIP2, on_stage};
@@ -47,6 +47,41 @@ fn every_gateway_is_retired_before_wsha_goes() -> Result<()> {
             stage.cluster.lab.holders(VIP1)?.is_empty(),
             "{VIP1} is held"
         );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_retirement_can_be_undone() -> Result<()> {
+    on_stage("a_retirement_can_be_undone", 2, |stage| {
+        serving(stage)?;
+        let held = |stage: &Stage<'_>| {
+            let holders = [VIP1, VIP2].map(|address| stage.cluster.lab.holders(address));
+            let [one, two] = holders;
+            Ok::<_, anyhow::Error>([one?.len(), two?.len()])
+        };
+        stage.retire(&["--timeout=30s", "--strict"])?.success()?;
+        ensure!(held(stage)? == [0, 0], "addresses are held");
+        // As when an uninstallation is given up after its hook has run: a gateway that comes meanwhile stays
+        // empty, too.
+        stage.cluster.stop(Gateway::Two)?;
+        stage.start_gateway(Gateway::Two)?;
+        let told = stage.retire(&["--cancel"])?.success()?;
+        ensure!(told.contains("withdrawn"), "{told}");
+        stage.wait("each address to be held again", |stage| {
+            Ok((held(stage)? == [1, 1]).then_some(()))
+        })?;
+        stage.wait_condition("chat", "Programmed", "True")?;
+        stage.wait_condition("chat", "Ready", "True")?;
+        for address in [VIP1, VIP2] {
+            Session::open(stage.cluster.lab.client(), address)?.say("again")?;
+        }
+        for gateway in Gateway::BOTH {
+            ensure!(!left(stage, gateway)?.is_empty(), "nothing was saved");
+        }
+        // And can be asked for anew.
+        stage.retire(&["--timeout=30s", "--strict"])?.success()?;
+        ensure!(held(stage)? == [0, 0], "addresses are held");
         Ok(())
     })
 }

@@ -4,8 +4,10 @@
 mod authorities;
 mod claims;
 mod ends;
+mod given;
 mod rights;
 mod stage;
+mod strangers;
 mod tokens;
 
 use std::net::Ipv4Addr;

@@ -6,12 +6,12 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use e2e::testing::Gateway;
-use node_api::stream::AUDIENCE;
+use node_api::{Protocol, stream::AUDIENCE};
 use rcgen::{KeyPair, SigningKey as _};
 use serde_json::Value;
 
 use crate::serving;
-use crate::stage::{Stage, on_stage};
+use crate::stage::{ANSWER, Stage, on_stage};
 
 #[test]
 fn only_a_data_plane_pod_s_own_token_opens_a_stream() -> Result<()> {
@@ -31,6 +31,13 @@ fn only_a_data_plane_pod_s_own_token_opens_a_stream() -> Result<()> {
             ensure!(ask(stage, Some(&elsewhere))? == 401, "another audience");
             let own = stage.pod_token(Gateway::One, AUDIENCE)?;
             ensure!(ask(stage, Some(&own))? == 101, "its own");
+            for (versions, status) in [
+                ("v999.stream.wsha.dev, v998.stream.wsha.dev".to_owned(), 400),
+                (format!("v999.stream.wsha.dev, {}", Protocol::NEWEST), 101),
+            ] {
+                let answer = stage.dial_speaking(&versions, Some(&own), ANSWER)?;
+                ensure!(answer.status == status, "{versions}: {}", answer.status);
+            }
 
             // As issued, signed anew: so the ones below differ in what they say alone.
             let key = stage.signing_key()?;

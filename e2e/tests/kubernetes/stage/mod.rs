@@ -1,5 +1,7 @@
 //! A lab with an API server and controllers on a host of its own, and data planes that follow them.
 
+mod dial;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -13,39 +15,14 @@ use e2e::testing::{Cluster, Gateway, dataplane, in_lab, skipped};
 use e2e::wait;
 use nix::sys::signal::Signal;
 use node_api::stream::AUDIENCE;
-use rcgen::KeyPair;
+
+pub(crate) use self::dial::ANSWER;
 
 pub(crate) const VIP1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 110);
 pub(crate) const VIP2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 112);
 
 /// Bound against hangs. A lease that nobody gave up takes ten seconds of it.
 const BOUND: Duration = Duration::from_mins(1);
-
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(3);
-
-/// A client that trusts `authority` alone, and throws the answer away.
-fn curl(limit: Duration, authority: &Path) -> Command {
-    let mut command = Command::new("curl");
-    command
-        .args(["--silent", "--output", "/dev/null", "--max-time"])
-        .arg(limit.as_secs().to_string())
-        .arg("--cacert")
-        .arg(authority);
-    command
-}
-
-/// How curl ends at its time limit.
-const CURL_TIMED_OUT: i32 = 28;
-
-/// An answer to whoever dials a controller.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Dialled {
-    /// Of HTTP.
-    pub(crate) status: u16,
-    /// The controller ended the connection.
-    pub(crate) ended: bool,
-}
 
 /// Everything at work.
 pub(crate) struct Stage<'a> {
@@ -82,6 +59,18 @@ pub(crate) fn on_stage_with(
     as_whom: AsWhom,
     body: impl FnOnce(&mut Stage<'_>) -> Result<()>,
 ) -> Result<()> {
+    on_stage_after(test, replicas, words, as_whom, |_| Ok(()), body)
+}
+
+/// The same, with something done `before` the controllers start.
+pub(crate) fn on_stage_after(
+    test: &str,
+    replicas: usize,
+    words: &[&str],
+    as_whom: AsWhom,
+    before: impl FnOnce(&Stage<'_>) -> Result<()>,
+    body: impl FnOnce(&mut Stage<'_>) -> Result<()>,
+) -> Result<()> {
     in_lab(test, |cluster| {
         let mut settings = Settings::default();
         let mut programs = settings.programs();
@@ -104,7 +93,11 @@ pub(crate) fn on_stage_with(
             controllers_words: words.iter().map(|&word| word.to_owned()).collect(),
             as_whom,
         };
-        let outcome = stage.set_up().and_then(|()| body(&mut stage));
+        let outcome = stage
+            .set_up_objects()
+            .and_then(|()| before(&stage))
+            .and_then(|()| stage.set_up_programs())
+            .and_then(|()| body(&mut stage));
         if outcome.is_err() {
             eprintln!("{}", stage.control_plane.logs());
             for number in 0..replicas {
@@ -144,7 +137,7 @@ fn controller() -> Result<PathBuf> {
 }
 
 impl Stage<'_> {
-    fn set_up(&mut self) -> Result<()> {
+    fn set_up_objects(&self) -> Result<()> {
         self.apply(&crds::definition_yaml()?)?;
         self.kubectl(&[
             "wait",
@@ -188,6 +181,10 @@ spec:
         if self.as_whom == AsWhom::Account {
             self.install_rights()?;
         }
+        Ok(())
+    }
+
+    fn set_up_programs(&mut self) -> Result<()> {
         for number in 0..self.controllers.len() {
             self.start_controller(number)?;
         }
@@ -201,54 +198,6 @@ spec:
             self.start_gateway(gateway)?;
         }
         Ok(())
-    }
-
-    /// The bundle of authorities that a gateway trusts.
-    pub(crate) fn authority_file(&self, gateway: Gateway) -> PathBuf {
-        self.cluster.host(gateway).dir().join("authorities.crt")
-    }
-
-    /// The bundle that the controllers write.
-    pub(crate) fn bundle(&self) -> Result<String> {
-        let data = "jsonpath={.data.ca\\.crt}";
-        self.kubectl(&["get", "configmap", "wsha-ca", "-n", "wsha", "-o", data])
-    }
-
-    /// A value in the Secret of the authorities.
-    pub(crate) fn secret(&self, key: &str) -> Result<String> {
-        let template = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
-        self.kubectl(&["get", "secret", "wsha-ca", "-n", "wsha", "-o", &template])
-    }
-
-    /// Sets a value in the Secret of the authorities.
-    pub(crate) fn set_secret(&self, key: &str, value: &str) -> Result<()> {
-        let patch = serde_json::json!({"stringData": {key: value}}).to_string();
-        self.kubectl(&[
-            "patch",
-            "secret",
-            "wsha-ca",
-            "-n",
-            "wsha",
-            "--type=merge",
-            "-p",
-            &patch,
-        ])?;
-        Ok(())
-    }
-
-    /// Whether a client that trusts this bundle and nothing else accepts what every replica serves.
-    pub(crate) fn is_served_by(&self, bundle: &str) -> Result<bool> {
-        let file = self.control_plane.site().dir().join("trusted.crt");
-        fs::write(&file, bundle)?;
-        let address = self.control_plane.site().address();
-        for number in 0..self.controllers.len() {
-            let mut command = curl(ANSWER, &file);
-            command.arg(format!("https://{address}:{}/", 8443 + number));
-            if !self.cluster.lab.client().output(command)?.status.success() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     fn token_file(&self, gateway: Gateway) -> PathBuf {
@@ -497,44 +446,5 @@ spec:
             [holder] => Ok(holder.to_owned()),
             ref holders => bail!("{address} is held by {holders:?}"),
         }
-    }
-
-    /// What signs the tokens of service accounts.
-    pub(crate) fn signing_key(&self) -> Result<KeyPair> {
-        let file = self.control_plane.site().dir().join("pki/sa.key");
-        let key = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
-        Ok(KeyPair::from_pem(&key)?)
-    }
-
-    /// What a controller answers to whoever dials with this token.
-    pub(crate) fn dial(&self, token: Option<&str>) -> Result<Dialled> {
-        self.dial_for(token, ANSWER)
-    }
-
-    /// The same, and whether it ends a stream within `limit`.
-    pub(crate) fn dial_for(&self, token: Option<&str>, limit: Duration) -> Result<Dialled> {
-        let address = self.control_plane.site().address();
-        let mut command = curl(limit, &self.authority_file(Gateway::One));
-        command
-            .args(["--write-out", "%{http_code}", "--http1.1"])
-            .args(["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"])
-            .args([
-                "-H",
-                "Sec-WebSocket-Version: 13",
-                "-H",
-                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-            ])
-            .args(["-H", "Sec-WebSocket-Protocol: v1.stream.wsha.dev"]);
-        if let Some(token) = token {
-            command
-                .arg("-H")
-                .arg(format!("Authorization: Bearer {token}"));
-        }
-        command.arg(format!("https://{address}:8443/v1/stream"));
-        let output = self.cluster.lab.client().output(command)?;
-        Ok(Dialled {
-            status: String::from_utf8(output.stdout)?.parse()?,
-            ended: output.status.code() != Some(CURL_TIMED_OUT),
-        })
     }
 }
