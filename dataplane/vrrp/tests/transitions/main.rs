@@ -43,4 +43,6 @@ in_both_versions! { standard:
     active_asserts_itself_against_a_lower_one
     initialize_says_nothing
     foreign_advertisements_are_dropped
+    two_owners_settle_by_address
+    own_packets_that_come_back_are_dropped
 }

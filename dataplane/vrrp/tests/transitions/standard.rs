@@ -283,3 +283,50 @@ pub(crate) fn foreign_advertisements_are_dropped(version: Version) {
     assert_eq!(bench.router.state(), State::Active);
     assert_eq!(bench.router.last_heard(), None);
 }
+
+/// RFC 9568 6.4.3, RFC 3768 6.4.3: two routers that both say they own the addresses (255) settle it by
+/// their source addresses, as any two do; the one that yields is an ordinary Backup then, and the other
+/// is reported.
+pub(crate) fn two_owners_settle_by_address(version: Version) {
+    let mut owner = config(version);
+    owner.settings.priority = Priority::OWNER;
+    let mut bench = Bench::with(owner.clone());
+    bench.input(Input::Start);
+    bench.input(Input::AddressesAdded);
+    assert_eq!(bench.hear(255, 10), [Send(255), Announce]);
+    assert_eq!(bench.router.state(), State::Active);
+    let cause = Cause::GreaterAddress {
+        source: host(12),
+        priority: Priority::OWNER,
+    };
+    assert_eq!(bench.hear(255, 12), [Remove, Became(State::Backup, cause)]);
+    let twin = bench.router.equal_priority_peer();
+    assert_eq!(twin.map(|peer| peer.source), Some(host(12)));
+    bench.pass(SECOND);
+    assert_eq!(bench.hear(255, 12), []);
+    assert_eq!(bench.router.state(), State::Backup);
+    let rise = bench.timer();
+    assert_eq!(rise[..2], [Send(255), Add], "in its silence");
+}
+
+/// RFC 9568 7.1, RFC 3768 7.1 ("the local router is not the sender"): own packets that come back over
+/// a loop in the network are dropped in every state, and no timer runs anew.
+pub(crate) fn own_packets_that_come_back_are_dropped(version: Version) {
+    let looped = [Dropped(Discard::OwnSource)];
+    let mut bench = Bench::new(version);
+    assert_eq!(bench.hear(100, 11), looped);
+    let mut bench = Bench::backup(version);
+    bench.pass(SECOND);
+    let armed = bench.armed();
+    assert_eq!(bench.hear(100, 11), looped);
+    assert_eq!(bench.hear(0, 11), looped, "its own priority 0, too");
+    assert_eq!(bench.armed(), armed);
+    let mut bench = Bench::active(version);
+    let armed = bench.armed();
+    assert_eq!(bench.hear(100, 11), looped);
+    assert_eq!(bench.armed(), armed);
+    bench.input(Input::Stop);
+    assert_eq!(bench.hear(100, 11), looped);
+    assert!(bench.router.is_leaving());
+    assert_eq!(bench.router.last_heard(), None);
+}
