@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test test-controller e2e lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-proxy bench-control
+.PHONY: help install-tools test test-controller e2e nightly lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-proxy bench-control
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -48,6 +48,9 @@ e2e: install-tools ## controller, gateways and chart on a real control plane and
 	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e $(REAL) $(TEST_ARGS) -- --show-output
 	@# Apart, as it links the programs anew. WSHA_E2E_KUBECONFIG or WSHA_E2E_CLUSTER=kind: another cluster (e2e/README.md).
 	$(CARGO) test --package e2e --test cluster $(TEST_ARGS)
+
+nightly: ## what takes longer: SEEDS segments of the simulation (200000)
+	VRRP_LAN_SEEDS=$(or $(SEEDS),200000) $(CARGO) test --release --package vrrp --test lan -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files
 	$(CARGO) fmt --all --check

@@ -39,6 +39,7 @@ impl VirtualRouter {
         let learned = advertisement
             .interval
             .unwrap_or(self.config.settings.interval);
+        self.last_interval = Some(learned);
         let release = advertisement.priority.is_release();
         match &mut self.phase {
             Phase::Initialize { quiet, .. } if !release => {

@@ -72,9 +72,14 @@ impl VirtualRouter {
             Phase::Initialize { .. } | Phase::Leaving { .. } => {}
             Phase::Backup(backup) => {
                 let quiet = match backup.expects {
-                    Expects::Advertisements(peer) | Expects::ToPreempt(peer) => Some(Quiet {
+                    Expects::Advertisements(peer) => Some(Quiet {
                         since: peer.heard_at,
                         learned: Some(backup.learned),
+                    }),
+                    // Its interval was not learned, but its silence is measured by it.
+                    Expects::ToPreempt(peer) => Some(Quiet {
+                        since: peer.heard_at,
+                        learned: self.last_interval.max(Some(backup.learned)),
                     }),
                     Expects::Nobody | Expects::Successor(_) => Some(Quiet {
                         since: now,

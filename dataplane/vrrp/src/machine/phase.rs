@@ -79,6 +79,13 @@ pub(super) enum Expects {
     ToPreempt(Peer),
 }
 
+/// Farewells that follow the winner's advertisements, and how many more follow at [`SLOW_PACE`]: on a
+/// network that loses half of all packets for a moment, five in a row are lost now and then, and the
+/// clients would be stuck. A winner that never answers is left alone after all of these.
+const QUICK: u8 = 5;
+const SLOW: u8 = 10;
+const SLOW_PACE: Duration = Duration::from_secs(1);
+
 /// A router that ceased to be Active without priority 0 may have left neighbours with its hardware
 /// address, and the winner may never have heard of it. Once its addresses are gone it says so, until
 /// the winner answers.
@@ -86,8 +93,8 @@ pub(super) enum Expects {
 pub(super) struct Farewell {
     /// The host confirmed that the addresses are gone.
     removed: bool,
-    /// How many may still be sent: a winner that never answers is left alone after these.
-    left: u8,
+    /// How many were sent.
+    sent: u8,
     /// When the newest was sent.
     sent_at: Option<Instant>,
     /// The newest was sent right after an advertisement of the winner: the next that comes before
@@ -99,7 +106,7 @@ impl Farewell {
     pub(super) const fn owed() -> Self {
         Self {
             removed: false,
-            left: 5,
+            sent: 0,
             sent_at: None,
             in_phase: false,
         }
@@ -130,8 +137,11 @@ impl Farewell {
                 Heard::Nothing
             };
         }
-        if self.left == 0 {
+        if self.sent >= QUICK + SLOW {
             return Heard::Answer;
+        }
+        if self.sent >= QUICK && since.is_some_and(|since| since < SLOW_PACE) {
+            return Heard::Nothing;
         }
         self.in_phase = true;
         self.speak(now);
@@ -139,7 +149,7 @@ impl Farewell {
     }
 
     fn speak(&mut self, now: Instant) {
-        self.left = self.left.saturating_sub(1);
+        self.sent = self.sent.saturating_add(1);
         self.sent_at = Some(now);
     }
 }
@@ -165,4 +175,32 @@ pub(super) struct Active {
     pub(super) advertise_at: Instant,
     /// `None` until the host holds the addresses.
     pub(super) announcements: Option<Announcements>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After each of five advertisements, then once a second; half of all packets lost for a second
+    /// are not the end of it.
+    #[test]
+    fn farewells_without_an_answer_slow_down() {
+        let interval = Duration::from_millis(100);
+        let mut farewell = Farewell::owed();
+        let mut now = Instant::from_millis(1000);
+        farewell.confirm(now, false);
+        let mut said = Vec::new();
+        let heard = loop {
+            now = now + interval;
+            match farewell.hear(now, interval) {
+                Heard::Speak => said.push(now),
+                Heard::Nothing => {}
+                Heard::Answer => break now,
+            }
+        };
+        let gaps: Vec<_> = said.windows(2).map(|two| two[1].since(two[0])).collect();
+        assert_eq!(gaps[..4], [interval; 4]);
+        assert_eq!(gaps[4..], [Duration::from_secs(1); 10]);
+        assert!(heard > said[14], "then it lets the matter rest");
+    }
 }

@@ -29,8 +29,8 @@ use crate::{
 ///   without priority 0 (or finds at its restart that it did) sends one more advertisement once its
 ///   addresses are gone, with a priority below the winner's. The winner answers as it answers any
 ///   Active of lower priority, and announces. The farewell is repeated after the winner's next
-///   advertisements until one is answered, five times at most. It cannot loop: the sender is Backup,
-///   and a Backup answers nothing. A planned leave ends with one farewell to the successor, for what
+///   advertisements until one is answered, five times, and ten times more once a second. It cannot
+///   loop: the sender is Backup, and a Backup answers nothing. A planned leave ends with one farewell to the successor, for what
 ///   the host answered to neighbours during its linger.
 /// * **Preemption makes before it breaks.** Who preempts a living Active holds the addresses and has
 ///   announced them before it says a word: its first advertisement makes the other let go, and the
@@ -56,6 +56,8 @@ pub struct VirtualRouter {
     pub(super) hold_until: Instant,
     pub(super) losses: Losses,
     pub(super) last_heard: Option<Peer>,
+    /// The interval that it stated, also where that was not learned.
+    pub(super) last_interval: Option<Centiseconds>,
     pub(super) twin: Option<Peer>,
     pub(super) stranger: Option<IpAddr>,
 }
@@ -74,6 +76,7 @@ impl VirtualRouter {
             hold_until: Instant::ZERO,
             losses: Losses::default(),
             last_heard: None,
+            last_interval: None,
             twin: None,
             stranger: None,
         })

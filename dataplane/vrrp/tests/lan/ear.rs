@@ -35,6 +35,8 @@ pub(crate) struct Ear {
     pub(crate) since: Instant,
     /// The newest that was not priority 0.
     last: Option<Word>,
+    /// The one before it.
+    previous: Option<Word>,
     /// The newest of its own priority or above.
     accepted: Option<Word>,
     /// The first of those below its priority since the last that was not.
@@ -57,6 +59,7 @@ impl Ear {
             self.released = self.is_released().or(Some(at));
             return;
         }
+        self.previous = self.last;
         self.last = Some(word);
         if priority < own {
             self.lower_since = self.lower_since.or(Some(at));
@@ -72,6 +75,7 @@ impl Ear {
         *self = Self {
             since: now,
             last: self.last.filter(is_now),
+            previous: self.previous.filter(is_now),
             accepted: self.accepted.filter(is_now),
             lower_since: self.lower_since.filter(|at| *at == now),
             released: self.released.filter(|at| *at == now),
@@ -133,7 +137,12 @@ impl Ear {
         let waited = if delay.is_zero() {
             now.since(armed) >= down(version, own, least)
         } else {
-            now.since(lower_since) >= delay + skew(version, own, least)
+            // At the end of the delay, or when the timer fires that was set during it and that no
+            // word after its end set anew.
+            let fires = |word: Word| now.since(word.at) >= down(version, own, least);
+            let after = now.since(lower_since);
+            after >= delay + skew(version, own, least)
+                || (after >= delay && self.previous.is_some_and(fires))
         };
         waited && now >= hold_until
     }
@@ -141,8 +150,11 @@ impl Ear {
     /// When it must have risen, if nobody is Active and nothing that it heard since `calm` was lost.
     pub(crate) fn must_rise(&self, config: &Config, own: Priority, calm: Instant) -> Instant {
         let version = config.settings.version;
+        // One of a lower priority that was heard last does not set the timer anew.
+        let armed = self.accepted.map_or(Duration::ZERO, |word| word.interval);
         let interval = self
             .interval(config)
+            .max(armed)
             .max(config.settings.interval.as_duration());
         let silent = self.silence().max(calm) + down(version, own, interval);
         match self.is_released().filter(|released| *released > calm) {

@@ -444,7 +444,8 @@ impl Judge {
             ));
             let just_rose =
                 theirs.state == State::Active && now.since(theirs.state_since) <= DELAY * 2;
-            let waits = theirs.state == State::Backup;
+            // One that rose, too, and yielded to a better one just now, did not wait.
+            let waits = theirs.state == State::Backup && now.since(theirs.state_since) > DELAY * 2;
             let both_informed = informed(&mine) && !on_hold;
             if better && both_informed && gap > DELAY * 4 && (waits || just_rose) {
                 let detail = format!("host {at} beside host {other}");
@@ -475,8 +476,14 @@ impl Judge {
                     record.able && record.side == 0 && is_same
                 });
                 let told = now.since(calm.announcements) > Duration::from_secs(6);
+                // The quick farewells may all have been lost; another one follows within a second.
+                let slow = if self.stale_since.is_some_and(|since| since <= calm.network) {
+                    Duration::from_secs(1)
+                } else {
+                    Duration::ZERO
+                };
                 let bound = if said && told {
-                    self.interval * 3 + KERNEL
+                    self.interval * 3 + KERNEL + slow
                 } else {
                     Duration::from_secs(5) + KERNEL
                 };

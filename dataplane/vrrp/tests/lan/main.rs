@@ -1,4 +1,4 @@
-//! A simulated segment: routers, their kernels, a client that learns from announcements, and all
+//! A simulated segment: two to seven routers, their kernels, a client that learns from announcements, and all
 //! that goes wrong between them, drawn from a seed. Sixty simulated seconds per seed.
 //!
 //! `VRRP_LAN_SEED=N` runs seed N alone; `VRRP_LAN_SEEDS=N` runs that many (3000 by default).

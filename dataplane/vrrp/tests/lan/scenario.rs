@@ -8,6 +8,9 @@ use vrrp::{
 
 use crate::{fault::Fault, random::Random};
 
+/// Hosts of a segment at most.
+pub(crate) const MOST: usize = 7;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     hosts: u8,
@@ -43,7 +46,7 @@ impl Scenario {
             Preemption::Disabled,
         ]);
         Self {
-            hosts: 2 + u8::try_from(random.below(4)).unwrap(),
+            hosts: u8::try_from(2 + random.below(MOST - 1)).unwrap(),
             version,
             interval,
             other_interval: if version == Version::V3 && random.chance(2_500) {

@@ -80,6 +80,19 @@ fn an_active_heard_while_withdrawn_counts_too() {
     assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND / 2));
 }
 
+/// Its silence is measured by the interval that it stated, also where it was about to be preempted.
+#[test]
+fn an_active_heard_before_a_withdrawal_counts_by_its_own_interval() {
+    let mut bench = Bench::backup(V3);
+    bench.hear_interval(50, 12, Centiseconds::new(200).unwrap());
+    bench.pass(SECOND);
+    bench.input(Input::Withdraw);
+    bench.pass(SECOND * 3);
+    assert_eq!(bench.input(Input::Start).len(), 1, "listens");
+    let whole = ACTIVE_DOWN * 2;
+    assert_eq!(bench.armed(), Some(whole - SECOND * 4));
+}
+
 /// A pause of the whole host is no silence.
 #[test]
 fn a_pause_while_withdrawn_does_not_count() {
@@ -151,17 +164,17 @@ fn a_winner_of_priority_one_is_told_with_priority_0() {
     assert_eq!(bench.hear(1, 12), [Send(0)]);
 }
 
-/// Farewell: a winner that never answers is told five times.
+/// Farewell: a winner that never answers is told fifteen times.
 #[test]
 fn farewell_ends_without_an_answer() {
     let mut bench = Bench::active(V3);
     bench.hear(200, 12);
     let mut said = bench.input(Input::AddressesRemoved).len();
-    for _ in 0..20 {
+    for _ in 0..30 {
         bench.pass(SECOND);
         said += bench.hear(200, 12).len();
     }
-    assert_eq!(said, 5);
+    assert_eq!(said, 15);
 }
 
 /// Farewell: owed by a restarted process that came too late, too.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use vrrp::{Input, Priority, Settings, State};
 
 use super::{Event, World};
-use crate::{fault::Fault, host::Process};
+use crate::{fault::Fault, host::Process, scenario::MOST};
 
 impl World {
     /// It comes back after a stop, or after the death of its proxy with a hold. Not before it runs.
@@ -90,7 +90,7 @@ impl World {
                 self.hosts[host].busy = false;
                 self.tell(host, Input::EndpointUsable(true));
             }
-            Event::Heal => self.divide(&[0; 5]),
+            Event::Heal => self.divide(&[0; MOST]),
             Event::StormEnds => self.storm = false,
             _ => {}
         }

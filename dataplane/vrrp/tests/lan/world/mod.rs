@@ -21,7 +21,7 @@ use crate::{
     host::{Host, Op, Process},
     judge::{Calm, Judge, Violation},
     random::Random,
-    scenario::Scenario,
+    scenario::{MOST, Scenario},
 };
 
 /// The longest that a packet takes when nothing is wrong.
@@ -108,9 +108,9 @@ pub(crate) struct World {
     scenario: Scenario,
     storm: bool,
     /// When the newest packet from one host to another arrives.
-    arrivals: [[Instant; 5]; 5],
+    arrivals: [[Instant; MOST]; MOST],
     /// How many in a row were lost or late on that way.
-    missed: [[u8; 5]; 5],
+    missed: [[u8; MOST]; MOST],
     defect: Defect,
     trace: VecDeque<String>,
 }
@@ -142,8 +142,8 @@ impl World {
             random,
             scenario,
             storm: false,
-            arrivals: [[Instant::ZERO; 5]; 5],
-            missed: [[0; 5]; 5],
+            arrivals: [[Instant::ZERO; MOST]; MOST],
+            missed: [[0; MOST]; MOST],
             defect,
             trace: VecDeque::new(),
             hosts,
