@@ -3,8 +3,10 @@
 //! * [`control`], on the main thread, talks to agent and proxy and decides who takes part.
 //! * [`machine`] drives the state machines: real-time priority, never waits for anybody.
 //! * [`host`] makes the netlink requests: leases, interfaces.
+//! * [`carrier`] asks drivers for the state of links, over and over.
 //! * Small threads read the two sockets, write to the agent, and wait for the end of the proxy.
 
+mod carrier;
 mod control;
 mod host;
 mod inbox;
@@ -192,6 +194,14 @@ fn serve(
         drop(realtime::real_time_or_favoured(HOST_PRIORITY));
         host.run();
     })?;
+    let (carrier, carrier_orders) = mpsc::channel();
+    let watch = carrier::Watch::new(carrier_orders, Arc::clone(&bell))
+        .context("cannot open a socket to ask drivers for their links")?;
+    start("carrier", move || {
+        // As above.
+        drop(realtime::real_time_or_favoured(HOST_PRIORITY));
+        watch.run();
+    })?;
     read_agent(channel.try_clone()?, sender.clone())?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -206,6 +216,7 @@ fn serve(
         host: to_host,
         host_wake,
         host_thread,
+        carrier,
         outbox: Outbox::start(channel.try_clone()?)?,
     };
     Control::new(ends, table, warnings).run()

@@ -21,7 +21,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A thread in a network namespace of its own.
 pub(crate) struct Host {
     jobs: mpsc::Sender<Job>,
-    tid: i32,
+    pub(crate) tid: i32,
 }
 
 impl Host {

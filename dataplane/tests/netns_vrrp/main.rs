@@ -9,6 +9,7 @@
 )]
 
 mod addresses;
+mod carrier;
 mod cost;
 mod ipv6;
 mod lab;

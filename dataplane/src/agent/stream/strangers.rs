@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::vrrp::wire::{self, Destination, Received};
+use ::vrrp::{
+    Family,
+    wire::{self, Destination, Received},
+};
 use node_api::stream::{HeardRouter, NodeFacts};
 
 use crate::sys::{
@@ -42,21 +45,24 @@ struct Heard {
     at: Instant,
 }
 
-/// Sockets that are listened to, by the interface's name.
+/// Sockets that are listened to, by the interface's name and the family.
 #[derive(Debug)]
 struct Ears {
-    sockets: Vec<(String, AdvertisementSocket)>,
+    sockets: Vec<(String, Family, AdvertisementSocket)>,
     until: Instant,
 }
 
 impl Ears {
     fn open(interfaces: &[(u32, String)]) -> Self {
-        let sockets = interfaces.iter().filter_map(|(index, name)| {
-            let socket = AdvertisementSocket::open(*index, name, wire::PROTOCOL, wire::GROUP_V4);
+        let each = |interface| [Family::V4, Family::V6].map(|family| (interface, family));
+        let sockets = interfaces.iter().flat_map(each);
+        let sockets = sockets.filter_map(|((index, name), family)| {
+            let group = wire::group(family);
+            let socket = AdvertisementSocket::open(*index, name, wire::PROTOCOL, group);
             // An interface that goes, or a right that is missing: vrrp says so, too.
             let refused =
                 |error: &io::Error| tracing::debug!(%error, name, "cannot listen for VRRP");
-            Some((name.clone(), socket.inspect_err(refused).ok()?))
+            Some((name.clone(), family, socket.inspect_err(refused).ok()?))
         });
         Self {
             sockets: sockets.collect(),
@@ -77,12 +83,12 @@ impl Strangers {
         let ears = self.ears.take().unwrap_or_else(|| Ears::open(interfaces));
         let mut waiter = Waiter::new();
         waiter.watch(events);
-        for (_, socket) in &ears.sockets {
+        for (.., socket) in &ears.sockets {
             waiter.watch(socket.as_fd());
         }
         loop {
-            for (name, socket) in &ears.sockets {
-                self.take(name, socket);
+            for (name, family, socket) in &ears.sockets {
+                self.take(name, *family, socket);
             }
             let left = ears.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -97,14 +103,14 @@ impl Strangers {
     }
 
     /// Takes what waits, and not more than that: others wait, too.
-    fn take(&mut self, interface: &str, socket: &AdvertisementSocket) {
+    fn take(&mut self, interface: &str, family: Family, socket: &AdvertisementSocket) {
         let mut buffer = [0; BUFFER];
         for _ in 0..MOST {
             // An error belongs to the socket's past and is cleared by this.
             let Ok(Some(packet)) = socket.receive(&mut buffer) else {
                 return;
             };
-            if let Ok(received) = wire::parse_ipv4(packet, Destination::Multicast) {
+            if let Ok(received) = wire::parse(packet, family, Destination::Multicast) {
                 self.note(interface, &received, Instant::now());
             }
         }

@@ -28,6 +28,7 @@ use pairing::{Pairing, Usable};
 use succession::Estate;
 
 use super::{
+    carrier,
     inbox::{Event, Sender},
     machine::{self, Bell, segment::SegmentId},
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
@@ -63,6 +64,7 @@ pub(super) struct Ends {
     pub(super) host: mpsc::Sender<ToHost>,
     pub(super) host_wake: Arc<Wake>,
     pub(super) host_thread: JoinHandle<()>,
+    pub(super) carrier: mpsc::Sender<carrier::Watched>,
     pub(super) outbox: Outbox,
 }
 

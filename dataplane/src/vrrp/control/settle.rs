@@ -1,6 +1,9 @@
 //! Decisions of control: from what is wanted and what is, to the next steps.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ::vrrp::{Family, Instant};
 
@@ -277,12 +280,8 @@ impl Control {
             interval,
         }));
         self.tell_machine(ToMachine::Create(Box::new(slot)));
-        // The state machine believes in a link until told otherwise, and the segment may be older
-        // than what is known of its link now.
+        // The segment may be older than what is known of its link now.
         self.tell_link(binding);
-        if !binding.is_up {
-            self.send_link(binding);
-        }
         if let Some(router) = self.routers.get_mut(at) {
             router.instance = Some(Instance {
                 id,
@@ -311,6 +310,9 @@ impl Control {
             )
         })?;
         self.segments.push((id, binding.is_up, binding.mac));
+        let watched = (binding.index, Arc::downgrade(&segment.carrier));
+        // A thread that ended could not ask either; rtnetlink still tells.
+        drop(self.ends.carrier.send(watched));
         self.tell_machine(ToMachine::Open(Box::new(segment)));
         Ok(())
     }
@@ -346,14 +348,9 @@ impl Control {
             && (known.1, known.2) != (binding.is_up, binding.mac)
         {
             (known.1, known.2) = (binding.is_up, binding.mac);
-            self.send_link(binding);
+            let mac = ::vrrp::wire::Mac(binding.mac);
+            self.tell_machine(ToMachine::Link(id, binding.is_up, mac));
         }
-    }
-
-    fn send_link(&mut self, binding: &Binding) {
-        let mac = ::vrrp::wire::Mac(binding.mac);
-        let id = SegmentId::of(binding);
-        self.tell_machine(ToMachine::Link(id, binding.is_up, mac));
     }
 
     // Taking part.

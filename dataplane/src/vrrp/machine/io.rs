@@ -84,6 +84,12 @@ impl Io {
             .map(|entry| entry.mac)
     }
 
+    /// What virtual routers of the segment were told of its link.
+    pub(super) fn has_link(&self, segment: SegmentId) -> bool {
+        let mut segments = self.segments.iter();
+        segments.any(|entry| entry.id == segment && entry.is_up)
+    }
+
     pub(super) fn send_frame(&self, segment: SegmentId, frame: &[u8]) {
         // An interface that cannot send tells so by its link state.
         drop(self.frames.send(segment.index, frame));

@@ -149,6 +149,7 @@ impl Machine {
             self.inputs.bell.wake.clear();
         }
         self.watch_proxy();
+        self.watch_links();
         while let Some(answer) = self.inputs.answers.pop() {
             self.on_answer(answer);
         }
@@ -233,6 +234,30 @@ impl Machine {
         }
     }
 
+    // Links.
+
+    /// Tells virtual routers of links that went or came back.
+    fn watch_links(&mut self) {
+        for at in 0..self.io.segments.len() {
+            let Some(segment) = self.io.segments.get_mut(at) else {
+                break;
+            };
+            let (id, is_up) = (segment.id, segment.has_link());
+            if std::mem::replace(&mut segment.is_up, is_up) == is_up {
+                continue;
+            }
+            let now = now();
+            for slot in self.slots.iter_mut().filter(|slot| slot.segment == id) {
+                let input = if is_up {
+                    Input::LinkUp
+                } else {
+                    Input::LinkDown
+                };
+                slot.handle(&mut self.io, now, input);
+            }
+        }
+    }
+
     // Proxy.
 
     /// Withdraws everything when the proxy is dead or hangs (DESIGN section 4, Tracking).
@@ -305,21 +330,23 @@ impl Machine {
                 let mut is_other_mac = false;
                 for segment in self.io.segments.iter_mut().filter(|s| s.id == id) {
                     is_other_mac |= std::mem::replace(&mut segment.mac, mac) != mac;
+                    segment.is_told_up = is_up;
                 }
+                self.watch_links();
                 let now = now();
                 for slot in self.slots.iter_mut().filter(|slot| slot.segment == id) {
-                    let input = if is_up {
-                        Input::LinkUp
-                    } else {
-                        Input::LinkDown
-                    };
-                    slot.handle(&mut self.io, now, input);
                     if is_other_mac {
                         slot.handle(&mut self.io, now, Input::Reannounce);
                     }
                 }
             }
-            ToMachine::Create(slot) => self.slots.push(slot),
+            ToMachine::Create(mut slot) => {
+                // The state machine believes in a link until told otherwise.
+                if !self.io.has_link(slot.segment) {
+                    slot.handle(&mut self.io, now(), Input::LinkDown);
+                }
+                self.slots.push(slot);
+            }
             ToMachine::Destroy(id) => {
                 self.hand_in(id, Input::InterfaceLost);
                 self.destroy(id);

@@ -1,11 +1,16 @@
 //! An interface as the machine thread uses it, for one family.
 
+use std::sync::Arc;
+
 use ::vrrp::{
     Family,
     wire::{self, Mac},
 };
 
-use crate::{sys::raw::AdvertisementSocket, vrrp::world::Binding};
+use crate::{
+    sys::raw::AdvertisementSocket,
+    vrrp::{carrier::Carrier, world::Binding},
+};
 
 /// One family on one interface: virtual routers of both may share it, and IPv6 may be out of order
 /// while IPv4 is not.
@@ -32,6 +37,12 @@ pub(in crate::vrrp) struct Segment {
     pub(in crate::vrrp) id: SegmentId,
     pub(in crate::vrrp) mac: Mac,
     pub(in crate::vrrp) socket: AdvertisementSocket,
+    /// What the driver says of the link.
+    pub(in crate::vrrp) carrier: Arc<Carrier>,
+    /// What control says of it.
+    pub(super) is_told_up: bool,
+    /// What the virtual routers were told.
+    pub(super) is_up: bool,
 }
 
 impl Segment {
@@ -48,6 +59,15 @@ impl Segment {
             id,
             mac: Mac(binding.mac),
             socket,
+            carrier: Carrier::new(),
+            is_told_up: binding.is_up,
+            is_up: binding.is_up,
         })
+    }
+
+    /// Whether the link is there by all accounts: the driver's word comes first when it goes, control's
+    /// when an interface without such a driver does.
+    pub(super) fn has_link(&self) -> bool {
+        self.is_told_up && self.carrier.is_there()
     }
 }

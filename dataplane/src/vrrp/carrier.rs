@@ -1,0 +1,97 @@
+//! The thread that notices a lost link within milliseconds: it asks the driver over and over.
+//!
+//! News over rtnetlink are immediate after a quiet second and up to a second late after others. The
+//! question takes the kernel's RTNL lock, so it is asked on a thread that may wait, and what it finds
+//! goes to the machine thread without a detour: the addresses must go at once.
+
+use std::{
+    io,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use super::machine::Bell;
+use crate::sys::carrier::LinkQuery;
+
+/// A lost link is to be noticed within 10 ms, of which the machine and the netlink thread need some.
+const EVERY: Duration = Duration::from_millis(4);
+
+/// What was found of one interface.
+#[derive(Debug)]
+pub(super) struct Carrier(AtomicBool);
+
+impl Carrier {
+    /// There, until found otherwise.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    /// Whether the interface has its link, or its driver does not tell.
+    pub(super) fn is_there(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// An interface to look at, for as long as anyone else has its [`Carrier`].
+pub(super) type Watched = (u32, Weak<Carrier>);
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Watch {
+    query: LinkQuery,
+    orders: mpsc::Receiver<Watched>,
+    watched: Vec<Watched>,
+    bell: Arc<Bell>,
+}
+
+impl Watch {
+    pub(super) fn new(orders: mpsc::Receiver<Watched>, bell: Arc<Bell>) -> io::Result<Self> {
+        Ok(Self {
+            query: LinkQuery::open()?,
+            orders,
+            watched: Vec::new(),
+            bell,
+        })
+    }
+
+    /// Runs until nobody can give it an order any more.
+    pub(super) fn run(mut self) {
+        loop {
+            let order = if self.watched.is_empty() {
+                self.orders
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                self.orders.recv_timeout(EVERY)
+            };
+            match order {
+                Ok(order) => self.watched.push(order),
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let (query, bell) = (&self.query, &self.bell);
+        self.watched.retain(|(index, carrier)| {
+            let Some(carrier) = carrier.upgrade() else {
+                return false;
+            };
+            match query.has_link(*index) {
+                Ok(is_there) => {
+                    if carrier.0.swap(is_there, Ordering::AcqRel) != is_there {
+                        bell.wake.wake();
+                    }
+                    true
+                }
+                // rtnetlink tells, as for an interface that is gone.
+                Err(error) => error.raw_os_error() != Some(libc::EOPNOTSUPP),
+            }
+        });
+    }
+}
