@@ -113,7 +113,7 @@ impl Admin {
         let published = self.published.borrow();
         let told = published
             .as_ref()
-            .map_or(0, |published| published.nodes.len());
+            .map_or(0, |published| published.told.nodes.len());
         gauge(
             "told_nodes",
             "Nodes that have a part in any pool",
@@ -122,7 +122,9 @@ impl Admin {
         gauge(
             "sequence",
             "The highest sequence that was read",
-            published.as_ref().map_or(0, |published| published.sequence),
+            published
+                .as_ref()
+                .map_or(0, |published| published.told.sequence),
         );
         drop(published);
         let mut text = String::new();

@@ -18,7 +18,7 @@ use crate::{
     lead::Lead,
     leader, pki, policy,
     publish::{self, Admission, Server, TokenReviews},
-    recompute::Recompute,
+    recompute::{Planning, Recompute},
     registry::Registry,
     watch as stores,
     write::Writer,
@@ -79,7 +79,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         admin,
         admin::Admin {
             registry: Arc::clone(&registry),
-            published,
+            published: published.clone(),
             leads: is_leader.clone(),
             tls,
         },
@@ -94,7 +94,13 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
     let ranges = stores::service_ranges(client.clone(), ranges_sender, raise);
     tasks.spawn(ended("the task of the ranges of Services", ranges));
     let (computed_sender, computed) = watch::channel(None);
+    let planning = Planning {
+        published: published.clone(),
+        computed: computed_sender,
+    };
+    tasks.spawn(planning.run());
     let lead = Lead {
+        published: published.clone(),
         computed,
         registry: Arc::clone(&registry),
         leads: is_leader,
@@ -107,7 +113,6 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         policy,
         service_ranges,
         published: published_sender,
-        computed: computed_sender,
     };
     tasks.spawn(recompute.run(changed));
     tracing::info!(

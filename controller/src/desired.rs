@@ -10,13 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crds::VirtualIPStatus;
+use crds::{VirtualIPStatus, WebSocketHAPool};
 use node_api::{
     Endpoint, Pool, PoolRef, VirtualRouter, VrrpVersion,
     stream::{ResourceName, Revision},
 };
-use plan::Plan;
-use serde_json::Value;
+use plan::{Outline, Plan};
 
 use crate::snapshot::{Snapshot, entries};
 
@@ -33,35 +32,68 @@ pub struct Resource {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// Settings of a pool.
-    Pool(Arc<Value>),
+    Pool(Arc<Pool>),
     /// Endpoints, of which changes are told one by one.
     Endpoints(Arc<Vec<Endpoint>>),
 }
 
+/// What nodes with the same part in a pool are told of it.
+pub type Part = Vec<(ResourceName, Resource)>;
+
 /// The state of one node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeState {
-    /// What it is told.
-    pub resources: BTreeMap<ResourceName, Resource>,
+    /// What it is told, by pool. A part that has not changed is the object that it was before.
+    pub parts: BTreeMap<Arc<PoolRef>, Arc<Part>>,
     /// What it keeps as it has it: of pools that are refused now and served before.
-    pub held: BTreeSet<ResourceName>,
+    pub held: BTreeSet<Arc<PoolRef>>,
 }
 
 impl NodeState {
+    /// What it is told.
+    pub fn resources(&self) -> impl Iterator<Item = &(ResourceName, Resource)> {
+        self.parts.values().flat_map(|part| part.iter())
+    }
+
+    /// The resource of that name, if the node is told it.
+    pub fn resource(&self, name: &ResourceName) -> Option<&Resource> {
+        let (ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. }) = name else {
+            return None;
+        };
+        let mut part = self.parts.get(pool)?.iter();
+        part.find_map(|(it, resource)| (it == name).then_some(resource))
+    }
+
     /// The revision of a pool that the node is told; `None`: it has no part in it.
     pub fn pool_revision(&self, pool: &PoolRef) -> Option<&Revision> {
-        let resource = self.resources.get(&ResourceName::Pool(pool.clone()))?;
-        Some(&resource.revision)
+        let mut part = self.parts.get(pool)?.iter();
+        part.find_map(|(name, resource)| {
+            matches!(name, ResourceName::Pool(_)).then_some(&resource.revision)
+        })
     }
 }
 
-/// The states of all nodes that have a part in anything, and what they are made of.
+/// The states of all nodes that have a part in anything, by name of the node.
+pub type NodeStates = BTreeMap<String, Arc<NodeState>>;
+
+/// What nodes are told, and the part of the plan that it follows from.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What is planned but for the nodes that hold it.
+    pub outline: Outline,
+    /// What each node is told.
+    pub nodes: NodeStates,
+    /// The highest sequence that went into it.
+    pub sequence: i64,
+}
+
+/// Everything that follows from a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// The plan.
-    pub plan: Plan,
-    /// By name of the node.
-    pub nodes: BTreeMap<String, Arc<NodeState>>,
+    pub plan: Arc<Plan>,
+    /// What each node is told.
+    pub nodes: NodeStates,
     /// The highest sequence that went into it.
     pub sequence: i64,
 }
@@ -71,84 +103,115 @@ pub struct Desired {
 /// # Errors
 /// If content has no JSON form, which no type of the contract is without.
 pub fn desired(snapshot: &Snapshot) -> Result<Desired, serde_json::Error> {
-    Planner::default().desired(snapshot)
+    let told = Teller::default().tell(snapshot)?;
+    Ok(Desired {
+        plan: Arc::new(plan::Placer::default().place(&told.outline)),
+        nodes: told.nodes,
+        sequence: told.sequence,
+    })
 }
 
-/// Computes everything again and again; what has not changed costs no more than to see that.
+/// Computes what nodes are told, again and again; what has not changed costs no more than to see that.
 #[derive(Debug, Default)]
-pub struct Planner {
-    memo: plan::Memo,
-    pools: BTreeMap<PoolRef, Told>,
-    nodes: BTreeMap<String, Arc<NodeState>>,
+pub struct Teller {
+    outliner: plan::Outliner,
+    pools: BTreeMap<Arc<PoolRef>, Memo>,
+    nodes: NodeStates,
 }
 
 /// What nodes are told of one pool, and what that was made of.
 #[derive(Debug, Default)]
-struct Told {
-    planned: Option<Pool>,
+struct Memo {
+    object: Option<Arc<WebSocketHAPool>>,
+    outlined: Option<Arc<Pool>>,
     routers: Vec<VirtualRouter>,
     parts: Parts,
+}
+
+impl Memo {
+    fn is_of(&self, object: &Arc<WebSocketHAPool>, outlined: Option<&Arc<Pool>>) -> bool {
+        let same_object = self
+            .object
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, object));
+        same_object && self.is_outlined(outlined)
+    }
+
+    fn is_outlined(&self, outlined: Option<&Arc<Pool>>) -> bool {
+        match (&self.outlined, outlined) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        }
+    }
 }
 
 /// By name of the node.
 #[derive(Debug, Default)]
 struct Parts {
-    told: BTreeMap<String, Vec<(ResourceName, Resource)>>,
+    told: BTreeMap<String, Arc<Part>>,
     held: BTreeSet<String>,
 }
 
-impl Planner {
-    /// Computes everything.
+impl Teller {
+    /// Computes what nodes are told.
     ///
     /// # Errors
     /// If content has no JSON form, which no type of the contract is without.
-    pub fn desired(&mut self, snapshot: &Snapshot) -> Result<Desired, serde_json::Error> {
-        let plan = plan::plan_again(&snapshot.inputs(), &mut self.memo);
+    pub fn tell(&mut self, snapshot: &Snapshot) -> Result<Told, serde_json::Error> {
+        let outline = self.outliner.outline(Arc::new(snapshot.inputs()));
         let mut before = std::mem::take(&mut self.pools);
-        for pool in &snapshot.pools {
-            let name = plan::model::pool_ref(pool);
-            let agreed = entries(pool);
-            let former = before.remove(&name).unwrap_or_default();
-            let told = match plan.pools.get(&name) {
-                Some(planned) => self.tell(&name, planned, &agreed, former)?,
-                None => self.hold(&name, &agreed, &former.parts),
+        for object in &snapshot.pools {
+            let name = plan::model::pool_ref(object);
+            let outlined = outline.pool(&name);
+            let (name, former) = before
+                .remove_entry(&name)
+                .unwrap_or_else(|| (Arc::new(name), Memo::default()));
+            let mut memo = if former.is_of(object, outlined) {
+                former
+            } else if let Some(outlined) = outlined {
+                self.part(&name, outlined, &entries(object), former)?
+            } else {
+                self.hold(&name, &entries(object), &former.parts)
             };
-            self.pools.insert(name, told);
+            memo.object = Some(Arc::clone(object));
+            self.pools.insert(name, memo);
         }
         for (name, former) in before {
             self.exchange(&name, &former.parts, &Parts::default());
         }
-        Ok(Desired {
-            plan,
+        Ok(Told {
+            outline,
             nodes: self.nodes.clone(),
             sequence: snapshot.sequence(),
         })
     }
 
-    fn tell(
+    fn part(
         &mut self,
-        name: &PoolRef,
-        planned: &Pool,
+        name: &Arc<PoolRef>,
+        outlined: &Arc<Pool>,
         agreed: &BTreeMap<IpAddr, &VirtualIPStatus>,
-        former: Told,
-    ) -> Result<Told, serde_json::Error> {
-        let routers = planned.virtual_routers.iter();
+        former: Memo,
+    ) -> Result<Memo, serde_json::Error> {
+        let routers = outlined.virtual_routers.iter();
         let routers: Vec<_> = routers
             .filter_map(|router| {
                 let entry = agreed.get(router.addresses.first()?)?;
                 committed(router, entry)
             })
             .collect();
-        if former.planned.as_ref() == Some(planned) && former.routers == routers {
+        // What is merely observed changes nothing.
+        if former.is_outlined(Some(outlined)) && former.routers == routers {
             return Ok(former);
         }
         let parts = Parts {
-            told: parts(name, planned, &routers)?,
+            told: parts(name, outlined, &routers)?,
             held: BTreeSet::new(),
         };
         self.exchange(name, &former.parts, &parts);
-        Ok(Told {
-            planned: Some(planned.clone()),
+        Ok(Memo {
+            object: None,
+            outlined: Some(Arc::clone(outlined)),
             routers,
             parts,
         })
@@ -157,10 +220,10 @@ impl Planner {
     /// A pool that is refused serves on as its nodes have it: only what is said of it stops.
     fn hold(
         &mut self,
-        name: &PoolRef,
+        name: &Arc<PoolRef>,
         agreed: &BTreeMap<IpAddr, &VirtualIPStatus>,
         former: &Parts,
-    ) -> Told {
+    ) -> Memo {
         let committed = agreed.values().filter_map(|entry| entry.committed.as_ref());
         let nodes = committed.flat_map(|committed| &committed.nodes);
         let parts = Parts {
@@ -170,30 +233,30 @@ impl Planner {
         if !former.told.is_empty() || former.held != parts.held {
             self.exchange(name, former, &parts);
         }
-        Told {
+        Memo {
             parts,
-            ..Told::default()
+            ..Memo::default()
         }
     }
 
     /// Puts the parts of a pool in the place of its former ones, in the states of the nodes concerned.
-    fn exchange(&mut self, name: &PoolRef, former: &Parts, parts: &Parts) {
-        let pool = ResourceName::Pool(name.clone());
-        for (node, resources) in &former.told {
+    fn exchange(&mut self, name: &Arc<PoolRef>, former: &Parts, parts: &Parts) {
+        let gone = former
+            .told
+            .keys()
+            .filter(|node| !parts.told.contains_key(*node));
+        for node in gone {
+            self.state(node).parts.remove(name);
+        }
+        for node in former.held.difference(&parts.held) {
+            self.state(node).held.remove(name);
+        }
+        for (node, part) in &parts.told {
             let state = self.state(node);
-            for (resource, _) in resources {
-                state.resources.remove(resource);
-            }
+            state.parts.insert(Arc::clone(name), Arc::clone(part));
         }
-        for node in &former.held {
-            self.state(node).held.remove(&pool);
-        }
-        for (node, resources) in &parts.told {
-            let state = self.state(node);
-            state.resources.extend(resources.iter().cloned());
-        }
-        for node in &parts.held {
-            self.state(node).held.insert(pool.clone());
+        for node in parts.held.difference(&former.held) {
+            self.state(node).held.insert(Arc::clone(name));
         }
         for node in former.told.keys().chain(&former.held) {
             let state = self.nodes.get(node);
@@ -211,9 +274,9 @@ impl Planner {
 /// The pool for each node that is a committed candidate of any of its addresses.
 fn parts(
     name: &PoolRef,
-    planned: &Pool,
+    outlined: &Pool,
     routers: &[VirtualRouter],
-) -> Result<BTreeMap<String, Vec<(ResourceName, Resource)>>, serde_json::Error> {
+) -> Result<BTreeMap<String, Arc<Part>>, serde_json::Error> {
     let members: BTreeSet<&str> = routers
         .iter()
         .flat_map(|router| &router.nodes)
@@ -222,8 +285,8 @@ fn parts(
     if members.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let (settings, endpoints) = planned.clone().split();
-    let mut shared = Vec::new();
+    let (settings, endpoints) = outlined.clone().split();
+    let mut shared = Part::new();
     for (upstream, endpoints) in endpoints {
         let resource = Resource {
             revision: Revision::of(&endpoints)?,
@@ -232,31 +295,31 @@ fn parts(
         let pool = name.clone();
         shared.push((ResourceName::Endpoints { pool, upstream }, resource));
     }
-    // Nodes with the same part share one body.
-    let mut bodies: BTreeMap<Vec<usize>, Resource> = BTreeMap::new();
+    let mut alike: BTreeMap<Vec<usize>, Arc<Part>> = BTreeMap::new();
     let mut parts = BTreeMap::new();
     for member in members {
-        let part: Vec<usize> = (0..routers.len())
+        let held: Vec<usize> = (0..routers.len())
             .filter(|&at| routers[at].candidate(member).is_some())
             .collect();
-        let resource = if let Some(resource) = bodies.get(&part) {
-            resource.clone()
+        let part = if let Some(part) = alike.get(&held) {
+            Arc::clone(part)
         } else {
             let pool = Pool {
-                virtual_routers: part.iter().map(|&at| routers[at].clone()).collect(),
+                virtual_routers: held.iter().map(|&at| routers[at].clone()).collect(),
                 ..settings.clone()
             };
-            let body = serde_json::to_value(&pool)?;
             let resource = Resource {
-                revision: Revision::of(&body)?,
-                body: Body::Pool(Arc::new(body)),
+                // Of the value, whose fields are in the same order in every version.
+                revision: Revision::of(&serde_json::to_value(&pool)?)?,
+                body: Body::Pool(Arc::new(pool)),
             };
-            bodies.insert(part, resource.clone());
-            resource
+            let mut part = shared.clone();
+            part.push((ResourceName::Pool(name.clone()), resource));
+            let part = Arc::new(part);
+            alike.insert(held, Arc::clone(&part));
+            part
         };
-        let mut resources = shared.clone();
-        resources.push((ResourceName::Pool(name.clone()), resource));
-        parts.insert(member.to_owned(), resources);
+        parts.insert(member.to_owned(), part);
     }
     Ok(parts)
 }

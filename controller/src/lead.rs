@@ -7,6 +7,7 @@ use std::{
 };
 
 use crds::{WebSocketHAPool, WebSocketHAPoolStatus};
+use futures_util::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use node_api::{PoolRef, stream::ResourceName};
@@ -14,9 +15,9 @@ use tokio::{sync::watch, time::sleep_until};
 
 use crate::{
     commit::{self, Known},
-    desired::Desired,
+    desired::{Desired, Resource},
     failure::Failure,
-    recompute::{Computed, settled},
+    recompute::{Computed, Published, settled},
     registry::Registry,
     retire,
     snapshot::{Ledger, Snapshot},
@@ -37,10 +38,20 @@ const REMEMBER: Duration = Duration::from_mins(2);
 /// A pass writes no longer than this; then it looks again.
 const PASS: Duration = Duration::from_secs(2);
 
+/// Statuses are written so many at a time: the API server answers one in some ten milliseconds.
+const AT_ONCE: usize = 8;
+/// After a pass nothing that is merely observed is looked at for so many times as long as the pass took, so
+/// that streams and commits come first; but for no longer than [`LONGEST_REST`].
+const REST: u32 = 4;
+/// The longest that what was observed waits.
+const LONGEST_REST: Duration = Duration::from_millis(500);
+
 /// The lease holder's work.
 #[derive(Debug)]
 pub struct Lead {
-    /// What was computed.
+    /// What nodes are told.
+    pub published: watch::Receiver<Option<Arc<Published>>>,
+    /// What was planned.
     pub computed: watch::Receiver<Option<Computed>>,
     /// What nodes say.
     pub registry: Arc<Registry>,
@@ -48,6 +59,23 @@ pub struct Lead {
     pub leads: watch::Receiver<bool>,
     /// Writes.
     pub writer: Writer,
+}
+
+/// What a pass works on.
+struct Work {
+    /// What was read when it was planned, and what nodes say now.
+    snapshot: Snapshot,
+    /// What was planned, and what nodes are told now.
+    desired: Desired,
+    /// What nodes are told now.
+    published: Arc<Published>,
+}
+
+/// A status to be written.
+struct Write<'a> {
+    pool: &'a WebSocketHAPool,
+    name: PoolRef,
+    status: WebSocketHAPoolStatus,
 }
 
 /// What is remembered from one pass to the next.
@@ -62,40 +90,35 @@ struct Memory {
     echoes: Echoes,
     begun: Instant,
     are_back: bool,
+    /// What was looked at last, and whether this replica led.
+    seen: Option<(Arc<Published>, bool)>,
+    /// The end of the rest after the last pass.
+    rested: Instant,
 }
 
 impl Lead {
     /// Works for ever.
     pub async fn run(mut self) -> Failure {
         let mut said = self.registry.said();
+        let now = Instant::now();
         let mut memory = Memory {
             known: Known::new(),
             gone: BTreeMap::new(),
             is_recorded: false,
             counters: BTreeMap::new(),
             echoes: Echoes::default(),
-            begun: Instant::now(),
+            begun: now,
             are_back: false,
+            seen: None,
+            rested: now,
         };
         loop {
             let leads = *self.leads.borrow_and_update();
-            // Before the rest: what nodes answer is an answer to what was computed then or earlier.
-            let views = self.registry.views();
             let computed = self.computed.borrow_and_update().clone();
-            let mut again = None;
-            if let Some(computed) = computed {
-                memory.is_recorded = false;
-                if leads {
-                    let snapshot = Snapshot {
-                        views,
-                        ..(*computed.snapshot).clone()
-                    };
-                    again = self.pass(&computed, &snapshot, &mut memory).await;
-                } else {
-                    memory.echoes = Echoes::default();
-                }
-                memory.learn(&computed.snapshot, leads);
-            }
+            let again = match computed {
+                Some(computed) => self.turn(leads, computed, &mut memory).await,
+                None => None,
+            };
             tokio::select! {
                 () = settled(&mut said) => {}
                 changed = self.computed.changed() => if changed.is_err() {
@@ -107,80 +130,159 @@ impl Lead {
         }
     }
 
-    /// Writes what there is to write. Says when to look again although nothing has changed.
-    async fn pass(
+    /// Says when to look again although nothing has changed.
+    async fn turn(
         &mut self,
-        computed: &Computed,
-        snapshot: &Snapshot,
+        leads: bool,
+        computed: Computed,
         memory: &mut Memory,
     ) -> Option<Instant> {
+        let seen = memory
+            .seen
+            .replace((Arc::clone(&computed.published), leads));
+        let before = seen.filter(|(_, led)| *led == leads).map(|(seen, _)| seen);
+        let is_rested = Instant::now() >= memory.rested;
+        if !leads {
+            let is_seen = |before: &Arc<Published>| Arc::ptr_eq(before, &computed.published);
+            if !before.as_ref().is_some_and(is_seen) {
+                memory.is_recorded = false;
+                memory.echoes = Echoes::default();
+                memory.learn(&computed.published.snapshot, leads);
+            }
+            return None;
+        }
+        // What nodes say calls for no haste, nor do endpoints: they are not committed.
+        let outline = &computed.published.told.outline;
+        let is_news = !before.is_some_and(|before| before.told.outline.is_settled_as(outline));
+        if !is_news && !is_rested {
+            return Some(memory.rested);
+        }
+        // Before what is told: what nodes answer is an answer to what they were told then or earlier.
+        let views = self.registry.views();
+        let published = self.published.borrow().clone()?;
+        let work = Work {
+            snapshot: Snapshot {
+                views,
+                ..(*computed.published.snapshot).clone()
+            },
+            desired: Desired {
+                plan: computed.plan,
+                nodes: published.told.nodes.clone(),
+                sequence: computed.published.told.sequence,
+            },
+            published,
+        };
+        memory.is_recorded = false;
+        let begun = Instant::now();
+        let again = self.pass(&work, is_rested, memory).await;
+        memory.learn(&work.snapshot, leads);
+        if is_rested {
+            let took = begun.elapsed();
+            memory.rested = Instant::now() + LONGEST_REST.min(took * REST);
+        }
+        again
+    }
+
+    /// Writes what there is to write; what is merely observed only if this `observes`. Says when to look again
+    /// although nothing has changed.
+    async fn pass(&mut self, work: &Work, observes: bool, memory: &mut Memory) -> Option<Instant> {
+        let snapshot = &work.snapshot;
         // What was written and is not read back yet would be written once more, under a new number.
         if memory.echoes.are_missing(snapshot) {
             return Some(Instant::now() + AGAIN);
         }
-        if let Some(request) = &computed.retire {
-            return self.retire(computed, snapshot, request, memory).await;
+        if let Some(request) = &work.published.retire {
+            return self.retire(work, request, memory).await;
         }
-        let desired = &*computed.desired;
-        let commit = commit::commit(snapshot, desired, &memory.known);
+        let commit = commit::commit(snapshot, &work.desired, &memory.known);
         if let Some(ledger) = &commit.ledger
             && let Some(again) = self.ledger(ledger, memory).await
         {
             return Some(again);
         }
         memory.is_recorded = true;
-        let observes = memory.are_back(computed, snapshot);
-        let mut again = (!observes).then(|| Instant::now() + AGAIN);
-        let begun = Instant::now();
+        let are_back = memory.are_back(work);
+        let mut again = (!are_back).then(|| Instant::now() + AGAIN);
         let now = Timestamp::now();
-        let none = WebSocketHAPoolStatus::default();
         // What nodes wait for comes first.
-        let is_commit =
-            |pool: &&Arc<WebSocketHAPool>| commit.pools.contains_key(&plan::model::pool_ref(pool));
-        let (first, then): (Vec<_>, Vec<_>) = snapshot.pools.iter().partition(is_commit);
-        for pool in first.into_iter().chain(then) {
+        let mut writes = Vec::new();
+        for pool in &snapshot.pools {
             let name = plan::model::pool_ref(pool);
-            let changed = commit.pools.get(&name);
-            if changed.is_none() && !observes && pool.status.is_some() {
+            if let Some(committed) = commit.pools.get(&name) {
+                let status = status::status(pool, committed, snapshot, &work.desired, now);
+                writes.push(Write { pool, name, status });
+            }
+        }
+        if let Some(again) = self.write(&writes, memory).await {
+            return Some(again);
+        }
+        if !observes {
+            return Some(again.map_or(memory.rested, |at| at.min(memory.rested)));
+        }
+        writes.clear();
+        for pool in &snapshot.pools {
+            let name = plan::model::pool_ref(pool);
+            let is_written = commit.pools.contains_key(&name);
+            if is_written || (!are_back && pool.status.is_some()) {
                 continue;
             }
-            let committed = changed
-                .cloned()
-                .unwrap_or_else(|| commit::committed_part(pool));
-            let status = status::status(pool, &committed, snapshot, desired, now);
-            let before = pool.status.as_ref().unwrap_or(&none);
-            if status == *before {
+            let committed = commit::committed_part(pool);
+            let status = status::status(pool, &committed, snapshot, &work.desired, now);
+            let before = pool.status.as_ref();
+            if before == Some(&status) {
                 continue;
             }
-            if !status::differs_beyond_counters(&status, before)
+            if before.is_some_and(|before| !status::differs_beyond_counters(&status, before))
                 && let Some(due) = memory.not_before(&name)
             {
                 again = Some(again.map_or(due, |at| at.min(due)));
                 continue;
             }
-            if !*self.leads.borrow() {
-                return None;
-            }
-            if begun.elapsed() >= PASS {
+            writes.push(Write { pool, name, status });
+        }
+        self.write(&writes, memory).await.or(again)
+    }
+
+    /// Writes statuses, some at a time. Says when to look again, if that was not all.
+    async fn write(&self, writes: &[Write<'_>], memory: &mut Memory) -> Option<Instant> {
+        let begun = Instant::now();
+        for some in writes.chunks(AT_ONCE) {
+            if !*self.leads.borrow() || begun.elapsed() >= PASS {
                 return Some(Instant::now());
             }
-            // Before the call: whether it was taken may never be known.
-            let uid = commit::uid(pool);
-            let known = commit::known_pool(pool, &status.virtual_ips);
-            memory.known.insert(uid, known);
-            match self.writer.status(pool, &status).await {
-                Ok(version) => {
-                    memory.counters.insert(name.clone(), Instant::now());
-                    memory.echoes.pool(name, version);
-                    self.writer.tell(pool, before, &status).await;
-                }
-                Err(failure) => {
-                    failure.warn("cannot write a status; it is tried again");
-                    return Some(Instant::now() + AGAIN);
+            // Before the calls: whether they were taken may never be known.
+            for Write { pool, status, .. } in some {
+                let known = commit::known_pool(pool, &status.virtual_ips);
+                memory.known.insert(commit::uid(pool), known);
+            }
+            let mut have_failed = false;
+            let done = join_all(some.iter().map(|write| self.write_one(write))).await;
+            for (write, done) in some.iter().zip(done) {
+                match done {
+                    Ok(version) => {
+                        memory.counters.insert(write.name.clone(), Instant::now());
+                        memory.echoes.pool(write.name.clone(), version);
+                    }
+                    Err(failure) => {
+                        failure.warn("cannot write a status; it is tried again");
+                        have_failed = true;
+                    }
                 }
             }
+            if have_failed {
+                return Some(Instant::now() + AGAIN);
+            }
         }
-        again
+        None
+    }
+
+    async fn write_one(&self, write: &Write<'_>) -> Result<Option<String>, Failure> {
+        let Write { pool, status, .. } = write;
+        let version = self.writer.status(pool, status).await?;
+        let none = WebSocketHAPoolStatus::default();
+        let before = pool.status.as_ref().unwrap_or(&none);
+        self.writer.tell(pool, before, status).await;
+        Ok(version)
     }
 
     async fn ledger(&self, ledger: &Ledger, memory: &mut Memory) -> Option<Instant> {
@@ -197,16 +299,11 @@ impl Lead {
     }
 
     /// Records who has given up everything.
-    async fn retire(
-        &self,
-        computed: &Computed,
-        snapshot: &Snapshot,
-        request: &str,
-        memory: &mut Memory,
-    ) -> Option<Instant> {
+    async fn retire(&self, work: &Work, request: &str, memory: &mut Memory) -> Option<Instant> {
+        let snapshot = &work.snapshot;
         // Where the object is gone, nobody looks any more.
         snapshot.ledger_version.as_ref()?;
-        let progress = retire::progress(snapshot, &computed.pod_nodes, request);
+        let progress = retire::progress(snapshot, &work.published.pod_nodes, request);
         let ledger = Ledger {
             retire: Some(progress),
             ..snapshot.ledger.clone()
@@ -257,11 +354,11 @@ impl Memory {
 
     /// Whether the nodes have had the time to come back and say what they do: a replica that has just
     /// started must not tell users that nobody is there.
-    fn are_back(&mut self, computed: &Computed, snapshot: &Snapshot) -> bool {
+    fn are_back(&mut self, work: &Work) -> bool {
         if !self.are_back {
-            let is_back = |node: &String| has_answered(node, snapshot, &computed.desired);
+            let is_back = |node: &String| has_answered(node, &work.snapshot, &work.desired);
             self.are_back =
-                self.begun.elapsed() >= RETURN || computed.pod_nodes.iter().all(is_back);
+                self.begun.elapsed() >= RETURN || work.published.pod_nodes.iter().all(is_back);
         }
         self.are_back
     }
@@ -273,9 +370,10 @@ fn has_answered(node: &str, snapshot: &Snapshot, desired: &Desired) -> bool {
         return false;
     };
     let told = desired.nodes.get(node).into_iter();
-    let mut told = told.flat_map(|state| state.resources.keys());
-    let answered =
-        |name: &ResourceName| view.acked.contains_key(name) || view.nacked.contains_key(name);
+    let mut told = told.flat_map(|state| state.resources());
+    let answered = |(name, _): &(ResourceName, Resource)| {
+        view.acked.contains_key(name) || view.nacked.contains_key(name)
+    };
     view.connected && view.report.is_some() && told.all(answered)
 }
 

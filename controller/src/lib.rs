@@ -2,10 +2,10 @@
 //! what it is to do.
 //!
 //! ```text
-//! watch --Snapshot--> desired --plan()--> commit (lease holder: writes status) --> watch reads it back
-//!                        |                                                              |
-//!                        +-- what is committed, for each node --> publish --> stream <--+
-//! reports, acks -------------------------------------------------------> status (lease holder)
+//! watch --Snapshot--> desired --what is committed, for each node--> publish --> stream
+//!                        |
+//!                        +--> plan() --> commit (lease holder: writes status) --> watch reads it back
+//! reports, acks ----------------------> status (lease holder)
 //! ```
 //!
 //! [`snapshot`], [`desired`], [`commit`] and [`status`] are pure: values in, values out, no clock.

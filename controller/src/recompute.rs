@@ -1,18 +1,22 @@
-//! The computation: whenever something has changed, all of it, once things are quiet for a moment.
+//! The computation: whenever something has changed, once things are quiet for a moment.
+//!
+//! In two halves, so that nothing holds the streams up. What nodes are told is had at the cost of what has
+//! changed, and is published at once: it depends on who is committed, not on who would be. The plan, which
+//! may take thought where many nodes may hold many addresses, follows beside it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ConfigMap;
-use plan::Policy;
-use tokio::{sync::watch, time::timeout};
+use plan::{Placer, Plan, Policy};
+use tokio::{sync::watch, task::block_in_place, time::timeout};
 
 use crate::{
-    desired::{Desired, NodeState, Planner},
+    desired::{Teller, Told},
     failure::Failure,
     registry::Registry,
     retire,
@@ -30,29 +34,27 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub const LEDGER_KEY: &str = "ledger.json";
 
 /// What the streams tell.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Published {
-    /// By name of the node.
-    pub nodes: BTreeMap<String, Arc<NodeState>>,
-    /// The highest sequence that was read.
-    pub sequence: i64,
+    /// What was read.
+    pub snapshot: Arc<Snapshot>,
+    /// What each node is told.
+    pub told: Arc<Told>,
     /// UIDs of the data-plane pods that exist.
     pub pods: BTreeSet<String>,
+    /// Names of the nodes where they are.
+    pub pod_nodes: BTreeSet<String>,
     /// wsha is being uninstalled: nodes are told that and nothing else.
     pub retire: Option<Arc<str>>,
 }
 
-/// What was computed, and from what.
+/// A plan, and what it was made of.
 #[derive(Clone, Debug)]
 pub struct Computed {
-    /// What was read.
-    pub snapshot: Arc<Snapshot>,
-    /// What follows.
-    pub desired: Arc<Desired>,
-    /// wsha is being uninstalled.
-    pub retire: Option<Arc<str>>,
-    /// Names of the nodes where a data-plane pod is.
-    pub pod_nodes: Arc<BTreeSet<String>>,
+    /// What was read, and published.
+    pub published: Arc<Published>,
+    /// What is planned.
+    pub plan: Arc<Plan>,
 }
 
 /// What the computation works on.
@@ -68,8 +70,6 @@ pub struct Recompute {
     pub service_ranges: watch::Receiver<Option<Vec<IpNet>>>,
     /// Where the streams look.
     pub published: watch::Sender<Option<Arc<Published>>>,
-    /// Where the lease holder looks.
-    pub computed: watch::Sender<Option<Computed>>,
 }
 
 impl Recompute {
@@ -82,18 +82,18 @@ impl Recompute {
         if timeout(PATIENCE, answered).await.is_err() {
             tracing::debug!("planning begins without the ranges of Services");
         }
-        let mut planner = Planner::default();
+        let mut teller = Teller::default();
         loop {
             let begun = Instant::now();
             let snapshot = match self.snapshot() {
                 Ok(snapshot) => snapshot,
                 Err(failure) => return failure,
             };
-            let desired = match planner.desired(&snapshot) {
-                Ok(desired) => desired,
+            let told = match teller.tell(&snapshot) {
+                Ok(told) => told,
                 Err(error) => return Failure::new("the desired state has no form", error),
             };
-            self.publish(snapshot, desired);
+            self.publish(snapshot, told);
             tracing::debug!(elapsed = ?begun.elapsed(), "computed");
             settled(&mut changed).await;
         }
@@ -119,7 +119,7 @@ impl Recompute {
         })
     }
 
-    fn publish(&self, snapshot: Snapshot, desired: Desired) {
+    fn publish(&self, snapshot: Snapshot, told: Told) {
         let own = self.stores.own.state();
         let before = self.published.borrow().clone();
         let obeyed = before.and_then(|before| before.retire.clone());
@@ -131,24 +131,43 @@ impl Recompute {
             spec.node_name.clone()
         });
         let published = Published {
-            nodes: if retire.is_none() {
-                desired.nodes.clone()
-            } else {
-                BTreeMap::new()
-            },
-            sequence: desired.sequence,
-            pods: uids.collect(),
-            retire: retire.clone(),
-        };
-        let computed = Computed {
             snapshot: Arc::new(snapshot),
-            desired: Arc::new(desired),
-            retire: retire.clone(),
-            pod_nodes: Arc::new(nodes.collect()),
+            told: Arc::new(told),
+            pods: uids.collect(),
+            pod_nodes: nodes.collect(),
+            retire,
         };
-        // In this order: what nodes answer, the lease holder must know why they say it.
-        self.computed.send_replace(Some(computed));
         self.published.send_replace(Some(Arc::new(published)));
+    }
+}
+
+/// The half of the computation that takes thought.
+#[derive(Debug)]
+pub struct Planning {
+    /// What was read, and published.
+    pub published: watch::Receiver<Option<Arc<Published>>>,
+    /// Where the lease holder looks.
+    pub computed: watch::Sender<Option<Computed>>,
+}
+
+impl Planning {
+    /// Plans for ever.
+    pub async fn run(mut self) -> Failure {
+        let mut placer = Placer::default();
+        loop {
+            let published = self.published.borrow_and_update().clone();
+            if let Some(published) = published {
+                let begun = Instant::now();
+                let plan = block_in_place(|| placer.place(&published.told.outline));
+                tracing::debug!(elapsed = ?begun.elapsed(), "planned");
+                let plan = Arc::new(plan);
+                self.computed
+                    .send_replace(Some(Computed { published, plan }));
+            }
+            if self.published.changed().await.is_err() {
+                return Failure::plain("the computation has ended");
+            }
+        }
     }
 }
 

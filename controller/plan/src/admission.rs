@@ -14,10 +14,10 @@ use node_api::PoolRef;
 
 use crate::{
     Inputs, Problem, Reason, Retirement,
+    draft::Draft,
     membership::Nodes,
     model::{EndpointSource, targets},
     network::Network,
-    planner::Draft,
     reserved::Reserved,
     vrid::{Claims, Key, Taken},
 };
@@ -194,7 +194,8 @@ impl<'a> Admission<'a> {
         if is_held || policy.cluster.is_none() {
             return None;
         }
-        let members = self.nodes.members(&draft.intent.match_labels).nodes;
+        let members = self.nodes.members(&draft.intent.match_labels);
+        let members = &members.nodes;
         let links: Vec<_> = members
             .iter()
             .filter_map(|node| self.nodes.links(*node))

@@ -7,11 +7,14 @@
 //! ```text
 //! files --manifests::parse--> Objects --Inputs::plain_hosts--> Inputs --plan--> Plan --node_config--> NodeConfig
 //! ```
+//!
+//! It has two halves: [`Outliner`] decides what is served, [`Placer`] where. Each keeps what it made, and
+//! makes again only what other inputs make otherwise; the result is that of [`plan()`].
 #![forbid(unsafe_code)]
 
 mod admission;
 mod assign;
-mod build;
+mod draft;
 mod endpoints;
 mod inputs;
 pub mod manifests;
@@ -19,11 +22,14 @@ mod membership;
 pub mod model;
 mod network;
 mod node;
+mod outline;
+mod place;
 mod planner;
 mod policy;
 mod priorities;
 mod problem;
 mod reserved;
+mod resolve;
 mod shared;
 mod vrid;
 
@@ -33,7 +39,9 @@ pub use inputs::{
 pub use manifests::Refusal;
 pub use node::{UnknownNode, node_config};
 pub use node_api::stream::HeardRouter;
-pub use planner::{Memo, Plan, plan, plan_again};
+pub use outline::{Outline, Outliner};
+pub use place::Placer;
+pub use planner::{Plan, plan};
 pub use policy::{AddressRange, AddressRangeError, Cluster, Grant, Policy};
 pub use priorities::ranked_nodes;
 pub use problem::{Problem, Reason};

@@ -1,8 +1,10 @@
 //! Which nodes may hold which address.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    rc::Rc,
 };
 
 use k8s_openapi::api::core::v1::Node;
@@ -21,7 +23,10 @@ pub(crate) struct Nodes<'a> {
     names: Vec<&'a str>,
     objects: Vec<&'a Node>,
     owners: BTreeMap<IpAddr, usize>,
-    network: &'a Network<'a>,
+    /// Each node's network, if anything is known of it.
+    links: Vec<Option<&'a Links<'a>>>,
+    /// Most pools choose the same nodes.
+    members: RefCell<BTreeMap<BTreeMap<String, String>, Rc<Members>>>,
 }
 
 /// The nodes that a pool chooses.
@@ -47,10 +52,11 @@ impl<'a> Nodes<'a> {
             }
         }
         Self {
+            links: names.iter().map(|name| network.links(name)).collect(),
             names,
             objects,
             owners,
-            network,
+            members: RefCell::default(),
         }
     }
 
@@ -71,7 +77,17 @@ impl<'a> Nodes<'a> {
     }
 
     /// The nodes with all these labels.
-    pub(crate) fn members(&self, match_labels: &BTreeMap<String, String>) -> Members {
+    pub(crate) fn members(&self, match_labels: &BTreeMap<String, String>) -> Rc<Members> {
+        let mut known = self.members.borrow_mut();
+        if let Some(members) = known.get(match_labels) {
+            return Rc::clone(members);
+        }
+        let members = Rc::new(self.chosen(match_labels));
+        known.insert(match_labels.clone(), Rc::clone(&members));
+        members
+    }
+
+    fn chosen(&self, match_labels: &BTreeMap<String, String>) -> Members {
         let mut members = Members::default();
         for (index, node) in self.objects.iter().enumerate() {
             let labels = node.metadata.labels.as_ref();
@@ -97,8 +113,8 @@ impl<'a> Nodes<'a> {
     }
 
     /// The node's network, if anything is known of it.
-    pub(crate) fn links(&self, node: usize) -> Option<&Links<'a>> {
-        self.network.links(self.names[node])
+    pub(crate) fn links(&self, node: usize) -> Option<&'a Links<'a>> {
+        self.links[node]
     }
 
     /// Whether the node is to be emptied.

@@ -40,7 +40,7 @@ pub fn node_config(plan: &Plan, node_name: &str) -> Result<NodeConfig, UnknownNo
         (!virtual_routers.is_empty()).then(|| {
             let pool = Pool {
                 virtual_routers,
-                ..pool.clone()
+                ..Pool::clone(pool)
             };
             (name.clone(), pool)
         })

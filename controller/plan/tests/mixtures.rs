@@ -41,7 +41,7 @@ fn each_pool_has_its_own_nodes() {
     assert_eq!(nodes_of("all").len(), 4);
     // Six addresses on four nodes, two of them shared by all.
     let mut loads: BTreeMap<String, usize> = BTreeMap::new();
-    for (_, _, nodes) in plan.pools.values().flat_map(routers) {
+    for (_, _, nodes) in plan.pools.values().flat_map(|pool| routers(pool)) {
         *loads.entry(nodes[0].clone()).or_default() += 1;
     }
     assert_eq!(loads.len(), 4);

@@ -14,6 +14,8 @@ use crate::desired::{Body, NodeState, Resource};
 #[derive(Debug)]
 pub struct Session {
     told: BTreeMap<ResourceName, Told>,
+    /// The state that was told last, unless part of it must be told again.
+    state: Option<Arc<NodeState>>,
     /// The sequence of the last [`ToNode::Synced`]; `None` before the first.
     synced: Option<i64>,
 }
@@ -40,13 +42,9 @@ impl Session {
         });
         Self {
             told: told.collect(),
+            state: None,
             synced: None,
         }
-    }
-
-    /// The sequence that was told last.
-    pub fn sequence(&self) -> Option<i64> {
-        self.synced
     }
 
     /// The messages that bring the node to `state`; endpoints before the pools that need them.
@@ -55,12 +53,13 @@ impl Session {
     /// If content has no JSON form.
     pub fn tell(
         &mut self,
-        state: &NodeState,
+        state: &Arc<NodeState>,
         sequence: i64,
     ) -> Result<Vec<ToNode>, serde_json::Error> {
+        let before = self.state.replace(Arc::clone(state)).unwrap_or_default();
         let mut messages = Vec::new();
         let mut pools = Vec::new();
-        for (name, resource) in &state.resources {
+        for (name, resource) in different(state, &before) {
             let Some(message) = self.change(name, resource)? else {
                 continue;
             };
@@ -71,13 +70,7 @@ impl Session {
             }
         }
         messages.append(&mut pools);
-        let gone: Vec<_> = self
-            .told
-            .keys()
-            .filter(|name| !keeps(state, name))
-            .cloned()
-            .collect();
-        for name in gone {
+        for name in self.gone(state, &before) {
             self.told.remove(&name);
             // In the first round what is not kept goes by itself.
             if self.synced.is_some() {
@@ -103,7 +96,18 @@ impl Session {
         let told = self.told.get(name);
         if told.is_some_and(|told| told.as_change && told.revision == *revision) {
             self.told.remove(name);
+            self.state = None;
         }
+    }
+
+    /// What the node is not to have any more; `before` was told last, if anything was.
+    fn gone(&self, state: &NodeState, before: &NodeState) -> Vec<ResourceName> {
+        let is_gone = |name: &&ResourceName| !keeps(state, name);
+        if before == &NodeState::default() || before.held != state.held {
+            return self.told.keys().filter(is_gone).cloned().collect();
+        }
+        let names = different(before, state).map(|(name, _)| name);
+        names.filter(is_gone).cloned().collect()
     }
 
     fn change(
@@ -149,12 +153,24 @@ impl Session {
     }
 }
 
+/// The resources of `one` but for those of parts that `other` has too.
+fn different<'a>(
+    one: &'a NodeState,
+    other: &'a NodeState,
+) -> impl Iterator<Item = &'a (ResourceName, Resource)> {
+    let parts = one.parts.iter().filter(|(pool, part)| {
+        let other = other.parts.get(*pool);
+        other.is_none_or(|other| !Arc::ptr_eq(part, other))
+    });
+    parts.flat_map(|(_, part)| part.iter())
+}
+
 /// Whether the node is to have it: it is told that, or has it of a pool that is held.
 fn keeps(state: &NodeState, name: &ResourceName) -> bool {
-    state.resources.contains_key(name)
+    state.resource(name).is_some()
         || match name {
             ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. } => {
-                state.held.contains(&ResourceName::Pool(pool.clone()))
+                state.held.contains(pool)
             }
             ResourceName::Secret(_) | ResourceName::Other(_) => false,
         }
@@ -162,15 +178,16 @@ fn keeps(state: &NodeState, name: &ResourceName) -> bool {
 
 fn whole(body: &Body) -> Result<Value, serde_json::Error> {
     match body {
-        Body::Pool(body) => Ok(Value::clone(body)),
+        Body::Pool(pool) => serde_json::to_value(&**pool),
         Body::Endpoints(endpoints) => serde_json::to_value(&**endpoints),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
+    use node_api::{Drain, Heartbeat, Listener, Pool, PoolRef};
     use serde_json::json;
 
     use super::*;
@@ -190,10 +207,36 @@ mod tests {
         .unwrap()
     }
 
-    fn state(settings: u8, endpoints: &[u8]) -> NodeState {
+    fn chat() -> Arc<PoolRef> {
+        Arc::new(PoolRef {
+            namespace: "default".to_owned(),
+            name: "chat".to_owned(),
+        })
+    }
+
+    fn settings(port: u16) -> Pool {
+        Pool {
+            virtual_routers: Vec::new(),
+            listeners: vec![Listener {
+                name: "ws".to_owned(),
+                port,
+            }],
+            upstreams: Vec::new(),
+            heartbeat: Heartbeat {
+                interval: Duration::ZERO,
+                timeout: Duration::ZERO,
+            },
+            drain: Drain {
+                timeout: Duration::ZERO,
+                close_code: 1001,
+            },
+        }
+    }
+
+    fn state(port: u16, endpoints: &[u8]) -> Arc<NodeState> {
         let endpoints: Vec<_> = endpoints.iter().map(|last| endpoint(*last)).collect();
-        let body = json!({"settings": settings});
-        let resources = [
+        let body = settings(port);
+        let resources = vec![
             (
                 pool(),
                 Resource {
@@ -209,10 +252,10 @@ mod tests {
                 },
             ),
         ];
-        NodeState {
-            resources: resources.into(),
+        Arc::new(NodeState {
+            parts: [(chat(), Arc::new(resources))].into(),
             held: BTreeSet::new(),
-        }
+        })
     }
 
     fn kinds(messages: &[ToNode]) -> Vec<String> {
@@ -250,7 +293,7 @@ mod tests {
         assert_eq!(kinds(&change), ["+2 -1"]);
         let change = session.tell(&state(2, &[2, 3, 4]), 8).unwrap();
         assert_eq!(kinds(&change), ["upsert pools/default/chat", "synced 8 0"]);
-        let change = session.tell(&NodeState::default(), 9).unwrap();
+        let change = session.tell(&Arc::default(), 9).unwrap();
         assert_eq!(
             kinds(&change),
             [
@@ -265,8 +308,7 @@ mod tests {
     fn what_a_node_holds_is_not_told_again() {
         let before = state(1, &[1, 2]);
         let held = before
-            .resources
-            .iter()
+            .resources()
             .map(|(name, one)| (name.clone(), one.revision.clone()));
         let hello = Hello {
             held: held
@@ -291,10 +333,10 @@ mod tests {
     fn a_pool_that_is_held_stays_as_it_is() {
         let mut session = Session::new(&Hello::default());
         session.tell(&state(1, &[1]), 7).unwrap();
-        let held = NodeState {
-            resources: BTreeMap::new(),
-            held: [pool()].into(),
-        };
+        let held = Arc::new(NodeState {
+            parts: BTreeMap::new(),
+            held: [chat()].into(),
+        });
         assert!(session.tell(&held, 7).unwrap().is_empty());
         assert_eq!(kinds(&session.tell(&state(2, &[1]), 8).unwrap()).len(), 2);
     }
@@ -302,7 +344,7 @@ mod tests {
     #[test]
     fn what_a_node_could_not_use_is_told_whole() {
         let mut session = Session::new(&Hello::default());
-        let revision = |state: &NodeState| state.resources[&echo()].revision.clone();
+        let revision = |state: &NodeState| state.resource(&echo()).unwrap().revision.clone();
         session.tell(&state(1, &[1]), 7).unwrap();
         session.refused(&echo(), &revision(&state(1, &[1])));
         assert!(

@@ -30,7 +30,7 @@ use super::{
     admit::Admitted,
     server::{Opening, Socket},
 };
-use crate::{desired::NodeState, recompute::Published, registry::Registry};
+use crate::{recompute::Published, registry::Registry};
 
 /// From the upgrade to the node's first message.
 const HELLO: Duration = Duration::from_secs(10);
@@ -125,7 +125,6 @@ pub(super) async fn run<R>(socket: Socket, opening: Opening, server: &Arc<Server
         admitted: &admitted,
         sink,
         session: Session::new(&hello),
-        told: None,
         retires: None,
         is_live: None,
         published: server.published.clone(),
@@ -214,8 +213,6 @@ struct Writer<'a> {
     admitted: &'a Admitted,
     sink: SplitSink<Socket, Message>,
     session: Session,
-    /// The state that was told last.
-    told: Option<Arc<NodeState>>,
     /// The request to retire that was passed on.
     retires: Option<Arc<str>>,
     /// What was said of this replica's own sight.
@@ -249,7 +246,7 @@ impl Writer<'_> {
                 changed = self.published.changed() => if changed.is_err() {
                     return Ended::Over;
                 },
-                () = self.shared.again.notified() => self.told = None,
+                () = self.shared.again.notified() => {}
                 _ = self.live.changed() => {}
                 _ = ping.tick() => {
                     let ping = Message::Ping(Bytes::new());
@@ -275,14 +272,9 @@ impl Writer<'_> {
         if self.retires.is_some() {
             return Err(Ended::NotRetired);
         }
-        let state = published.nodes.get(&self.admitted.node);
+        let told = &published.told;
+        let state = told.nodes.get(&self.admitted.node);
         let state = state.map(Arc::clone).unwrap_or_default();
-        let is_same = self.told.as_ref().is_some_and(|told| {
-            Arc::ptr_eq(told, &state) || (**told == NodeState::default() && told == &state)
-        });
-        if is_same && self.session.sequence() == Some(published.sequence) {
-            return Ok(());
-        }
         let refused = {
             let mut names = self
                 .shared
@@ -296,12 +288,11 @@ impl Writer<'_> {
         }
         let messages = self
             .session
-            .tell(&state, published.sequence)
+            .tell(&state, told.sequence)
             .map_err(|error| Ended::Wrong(format!("the state has no form: {error}")))?;
         for message in &messages {
             send(&mut self.sink, message).await?;
         }
-        self.told = Some(state);
         Ok(())
     }
 

@@ -6,9 +6,10 @@ use crate::world::{World, pool_ref};
 
 fn pool_of(world: &World, node: &str, pool: &str) -> Pool {
     let desired = world.desired();
-    let resource = &desired.nodes[node].resources[&ResourceName::Pool(pool_ref(pool))];
+    let name = ResourceName::Pool(pool_ref(pool));
+    let resource = desired.nodes[node].resource(&name).unwrap();
     match &resource.body {
-        Body::Pool(body) => serde_json::from_value((**body).clone()).unwrap(),
+        Body::Pool(body) => Pool::clone(body),
         Body::Endpoints(_) => panic!("a pool is no list of endpoints"),
     }
 }
@@ -85,9 +86,8 @@ fn endpoints_change_alone() {
     assert!(!world.commit(), "endpoints are not committed");
     let after = world.desired().nodes["n1"].clone();
     let changed: Vec<_> = after
-        .resources
-        .iter()
-        .filter(|(name, resource)| before.resources.get(name) != Some(resource))
+        .resources()
+        .filter(|(name, resource)| before.resource(name) != Some(resource))
         .map(|(name, _)| name.to_string())
         .collect();
     assert_eq!(changed, ["endpoints/default/chat/echo"]);
@@ -103,8 +103,8 @@ fn a_pool_that_is_refused_is_held_on_its_nodes() {
         spec["upstreams"][0]["endpoints"][0]["address"] = "192.168.1.110".into();
     });
     let state = world.desired().nodes["n1"].clone();
-    assert!(state.resources.is_empty());
-    assert!(state.held.contains(&ResourceName::Pool(pool_ref("chat"))));
+    assert!(state.parts.is_empty());
+    assert!(state.held.contains(&pool_ref("chat")));
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn a_node_without_a_part_is_told_nothing() {
 #[test]
 fn what_is_computed_again_is_what_is_computed_at_once_and_what_has_not_changed_is_shared() {
     let mut world = World::new(&["n1", "n2", "n3"]);
-    let mut planner = controller::desired::Planner::default();
-    let mut before = planner.desired(&world.snapshot).unwrap();
+    let mut teller = controller::desired::Teller::default();
+    let mut before = teller.tell(&world.snapshot).unwrap();
     for step in 0..9 {
         match step {
             0 | 5 => world.apply("chat", &["192.168.1.110"]),
@@ -142,7 +142,7 @@ fn what_is_computed_again_is_what_is_computed_at_once_and_what_has_not_changed_i
                 world.commit();
             }
         }
-        let again = planner.desired(&world.snapshot).unwrap();
+        let again = teller.tell(&world.snapshot).unwrap();
         assert_eq!(again.nodes, world.desired().nodes, "{step}");
         before = again;
     }
@@ -161,9 +161,9 @@ fn what_is_computed_again_is_what_is_computed_at_once_and_what_has_not_changed_i
         }]);
     });
     world.settle();
-    let before = planner.desired(&world.snapshot).unwrap();
+    let before = teller.tell(&world.snapshot).unwrap();
     world.delete("one");
-    let after = planner.desired(&world.snapshot).unwrap();
+    let after = teller.tell(&world.snapshot).unwrap();
     assert!(!after.nodes.contains_key("n1"));
     assert!(std::sync::Arc::ptr_eq(
         &before.nodes["n2"],

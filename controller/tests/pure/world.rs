@@ -13,7 +13,7 @@ use k8s_openapi::{
     api::discovery::v1::EndpointSlice,
 };
 use node_api::{
-    NodeReport, Pool, PoolRef, RouterReport, RouterState,
+    NodeReport, PoolRef, RouterReport, RouterState,
     stream::{InterfaceFacts, NodeFacts, ResourceName},
 };
 use serde_json::json;
@@ -168,13 +168,15 @@ impl World {
         let state = desired.nodes.get(node).cloned().unwrap_or_default();
         let view = Arc::make_mut(self.snapshot.views.get_mut(node).unwrap());
         let mut report = report(node);
-        let held = state.held.clone();
-        view.acked.retain(|name, _| held.contains(name));
-        for (name, resource) in &state.resources {
+        let is_held = |name: &ResourceName| match name {
+            ResourceName::Pool(pool) => state.held.contains(pool),
+            _ => false,
+        };
+        view.acked.retain(|name, _| is_held(name));
+        for (name, resource) in state.resources() {
             view.acked.insert(name.clone(), resource.revision.clone());
             if let (ResourceName::Pool(pool), Body::Pool(body)) = (name, &resource.body) {
-                let body: Pool = serde_json::from_value((**body).clone()).unwrap();
-                let routers = body.virtual_routers.into_iter();
+                let routers = body.virtual_routers.iter().cloned();
                 report.virtual_routers.extend(routers.map(|router| {
                     let best = router.nodes[0].node_name == node;
                     RouterReport {

@@ -17,7 +17,7 @@ use k8s_openapi::{
 use node_api::Endpoint;
 
 use crate::{
-    Objects, Problem, Reason,
+    Objects, Problem, Reason, Shared,
     model::{EndpointSource, ServicePort},
 };
 
@@ -38,19 +38,26 @@ type Name<'a> = (&'a str, &'a str);
 
 /// All Services, and their slices.
 pub(crate) struct Servers<'a> {
-    services: BTreeMap<Name<'a>, &'a Service>,
-    slices: BTreeMap<Name<'a>, Vec<&'a EndpointSlice>>,
+    services: BTreeMap<Name<'a>, &'a Shared<Service>>,
+    slices: BTreeMap<Name<'a>, Vec<&'a Shared<EndpointSlice>>>,
     /// Those of all pools: as an endpoint one would be a loop.
-    virtual_addresses: BTreeSet<IpAddr>,
+    virtual_addresses: &'a BTreeSet<IpAddr>,
+}
+
+/// The objects that the servers of an upstream are taken from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    service: Option<Shared<Service>>,
+    slices: Vec<Shared<EndpointSlice>>,
 }
 
 impl<'a> Servers<'a> {
-    pub(crate) fn new(objects: &'a Objects, virtual_addresses: BTreeSet<IpAddr>) -> Self {
+    pub(crate) fn new(objects: &'a Objects, virtual_addresses: &'a BTreeSet<IpAddr>) -> Self {
         let services = objects.services.iter().filter_map(|service| {
             let name = service.metadata.name.as_deref()?;
-            Some(((namespace(&service.metadata), name), &**service))
+            Some(((namespace(&service.metadata), name), service))
         });
-        let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
+        let mut slices: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for slice in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
             if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_LABEL)) {
@@ -63,6 +70,39 @@ impl<'a> Servers<'a> {
             slices,
             virtual_addresses,
         }
+    }
+
+    /// The objects that the servers of `source` are taken from.
+    pub(crate) fn sources(&self, namespace: &str, source: &EndpointSource) -> Sources {
+        let EndpointSource::Service { name, .. } = source else {
+            return Sources::default();
+        };
+        let name = (namespace, name.as_str());
+        let slices = self.slices.get(&name).into_iter().flatten();
+        Sources {
+            service: self.services.get(&name).copied().cloned(),
+            slices: slices.copied().cloned().collect(),
+        }
+    }
+
+    /// Whether the servers of `source` are taken from these objects still.
+    pub(crate) fn stand(
+        &self,
+        namespace: &str,
+        source: &EndpointSource,
+        sources: &Sources,
+    ) -> bool {
+        let EndpointSource::Service { name, .. } = source else {
+            return true;
+        };
+        let name = (namespace, name.as_str());
+        let service = match (self.services.get(&name), &sources.service) {
+            (Some(now), Some(before)) => now.is(before),
+            (now, before) => now.is_none() && before.is_none(),
+        };
+        let slices = self.slices.get(&name).map_or(&[][..], Vec::as_slice);
+        let mut pairs = slices.iter().zip(&sources.slices);
+        service && slices.len() == sources.slices.len() && pairs.all(|(now, before)| now.is(before))
     }
 
     /// Looks up the servers of `source`. `path` is the upstream's field.
@@ -112,7 +152,7 @@ impl<'a> Servers<'a> {
                 ),
             )
         })?;
-        Ok(slices::find(slices, path, port, &self.virtual_addresses))
+        Ok(slices::find(slices, path, port, self.virtual_addresses))
     }
 }
 

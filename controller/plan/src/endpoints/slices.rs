@@ -10,7 +10,7 @@ use node_api::{Endpoint, EndpointPhase};
 
 use super::Found;
 use crate::{
-    Problem, Reason,
+    Problem, Reason, Shared,
     model::{endpoint_address, parse_address, targets},
 };
 
@@ -19,7 +19,7 @@ const MOST_REFUSED: usize = 20;
 
 /// The endpoints behind the port of that name. `path` is the field that names the Service.
 pub(super) fn find<'a>(
-    slices: &[&'a EndpointSlice],
+    slices: &[&'a Shared<EndpointSlice>],
     path: &'a str,
     port: &'a str,
     virtual_addresses: &'a BTreeSet<IpAddr>,

@@ -59,7 +59,7 @@ pub fn commit(plan: &Plan) -> Committed {
 }
 
 pub fn by_address(plan: &Plan) -> BTreeMap<IpAddr, (u8, Vec<String>)> {
-    let routers = plan.pools.values().flat_map(routers);
+    let routers = plan.pools.values().flat_map(|pool| routers(pool));
     routers
         .map(|(address, vrid, nodes)| (address, (vrid, nodes)))
         .collect()

@@ -1,33 +1,31 @@
-//! From checked pools to what nodes carry out.
+//! From the names that pools mention to nodes that can hold their addresses.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use node_api::{Pool, PoolRef, RankedNode, Upstream, VirtualRouter};
+use node_api::PoolRef;
 
 use crate::{
     Inputs, Problem, Reason,
     assign::{Router, Wish},
-    endpoints::Servers,
+    draft::Draft,
     membership::{EXCLUDE_LABEL, Members, Nodes},
     model::{Order, VirtualIpIntent},
-    planner::Draft,
-    priorities::{of_rank, ranked_nodes},
 };
 
 /// Most names in a sentence.
 const MOST_NAMES: usize = 20;
+
+/// Virtual routers, and what leads nowhere among the names of nodes.
+pub(crate) type Resolved = (Vec<((IpAddr, PoolRef), Router)>, Vec<Problem>);
 
 /// Turns names of nodes into indices, and notes those that lead nowhere.
 pub(crate) fn resolve(
     nodes: &Nodes<'_>,
     members: &Members,
     inputs: &Inputs,
-    draft: &mut Draft,
-) -> Vec<((IpAddr, PoolRef), Router)> {
-    let unresolved = &mut draft.unresolved;
+    draft: &Draft,
+) -> Resolved {
+    let mut unresolved = Vec::new();
     if members.nodes.is_empty() {
         unresolved.push(Problem::of(
             Reason::Unresolved,
@@ -90,7 +88,7 @@ pub(crate) fn resolve(
         };
         routers.push(((virtual_ip.address, key.0), router));
     }
-    routers
+    (routers, unresolved)
 }
 
 /// Members that can hold the address. In a cluster one that has not told of its network has no data
@@ -190,68 +188,4 @@ fn nobody(
     };
     let path = format!("{path}.{field}");
     Some(Problem::of(Reason::Unresolved, path, message))
-}
-
-/// The pool as nodes carry it out, and what leads nowhere in it.
-pub(crate) fn build(
-    servers: &Servers<'_>,
-    names: &[&str],
-    draft: &Draft,
-    orders: &BTreeMap<(IpAddr, PoolRef), Vec<usize>>,
-) -> (Pool, Vec<Problem>) {
-    let intent = &draft.intent;
-    let mut virtual_routers = Vec::new();
-    for (virtual_ip, virtual_router_id) in intent.virtual_ips.iter().zip(&draft.virtual_router_ids)
-    {
-        let key = (virtual_ip.address, intent.name.clone());
-        let (Some(order), Some(virtual_router_id)) = (orders.get(&key), *virtual_router_id) else {
-            continue; // neither happens to a draft without problems
-        };
-        virtual_routers.push(VirtualRouter {
-            virtual_router_id,
-            addresses: vec![virtual_ip.address],
-            interface: virtual_ip.interface.clone(),
-            version: intent.timing.version,
-            advertisement_interval: intent.timing.advertisement_interval,
-            preemption: intent.timing.preemption,
-            nodes: ranked(names, order, &virtual_ip.order),
-            sequence: 0,
-        });
-    }
-    let mut unresolved = Vec::new();
-    let upstreams = intent.upstreams.iter().enumerate();
-    let upstreams = upstreams.map(|(index, upstream)| {
-        let path = format!("spec.upstreams[{index}]");
-        let found = servers.find(&intent.name.namespace, &path, &upstream.source);
-        unresolved.extend(found.problems);
-        Upstream {
-            name: upstream.name.clone(),
-            endpoints: found.endpoints,
-            balancing: upstream.balancing,
-            connect_timeout: upstream.connect_timeout,
-            handshake_timeout: upstream.handshake_timeout,
-        }
-    });
-    let pool = Pool {
-        virtual_routers,
-        listeners: intent.listeners.clone(),
-        upstreams: upstreams.collect(),
-        heartbeat: intent.heartbeat,
-        drain: intent.drain,
-    };
-    (pool, unresolved)
-}
-
-/// The user's priorities, else those of the ranks.
-fn ranked(names: &[&str], order: &[usize], wish: &Order) -> Vec<RankedNode> {
-    let nodes = order.iter().enumerate().map(|(rank, &node)| {
-        let name = names[node];
-        let listed = match wish {
-            Order::Fixed(listed) => listed.iter().find(|(listed, _)| listed == name),
-            Order::Spread | Order::Preferred(_) => None,
-        };
-        let priority = listed.map_or_else(|| of_rank(rank), |(_, priority)| *priority);
-        (name.to_owned(), priority)
-    });
-    ranked_nodes(nodes)
 }
