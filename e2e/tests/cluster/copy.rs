@@ -1,16 +1,21 @@
-//! A copy of the tree whose version number alone differs.
+//! A copy of the tree that is the next release: of another version, which speaks the next version of the
+//! control stream.
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use node_api::Protocol;
 
 /// What the programs are built from, and the chart.
 const PARTS: [&str; 5] = ["charts", "controller", "crds", "dataplane", "e2e"];
+/// The files of theirs that differ.
+const CHART: &str = "charts/wsha/Chart.yaml";
+const PROTOCOL: &str = "dataplane/node-api/src/protocol.rs";
 
 /// Brings the copy in `into` up to date. Files that are right already are not touched: cargo goes by their
 /// times.
-pub(crate) fn with_version(tree: &Path, into: &Path, version: &str, other: &str) -> Result<()> {
+pub(crate) fn of_next_release(tree: &Path, into: &Path, version: &str, next: &str) -> Result<()> {
     for part in PARTS {
         same(&tree.join(part), &into.join(part))?;
     }
@@ -18,12 +23,20 @@ pub(crate) fn with_version(tree: &Path, into: &Path, version: &str, other: &str)
         let text = fs::read_to_string(tree.join(file))?;
         write(
             &into.join(file),
-            renumbered(&text, version, other).as_bytes(),
+            renumbered(&text, version, next).as_bytes(),
         )?;
     }
-    let chart = "charts/wsha/Chart.yaml";
-    let text = fs::read_to_string(tree.join(chart))?;
-    write(&into.join(chart), text.replace(version, other).as_bytes())
+    let number = Protocol::NEWEST.number();
+    let newest = |number: u32| format!("const NEWEST: u32 = {number};");
+    for (file, old, new) in [
+        (CHART, version.to_owned(), next.to_owned()),
+        (PROTOCOL, newest(number), newest(number + 1)),
+    ] {
+        let text = fs::read_to_string(tree.join(file))?;
+        ensure!(text.contains(&old), "{file} does not say {old}");
+        write(&into.join(file), text.replace(&old, &new).as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The version of all that is ours: in the lock file, of all without a source.
@@ -58,7 +71,11 @@ fn same(from: &Path, into: &Path) -> Result<()> {
     for entry in fs::read_dir(from)?.flatten() {
         let name = entry.file_name();
         let (path, copy) = (entry.path(), into.join(&name));
-        if name == "target" || name == "Chart.yaml" {
+        if name == "target"
+            || [CHART, PROTOCOL]
+                .iter()
+                .any(|differs| path.ends_with(differs))
+        {
             continue;
         }
         if path.is_dir() {

@@ -1,6 +1,7 @@
 //! A real cluster of several nodes on this machine: scenarios in order, as one cluster serves them all.
 
 mod copy;
+mod ends;
 mod gateways;
 mod harness;
 mod membership;
@@ -10,6 +11,7 @@ mod release;
 mod rolling;
 mod servers;
 mod stage;
+mod streams;
 
 use std::process::ExitCode;
 
@@ -43,7 +45,9 @@ const SCENARIOS: &[Scenario] = scenarios![
     local rolling::gateways_restart_one_after_another,
     local rolling::controllers_restart_unnoticed,
     local release::an_upgrade_and_its_rollback,
-    any release::uninstall_leaves_nothing,
+    local ends::an_uninstall_given_up_after_its_hook_is_undone,
+    local ends::uninstall_names_a_node_that_cannot_be_reached,
+    any ends::uninstall_leaves_nothing,
 ];
 
 fn main() -> ExitCode {

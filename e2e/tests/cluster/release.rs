@@ -5,17 +5,18 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::cluster::{Cluster, Local};
+use anyhow::{Result, ensure};
 use e2e::image::{self, Image, Profile};
-use e2e::testing::{Event, Session};
+use e2e::testing::Session;
+use node_api::Protocol;
 
 use crate::copy;
 use crate::nodes::{ready, servers};
-use crate::stage::{BOUND, NAMESPACE, Stage};
+use crate::stage::{NAMESPACE, Stage};
+use crate::streams;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The version of the build that differs in nothing else.
+/// The version of the build that differs in this and in its protocol alone.
 const NEXT: &str = "0.1.999";
 
 fn pool(addresses: [Ipv4Addr; 2]) -> String {
@@ -36,7 +37,7 @@ spec:
 }
 
 /// Values beside the defaults: from no registry nothing can be pulled.
-fn values(stage: &Stage) -> Vec<String> {
+pub(crate) fn values(stage: &Stage) -> Vec<String> {
     let images = stage.cluster.registry().map_or_else(
         || "image.pullPolicy=Never".to_owned(),
         |registry| format!("image.registry={registry}"),
@@ -74,14 +75,23 @@ fn load(
     Ok(())
 }
 
+/// The chart of this release.
+pub(crate) fn chart() -> String {
+    tree().join("charts/wsha").display().to_string()
+}
+
+/// `helm install` of this release.
+pub(crate) fn install(stage: &Stage) -> Result<()> {
+    let words = ["install", "wsha", &chart(), "--create-namespace"];
+    stage.helm_with(&words, &values(stage)).map(drop)
+}
+
 pub(crate) fn the_chart_serves_a_pool(stage: &mut Stage) -> Result<()> {
     load(stage, VERSION, |image, dir| {
         image::build(image, Profile::Dev, dir)
     })?;
     stage.apply(&servers(stage, 3))?;
-    let chart = tree().join("charts/wsha").display().to_string();
-    let install = ["install", "wsha", &chart, "--create-namespace"];
-    stage.helm_with(&install, &values(stage))?;
+    install(stage)?;
     stage.apply(&pool(stage.vips()))?;
     stage.settle()?;
     stage.status_is_true()?;
@@ -100,29 +110,81 @@ pub(crate) fn helm_test_passes(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// Who is of which release.
+struct Step {
+    words: Vec<String>,
+    controller: &'static str,
+    dataplane: &'static str,
+    replaces_gateways: bool,
+}
+
+/// From this release to the next and back, with either part ahead of the other for a while.
+fn steps(stage: &Stage, chart: &str) -> [Step; 4] {
+    let upgrade = |tag: &[&str]| {
+        let mut words = ["upgrade", "wsha", chart].map(str::to_owned).to_vec();
+        words.extend(values(stage));
+        words.extend(tag.iter().map(|&word| word.to_owned()));
+        words
+    };
+    let keep = |of: &str| format!("{of}.tag={VERSION}");
+    let mut rollback = ["rollback", "wsha", "1"].map(str::to_owned).to_vec();
+    rollback.extend(values(stage).into_iter().take(3));
+    [
+        Step {
+            words: upgrade(&["--set", &keep("dataplane")]),
+            controller: NEXT,
+            dataplane: VERSION,
+            replaces_gateways: false,
+        },
+        Step {
+            words: upgrade(&[]),
+            controller: NEXT,
+            dataplane: NEXT,
+            replaces_gateways: true,
+        },
+        Step {
+            words: upgrade(&["--set", &keep("controller")]),
+            controller: VERSION,
+            dataplane: NEXT,
+            replaces_gateways: false,
+        },
+        Step {
+            words: rollback,
+            controller: VERSION,
+            dataplane: VERSION,
+            replaces_gateways: true,
+        },
+    ]
+}
+
+/// The newest version of the stream that both speak, in the words of the log.
+fn agreed(controller: &str, dataplane: &str) -> String {
+    let own = Protocol::NEWEST;
+    if [controller, dataplane] == [NEXT; 2] {
+        let [number, next] = [0, 1].map(|more| format!("v{}.", own.number() + more));
+        own.to_string().replace(&number, &next)
+    } else {
+        own.to_string()
+    }
+}
+
 pub(crate) fn an_upgrade_and_its_rollback(stage: &mut Stage) -> Result<()> {
     stage.settle()?;
     // Always the same place: what did not change since the last run is not built again.
     let next = image::target_dir()?.join("next");
-    copy::with_version(&tree(), &next, VERSION, NEXT)?;
+    copy::of_next_release(&tree(), &next, VERSION, NEXT)?;
     load(stage, NEXT, |image, dir| {
         image::build_from(&next, image, Profile::Dev, dir)
     })?;
     let chart = next.join("charts/wsha").display().to_string();
     let watch = stage.watch()?;
-    let values = values(stage);
-    for (words, version) in [
-        (["upgrade", "wsha", &chart], NEXT),
-        (["rollback", "wsha", "1"], VERSION),
-    ] {
+    for step in steps(stage, &chart) {
         let since = Instant::now();
-        let more = if version == NEXT {
-            &values[..]
-        } else {
-            &values[..3]
-        };
-        stage.helm_with(&words, more)?;
-        for workload in ["daemonset/wsha-dataplane", "deployment/wsha-controller"] {
+        stage.helm(&step.words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        for (workload, version) in [
+            ("daemonset/wsha-dataplane", step.dataplane),
+            ("deployment/wsha-controller", step.controller),
+        ] {
             stage.rolled_out(workload)?;
             let path = "-o=jsonpath={.spec.template.spec.containers[*].image}";
             let images = stage.kubectl(&["get", workload, "--namespace", NAMESPACE, path])?;
@@ -132,6 +194,15 @@ pub(crate) fn an_upgrade_and_its_rollback(stage: &mut Stage) -> Result<()> {
             ensure!(all, "{workload} runs {images}, not {version}");
         }
         stage.settle()?;
+        let protocol = agreed(step.controller, step.dataplane);
+        streams::all_speak(stage, &protocol)?;
+        println!(
+            "    controller {}, gateways {}: {protocol}",
+            step.controller, step.dataplane
+        );
+        if step.replaces_gateways {
+            streams::all_began_with_what_was_saved(stage)?;
+        }
         for address in stage.vips() {
             watch.serves(address, Instant::now())?;
             stage.tell(&watch, address, since)?;
@@ -139,84 +210,3 @@ pub(crate) fn an_upgrade_and_its_rollback(stage: &mut Stage) -> Result<()> {
     }
     watch.never_split()
 }
-
-pub(crate) fn uninstall_leaves_nothing(stage: &mut Stage) -> Result<()> {
-    let [vip1, _] = stage.vips();
-    stage.settle()?;
-    let mut session = Session::open(stage.client(), vip1)?;
-    session.say("before")?;
-    stage.helm(&["uninstall", "wsha", "--wait", "--timeout", "5m"])?;
-    let event = session.poll(BOUND)?;
-    let is_told = matches!(event, Some(Event::Close(Some(1001), _)));
-    ensure!(is_told, "a session of a gateway that retires got {event:?}");
-    if let Cluster::Local(local) = &stage.cluster {
-        let mut last = Vec::new();
-        stage
-            .wait("the nodes to be clean", |stage| {
-                last = left(local, &stage.vips())?;
-                Ok(last.is_empty().then_some(()))
-            })
-            .with_context(|| last.join(", "))?;
-    }
-    let mut objects = String::new();
-    stage
-        .wait("the namespace to be empty", |stage| {
-            objects = stage.kubectl(&[
-                "get",
-                "all,secrets,configmaps,roles,rolebindings,serviceaccounts,leases,\
-                 poddisruptionbudgets,clusterroles,clusterrolebindings",
-                "--namespace",
-                NAMESPACE,
-                "--output=name",
-            ])?;
-            Ok((!objects.contains("wsha")).then_some(()))
-        })
-        .with_context(|| objects.clone())
-}
-
-/// What the product has left on nodes.
-fn left(local: &Local, addresses: &[Ipv4Addr]) -> Result<Vec<String>> {
-    let mut left = Vec::new();
-    for node in local.nodes() {
-        let (name, host) = (node.name(), node.host());
-        for address in addresses {
-            if host.holds(*address)? {
-                left.push(format!("{address} on {name}"));
-            }
-        }
-        for dir in ["/var/lib/wsha", "/run/wsha"] {
-            let files = node.files(dir)?;
-            left.extend(files.iter().map(|file| format!("{dir}/{file} on {name}")));
-        }
-        let rules = host.ip("rule show")?;
-        let foreign = rules
-            .lines()
-            .filter(|rule| !USUAL.iter().any(|usual| rule.ends_with(usual)));
-        left.extend(foreign.map(|rule| format!("rule {rule} on {name}")));
-        let links = host.ip("-o link show type macvlan")?;
-        left.extend(links.lines().map(|link| format!("{link} on {name}")));
-        let rules = node.nft("list ruleset")?;
-        let ours = |rule: &&str| {
-            let names = addresses
-                .iter()
-                .any(|address| rule.contains(&address.to_string()));
-            names || rule.contains("wsha") || rule.contains("vrrp")
-        };
-        left.extend(
-            rules
-                .lines()
-                .filter(ours)
-                .map(|rule| format!("{rule} on {name}")),
-        );
-        let processes = host.processes_where(|line| line.contains("wsha-dataplane"));
-        left.extend(
-            processes
-                .iter()
-                .map(|pid| format!("process {pid} on {name}")),
-        );
-    }
-    Ok(left)
-}
-
-/// How the rules end that every host has.
-const USUAL: [&str; 3] = ["lookup local", "lookup main", "lookup default"];

@@ -244,6 +244,13 @@ impl Node {
         found.with_context(|| format!("cannot list {dir} of {}", self.identity.name))
     }
 
+    /// Removes a directory of the node with all that is in it.
+    pub fn remove(&self, dir: &str) -> Result<()> {
+        let path = PathBuf::from(dir);
+        let removed = self.host.run(move || fs::remove_dir_all(&path))?;
+        removed.with_context(|| format!("cannot remove {dir} of {}", self.identity.name))
+    }
+
     /// Runs `nft WORDS` on the node.
     pub fn nft(&self, words: &str) -> Result<String> {
         let mut command = Command::new(tools::need("nft", "nftables")?);
