@@ -9,17 +9,17 @@ use node_api::{NodeReport, RouterReport, RouterState, VirtualRouter};
 
 use super::{
     Finding,
-    wire::{Traffic, patience},
+    wire::{Key, Traffic, patience},
 };
 
 /// Routers advertise several times a second, or each second in version 2.
 const LEAST_RECENT: Duration = Duration::from_millis(3500);
 
 /// What helps where packets do not arrive.
-const LET_PASS: &str = "let IP protocol 112 to 224.0.0.18 through between the gateways (firewall, switch, \
+const LET_PASS: &str = "let IP protocol 112 to 224.0.0.18 and ff02::12 through between the gateways (firewall, switch, \
                         IGMP snooping)";
 /// What helps where this host drops them.
-const FILTER: &str = "let IP protocol 112 to 224.0.0.18 in and out in this host's packet filters (`nft \
+const FILTER: &str = "let IP protocol 112 in and out in this host's packet filters (`nft \
                       list ruleset`), and look at the interface's queue (`tc -s qdisc`)";
 
 /// One for each virtual router. `before` is what the agent said before the interfaces were looked at,
@@ -169,6 +169,13 @@ impl Looked<'_> {
         self.router.interface.as_deref().unwrap_or("its interface")
     }
 
+    fn key(&self) -> Key {
+        Key {
+            is_ipv6: self.router.addresses.first().is_some_and(IpAddr::is_ipv6),
+            virtual_router_id: self.router.virtual_router_id,
+        }
+    }
+
     fn interval(&self) -> Duration {
         self.settings
             .map_or(Duration::ZERO, |settings| settings.advertisement_interval)
@@ -187,19 +194,17 @@ impl Looked<'_> {
     /// Whose advertisements reached the interface.
     fn arrived(&self) -> BTreeSet<IpAddr> {
         let seen = self.traffic.get(self.interface());
-        let arrived = seen.and_then(|seen| seen.arrived.get(&self.router.virtual_router_id));
+        let arrived = seen.and_then(|seen| seen.arrived.get(&self.key()));
         arrived.cloned().unwrap_or_default()
     }
 
-    /// Whether its own advertisements left; `None`: it was not looked at for long enough, or its family
-    /// is not looked at.
+    /// Whether its own advertisements left; `None`: it was not looked at for long enough.
     fn leaves(&self) -> Option<bool> {
         let seen = self.traffic.get(self.interface())?;
-        if seen.left.contains(&self.router.virtual_router_id) {
+        if seen.left.contains(&self.key()) {
             return Some(true);
         }
-        let is_v4 = self.router.addresses.iter().all(IpAddr::is_ipv4);
-        (is_v4 && self.settings.is_some() && patience(self.interval()).is_some()).then_some(false)
+        (self.settings.is_some() && patience(self.interval()).is_some()).then_some(false)
     }
 }
 
@@ -268,9 +273,13 @@ mod tests {
 
     fn traffic(left: &[u8], arrived: &[u8]) -> Traffic {
         let source = || BTreeSet::from(["10.0.0.3".parse().unwrap()]);
+        let key = |vrid: &u8| Key {
+            is_ipv6: false,
+            virtual_router_id: *vrid,
+        };
         let seen = Seen {
-            left: left.iter().copied().collect(),
-            arrived: arrived.iter().map(|vrid| (*vrid, source())).collect(),
+            left: left.iter().map(key).collect(),
+            arrived: arrived.iter().map(|vrid| (key(vrid), source())).collect(),
         };
         BTreeMap::from([("eth0".to_owned(), seen)])
     }

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vrrp::wire::{self, Destination};
+use vrrp::{
+    Family,
+    wire::{self, Destination},
+};
 
 use crate::sys::{
     netlink::{Change, Requests},
@@ -30,13 +33,20 @@ pub(super) fn patience(interval: Duration) -> Option<Duration> {
     (needed <= MOST).then_some(needed)
 }
 
-/// What passed one interface, by VRID.
+/// A virtual router of an interface: each family has VRIDs of its own.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Key {
+    pub(super) is_ipv6: bool,
+    pub(super) virtual_router_id: u8,
+}
+
+/// What passed one interface.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Those of which advertisements left.
-    pub(super) left: BTreeSet<u8>,
+    pub(super) left: BTreeSet<Key>,
     /// Whose advertisements arrived.
-    pub(super) arrived: BTreeMap<u8, BTreeSet<IpAddr>>,
+    pub(super) arrived: BTreeMap<Key, BTreeSet<IpAddr>>,
 }
 
 /// By the interface's name; those that cannot be looked at are missing.
@@ -81,19 +91,25 @@ pub(super) fn watch(interfaces: &BTreeSet<&str>, patience: Duration) -> io::Resu
 
 impl Seen {
     fn note(&mut self, way: Way, packet: &[u8]) {
-        let Ok(received) = wire::parse_ipv4(packet, Destination::Multicast) else {
+        // The version of IP is the first half of the first byte of either header.
+        let family = match packet.first().map(|byte| byte >> 4) {
+            Some(4) => Family::V4,
+            Some(6) => Family::V6,
+            _ => return,
+        };
+        let Ok(received) = wire::parse(packet, family, Destination::Multicast) else {
             return;
         };
-        let vrid = received.advertisement.vrid.get();
+        let key = Key {
+            is_ipv6: received.source.is_ipv6(),
+            virtual_router_id: received.advertisement.vrid.get(),
+        };
         match way {
             Way::Out => {
-                self.left.insert(vrid);
+                self.left.insert(key);
             }
             Way::In => {
-                self.arrived
-                    .entry(vrid)
-                    .or_default()
-                    .insert(received.source);
+                self.arrived.entry(key).or_default().insert(received.source);
             }
         }
     }

@@ -75,21 +75,27 @@ impl AsFd for Tap {
     }
 }
 
-/// Lets IPv4 packets of protocol 112 pass and nothing else (`bpf(4)`, `packet(7)`): a gateway's clients
+/// Lets IP packets of protocol 112 pass and nothing else (`bpf(4)`, `packet(7)`): a gateway's clients
 /// send more than anybody wants to copy. Packets of sockets of this type begin with their IP header.
 fn attach(socket: &Socket) -> io::Result<()> {
     /// Where the protocol stands in the header (RFC 791 section 3.1).
     const PROTOCOL: u32 = 9;
+    /// The same for IPv6 (RFC 8200 section 3).
+    const NEXT_HEADER: u32 = 6;
     const VRRP: u32 = 112;
     let load = |size: u32, at: u32| step(libc::BPF_LD | size | libc::BPF_ABS, at, 0);
     let unless =
         |value: u32, skip: u8| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip);
     let end = |take: u32| step(libc::BPF_RET | libc::BPF_K, take, 0);
     let ethertype = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL).cast_unsigned();
+    let number = |ethertype: libc::c_int| ethertype.cast_unsigned();
     let mut program = [
         load(libc::BPF_W, ethertype),
-        unless(u32::try_from(libc::ETH_P_IP).unwrap_or(0), 3),
+        unless(number(libc::ETH_P_IP), 2),
         load(libc::BPF_B, PROTOCOL),
+        step(libc::BPF_JMP | libc::BPF_JA, 2, 0),
+        unless(number(libc::ETH_P_IPV6), 3),
+        load(libc::BPF_B, NEXT_HEADER),
         unless(VRRP, 1),
         end(u32::MAX),
         end(0),
@@ -123,5 +129,57 @@ fn step(code: u32, k: u32, skip: u8) -> libc::sock_filter {
         jt: 0,
         jf: skip,
         k,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    use super::*;
+
+    /// The loopback interface, in any network namespace.
+    const LOOPBACK: u32 = 1;
+    /// For experiments (RFC 3692), and VRRP's.
+    const PROTOCOLS: [u8; 2] = [253, 112];
+
+    #[test]
+    fn packets_of_vrrp_are_seen_both_ways_and_no_others() {
+        let tap = match Tap::open(LOOPBACK) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                eprintln!("SKIPPED: needs CAP_NET_RAW");
+                return;
+            }
+            tap => tap.unwrap(),
+        };
+        let own = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        for address in own {
+            let domain = Domain::for_address(SocketAddr::new(address, 0));
+            for protocol in PROTOCOLS {
+                let number = Protocol::from(i32::from(protocol));
+                let socket = Socket::new(domain, Type::RAW, Some(number)).unwrap();
+                let to = SocketAddr::new(address, 0).into();
+                // A host may have no IPv6.
+                drop(socket.send_to(&[protocol; 8], &to));
+            }
+        }
+        let mut buffer = [0; 256];
+        let mut seen = Vec::new();
+        while let Some((way, packet)) = tap.receive(&mut buffer).unwrap() {
+            // Tests beside this one may send advertisements, too: not such.
+            if packet.ends_with(&[112; 8]) {
+                seen.push((way, packet[0] >> 4));
+            }
+            assert!(!packet.ends_with(&[253; 8]));
+        }
+        for version in [4, 6] {
+            let ways: Vec<_> = seen.iter().filter(|one| one.1 == version).collect();
+            if version == 4 || !ways.is_empty() {
+                assert_eq!(ways, [&(Way::Out, version), &(Way::In, version)]);
+            }
+        }
     }
 }

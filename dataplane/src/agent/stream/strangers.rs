@@ -45,24 +45,41 @@ struct Heard {
     at: Instant,
 }
 
-/// Sockets that are listened to, by the interface's name and the family.
+/// Sockets that are listened to.
 #[derive(Debug)]
 struct Ears {
-    sockets: Vec<(String, Family, AdvertisementSocket)>,
+    sockets: Vec<Ear>,
     until: Instant,
+}
+
+/// One interface and family.
+#[derive(Debug)]
+struct Ear {
+    interface: String,
+    family: Family,
+    socket: AdvertisementSocket,
+}
+
+impl Ear {
+    fn open(index: u32, name: &str, family: Family) -> Option<Self> {
+        let group = wire::group(family);
+        let socket = AdvertisementSocket::open(index, name, wire::PROTOCOL, group);
+        // An interface that goes, a host without IPv6, or a right that is missing: vrrp says so, too.
+        let refused =
+            |error: &io::Error| tracing::debug!(%error, name, ?family, "cannot listen for VRRP");
+        Some(Self {
+            interface: name.to_owned(),
+            family,
+            socket: socket.inspect_err(refused).ok()?,
+        })
+    }
 }
 
 impl Ears {
     fn open(interfaces: &[(u32, String)]) -> Self {
-        let each = |interface| [Family::V4, Family::V6].map(|family| (interface, family));
-        let sockets = interfaces.iter().flat_map(each);
-        let sockets = sockets.filter_map(|((index, name), family)| {
-            let group = wire::group(family);
-            let socket = AdvertisementSocket::open(*index, name, wire::PROTOCOL, group);
-            // An interface that goes, or a right that is missing: vrrp says so, too.
-            let refused =
-                |error: &io::Error| tracing::debug!(%error, name, "cannot listen for VRRP");
-            Some((name.clone(), family, socket.inspect_err(refused).ok()?))
+        let sockets = interfaces.iter().flat_map(|(index, name)| {
+            let families = [Family::V4, Family::V6].into_iter();
+            families.filter_map(|family| Ear::open(*index, name, family))
         });
         Self {
             sockets: sockets.collect(),
@@ -83,12 +100,12 @@ impl Strangers {
         let ears = self.ears.take().unwrap_or_else(|| Ears::open(interfaces));
         let mut waiter = Waiter::new();
         waiter.watch(events);
-        for (.., socket) in &ears.sockets {
-            waiter.watch(socket.as_fd());
+        for ear in &ears.sockets {
+            waiter.watch(ear.socket.as_fd());
         }
         loop {
-            for (name, family, socket) in &ears.sockets {
-                self.take(name, *family, socket);
+            for ear in &ears.sockets {
+                self.take(ear);
             }
             let left = ears.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -103,15 +120,15 @@ impl Strangers {
     }
 
     /// Takes what waits, and not more than that: others wait, too.
-    fn take(&mut self, interface: &str, family: Family, socket: &AdvertisementSocket) {
+    fn take(&mut self, ear: &Ear) {
         let mut buffer = [0; BUFFER];
         for _ in 0..MOST {
             // An error belongs to the socket's past and is cleared by this.
-            let Ok(Some(packet)) = socket.receive(&mut buffer) else {
+            let Ok(Some(packet)) = ear.socket.receive(&mut buffer) else {
                 return;
             };
-            if let Ok(received) = wire::parse(packet, family, Destination::Multicast) {
-                self.note(interface, &received, Instant::now());
+            if let Ok(received) = wire::parse(packet, ear.family, Destination::Multicast) {
+                self.note(&ear.interface, &received, Instant::now());
             }
         }
     }
