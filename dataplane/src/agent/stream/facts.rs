@@ -69,15 +69,19 @@ fn follow(inputs: &mpsc::Sender<Input>) -> io::Result<()> {
                 return Ok(());
             }
         }
-        let left = listen_at.saturating_duration_since(Instant::now());
-        if !left.is_zero() {
-            waiter.wait(Some(left))?;
-        } else if strangers.listen(&links, events.as_fd())? {
-            listen_at = Instant::now() + EVERY;
-            continue;
+        loop {
+            let left = listen_at.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                waiter.wait(Some(left))?;
+            } else if strangers.listen(&links, events.as_fd())? {
+                listen_at = Instant::now() + EVERY;
+                break;
+            }
+            thread::sleep(BURST);
+            if events.take_news()? || inputs.is_closed() {
+                break;
+            }
         }
-        thread::sleep(BURST);
-        events.take(|_| {})?;
     }
 }
 

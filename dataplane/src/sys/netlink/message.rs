@@ -211,6 +211,12 @@ impl Message<'_> {
         }
     }
 
+    /// Whether it says that an address of ours is there, or no longer.
+    pub(super) fn is_of_own_address(&self) -> bool {
+        let change = self.change();
+        matches!(change, Some(Change::Address(it) | Change::AddressGone(it)) if it.is_own)
+    }
+
     /// The error number of an `NLMSG_ERROR`; zero is an acknowledgement.
     pub(super) fn error(&self) -> Option<i32> {
         number(self.body, 0).map(|value| value.cast_signed().wrapping_neg())
@@ -336,6 +342,7 @@ mod tests {
                 is_tentative: false,
             }))
         );
+        assert!(message.is_of_own_address());
     }
 
     /// RFC 4862 section 5.4: while duplicate address detection runs, and for good where it failed.

@@ -187,6 +187,22 @@ impl Events {
 
     /// Hands over all changes that wait. `false`: some were lost, a dump must follow.
     pub fn take(&mut self, mut each: impl FnMut(Change)) -> io::Result<bool> {
+        self.read(|message| {
+            if let Some(change) = message.change() {
+                each(change);
+            }
+        })
+    }
+
+    /// Takes all that waits; whether any of it is about more than addresses of ours: each of these is
+    /// renewed twice a second.
+    pub fn take_news(&mut self) -> io::Result<bool> {
+        let mut is_news = false;
+        let complete = self.read(|message| is_news |= !message.is_of_own_address())?;
+        Ok(is_news || !complete)
+    }
+
+    fn read(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<bool> {
         let mut complete = true;
         loop {
             let length = match receive(self.fd.as_fd(), &mut self.buffer) {
@@ -202,9 +218,7 @@ impl Events {
                 if message.kind == NLMSG_OVERRUN {
                     complete = false;
                 }
-                if let Some(change) = message.change() {
-                    each(change);
-                }
+                each(&message);
             }
         }
     }
