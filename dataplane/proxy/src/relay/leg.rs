@@ -156,7 +156,7 @@ impl Leg {
     pub(super) fn adapt_reads(&mut self, n: usize, slow: bool) {
         if slow {
             self.read_log = (self.read_log - 1).max(READ_LOG_MIN);
-        } else if n == 1 << self.read_log {
+        } else if n >= 1 << self.read_log {
             self.read_log = (self.read_log + 1).min(READ_LOG_MAX);
         }
     }

@@ -44,8 +44,12 @@ const READ_LOG_MIN: u8 = 14;
 const READ_LOG_START: u8 = 16;
 const READ_LOG_MAX: u8 = 18;
 
+/// What a read takes beyond that: messages whose size is a power of two come with their heads, and
+/// would else leave a few bytes for a read of their own.
+const READ_HEADS: usize = 1024;
+
 /// Size of a worker's scratch buffer: the largest read, with room in front for bytes held back.
-pub(crate) const SCRATCH: usize = HEAD_MAX + (1 << READ_LOG_MAX);
+pub(crate) const SCRATCH: usize = HEAD_MAX + (1 << READ_LOG_MAX) + READ_HEADS;
 
 /// Which side of the proxy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -179,7 +183,7 @@ impl Session {
             if to.poll_flush(cx).is_pending() || from.input_ended {
                 return;
             }
-            let limit = 1 << from.read_log;
+            let limit = (1 << from.read_log) + READ_HEADS;
             let worker = Rc::clone(&self.worker);
             let mut scratch = worker.scratch();
             let (from, _) = self.legs(side);
