@@ -64,7 +64,7 @@ lint: ## formatting, clippy, documentation, generated files
 crdgen: ## write the CRD anew from its types
 	$(CARGO) run --quiet --package crds --bin crdgen
 
-FUZZ = advertisement_v2 advertisement_v3 arp ipv4
+FUZZ = advertisement_v2 advertisement_v3 arp ipv4 ipv6 neighbour
 fuzz: $(CARGO_FUZZ) ## fuzz the decoders, RUNS executions each (10 million)
 	@# The code has no unsafe block, so no sanitizer is needed, and a stable compiler will do.
 	@# What it finds goes beside the build, and the committed corpus stays as it is.

@@ -12,7 +12,7 @@ use std::{fs, path::PathBuf};
 
 use vrrp::{
     Discard, Version, wire,
-    wire::{Advertisement, Arp, Destination},
+    wire::{Advertisement, Arp, Destination, Neighbour},
 };
 
 #[path = "../fuzz/src/laws.rs"]
@@ -147,6 +147,56 @@ fn ipv4() {
     check("ipv4", decode, &expected);
 }
 
+/// RFC 9568 section 7.1, from the IPv6 header on.
+#[test]
+fn ipv6() {
+    let decode = |bytes: &[u8]| wire::parse_ipv6(bytes, Destination::Multicast).map(|_| ());
+    let expected = [
+        ("forged-reserved-bits", Ok(())),
+        ("forged-version-2", Err(Discard::UnknownVersion)),
+        ("forged-empty", Err(Discard::Truncated)),
+        ("forged-hop-limit-254", Err(Discard::Ttl)),
+        ("forged-protocol-51", Err(Discard::Protocol)),
+        ("forged-extension-header", Err(Discard::Protocol)),
+        ("forged-ip-version-4", Err(Discard::IpHeader)),
+        ("forged-payload-length-too-large", Err(Discard::Truncated)),
+        ("forged-ethernet-padding", Ok(())),
+        ("forged-unicast", Err(Discard::Destination)),
+        (
+            "forged-checksum-without-pseudo-header",
+            Err(Discard::Checksum),
+        ),
+    ];
+    check("ipv6", decode, &[&COMMON[..], &expected].concat());
+}
+
+/// RFC 4861 section 7.1.
+#[test]
+fn neighbour() {
+    let decode = |bytes: &[u8]| Neighbour::parse_frame(bytes).map(|_| ());
+    check(
+        "neighbour",
+        decode,
+        &[
+            ("keepalived-unsolicited", Ok(())),
+            ("keepalived-unsolicited-link-local", Ok(())),
+            ("kernel-router-solicitation", Err(Discard::Truncated)),
+            ("forged-solicitation", Ok(())),
+            ("forged-without-option", Ok(())),
+            ("forged-other-option-first", Ok(())),
+            ("forged-padded", Ok(())),
+            ("forged-option-of-no-length", Err(Discard::NeighbourKind)),
+            ("forged-option-too-long", Err(Discard::Truncated)),
+            ("forged-code-1", Err(Discard::NeighbourKind)),
+            ("forged-multicast-target", Err(Discard::NeighbourKind)),
+            ("forged-hop-limit-254", Err(Discard::Ttl)),
+            ("forged-checksum", Err(Discard::Checksum)),
+            ("forged-ethertype-ipv4", Err(Discard::NotNeighbour)),
+            ("forged-truncated", Err(Discard::Truncated)),
+        ],
+    );
+}
+
 /// RFC 826.
 #[test]
 fn arp() {
@@ -170,13 +220,22 @@ fn arp() {
 /// laws of the fuzz targets hold.
 #[test]
 fn every_decoder_survives_every_file() {
-    for target in ["advertisement_v2", "advertisement_v3", "ipv4", "arp"] {
+    for target in [
+        "advertisement_v2",
+        "advertisement_v3",
+        "ipv4",
+        "ipv6",
+        "arp",
+        "neighbour",
+    ] {
         for (_, bytes) in corpus(target) {
             for end in 0..=bytes.len() {
                 laws::advertisement(&bytes[..end], Version::V2);
                 laws::advertisement(&bytes[..end], Version::V3);
                 laws::ipv4(&bytes[..end]);
+                laws::ipv6(&bytes[..end]);
                 laws::arp(&bytes[..end]);
+                laws::neighbour(&bytes[..end]);
             }
         }
     }

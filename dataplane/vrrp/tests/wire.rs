@@ -198,23 +198,39 @@ fn an_advertisement_on_ipv6_has_the_header_of_the_standard() {
     assert_eq!(unicast, Err(Discard::Destination));
 }
 
+/// Version 3, VRID 52, priority 100, 100 ms, `fe80::112` and `fd00:1::112`, from
+/// `fe80::c0ff:fea8:10b`.
+const V3_IPV6: [u8; 40] =
+    hex!("31346402000aae36fe800000000000000000000000000112fd000001000000000000000000000112");
+/// Unsolicited neighbour advertisement for `fd00:1::112`.
+const NEIGHBOUR: [u8; 86] = hex!(
+    "3333000000010200c0a8010b86dd6000000000203afffd000001000000000000000000000112ff02000000000000
+     0000000000000001880096c420000000fd00000100000000000000000000011202010200c0a8010b"
+);
+
+/// All but the flow label of the header, which keepalived leaves to the kernel.
+#[test]
+fn emit_v3_on_ipv6_as_keepalived_does() {
+    let source = "fe80::c0ff:fea8:10b".parse().unwrap();
+    let addresses = ["fe80::112", "fd00:1::112"].map(|text| text.parse().unwrap());
+    let advertisement = advertise(Version::V3, 52, 100, 10, &addresses);
+    let mut buffer = [0xaa; 100];
+    let len = emit_ipv6(&mut buffer, source, GROUP_V6, &advertisement).unwrap();
+    assert_eq!(buffer[ipv6::HEADER_LEN..len], V3_IPV6);
+}
+
 /// RFC 4861 section 7.2.6, as keepalived sends it: override only, the target's link-layer address,
 /// from the address itself to all nodes.
 #[test]
 fn an_unsolicited_neighbour_advertisement_is_that_of_the_standard() {
-    let mac = Mac([0x9e, 0xd2, 0xdc, 0x3c, 0xe1, 0x3c]);
-    let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x110);
+    let mac = Mac([0x02, 0, 0xc0, 0xa8, 0x01, 0x0b]);
+    let address = "fd00:1::112".parse().unwrap();
     let told = Neighbour::unsolicited(mac, address);
     let mut buffer = [0xaa; neighbour::FRAME_LEN];
     let all = Mac::of_group(ALL_NODES);
     assert_eq!(all.to_string(), "33:33:00:00:00:01");
     let len = told.emit_frame(&mut buffer, mac, all).unwrap();
-    assert_eq!(len, 86);
-    assert_eq!(buffer[12..14], hex!("86dd"));
-    assert_eq!(buffer[20..22], hex!("3aff"), "ICMPv6, hop limit 255");
-    assert_eq!(buffer[54..56], hex!("8800"), "type 136, code 0");
-    assert_eq!(buffer[58..62], hex!("20000000"), "override");
-    assert_eq!(buffer[78..86], hex!("02019ed2dc3ce13c"));
+    assert_eq!(buffer[..len], NEIGHBOUR);
     assert_eq!(Neighbour::parse_frame(&buffer), Ok(told));
 }
 

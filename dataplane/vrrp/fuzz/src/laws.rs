@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 
 use vrrp::{
     Discard, Version,
-    wire::{Advertisement, Arp, Destination, Ends, GROUP_V4, Mac, emit_ipv4, parse_ipv4},
+    wire::{
+        Advertisement, Arp, Destination, Ends, GROUP_V4, GROUP_V6, Mac, Neighbour, emit_ipv4,
+        emit_ipv6, parse_ipv4, parse_ipv6,
+    },
 };
 
 /// Sender of the captured packets: the pseudo header needs it.
@@ -92,6 +95,73 @@ fn check_ipv4(bytes: &[u8]) {
     }
 }
 
+/// A packet from its IPv6 header on, with its own checksum or a correct one.
+pub fn ipv6(bytes: &[u8]) {
+    check_ipv6(bytes);
+    let mut copy = bytes.to_vec();
+    if let Some((header, payload)) = copy.split_at_mut_checked(40) {
+        correct_ipv6(header, payload, 6, 112);
+    }
+    check_ipv6(&copy);
+}
+
+fn check_ipv6(bytes: &[u8]) {
+    for expected in [Destination::Multicast, Destination::Unicast] {
+        let Ok(received) = parse_ipv6(bytes, expected) else {
+            continue;
+        };
+        let (std::net::IpAddr::V6(source), std::net::IpAddr::V6(destination)) =
+            (received.source, received.destination)
+        else {
+            panic!("an IPv6 packet has IPv6 ends");
+        };
+        assert_eq!(destination == GROUP_V6, expected == Destination::Multicast);
+        // Longer than any that a socket hands over, and than any that is sent.
+        let mut buffer = [0xaa; 40 + 8 + 255 * 16];
+        if let Ok(len) = emit_ipv6(&mut buffer, source, destination, &received.advertisement) {
+            assert_eq!(parse_ipv6(&buffer[..len], expected), Ok(received));
+        }
+    }
+}
+
+/// An Ethernet frame, with its own checksum or a correct one.
+pub fn neighbour(bytes: &[u8]) {
+    check_neighbour(bytes);
+    let mut copy = bytes.to_vec();
+    if let Some((head, message)) = copy.split_at_mut_checked(54) {
+        correct_ipv6(&head[14..], message, 2, 58);
+    }
+    check_neighbour(&copy);
+}
+
+fn check_neighbour(bytes: &[u8]) {
+    let Ok(told) = Neighbour::parse_frame(bytes) else {
+        return;
+    };
+    assert!(!told.target.is_multicast());
+    let mut buffer = [0xaa; 96];
+    let source = Mac([2, 0, 0, 0, 0, 1]);
+    let len = told
+        .emit_frame(&mut buffer, source, Mac::BROADCAST)
+        .unwrap();
+    assert_eq!(Neighbour::parse_frame(&buffer[..len]), Ok(told));
+}
+
+/// Sets the checksum field at `at` of what the header says is the payload.
+fn correct_ipv6(header: &[u8], payload: &mut [u8], at: usize, protocol: u8) {
+    let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let Some(payload) = payload.get_mut(..len) else {
+        return;
+    };
+    if payload.len() < at + 2 {
+        return;
+    }
+    payload[at..at + 2].fill(0);
+    let pseudo_header = [&header[8..40], &header[4..6], &[0, protocol]].concat();
+    let sum = !fold(words(&pseudo_header) + words(payload));
+    payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// An Ethernet frame.
 pub fn arp(bytes: &[u8]) {
     let Ok(arp) = Arp::parse_frame(bytes) else {
@@ -111,18 +181,26 @@ fn correct(bytes: &mut [u8], at: usize, pseudo_header: bool) {
         return;
     };
     field.fill(0);
-    let mut sum: u64 = bytes
-        .chunks(2)
-        .map(|word| u64::from(word[0]) << 8 | word.get(1).map_or(0, |low| u64::from(*low)))
-        .sum();
+    let mut sum = words(bytes);
     if pseudo_header {
         for word in [0xc0a8, 0x010b, 0xe000, 0x0012, 112, u64::from(len)] {
             sum += word;
         }
     }
+    let sum = !fold(sum);
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn words(bytes: &[u8]) -> u64 {
+    bytes
+        .chunks(2)
+        .map(|word| u64::from(word[0]) << 8 | word.get(1).map_or(0, |low| u64::from(*low)))
+        .sum()
+}
+
+fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    let sum = !u16::try_from(sum).unwrap_or(0);
-    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    u16::try_from(sum).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
 //! A host: the process with the machine, the thread that talks to the kernel, and the kernel.
 
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use vrrp::{Config, Input, Instant, State, VirtualRouter, lease::Lease, wire::Mac};
 
@@ -118,15 +118,11 @@ impl Host {
         }
     }
 
-    pub(crate) fn source(&self) -> Ipv4Addr {
-        match self.config.settings.source {
-            std::net::IpAddr::V4(source) => source,
-            std::net::IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        }
-    }
-
     pub(crate) fn mac(&self) -> Mac {
-        let [.., last] = self.source().octets();
+        let last = match self.config.settings.source {
+            IpAddr::V4(source) => source.octets()[3],
+            IpAddr::V6(source) => source.octets()[15],
+        };
         Mac([2, 0, 0, 0, 0, last])
     }
 

@@ -3,7 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use vrrp::{
-    Centiseconds, Config, Preemption, Priority, Settings, Version, Vrid, machine::default_linger,
+    Centiseconds, Config, Family, Preemption, Priority, Settings, Version, Vrid,
+    machine::default_linger,
 };
 
 use crate::{fault::Fault, random::Random};
@@ -13,6 +14,7 @@ pub(crate) const MOST: usize = 7;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
+    family: Family,
     hosts: u8,
     version: Version,
     interval: Centiseconds,
@@ -45,7 +47,12 @@ impl Scenario {
             enabled(Duration::from_secs(1)),
             Preemption::Disabled,
         ]);
+        let family = match version {
+            Version::V3 => random.pick(&[Family::V4, Family::V6]),
+            Version::V2 => Family::V4,
+        };
         Self {
+            family,
             hosts: u8::try_from(2 + random.below(MOST - 1)).unwrap(),
             version,
             interval,
@@ -65,12 +72,21 @@ impl Scenario {
     /// Priorities as the planner gives them, ranks from the bottom for hosts without an endpoint.
     /// Every other host has the greater address for the lower priority.
     pub(crate) fn configs(&self) -> Vec<Config> {
+        let ip = |text: &str, last: u8| -> IpAddr { format!("{text}{last:x}").parse().unwrap() };
+        let own = |last: u8| match self.family {
+            Family::V4 => IpAddr::from([192, 168, 1, last]),
+            Family::V6 => ip("fe80::", last),
+        };
+        let addresses = match self.family {
+            Family::V4 => vec![own(110)],
+            Family::V6 => vec![own(110), ip("fd00:1::", 110)],
+        };
         let config = |rank: u8| Config {
             vrid: Vrid::new(51).unwrap(),
-            addresses: vec![IpAddr::from([192, 168, 1, 110])],
+            addresses: addresses.clone(),
             settings: Settings {
                 version: self.version,
-                source: IpAddr::from([192, 168, 1, 11 + (rank ^ 1)]),
+                source: own(11 + (rank ^ 1)),
                 priority: Priority::new(if self.equal { 200 } else { 250 - 15 * rank }),
                 priority_without_endpoint: Priority::new(self.hosts - rank),
                 interval: self.interval(rank),

@@ -258,7 +258,7 @@ impl World {
     pub(super) fn ask(&mut self) {
         for host in 0..self.hosts.len() {
             if self.answers_client(host) {
-                self.send_arp(host);
+                self.announce(host);
             }
         }
     }

@@ -6,13 +6,13 @@ mod kernel;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
 use vrrp::{
     Cause, Effect, Input, Instant, State,
-    wire::{Arp, ChecksumReading, Destination, GROUP_V4, Mac, emit_ipv4, parse_ipv4},
+    wire::{self, Arp, ChecksumReading, Destination, Ends, Mac, Neighbour},
 };
 
 use crate::{
@@ -36,7 +36,7 @@ enum Event {
         host: usize,
         bytes: Vec<u8>,
     },
-    Arp {
+    Announcement {
         frame: Vec<u8>,
     },
     Netlink {
@@ -244,18 +244,11 @@ impl World {
             match effect {
                 Effect::SendAdvertisement { priority } => {
                     let it = &self.hosts[host];
-                    let mut bytes = vec![0; 64];
+                    let mut bytes = vec![0; 96];
                     let advertisement = it.driver.router.advertisement(priority);
                     let reading = ChecksumReading::WithPseudoHeader;
-                    let len = emit_ipv4(
-                        &mut bytes,
-                        it.source(),
-                        GROUP_V4,
-                        0,
-                        &advertisement,
-                        reading,
-                    )
-                    .unwrap();
+                    let ends = Ends::to_group(it.config.settings.source);
+                    let len = wire::emit(&mut bytes, ends, 0, &advertisement, reading).unwrap();
                     bytes.truncate(len);
                     self.note(|| format!("host {host} says {priority}"));
                     self.broadcast(host, &bytes);
@@ -267,7 +260,7 @@ impl World {
                     self.ask_kernel(host, Op::Add { term });
                 }
                 Effect::RemoveAddresses => self.ask_kernel(host, Op::Remove),
-                Effect::AnnounceAddresses => self.send_arp(host),
+                Effect::AnnounceAddresses => self.announce(host),
                 Effect::Transition(transition) => {
                     let (from, to) = (transition.from, transition.to);
                     let cause = transition.cause;
@@ -340,17 +333,26 @@ impl World {
         from.side == to.side && from.link && to.link && to.powered && !to.deaf
     }
 
-    fn send_arp(&mut self, host: usize) {
+    fn announce(&mut self, host: usize) {
         let it = &self.hosts[host];
         if it.side != 0 || !it.link {
             return;
         }
-        let mut frame = vec![0; 42];
-        Arp::gratuitous(it.mac(), Ipv4Addr::new(192, 168, 1, 110))
-            .emit_frame(&mut frame, it.mac(), Mac::BROADCAST)
-            .unwrap();
+        let mut frame = vec![0; 86];
+        // The last one is the one that the client uses.
+        match *it.config.addresses.last().unwrap() {
+            IpAddr::V4(address) => {
+                Arp::gratuitous(it.mac(), address).emit_frame(&mut frame, it.mac(), Mac::BROADCAST)
+            }
+            IpAddr::V6(address) => Neighbour::unsolicited(it.mac(), address).emit_frame(
+                &mut frame,
+                it.mac(),
+                Mac::BROADCAST,
+            ),
+        }
+        .unwrap();
         if let Some(delay) = self.transit() {
-            self.after(delay, Event::Arp { frame });
+            self.after(delay, Event::Announcement { frame });
         } else {
             self.calm.announcements = self.calm.announcements.max(self.now);
         }
@@ -359,9 +361,11 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Packet { host, bytes } => self.packet(host, bytes),
-            Event::Arp { frame } => {
-                let arp = Arp::parse_frame(&frame).unwrap();
-                let from = self.hosts.iter().position(|it| it.mac() == arp.sender_mac);
+            Event::Announcement { frame } => {
+                let arp = Arp::parse_frame(&frame).ok().map(|arp| arp.sender_mac);
+                let told = || Neighbour::parse_frame(&frame).ok()?.mac;
+                let mac = arp.or_else(told).unwrap();
+                let from = self.hosts.iter().position(|it| it.mac() == mac);
                 if self.neighbour != from {
                     self.note(|| format!("client: address is at {from:?}"));
                 }
@@ -414,7 +418,8 @@ impl World {
     }
 
     fn hear(&mut self, host: usize, bytes: &[u8]) {
-        let received = parse_ipv4(bytes, Destination::Multicast).unwrap();
+        let family = self.hosts[host].config.family();
+        let received = wire::parse(bytes, family, Destination::Multicast).unwrap();
         let advertisement = &received.advertisement;
         let heard = (advertisement.priority, advertisement.interval);
         self.judge.hear(self.now, host, &self.hosts[host], heard);
