@@ -15,7 +15,7 @@ use node_api::{PoolRef, VirtualRouter};
 
 use crate::{
     desired::{Desired, interval, version_number},
-    snapshot::{Ledger, RetiredRouter, Snapshot, entries, holders, wanted},
+    snapshot::{Ledger, RetiredRouter, Snapshot, additional, entries, holders, wanted},
 };
 
 /// What is to be written, in this order.
@@ -179,6 +179,7 @@ impl Writer<'_> {
                     retirements.push(RetiredRouter {
                         pool: pool.clone(),
                         address,
+                        additional_addresses: additional(entry),
                         virtual_router_id,
                         sequence: self.next(),
                         node_names: waiting,
@@ -208,7 +209,7 @@ impl Writer<'_> {
             .iter()
             .map(|it| (&it.pool, it.address))
             .collect();
-        let mut strays: BTreeMap<(PoolRef, IpAddr), (u8, BTreeSet<String>)> = BTreeMap::new();
+        let mut strays: BTreeMap<(PoolRef, IpAddr), RetiredRouter> = BTreeMap::new();
         let views = self.snapshot.views.iter();
         for (node, view) in views.filter(|(node, _)| self.existing.contains(node.as_str())) {
             let routers = view.report.iter().flat_map(|it| &it.virtual_routers);
@@ -221,17 +222,21 @@ impl Writer<'_> {
                     continue;
                 }
                 let stray = strays.entry((router.pool.clone(), address));
-                let stray = stray.or_insert_with(|| (router.virtual_router_id, BTreeSet::new()));
-                stray.1.insert(node.clone());
+                let stray = stray.or_insert_with(|| RetiredRouter {
+                    pool: router.pool.clone(),
+                    address,
+                    additional_addresses: router.addresses.iter().skip(1).copied().collect(),
+                    virtual_router_id: router.virtual_router_id,
+                    sequence: 0,
+                    node_names: BTreeSet::new(),
+                });
+                stray.node_names.insert(node.clone());
             }
         }
-        for ((pool, address), (virtual_router_id, nodes)) in strays {
+        for stray in strays.into_values() {
             retirements.push(RetiredRouter {
                 sequence: self.next(),
-                pool,
-                address,
-                virtual_router_id,
-                node_names: nodes,
+                ..stray
             });
         }
     }
@@ -300,8 +305,11 @@ impl Writer<'_> {
             })
             .collect();
         let agreed = entry.and_then(|entry| entry.committed.as_ref());
+        let addresses = router.addresses.iter().skip(1);
+        let additional_addresses: Vec<_> = addresses.map(ToString::to_string).collect();
         let same = |agreed: &&Committed| {
             entry.and_then(|entry| entry.virtual_router_id) == Some(router.virtual_router_id)
+                && agreed.additional_addresses == additional_addresses
                 && agreed.nodes == nodes
                 && agreed.version == version_number(router.version)
                 && agreed.advertisement_interval == interval(router.advertisement_interval)
@@ -320,6 +328,7 @@ impl Writer<'_> {
             virtual_router_id: Some(router.virtual_router_id),
             committed: Some(Committed {
                 sequence,
+                additional_addresses,
                 nodes,
                 version: version_number(router.version),
                 advertisement_interval: interval(router.advertisement_interval),

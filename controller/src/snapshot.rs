@@ -109,8 +109,11 @@ pub struct Ledger {
 pub struct RetiredRouter {
     /// The pool it belonged to.
     pub pool: PoolRef,
-    /// Its address.
+    /// The address that it is known by.
     pub address: IpAddr,
+    /// Its others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub additional_addresses: Vec<IpAddr>,
     /// Its VRID.
     #[serde(rename = "virtualRouterID")]
     pub virtual_router_id: u8,
@@ -191,6 +194,7 @@ impl Snapshot {
                     committed.routers.insert(
                         (name.clone(), address),
                         CommittedRouter {
+                            additional_addresses: additional(entry),
                             virtual_router_id,
                             nodes: nodes.collect(),
                         },
@@ -199,6 +203,7 @@ impl Snapshot {
                     committed.retirements.push(Retirement {
                         pool: name.clone(),
                         address,
+                        additional_addresses: additional(entry),
                         virtual_router_id,
                         nodes: holders(entry),
                     });
@@ -208,12 +213,20 @@ impl Snapshot {
         let gone = self.ledger.retirements.iter().map(|retired| Retirement {
             pool: retired.pool.clone(),
             address: retired.address,
+            additional_addresses: retired.additional_addresses.clone(),
             virtual_router_id: retired.virtual_router_id,
             nodes: retired.node_names.clone(),
         });
         committed.retirements.extend(gone);
         committed
     }
+}
+
+/// The committed addresses besides the one of the entry.
+pub fn additional(entry: &VirtualIPStatus) -> Vec<IpAddr> {
+    let committed = entry.committed.iter();
+    let listed = committed.flat_map(|it| &it.additional_addresses);
+    listed.filter_map(|text| text.parse().ok()).collect()
 }
 
 /// All nodes that may still have the virtual router: those that agree on it, and those that left it

@@ -5,39 +5,45 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-/// What holds for every address. A malformed one breaks the first rule only, so that one sentence
-/// says what is wrong.
-fn unicast(family: &str) -> Value {
-    json!([{
-        "rule": format!("isIP(self) && ip.isCanonical(self){family}"),
-        "message": format!(
-            "must be an {} address in its canonical form, without prefix length",
-            if family.is_empty() { "IP" } else { "IPv4" }
-        ),
-    }, {
+/// What holds for every address, and `which` of them is meant. A malformed one breaks the first rule
+/// only, so that one sentence says what is wrong.
+fn checked(which: &Value) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 2,
+        "maxLength": 45,
+        "x-kubernetes-validations": [{
+            "rule": "isIP(self) && ip.isCanonical(self)",
+            "message": "must be an IP address in its canonical form, without prefix length",
+        }, which],
+    })
+}
+
+/// An address of a server or a virtual one, without prefix length, as the rule library of Kubernetes
+/// 1.31 checks it.
+pub(crate) fn address(_: &mut SchemaGenerator) -> Schema {
+    checked(&json!({
         "rule": "!isIP(self) || ip(self).isGlobalUnicast()",
         "message": "must be the address of a host on a network: not loopback, link-local, multicast, broadcast or unspecified",
-    }])
+    }))
 }
 
-/// The address of a server, without prefix length, as the rule library of Kubernetes 1.31 checks it.
-pub(crate) fn address(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "minLength": 2,
-        "maxLength": 45,
-        "x-kubernetes-validations": unicast(""),
-    })
+/// Further addresses of a virtual router. One of IPv6 may be link-local: RFC 9568 section 5.2.9 asks
+/// for such a one.
+pub(crate) fn additional_addresses(_: &mut SchemaGenerator) -> Schema {
+    let mut address = checked(&json!({
+        "rule": "!isIP(self) || ip(self).isGlobalUnicast() || (ip(self).family() == 6 && ip(self).isLinkLocalUnicast())",
+        "message": "must be the address of a host on a network: not loopback, multicast, broadcast or unspecified, and link-local with IPv6 only",
+    }));
+    address.insert("description".to_owned(), json!("An address."));
+    json_schema!({"type": "array", "maxItems": 15, "items": address})
 }
 
-/// An IPv4 virtual address: version 3 over IPv6 comes with a later release.
-pub(crate) fn virtual_address(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "minLength": 2,
-        "maxLength": 45,
-        "x-kubernetes-validations": unicast(" && ip(self).family() == 4"),
-    })
+/// Further addresses in status.
+pub(crate) fn observed_addresses(generator: &mut SchemaGenerator) -> Schema {
+    let mut address = observed_address(generator);
+    address.insert("description".to_owned(), json!("An address."));
+    json_schema!({"type": "array", "maxItems": 15, "items": address})
 }
 
 /// A rule about the duration `name`, which a text that is none does not break: the pattern says what

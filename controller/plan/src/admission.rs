@@ -10,10 +10,10 @@ use std::{
     net::IpAddr,
 };
 
-use node_api::PoolRef;
+use node_api::{PoolRef, is_link_local_v6};
 
 use crate::{
-    Inputs, Problem, Reason, Retirement,
+    CommittedRouter, Inputs, Problem, Reason, Retirement,
     draft::Draft,
     membership::Nodes,
     model::{EndpointSource, targets},
@@ -54,7 +54,11 @@ impl<'a> Admission<'a> {
         let retirements: Vec<_> = retirements.cloned().collect();
         let committed = &inputs.committed.routers;
         let asked = drafts.iter().flat_map(Draft::keys);
-        let held = asked.filter(|key| committed.contains_key(key));
+        let held = asked.filter_map(|key| committed.get_key_value(&key));
+        let all = |(key, router): (&Key, &CommittedRouter)| {
+            let more = router.additional_addresses.clone();
+            std::iter::once(key.1).chain(more)
+        };
         let mut admission = Self {
             inputs,
             network,
@@ -62,16 +66,19 @@ impl<'a> Admission<'a> {
             reserved: Reserved::new(inputs),
             leaving: BTreeMap::new(),
             owners: committed
-                .keys()
-                .map(|(pool, address)| (*address, pool.clone()))
+                .iter()
+                .flat_map(|it| all(it).map(|address| (address, it.0.0.clone())))
                 .collect(),
-            virtual_addresses: held.map(|(_, address)| address).collect(),
+            virtual_addresses: held.flat_map(all).collect(),
             targets: BTreeMap::new(),
             claims: Claims::new(inputs, network, &retirements),
         };
         for retirement in retirements {
-            let held = admission.leaving.entry(retirement.address).or_default();
-            held.push(retirement);
+            let more = retirement.additional_addresses.clone();
+            for address in std::iter::once(retirement.address).chain(more) {
+                let held = admission.leaving.entry(address).or_default();
+                held.push(retirement.clone());
+            }
         }
         admission
     }
@@ -79,12 +86,13 @@ impl<'a> Admission<'a> {
     /// Lets the pool stand, or adds what is wrong with it to its problems.
     pub(crate) fn admit(&mut self, draft: &mut Draft) {
         self.check_addresses(draft);
+        self.check_additional(draft);
         self.check_ports(draft);
         self.check_endpoints(draft);
         let named = self.check_virtual_router_ids(draft);
         if draft.problems.is_empty() {
             let name = &draft.intent.name;
-            for (_, address) in draft.keys() {
+            for address in draft.addresses() {
                 self.owners.insert(address, name.clone());
                 self.virtual_addresses.insert(address);
             }
@@ -101,9 +109,25 @@ impl<'a> Admission<'a> {
 
     /// Addresses: one pool each, no host's own, no server's, permitted.
     fn check_addresses(&self, draft: &mut Draft) {
-        let keys: Vec<Key> = draft.keys().collect();
-        for (index, (name, address)) in keys.into_iter().enumerate() {
-            let path = format!("spec.virtualIPs[{index}].address");
+        let name = draft.intent.name.clone();
+        let routers = draft.intent.virtual_ips.iter().enumerate();
+        let addresses = routers.flat_map(|(index, virtual_ip)| {
+            let key = (name.clone(), virtual_ip.address);
+            let committed = self.inputs.committed.routers.get(&key);
+            virtual_ip.addresses().map(move |(field, address)| {
+                // What nodes hold was free once, and clients depend on it: they are not cut off by
+                // what came later.
+                let is_held = committed.is_some_and(|router| {
+                    field == "address" || router.additional_addresses.contains(&address)
+                });
+                (
+                    format!("spec.virtualIPs[{index}].{field}"),
+                    address,
+                    is_held,
+                )
+            })
+        });
+        for (path, address, is_held) in addresses.collect::<Vec<_>>() {
             let mut refuse = |reason: Reason, message: String| {
                 draft.problems.push(Problem::of(reason, &path, message));
             };
@@ -130,9 +154,6 @@ impl<'a> Admission<'a> {
                     "{address} is an endpoint of WebSocketHAPool {owner}; use one that no server has"
                 ));
             }
-            // What nodes hold was free once, and clients depend on it: they are not cut off by what
-            // came later.
-            let is_held = self.inputs.committed.routers.contains_key(&(name, address));
             if let Some((reason, message)) = self.other_owner(address, is_held) {
                 if is_held {
                     let problem = Problem::of(Reason::AddressClaimed, path.clone(), message);
@@ -141,7 +162,7 @@ impl<'a> Admission<'a> {
                     refuse(reason, message);
                 }
             }
-            if let Some((reason, message)) = self.not_permitted(draft, index, is_held) {
+            if let Some((reason, message)) = self.not_permitted(draft, address, is_held) {
                 draft.problems.push(Problem::of(reason, path, message));
             }
         }
@@ -169,15 +190,38 @@ impl<'a> Admission<'a> {
         self.reserved.address(address)
     }
 
-    /// Why the pool may not have its address of that index: by the administrator's word, else by the
+    /// All nodes list the same addresses, so those that are committed stay.
+    fn check_additional(&self, draft: &mut Draft) {
+        for (index, virtual_ip) in draft.intent.virtual_ips.iter().enumerate() {
+            let key = (draft.intent.name.clone(), virtual_ip.address);
+            let committed = self.inputs.committed.routers.get(&key);
+            let set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+            let Some(agreed) = committed.map(|router| set(&router.additional_addresses)) else {
+                continue;
+            };
+            if agreed != set(&virtual_ip.additional_addresses) {
+                draft.problems.push(Problem::of(
+                    Reason::Invalid,
+                    format!("spec.virtualIPs[{index}].additionalAddresses"),
+                    format!(
+                        "are not those with which nodes hold {} already, which are {}; to change \
+                         them remove the address from the pool, then add it again",
+                        virtual_ip.address,
+                        listed(agreed.iter())
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// Why the pool may not have that address: by the administrator's word, else by the
     /// networks of its gateways.
     fn not_permitted(
         &self,
         draft: &Draft,
-        index: usize,
+        address: IpAddr,
         is_held: bool,
     ) -> Option<(Reason, String)> {
-        let address = draft.intent.virtual_ips[index].address;
         let namespace = &draft.intent.name.namespace;
         let policy = &self.inputs.policy;
         if let Some(permitted) = policy.virtual_addresses(namespace) {
@@ -191,7 +235,8 @@ impl<'a> Admission<'a> {
             });
         }
         // Networks may go from a node that is in trouble: what it holds was looked at before.
-        if is_held || policy.cluster.is_none() {
+        // A link-local address lies on every network.
+        if is_held || policy.cluster.is_none() || is_link_local_v6(address) {
             return None;
         }
         let members = self.nodes.members(&draft.intent.match_labels);
@@ -260,7 +305,7 @@ impl<'a> Admission<'a> {
 
     /// Endpoints that pools list: a virtual address would be a loop.
     fn check_endpoints(&self, draft: &mut Draft) {
-        let own: BTreeSet<IpAddr> = draft.keys().map(|(_, address)| address).collect();
+        let own: BTreeSet<IpAddr> = draft.addresses().collect();
         let loops = listed_targets(draft).filter(|(_, _, target)| {
             own.contains(target) || self.virtual_addresses.contains(target)
         });

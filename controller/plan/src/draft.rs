@@ -42,6 +42,12 @@ impl Draft {
         addresses.map(|virtual_ip| (self.intent.name.clone(), virtual_ip.address))
     }
 
+    /// All its addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let routers = self.intent.virtual_ips.iter();
+        routers.flat_map(|virtual_ip| virtual_ip.addresses().map(|(_, address)| address))
+    }
+
     /// Addresses, by index, for which a VRID is to be chosen, in their own order: that of the list
     /// must not matter.
     pub(crate) fn open(&self) -> Vec<(usize, Key)> {
@@ -84,9 +90,8 @@ impl Drafts {
         for draft in refused {
             rejected.insert(draft.intent.name.clone(), draft.problems);
         }
-        let addresses = accepted.iter().flat_map(Draft::keys);
         Self {
-            virtual_addresses: addresses.map(|(_, address)| address).collect(),
+            virtual_addresses: accepted.iter().flat_map(Draft::addresses).collect(),
             accepted,
             rejected,
         }

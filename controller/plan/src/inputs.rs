@@ -88,6 +88,8 @@ pub struct Committed {
 /// A virtual router as committed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommittedRouter {
+    /// Its addresses besides the one that it is known by.
+    pub additional_addresses: Vec<IpAddr>,
     /// VRID.
     pub virtual_router_id: u8,
     /// Its nodes, best first.
@@ -99,8 +101,10 @@ pub struct CommittedRouter {
 pub struct Retirement {
     /// The pool that had it; it may have it again at once.
     pub pool: PoolRef,
-    /// Its address.
+    /// The address that it is known by.
     pub address: IpAddr,
+    /// Its others.
+    pub additional_addresses: Vec<IpAddr>,
     /// Its VRID.
     pub virtual_router_id: u8,
     /// Nodes that have not acknowledged its removal.

@@ -4,7 +4,7 @@
 //! what has changed: whoever knows the holders already, because they are committed, need not wait until
 //! [`Placer`](crate::Placer) has thought about better ones.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crds::WebSocketHAPool;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -14,7 +14,7 @@ use crate::{
     Inputs, Problem, Shared,
     draft::{Draft, Drafts, Intent},
     endpoints::{Servers, Sources},
-    model::{self, PoolIntent},
+    model::{self, PoolIntent, VirtualIpIntent},
 };
 
 /// What is planned but for the nodes that hold it.
@@ -198,13 +198,21 @@ fn same_node(one: &Shared<Node>, two: &Shared<Node>) -> bool {
     let (name, other) = (&one.metadata, &two.metadata);
     one.is(two)
         || (&name.name, &name.labels, &one.spec) == (&other.name, &other.labels, &two.spec)
-            && addresses(one).eq(addresses(two))
+            && node_addresses(one).eq(node_addresses(two))
 }
 
-fn addresses(node: &Node) -> impl Iterator<Item = &str> {
+fn node_addresses(node: &Node) -> impl Iterator<Item = &str> {
     let status = node.status.iter();
     let addresses = status.flat_map(|status| status.addresses.iter().flatten());
     addresses.map(|it| it.address.as_str())
+}
+
+/// The first as the user names it, the others in their own order: nodes take another order for another
+/// virtual router.
+fn addresses(virtual_ip: &VirtualIpIntent) -> Vec<IpAddr> {
+    let mut more = virtual_ip.additional_addresses.clone();
+    more.sort_unstable();
+    std::iter::once(virtual_ip.address).chain(more).collect()
 }
 
 /// The pool as nodes carry it out but for the nodes, and what leads nowhere in it.
@@ -214,7 +222,7 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
     let routers = routers.filter_map(|(virtual_ip, virtual_router_id)| {
         Some(VirtualRouter {
             virtual_router_id: (*virtual_router_id)?, // a draft that stands has one
-            addresses: vec![virtual_ip.address],
+            addresses: addresses(virtual_ip),
             interface: virtual_ip.interface.clone(),
             version: intent.timing.version,
             advertisement_interval: intent.timing.advertisement_interval,

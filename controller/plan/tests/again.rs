@@ -26,6 +26,7 @@ enum Edit {
     Appear(usize),
     Vanish(usize),
     Address(usize, u8),
+    More(usize, u8),
     VirtualRouterId(usize, u8),
     Preferred(usize, usize),
     Port(usize, u16),
@@ -55,6 +56,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         which().prop_map(Edit::Appear),
         which().prop_map(Edit::Vanish),
         (which(), last()).prop_map(|(it, last)| Edit::Address(it, last)),
+        (which(), last()).prop_map(|(it, last)| Edit::More(it, last)),
         (which(), last()).prop_map(|(it, last)| Edit::VirtualRouterId(it, last)),
         (which(), which()).prop_map(|(it, node)| Edit::Preferred(it, node)),
         (which(), 29_999_u16..30_002).prop_map(|(it, port)| Edit::Port(it, port)),
@@ -188,6 +190,11 @@ fn make(inputs: &mut Inputs, edit: &Edit) {
                 pool.spec.virtual_ips[0].address = format!("10.0.0.{last}");
             }
         }
+        Edit::More(which, last) => {
+            if let Some(pool) = pool_of(inputs, *which) {
+                pool.spec.virtual_ips[0].additional_addresses = vec![format!("10.0.0.{last}")];
+            }
+        }
         Edit::VirtualRouterId(which, last) => {
             if let Some(pool) = pool_of(inputs, *which) {
                 pool.spec.virtual_ips[0].virtual_router_id = Some(*last);
@@ -282,6 +289,7 @@ fn make(inputs: &mut Inputs, edit: &Edit) {
             facts.interfaces[0].heard = vec![router(*vrid, "10.0.0.77", "10.0.0.88")];
         }
         Edit::Retire(which, last) => inputs.committed.retirements.push(Retirement {
+            additional_addresses: Vec::new(),
             pool: common::pool_ref(POOLS[*which]),
             address: format!("10.0.0.{last}").parse().unwrap(),
             virtual_router_id: *last,

@@ -112,11 +112,60 @@ proptest! {
     }
 }
 
+/// All nodes list the same addresses: those that are committed stay, and are nobody else's.
+#[test]
+fn further_addresses_are_committed_with_the_first() {
+    let wants = |more: &[&str], other: &str| {
+        let list = |addresses: &[&str]| addresses.iter().map(|&it| it.to_owned()).collect();
+        let pools = [("chat", list(&["10.0.0.9"])), ("other", list(&[other]))];
+        let mut inputs = controller(objects(&["a", "b"], &pools));
+        let spec = &mut inputs.objects.pools[0];
+        spec.spec.virtual_ips[0].additional_addresses = list(more);
+        inputs
+    };
+    let fresh = plan(&wants(&["10.0.0.12", "10.0.0.11"], "10.0.0.7"));
+    let router = &fresh.pools[&pool_ref("chat")].virtual_routers[0];
+    let texts: Vec<_> = router.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        ["10.0.0.9", "10.0.0.11", "10.0.0.12"],
+        "in one order"
+    );
+
+    let committed = commit(&fresh);
+    let again = |more: &[&str], other: &str| {
+        let mut inputs = wants(more, other);
+        inputs.committed = committed.clone();
+        inputs
+            .committed
+            .routers
+            .retain(|(pool, _), _| pool.name == "chat");
+        plan(&inputs)
+    };
+    assert_eq!(again(&["10.0.0.11", "10.0.0.12"], "10.0.0.7"), fresh);
+    assert_eq!(
+        rejected(&again(&["10.0.0.11"], "10.0.0.7"), "chat"),
+        [
+            "spec.virtualIPs[0].additionalAddresses: are not those with which nodes hold 10.0.0.9 \
+             already, which are 10.0.0.11, 10.0.0.12; to change them remove the address from the \
+             pool, then add it again"
+        ]
+    );
+    assert_eq!(
+        rejected(&again(&["10.0.0.11", "10.0.0.12"], "10.0.0.12"), "other"),
+        [
+            "spec.virtualIPs[0].address: 10.0.0.12 is also an address of WebSocketHAPool \
+             default/chat; an address belongs to one pool, so remove it from one of the two"
+        ]
+    );
+}
+
 #[test]
 fn what_is_held_still_is_not_given_away() {
     let held = |nodes: &[&str]| Retirement {
         pool: pool_ref("gone"),
         address: "10.0.0.9".parse().unwrap(),
+        additional_addresses: vec!["10.0.0.10".parse().unwrap()],
         virtual_router_id: 9,
         nodes: nodes.iter().map(|&name| name.to_owned()).collect(),
     };
@@ -130,6 +179,11 @@ fn what_is_held_still_is_not_given_away() {
     assert_eq!(
         rejected(&wants(&["10.0.0.9"], held(&["a"])), "chat")[0],
         "spec.virtualIPs[0].address: 10.0.0.9 is still being given up by WebSocketHAPool \
+         default/gone; it is free once its nodes have acknowledged that"
+    );
+    assert_eq!(
+        rejected(&wants(&["10.0.0.10"], held(&["a"])), "chat")[0],
+        "spec.virtualIPs[0].address: 10.0.0.10 is still being given up by WebSocketHAPool \
          default/gone; it is free once its nodes have acknowledged that"
     );
     // The VRID: named by the user, and not.

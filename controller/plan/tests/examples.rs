@@ -45,6 +45,25 @@ fn routers(pool: &Pool) -> Vec<Shown<'_>> {
     routers.collect()
 }
 
+/// The VRID is the last byte of the address, which is 0x10 of `fd00:1::110`.
+#[test]
+fn dual_stack_has_a_virtual_router_of_each_family() {
+    let (server1, server2) = configs("dual-stack.yaml");
+    assert_eq!(chat(&server1), chat(&server2), "both hosts must agree");
+    let routers = chat(&server1).virtual_routers.iter();
+    let shown = routers.map(|router| {
+        let addresses = router.addresses.iter().map(ToString::to_string);
+        (router.virtual_router_id, addresses.collect::<Vec<_>>())
+    });
+    let expected = [
+        (110, vec!["192.168.1.110"]),
+        (16, vec!["fd00:1::110", "fe80::110"]),
+    ];
+    let expected = expected.map(|(vrid, all)| (vrid, all.into_iter().map(str::to_owned).collect()));
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+    assert_eq!(chat(&server1).upstreams[0].endpoints.len(), 2);
+}
+
 #[test]
 fn article_is_planned_as_the_article_has_it() {
     let (server1, server2) = configs("article.yaml");

@@ -101,6 +101,43 @@ fn misspelt_fields() {
 }
 
 #[test]
+fn further_addresses_are_of_the_first_ones_family_and_stand_once() {
+    one(
+        chat(
+            "  - {address: 10.0.0.9, additionalAddresses: [\"fd00::1\"]}",
+            "",
+        ),
+        "spec.virtualIPs[0].additionalAddresses[0]: fd00::1 is of another family than 10.0.0.9; a \
+         virtual router has one family",
+    );
+    one(
+        chat(
+            "  - {address: 10.0.0.9, additionalAddresses: [10.0.0.8]}\n  - {address: 10.0.0.8}",
+            "",
+        ),
+        "spec.virtualIPs[1].address: 10.0.0.8 stands in spec.virtualIPs[0] already; remove one of \
+         the two",
+    );
+    one(
+        chat(
+            "  - {address: 10.0.0.9, additionalAddresses: [10.0.0.1]}",
+            "",
+        ),
+        "spec.upstreams[0].endpoints[0].address: 10.0.0.1 is a virtual address, which would be a \
+         loop; use the server's own address",
+    );
+}
+
+/// RFC 3768 has no IPv6.
+#[test]
+fn version_2_has_no_ipv6() {
+    one(
+        chat("  - address: \"fd00::9\"", "  vrrp: {version: 2}"),
+        "spec.vrrp.version: is 2, which has no IPv6, and fd00::9 is an IPv6 address; use 3",
+    );
+}
+
+#[test]
 fn several_mistakes_are_named_at_once() {
     let refusals = chat(
         "  - {address: 10.0.0.300}\n  - {address: 10.0.0.9, virtualRouterID: 256}",

@@ -26,6 +26,10 @@ use crate::duration;
     validation = Rule::new(
         "self.spec.virtualIPs.all(v, !has(v.virtualRouterID) || oldSelf.spec.virtualIPs.exists(o, o.address == v.address && has(o.virtualRouterID)) || !has(self.status) || !has(self.status.virtualIPs) || !self.status.virtualIPs.exists(s, s.address == v.address && has(s.committed) && has(s.virtualRouterID) && s.virtualRouterID != v.virtualRouterID))"
     ).message("virtualRouterID of an address that nodes hold must be the one in status: leave it out, or remove the address, wait until status no longer lists it, and add it again").field_path(".spec.virtualIPs"),
+    // An address that was removed and comes back while nodes hold it still.
+    validation = Rule::new(
+        "self.spec.virtualIPs.all(v, oldSelf.spec.virtualIPs.exists(o, o.address == v.address) || !has(self.status) || !has(self.status.virtualIPs) || !self.status.virtualIPs.exists(s, s.address == v.address && has(s.committed) && (has(v.additionalAddresses) ? (has(s.committed.additionalAddresses) ? v.additionalAddresses != s.committed.additionalAddresses : size(v.additionalAddresses) > 0) : (has(s.committed.additionalAddresses) && size(s.committed.additionalAddresses) > 0))))"
+    ).message("additionalAddresses of an address that nodes hold must be those in status: wait until status no longer lists it, and add it again").field_path(".spec.virtualIPs"),
     printcolumn(
         name = "VIPs",
         type_ = "string",
@@ -72,7 +76,13 @@ use crate::duration;
 ).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.version"))]
 #[x_kube(validation = Rule::new(interval_stays_rule()).message("cannot change with version 2 while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.advertisementInterval"))]
 #[x_kube(validation = Rule::new(
-    "self.upstreams.all(u, !has(u.endpoints) || u.endpoints.all(e, !self.virtualIPs.exists(v, v.address == e.address)))"
+    "self.vrrp.version != 2 || self.virtualIPs.all(v, !isIP(v.address) || ip(v.address).family() == 4)"
+).message("version 2 has no IPv6: use version 3, or IPv4 addresses alone").field_path(".vrrp.version"))]
+#[x_kube(validation = Rule::new(
+    "self.virtualIPs.all(v, !has(v.additionalAddresses) || v.additionalAddresses.all(a, !self.virtualIPs.exists(w, w.address == a || (w.address != v.address && has(w.additionalAddresses) && a in w.additionalAddresses))))"
+).message("an additional address stands twice in the pool: list each address once").field_path(".virtualIPs"))]
+#[x_kube(validation = Rule::new(
+    "self.upstreams.all(u, !has(u.endpoints) || u.endpoints.all(e, !self.virtualIPs.exists(v, v.address == e.address || (has(v.additionalAddresses) && e.address in v.additionalAddresses))))"
 ).message("an endpoint is a virtual address of this pool, which would be a loop: use the server's own address").field_path(".upstreams"))]
 pub struct WebSocketHAPoolSpec {
     /// Virtual addresses that clients connect to. Each is a virtual router of its own, and the

@@ -144,6 +144,12 @@ pub struct Committed {
     #[schemars(schema_with = "crate::schema::count")]
     pub sequence: i64,
 
+    /// Its other addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::observed_addresses")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub additional_addresses: Vec<String>,
+
     /// Its nodes, best first.
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

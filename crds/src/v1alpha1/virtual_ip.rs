@@ -21,11 +21,27 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new(
     "!has(oldSelf.virtualRouterID) || has(self.virtualRouterID)"
 ).message("cannot be removed once set: nodes would choose another one by one, and two would hold the address").field_path(".virtualRouterID"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.additionalAddresses) || !isIP(self.address) || self.additionalAddresses.all(a, !isIP(a) || ip(a).family() == ip(self.address).family())"
+).message("must be of the family of address: a virtual router has one family").field_path(".additionalAddresses"))]
+// Peers that do not list the same addresses may be another virtual router (RFC 9568 section 7.1, and
+// keepalived drops what they say).
+#[x_kube(validation = Rule::new(
+    "has(self.additionalAddresses) ? (has(oldSelf.additionalAddresses) ? self.additionalAddresses == oldSelf.additionalAddresses : size(self.additionalAddresses) == 0) : (!has(oldSelf.additionalAddresses) || size(oldSelf.additionalAddresses) == 0)"
+).message("are immutable: to change them, remove the address, wait until status no longer lists it, and add it again").field_path(".additionalAddresses"))]
 pub struct VirtualIP {
-    /// The address, in its canonical form and without prefix length. No host may own it; it is
-    /// expected in the subnet of the gateway nodes' interface.
-    #[schemars(schema_with = "crate::schema::virtual_address")]
+    /// The address, IPv4 or IPv6, in its canonical form and without prefix length. No host may own
+    /// it; it is expected in the subnet of the gateway nodes' interface.
+    #[schemars(schema_with = "crate::schema::address")]
     pub address: String,
+
+    /// Further addresses of the same virtual router and family, which move with the first: clients
+    /// are accepted on each. One of IPv6 may be link-local; it is advertised first, as RFC 9568 asks,
+    /// and no client is accepted there. All routers of a group must list the same. Immutable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::additional_addresses")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub additional_addresses: Vec<String>,
 
     /// Virtual router identifier (VRID), 1-255, unique among all VRRP routers of the network
     /// segment. Chosen from the last byte of the address when left out; that in status

@@ -52,7 +52,8 @@ pub struct Pool {
 pub struct VirtualRouter {
     /// VRID, 1-255.
     pub virtual_router_id: u8,
-    /// Virtual addresses, all of one family, in the order in which they are advertised.
+    /// Virtual addresses, all of one family; the first one names the virtual router. One of IPv6 that
+    /// is link-local is advertised before the others.
     pub addresses: Vec<IpAddr>,
     /// Interface by name; `None`: the one on whose link the first address lies, found by the node.
     pub interface: Option<String>,
@@ -88,7 +89,20 @@ pub struct RankedNode {
     pub priority_without_endpoint: u8,
 }
 
+/// Whether an IPv6 address is valid on one link only, and the same ones on each (RFC 4291 section
+/// 2.5.6).
+pub const fn is_link_local_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 impl VirtualRouter {
+    /// The addresses on which clients are accepted. A link-local one is there for the protocol's sake:
+    /// whoever binds it must name an interface.
+    pub fn client_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.addresses.iter().copied();
+        addresses.filter(|address| !is_link_local_v6(*address))
+    }
+
     /// The entry of `node_name` among the candidates.
     pub fn candidate(&self, node_name: &str) -> Option<&RankedNode> {
         self.nodes.iter().find(|node| node.node_name == node_name)

@@ -43,7 +43,9 @@ pub(super) fn routers(config: &NodeConfig, not_yet: &BTreeSet<SocketAddr>) -> Ve
 /// Where the proxy shall accept.
 pub(super) fn listeners(config: &NodeConfig) -> Listeners {
     let of_pool = |(name, pool): (&PoolRef, &Pool)| {
-        let pairs = addresses(pool).into_iter().flat_map(|address| {
+        let addresses = pool.virtual_routers.iter();
+        let addresses = addresses.flat_map(VirtualRouter::client_addresses);
+        let pairs = addresses.flat_map(|address| {
             let of_address = |listener: &Listener| {
                 let at = SocketAddr::new(address, listener.port);
                 (at, (name.clone(), listener.name.clone()))

@@ -17,7 +17,7 @@ const LEAST_RECENT: Duration = Duration::from_millis(3500);
 
 /// What helps where packets do not arrive.
 const LET_PASS: &str = "let IP protocol 112 to 224.0.0.18 and ff02::12 through between the gateways (firewall, switch, \
-                        IGMP snooping)";
+                        IGMP and MLD snooping)";
 /// What helps where this host drops them.
 const FILTER: &str = "let IP protocol 112 in and out in this host's packet filters (`nft \
                       list ruleset`), and look at the interface's queue (`tc -s qdisc`)";

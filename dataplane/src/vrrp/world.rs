@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
+use node_api::is_link_local_v6;
 
 use crate::sys::netlink::{Address, Change, Link};
 
@@ -168,7 +169,9 @@ impl World {
             let link = self.links.values().find(|link| link.name == name);
             return link.ok_or_else(|| Unbound::NoInterface(name.to_owned()));
         }
-        let mut placed = addresses.iter().filter(|address| !is_link_local(**address));
+        let mut placed = addresses
+            .iter()
+            .filter(|address| !is_link_local_v6(**address));
         let Some(address) = placed.next().copied() else {
             return Err(addresses
                 .first()
@@ -204,7 +207,7 @@ impl World {
     /// Whether an address of the interface is about to become usable.
     fn is_tentative(&self, index: u32) -> bool {
         let mut addresses = self.addresses.iter();
-        addresses.any(|own| own.index == index && own.is_tentative && is_link_local(own.address))
+        addresses.any(|own| own.index == index && own.is_tentative && is_link_local_v6(own.address))
     }
 
     /// The primary address of the interface: the first whose prefix contains the first of
@@ -223,19 +226,13 @@ impl World {
         if address.is_ipv6() {
             return candidates()
                 .map(|own| own.address)
-                .find(|own| is_link_local(*own));
+                .find(|own| is_link_local_v6(*own));
         }
         candidates()
             .find(|own| contains(own, address))
             .or_else(|| candidates().next())
             .map(|own| own.address)
     }
-}
-
-/// Whether an IPv6 address is valid on one link only, and the same ones on each (RFC 4291 section
-/// 2.5.6).
-pub(super) const fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Whether `address` lies on the link of `own`, which is not a virtual address itself.

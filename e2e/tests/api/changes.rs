@@ -13,7 +13,14 @@ fn what_makes_two_actives_cannot_change_under_a_living_address() -> Result<()> {
     on_api_server(
         "what_makes_two_actives_cannot_change_under_a_living_address",
         |api| {
-            let set = edited(&pool(), &json!({"/virtualIPs/0/virtualRouterID": 51}))?;
+            let more = json!(["192.168.1.120", "192.168.1.121"]);
+            let set = edited(
+                &pool(),
+                &json!({
+                    "/virtualIPs/0/virtualRouterID": 51,
+                    "/virtualIPs/1/additionalAddresses": more,
+                }),
+            )?;
             accepted(api, &set)?;
             refused(api, &set, "living")?;
             // What nodes hear of from each other, and what concerns none but new addresses.
@@ -23,6 +30,10 @@ fn what_makes_two_actives_cannot_change_under_a_living_address() -> Result<()> {
                 &[
                     json!({"/vrrp": {"advertisementInterval": "1s"}}),
                     json!({"/virtualIPs/1/address": "192.168.1.113"}),
+                    // They are a set.
+                    json!({"/virtualIPs/1/additionalAddresses": ["192.168.1.121", "192.168.1.120"]}),
+                    json!({"/virtualIPs/0/additionalAddresses": []}),
+                    json!({"/virtualIPs/0": {"address": "2001:db8::110", "additionalAddresses": ["fe80::110"]}}),
                     json!({"/virtualIPs": [{"address": "192.168.1.113", "virtualRouterID": 7}], "/vrrp": {"version": 2}}),
                     // Nothing is committed: no node has been told anything.
                     json!({"/virtualIPs/1/virtualRouterID": 7}),

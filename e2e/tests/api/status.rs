@@ -14,6 +14,7 @@ use super::{accepted, edited, pool};
 pub(crate) fn status() -> WebSocketHAPoolStatus {
     let committed = |sequence| Committed {
         sequence,
+        additional_addresses: Vec::new(),
         nodes: vec![NodePriority {
             node_name: "server2".to_owned(),
             priority: 250,

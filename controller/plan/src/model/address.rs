@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use node_api::is_link_local_v6;
+
 /// Why a text does not do as an address.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum AddressError {
@@ -14,9 +16,9 @@ pub enum AddressError {
     /// An address that is usually written otherwise.
     #[error("{0} is not in canonical form; write {1}")]
     NotCanonical(String, IpAddr),
-    /// Of the wrong family.
-    #[error("{0} is an IPv6 address; this version serves IPv4 virtual addresses only")]
-    Family(IpAddr),
+    /// Of another family than the address that it stands with.
+    #[error("{0} is of another family than {1}; a virtual router has one family")]
+    Family(IpAddr, IpAddr),
     /// An address that cannot do what is asked of it.
     #[error("{address} is {kind}; use {remedy}")]
     Unusable {
@@ -49,16 +51,27 @@ pub fn parse_address(text: &str) -> Result<IpAddr, AddressError> {
 /// Reads a virtual address: a unicast address that routers can share.
 pub(super) fn virtual_address(text: &str) -> Result<IpAddr, AddressError> {
     let address = parse_address(text)?;
-    if address.is_ipv6() {
-        return Err(AddressError::Family(address));
-    }
-    match kind(address) {
-        Some(kind) => Err(AddressError::Unusable {
+    // What a translator reaches is an address of a host elsewhere.
+    targets(address).find_map(kind).map_or(Ok(address), |kind| {
+        Err(AddressError::Unusable {
             address,
             kind,
             remedy: "a free address of the gateway nodes' subnet",
-        }),
-        None => Ok(address),
+        })
+    })
+}
+
+/// Reads a further address of the virtual router of `first`. One of IPv6 may be link-local, as RFC
+/// 9568 section 5.2.9 asks for.
+pub(super) fn additional_address(text: &str, first: IpAddr) -> Result<IpAddr, AddressError> {
+    let address = parse_address(text)?;
+    if !is_link_local_v6(address) {
+        virtual_address(text)?;
+    }
+    if address.is_ipv6() == first.is_ipv6() {
+        Ok(address)
+    } else {
+        Err(AddressError::Family(address, first))
     }
 }
 
@@ -146,13 +159,16 @@ mod tests {
             error("::ffff:10.0.0.1"),
             "::ffff:10.0.0.1 is not in canonical form; write 10.0.0.1"
         );
-        assert!(error("2001:db8::1").contains("IPv4"));
         for bad in [
             "127.0.0.1",
             "0.0.0.0",
             "224.0.0.18",
             "169.254.1.1",
             "255.255.255.255",
+            "::1",
+            "fe80::1",
+            "ff02::12",
+            "64:ff9b::7f00:1",
         ] {
             assert!(
                 error(bad).starts_with(&format!("{bad} is a"))
@@ -164,6 +180,25 @@ mod tests {
             virtual_address("192.168.1.110"),
             Ok("192.168.1.110".parse().unwrap())
         );
+        assert_eq!(
+            virtual_address("2001:db8::110"),
+            Ok("2001:db8::110".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn further_addresses_are_of_one_family_and_may_be_link_local() {
+        let first: IpAddr = "2001:db8::110".parse().unwrap();
+        assert!(additional_address("fe80::110", first).is_ok());
+        assert!(additional_address("2001:db8::111", first).is_ok());
+        let error = |text: &str, first| additional_address(text, first).unwrap_err().to_string();
+        assert_eq!(
+            error("10.0.0.1", first),
+            "10.0.0.1 is of another family than 2001:db8::110; a virtual router has one family"
+        );
+        let first: IpAddr = "10.0.0.1".parse().unwrap();
+        assert!(error("169.254.0.1", first).contains("a link-local address"));
+        assert!(error("fe80::1", first).contains("of another family"));
     }
 
     #[test]

@@ -28,6 +28,9 @@ use crate::Problem;
 /// Most nodes that one virtual router has.
 pub const MAX_NODES: usize = 10;
 
+/// Most addresses of a virtual router besides the first.
+const MAX_ADDITIONAL: usize = 15;
+
 /// A pool whose own fields make sense.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolIntent {
@@ -56,6 +59,8 @@ pub struct PoolIntent {
 pub struct VirtualIpIntent {
     /// The address.
     pub address: IpAddr,
+    /// Further addresses of the same virtual router.
+    pub additional_addresses: Vec<IpAddr>,
     /// The VRID that the user names.
     pub virtual_router_id: Option<u8>,
     /// The interface that the user names, for the address or for the pool.
@@ -91,21 +96,18 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
                 ..intent
             }));
         }
-        let mut seen = BTreeMap::new();
-        for (index, virtual_ip) in virtual_ips.iter().enumerate() {
-            if let Some(first) = seen.insert(virtual_ip.address, index) {
-                problems.push(Problem::new(
-                    format!("spec.virtualIPs[{index}].address"),
-                    format!(
-                        "{} stands in spec.virtualIPs[{first}] already; remove one of the two",
-                        virtual_ip.address
-                    ),
-                ));
-            }
-        }
+        each_once(&mut problems, &virtual_ips);
         let listeners = listeners(&mut problems, &spec.listeners);
         let upstreams = upstream::upstreams(&mut problems, &spec.upstreams);
         let timing = timing::timing(&mut problems, &spec.vrrp);
+        let second = timing.filter(|timing| timing.version == VrrpVersion::V2);
+        let mut addresses = virtual_ips.iter().map(|virtual_ip| virtual_ip.address);
+        if let Some(address) = second.and_then(|_| addresses.find(IpAddr::is_ipv6)) {
+            problems.push(Problem::new(
+                "spec.vrrp.version",
+                format!("is 2, which has no IPv6, and {address} is an IPv6 address; use 3"),
+            ));
+        }
         let heartbeat = timing::heartbeat(&mut problems, &spec.heartbeat);
         let drain = timing::drain(&mut problems, &spec.drain);
         match timing {
@@ -138,6 +140,32 @@ pub fn pool_ref(pool: &WebSocketHAPool) -> PoolRef {
     }
 }
 
+impl VirtualIpIntent {
+    /// All its addresses, each with the field where it stands; the first one names it.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, IpAddr)> {
+        let first = ("address".to_owned(), self.address);
+        let more = self.additional_addresses.iter().enumerate();
+        let more = more.map(|(at, address)| (format!("additionalAddresses[{at}]"), *address));
+        std::iter::once(first).chain(more)
+    }
+}
+
+fn each_once(problems: &mut Vec<Problem>, virtual_ips: &[VirtualIpIntent]) {
+    let mut seen = BTreeMap::new();
+    for (index, virtual_ip) in virtual_ips.iter().enumerate() {
+        for (field, address) in virtual_ip.addresses() {
+            if let Some(first) = seen.insert(address, index) {
+                problems.push(Problem::new(
+                    format!("spec.virtualIPs[{index}].{field}"),
+                    format!(
+                        "{address} stands in spec.virtualIPs[{first}] already; remove one of the two"
+                    ),
+                ));
+            }
+        }
+    }
+}
+
 fn bounds(problems: &mut Vec<Problem>, path: &str, len: usize, most: usize) {
     if len == 0 {
         problems.push(Problem::new(path, "is empty; at least one entry is needed"));
@@ -164,6 +192,7 @@ fn virtual_ip_intent(
     match address::virtual_address(&virtual_ip.address) {
         Ok(address) => Some(VirtualIpIntent {
             address,
+            additional_addresses: additional(problems, path, address, virtual_ip),
             virtual_router_id: virtual_ip.virtual_router_id,
             interface: virtual_ip.interface.clone(),
             order,
@@ -173,6 +202,30 @@ fn virtual_ip_intent(
             None
         }
     }
+}
+
+fn additional(
+    problems: &mut Vec<Problem>,
+    path: &str,
+    first: IpAddr,
+    virtual_ip: &VirtualIP,
+) -> Vec<IpAddr> {
+    let listed = &virtual_ip.additional_addresses;
+    let path = format!("{path}.additionalAddresses");
+    // Those of an advertisement must fit into one packet (RFC 9568 section 5.2.5).
+    if listed.len() > MAX_ADDITIONAL {
+        bounds(problems, &path, listed.len(), MAX_ADDITIONAL);
+    }
+    let mut addresses = Vec::new();
+    for (at, text) in listed.iter().enumerate() {
+        match address::additional_address(text, first) {
+            Ok(address) => addresses.push(address),
+            Err(error) => {
+                problems.push(Problem::new(format!("{path}[{at}]"), error.to_string()));
+            }
+        }
+    }
+    addresses
 }
 
 fn order(problems: &mut Vec<Problem>, path: &str, virtual_ip: &VirtualIP) -> Order {

@@ -47,8 +47,10 @@ pub fn controller(objects: Objects) -> Inputs {
 pub fn commit(plan: &Plan) -> Committed {
     let mut committed = Committed::default();
     for (name, pool) in &plan.pools {
-        for (address, virtual_router_id, nodes) in routers(pool) {
+        let addresses = pool.virtual_routers.iter().map(|router| &router.addresses);
+        for ((address, virtual_router_id, nodes), all) in routers(pool).into_iter().zip(addresses) {
             let router = CommittedRouter {
+                additional_addresses: all[1..].to_vec(),
                 virtual_router_id,
                 nodes,
             };

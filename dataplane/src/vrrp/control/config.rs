@@ -6,9 +6,9 @@ use ::vrrp::{
     Centiseconds, Config, ConfigError, Preemption, Priority, Settings, Version, Vrid,
     machine::default_linger,
 };
-use node_api::VrrpVersion;
+use node_api::{VrrpVersion, is_link_local_v6};
 
-use crate::{ipc::Router, vrrp::world::is_link_local};
+use crate::ipc::Router;
 
 /// Why a virtual router cannot be run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -29,7 +29,7 @@ pub(super) fn config(router: &Router, source: IpAddr) -> Result<Config, RouterEr
     let settings = settings(router, source)?;
     let mut addresses = router.settings.addresses.clone();
     // RFC 9568 section 5.2.9: on IPv6 the first one is link-local, where there is such a one.
-    addresses.sort_by_key(|address| !is_link_local(*address));
+    addresses.sort_by_key(|address| !is_link_local_v6(*address));
     let config = Config {
         vrid: Vrid::new(router.settings.virtual_router_id).ok_or(RouterError::Vrid)?,
         addresses,

@@ -441,7 +441,7 @@ impl Control {
             None => "the proxy does not run".to_owned(),
             Some(pairing) if !pairing.is_watched => "the proxy starts".to_owned(),
             Some(pairing) if !pairing.beats => "the proxy hangs".to_owned(),
-            Some(pairing) => match pairing.missing(router.addresses(), &router.required_ports) {
+            Some(pairing) => match pairing.missing(&router.spec.settings, &router.required_ports) {
                 Some(listener) => format!("the proxy does not accept on {listener}"),
                 None => router.cause.clone(),
             },

@@ -3,14 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::Arc,
     thread,
     time::Duration,
 };
 
-use node_api::PoolRef;
+use node_api::{PoolRef, VirtualRouter};
 
 use crate::{
     ipc::{ProxyToVrrp, VrrpToProxy},
@@ -19,7 +19,6 @@ use crate::{
         inbox::{Event, Places, Sender},
         machine::Bell,
         messages::PairingNumber,
-        world::is_link_local,
     },
 };
 
@@ -113,13 +112,15 @@ impl Pairing {
         self.accepting = listeners.into_iter().collect();
     }
 
-    /// The first listener that a virtual router needs and that does not accept. Nobody listens on a
-    /// link-local address: it is there for the protocol's sake.
-    pub(super) fn missing(&self, addresses: &[IpAddr], ports: &[u16]) -> Option<SocketAddr> {
-        addresses
-            .iter()
-            .filter(|address| !is_link_local(**address))
-            .flat_map(|address| ports.iter().map(|port| SocketAddr::new(*address, *port)))
+    /// The first listener that a virtual router needs and that does not accept.
+    pub(super) fn missing(&self, router: &VirtualRouter, ports: &[u16]) -> Option<SocketAddr> {
+        router
+            .client_addresses()
+            .flat_map(|address| {
+                ports
+                    .iter()
+                    .map(move |port| SocketAddr::new(address, *port))
+            })
             .find(|listener| !self.accepting.contains(listener))
     }
 }

@@ -403,7 +403,7 @@ impl Control {
     /// of its ports, new ones too.
     fn serving(&self, router: &Managed) -> Option<(u64, bool)> {
         let pairing = self.pairing.as_ref().filter(|p| p.is_watched && p.beats)?;
-        let accepts = |ports: &[u16]| pairing.missing(router.addresses(), ports).is_none();
+        let accepts = |ports: &[u16]| pairing.missing(&router.spec.settings, ports).is_none();
         let is_complete = accepts(&router.spec.ports);
         (is_complete || accepts(&router.required_ports)).then_some((pairing.number, is_complete))
     }
