@@ -78,8 +78,9 @@ impl VirtualRouter {
             }
             Expects::Nobody | Expects::Successor(_) => false,
         };
-        self.weigh(now, peer, learned);
-        if may_be_farewell(&peer) && !is_known {
+        let is_farewell = may_be_farewell(&peer) && !is_known;
+        self.weigh(now, peer, learned, !is_farewell);
+        if is_farewell {
             return;
         }
         let Phase::Backup(backup) = &mut self.phase else {
@@ -94,8 +95,10 @@ impl VirtualRouter {
         }
     }
 
-    /// Whether the Active router `peer` is accepted or about to be preempted: sets the timer.
-    fn weigh(&mut self, now: Instant, peer: Peer, learned: Centiseconds) {
+    /// Whether the Active router `peer` is accepted or about to be preempted: sets the timer. What may be
+    /// a farewell begins no preemption delay: some routers hear it before the new Active and some after,
+    /// and their delays would not end together.
+    fn weigh(&mut self, now: Instant, peer: Peer, learned: Centiseconds, begins_delay: bool) {
         let own = self.priority();
         let version = self.config.settings.version;
         let preemption = self.config.settings.preemption;
@@ -109,7 +112,10 @@ impl VirtualRouter {
                 None
             }
             Preemption::Disabled => None,
-            Preemption::Enabled { delay } => Some(*backup.preempt_at.get_or_insert(now + delay)),
+            Preemption::Enabled { delay } if begins_delay || delay.is_zero() => {
+                Some(*backup.preempt_at.get_or_insert(now + delay))
+            }
+            Preemption::Enabled { .. } => backup.preempt_at,
         };
         if preempt_at.is_some_and(|at| at.max(hold_until) <= now) {
             // The timer runs on: not restarted, or a lower router could never be replaced.
@@ -140,7 +146,7 @@ impl VirtualRouter {
             && let Expects::ToPreempt(peer) = backup.expects
         {
             let learned = backup.learned;
-            self.weigh(now, peer, learned);
+            self.weigh(now, peer, learned, true);
         }
     }
 

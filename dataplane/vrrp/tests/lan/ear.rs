@@ -55,8 +55,9 @@ impl Ear {
     ) {
         let word = Word { at, interval };
         if priority.is_release() {
-            // A repeated one starts nothing anew.
-            self.released = self.is_released().or(Some(at));
+            // A repeated one starts nothing anew, nor do those of a lower priority in between.
+            let runs = |released: &Instant| self.accepted.is_none_or(|word| word.at <= *released);
+            self.released = self.released.filter(runs).or(Some(at));
             return;
         }
         self.previous = self.last;
@@ -82,7 +83,7 @@ impl Ear {
         };
     }
 
-    fn is_released(&self) -> Option<Instant> {
+    pub(crate) fn is_released(&self) -> Option<Instant> {
         self.released
             .filter(|released| self.last.is_none_or(|last| last.at <= *released))
     }
@@ -108,6 +109,7 @@ impl Ear {
         config: &Config,
         own: Priority,
         hold_until: Instant,
+        woke_at: Instant,
     ) -> bool {
         let version = config.settings.version;
         let interval = self.interval(config);
@@ -141,8 +143,9 @@ impl Ear {
             // word after its end set anew.
             let fires = |word: Word| now.since(word.at) >= down(version, own, least);
             let after = now.since(lower_since);
+            // Or when it wakes up after all of these.
             after >= delay + skew(version, own, least)
-                || (after >= delay && self.previous.is_some_and(fires))
+                || (after >= delay && (self.previous.is_some_and(fires) || woke_at == now))
         };
         waited && now >= hold_until
     }

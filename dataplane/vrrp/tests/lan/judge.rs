@@ -375,7 +375,8 @@ impl Judge {
         if stood_long && host.woke_at > ear.since {
             ear.since = host.woke_at;
         }
-        if !ear.may_rise(now, &host.config, record.priority, host.hold_until) {
+        let (hold_until, woke_at) = (host.hold_until, host.woke_at);
+        if !ear.may_rise(now, &host.config, record.priority, hold_until, woke_at) {
             self.find(Rule::RoseEarly, now, format!("host {at}: {ear:?}"));
         }
     }
@@ -427,11 +428,14 @@ impl Judge {
             let on_hold = now.since(host.hold_until.max(host.timid_until)) <= window;
             let better = theirs.priority > mine.priority;
             if theirs.state == State::Active && now.since(theirs.state_since) > window {
-                let may_preempt = !hosts[at].resumed
-                    && matches!(preempts, Preemption::Enabled { .. })
+                // One that resumes had just risen.
+                let may_preempt = matches!(preempts, Preemption::Enabled { .. })
                     && mine.priority > theirs.priority
                     && now >= hosts[at].hold_until;
-                if !may_preempt {
+                // By the standard a priority 0 of anybody sets the timer, and the answer of the Active
+                // to it may be lost.
+                let was_released = self.ears[at].is_released().is_some();
+                if !may_preempt && !was_released {
                     let detail = format!("host {at} against host {other}");
                     self.find(Rule::Usurped, now, detail);
                 }

@@ -187,6 +187,20 @@ fn preemption_delay_does_not_delay_failover() {
     assert_eq!(bench.router.state(), State::Active);
 }
 
+/// Preemption delay: a farewell begins none, since some hear it before the new Active and some after.
+#[test]
+fn preemption_delay_does_not_begin_with_a_farewell() {
+    let mut bench = Bench::backup_with(delayed(SECOND * 5));
+    bench.hear(200, 12);
+    bench.hear(1, 13);
+    bench.pass(SECOND);
+    // An Active of priority 1 it may be, if it speaks again.
+    bench.hear(1, 13);
+    bench.pass(SECOND * 5 - SECOND / 10);
+    bench.hear(1, 13);
+    assert_eq!(bench.armed(), Some(SECOND / 10 + SKEW));
+}
+
 /// Hold: a lower priority is not taken over from until it ends; silence is.
 #[test]
 fn hold_keeps_from_preempting_but_not_from_failover() {
