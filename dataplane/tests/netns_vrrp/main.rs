@@ -14,6 +14,7 @@ mod cost;
 mod ipv6;
 mod lab;
 mod node;
+mod partition;
 mod proxy_life;
 mod routers;
 mod wire;
