@@ -9,16 +9,19 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use e2e::control_load::objects::Size;
 use e2e::control_load::stage::Stage;
-use e2e::control_load::trial::{self, Changes, percentile};
+use e2e::control_load::trial::{self, Changes, Membership, percentile};
 use e2e::measure::align;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Changes that are written while what was planned anew is committed.
+const MEANWHILE: usize = 20;
 
 /// Measures how long endpoints take from the API server to every gateway, and what that costs.
 #[derive(Debug, Parser)]
 struct Options {
     /// Sizes to measure: gateways, `x`, pools
     #[arg(long, value_name = "GATEWAYSxPOOLS", value_delimiter = ',', value_parser = size,
-          default_value = "10x100,100x10,100x100,100x1000,500x100")]
+          default_value = "10x10,10x100,10x1000,100x10,100x100,100x1000,500x10,500x100,500x1000")]
     sizes: Vec<(usize, usize)>,
     /// Endpoints of all pools together
     #[arg(long, default_value_t = 10_000)]
@@ -51,39 +54,40 @@ fn run(options: &Options) -> Result<()> {
         .enable_all()
         .build()?;
     let begun = Instant::now();
-    let mut changes = vec![
-        [
-            "gateways",
-            "pools",
-            "endpoints",
-            "median",
-            "p99",
-            "longest",
-            "API server p50/p99",
-            "bytes/change",
-            "CPU/change",
-            "API CPU/change",
-            "longest computation",
-            "memory",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
-    let mut restarts = vec![
-        [
-            "gateways",
-            "pools",
-            "all synced after",
-            "told again",
-            "bytes/gateway",
-            "statuses written",
-            "CPU",
-            "longest computation",
-            "memory",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
+    let mut changes = headed([
+        "gateways",
+        "pools",
+        "endpoints",
+        "median",
+        "p99",
+        "longest",
+        "API server p50/p99",
+        "bytes/change",
+        "CPU/change",
+        "API CPU/change",
+        "longest computation",
+        "memory",
+    ]);
+    let mut restarts = headed([
+        "gateways",
+        "pools",
+        "all synced after",
+        "told again",
+        "bytes/gateway",
+        "statuses written",
+        "CPU",
+        "longest computation",
+        "memory",
+    ]);
+    let mut memberships = headed([
+        "gateways",
+        "pools",
+        "changes",
+        "median",
+        "longest",
+        "longest computation",
+        "longest plan",
+    ]);
     for (gateways, pools) in &options.sizes {
         let size = Size {
             gateways: *gateways,
@@ -91,13 +95,23 @@ fn run(options: &Options) -> Result<()> {
             endpoints: options.endpoints,
         };
         eprintln!("{gateways} gateways, {pools} pools");
-        let (change, restart) = runtime.block_on(measure(size, &controller, options.changes))?;
+        let (change, membership, restart) =
+            runtime.block_on(measure(size, &controller, options.changes))?;
         changes.push(row(size, &change));
         eprintln!(
             "  a change {}, a restart {}",
             time(percentile(&change.whole, 50)),
             time(restart.synced)
         );
+        memberships.push(vec![
+            gateways.to_string(),
+            pools.to_string(),
+            membership.whole.len().to_string(),
+            time(percentile(&membership.whole, 50)),
+            time(percentile(&membership.whole, 100)),
+            time(membership.stall),
+            time(membership.plan),
+        ]);
         restarts.push(vec![
             gateways.to_string(),
             pools.to_string(),
@@ -112,6 +126,8 @@ fn run(options: &Options) -> Result<()> {
     }
     println!("An endpoint's change, from its write to the last gateway that has it:\n");
     println!("{}", align(&changes));
+    println!("\nThe same while a gateway is cordoned, and while it is uncordoned:\n");
+    println!("{}", align(&memberships));
     println!("\nThe controller killed and started again:\n");
     println!("{}", align(&restarts));
     println!(
@@ -126,7 +142,7 @@ async fn measure(
     size: Size,
     controller: &Path,
     changes: usize,
-) -> Result<(Changes, trial::Restart)> {
+) -> Result<(Changes, Membership, trial::Restart)> {
     let begun = Instant::now();
     let mut stage = Stage::start(size, controller).await?;
     let measured = async {
@@ -134,10 +150,16 @@ async fn measure(
         eprintln!("  programmed after {} s", begun.elapsed().as_secs());
         let change = trial::changes(&stage, &mut fleet, changes).await?;
         let restart = trial::restart(&mut stage, &mut fleet).await?;
-        anyhow::Ok((change, restart))
+        let membership = trial::membership(&stage, &mut fleet, MEANWHILE).await?;
+        anyhow::Ok((change, membership, restart))
     };
     let measured = measured.await;
     measured.with_context(|| stage.control_plane.logs())
+}
+
+/// A table with these headings.
+fn headed<const N: usize>(headings: [&str; N]) -> Vec<Vec<String>> {
+    vec![headings.map(str::to_owned).to_vec()]
 }
 
 fn row(size: Size, changes: &Changes) -> Vec<String> {

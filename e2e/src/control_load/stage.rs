@@ -92,6 +92,8 @@ impl Stage {
         let mut command = Command::new(&self.binary);
         command
             .env("KUBECONFIG", self.control_plane.kubeconfig())
+            // As the chart sets it.
+            .env("MALLOC_ARENA_MAX", "2")
             .env(
                 "RUST_LOG",
                 "warn,controller=info,controller::recompute=debug",
@@ -119,12 +121,20 @@ impl Stage {
     /// The longest computation that the controller has made since the log was this long, and how long it is
     /// now: nothing else holds all streams up.
     pub fn longest(&self, since: usize) -> Result<(Duration, usize)> {
+        self.longest_of("computed", since)
+    }
+
+    /// The same of plans, which hold no stream up.
+    pub fn longest_plan(&self, since: usize) -> Result<(Duration, usize)> {
+        self.longest_of("planned", since)
+    }
+
+    fn longest_of(&self, what: &str, since: usize) -> Result<(Duration, usize)> {
         let controller = self.controller.as_ref().context("no controller runs")?;
         let log = fs::read_to_string(controller.log())?;
         let new = log.get(since..).unwrap_or_default();
-        let times = new
-            .lines()
-            .filter_map(|line| line.split_once("computed elapsed="));
+        let what = format!("{what} elapsed=");
+        let times = new.lines().filter_map(|line| line.split_once(&what));
         let times = times.filter_map(|(_, time)| milliseconds(time.trim()));
         let longest = times.fold(0.0, f64::max);
         Ok((Duration::from_secs_f64(longest / 1000.0), log.len()))

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::fleet::Fleet;
-use super::objects::{PROBE_SLICE, change};
+use super::api::Api;
+use super::fleet::{Arrival, Fleet};
+use super::objects::{self, PROBE_SLICE, change};
 use super::stage::Stage;
 use crate::cost;
 
@@ -56,14 +57,8 @@ pub async fn changes(stage: &Stage, fleet: &mut Fleet, count: usize) -> Result<C
     let (_, log) = stage.longest(0)?;
     let before = cpu()?;
     for number in 2..count + 2 {
-        let patch = change(stage.size, number);
-        let begun = Instant::now();
-        let written = api.patch(PROBE_SLICE, &patch);
-        let (written, arrival) = tokio::join!(written, fleet.changed(BOUND));
-        written?;
-        let arrival = arrival?;
-        let last = arrival.times.iter().max().context("no gateway")?;
-        whole.push(last.duration_since(begun));
+        let (begun, took, arrival) = one(stage, &mut api, fleet, number).await?;
+        whole.push(took);
         let at = timeout(BOUND, heard.recv())
             .await?
             .context("the watch has ended")?;
@@ -86,6 +81,74 @@ pub async fn changes(stage: &Stage, fleet: &mut Fleet, count: usize) -> Result<C
         stall: stage.longest(log)?.0,
         memory: cost::resident(&[controller])?,
     })
+}
+
+/// Writes one change, and waits until it has come everywhere: when it began, how long it took.
+async fn one(
+    stage: &Stage,
+    api: &mut Api,
+    fleet: &mut Fleet,
+    number: usize,
+) -> Result<(Instant, Duration, Arrival)> {
+    let patch = change(stage.size, number);
+    let begun = Instant::now();
+    let written = api.patch(PROBE_SLICE, &patch);
+    let (written, arrival) = tokio::join!(written, fleet.changed(BOUND));
+    written?;
+    let arrival = arrival?;
+    let last = arrival.times.iter().max().context("no gateway")?;
+    Ok((begun, last.duration_since(begun), arrival))
+}
+
+/// What it came to when a node was to be emptied, so that all was planned anew.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// What endpoint changes took meanwhile, as in [`Changes::whole`].
+    pub whole: Vec<Duration>,
+    /// The longest plan.
+    pub plan: Duration,
+    /// The longest computation.
+    pub stall: Duration,
+}
+
+/// Cordons a gateway and brings it back, with changes written all the while.
+pub async fn membership(stage: &Stage, fleet: &mut Fleet, count: usize) -> Result<Membership> {
+    let mut api = stage.access.connect().await?;
+    let (_, log) = stage.longest(0)?;
+    let node = format!("/api/v1/nodes/{}", objects::node(0));
+    let mut whole = Vec::new();
+    for unschedulable in [true, false] {
+        let before = sequence(&mut api).await?;
+        let patch = json!({"spec": {"unschedulable": unschedulable}});
+        api.patch(&node, &patch).await?;
+        // While it is planned, and then while it is committed.
+        let (mut number, mut left) = (0, count);
+        while left > 0 || number % 2 != 0 {
+            whole.push(one(stage, &mut api, fleet, number).await?.1);
+            number += 1;
+            if left < count || sequence(&mut api).await? > before {
+                left = left.saturating_sub(1);
+            }
+        }
+        fleet
+            .quiet(Duration::from_secs(2), Duration::from_mins(1))
+            .await?;
+    }
+    whole.sort_unstable();
+    Ok(Membership {
+        whole,
+        plan: stage.longest_plan(log)?.0,
+        stall: stage.longest(log)?.0,
+    })
+}
+
+/// The highest sequence that was committed.
+async fn sequence(api: &mut Api) -> Result<i64> {
+    let path = "/api/v1/namespaces/wsha/configmaps/wsha-ledger";
+    let ledger = api.get(path).await?;
+    let text = ledger["data"]["ledger.json"].as_str();
+    let ledger: Value = serde_json::from_str(text.context("no ledger")?)?;
+    ledger["sequence"].as_i64().context("no sequence")
 }
 
 /// When changes of the probe's slice come out of the API server.
