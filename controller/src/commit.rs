@@ -81,10 +81,13 @@ pub fn commit(snapshot: &Snapshot, desired: &Desired, known: &Known) -> Commit {
         }
     }
     // Before the pools: a pool that is deleted takes its sequence along, and none may come twice.
-    let ledger = Ledger {
+    let mut ledger = Ledger {
         sequence: writer.sequence,
         ..ledger
     };
+    if pools.is_empty() && !ledger.next_epoch.is_empty() {
+        ledger.epoch = std::mem::take(&mut ledger.next_epoch);
+    }
     Commit {
         ledger: (ledger != snapshot.ledger).then_some(ledger),
         pools,
@@ -190,6 +193,8 @@ impl Writer<'_> {
         self.strays(&mut retirements);
         retirements.sort();
         Ledger {
+            epoch: self.snapshot.ledger.epoch.clone(),
+            next_epoch: self.snapshot.ledger.next_epoch.clone(),
             sequence: self.snapshot.ledger.sequence,
             retirements,
             // Nothing is committed while the end is asked for.

@@ -11,17 +11,18 @@ use futures_util::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use node_api::{PoolRef, stream::ResourceName};
-use tokio::{sync::watch, time::sleep_until};
+use tokio::sync::watch;
 
 use crate::{
     commit::{self, Known},
     desired::{Desired, Resource},
     failure::Failure,
-    recompute::{Computed, Published, settled},
+    recompute::{Computed, Published},
     registry::Registry,
     retire,
     snapshot::{Ledger, Snapshot},
     status,
+    wait::{at, settled},
     write::Writer,
 };
 
@@ -31,7 +32,8 @@ const COUNTERS: Duration = Duration::from_mins(1);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long what was written may take to come back before it is written anew.
 const ECHO: Duration = Duration::from_secs(10);
-/// So long after its start a replica writes nothing that it merely sees, unless all nodes are back sooner.
+/// So long after its start a replica commits nothing, unless all nodes have told of their networks, and writes
+/// nothing that it merely sees, unless all nodes are back.
 const RETURN: Duration = Duration::from_secs(10);
 /// How long a replica that does not lead remembers a pool that is gone.
 const REMEMBER: Duration = Duration::from_mins(2);
@@ -90,6 +92,8 @@ struct Memory {
     echoes: Echoes,
     begun: Instant,
     are_back: bool,
+    /// The highest sequence that was read, and its epoch.
+    highest: (String, i64),
     /// What was looked at last, and whether this replica led.
     seen: Option<(Arc<Published>, bool)>,
     /// The end of the rest after the last pass.
@@ -109,6 +113,7 @@ impl Lead {
             echoes: Echoes::default(),
             begun: now,
             are_back: false,
+            highest: (String::new(), 0),
             seen: None,
             rested: now,
         };
@@ -188,11 +193,35 @@ impl Lead {
     async fn pass(&mut self, work: &Work, observes: bool, memory: &mut Memory) -> Option<Instant> {
         let snapshot = &work.snapshot;
         // What was written and is not read back yet would be written once more, under a new number.
-        if memory.echoes.are_missing(snapshot) {
+        if memory
+            .echoes
+            .are_missing(snapshot, &work.published.snapshot)
+        {
             return Some(Instant::now() + AGAIN);
         }
         if let Some(request) = &work.published.retire {
             return self.retire(work, request, memory).await;
+        }
+        if snapshot.ledger.epoch.is_empty() {
+            return self
+                .name_epoch(snapshot, memory, |ledger| &mut ledger.epoch)
+                .await;
+        }
+        // Each of many nodes that come one by one would move addresses of those before it.
+        if !memory.have_met(work) {
+            return Some(Instant::now() + AGAIN);
+        }
+        match self.is_restored(snapshot, memory).await {
+            Ok(false) => {}
+            Ok(true) => {
+                return self
+                    .name_epoch(snapshot, memory, |ledger| &mut ledger.next_epoch)
+                    .await;
+            }
+            Err(failure) => {
+                failure.warn("cannot see whether nodes know more; it is tried again");
+                return Some(Instant::now() + AGAIN);
+            }
         }
         let commit = commit::commit(snapshot, &work.desired, &memory.known);
         if let Some(ledger) = &commit.ledger
@@ -285,6 +314,45 @@ impl Lead {
         Ok(version)
     }
 
+    /// Whether somebody has read a higher sequence of this epoch than there is: that is so after an older
+    /// state of the API server was restored.
+    async fn is_restored(&self, snapshot: &Snapshot, memory: &mut Memory) -> Result<bool, Failure> {
+        let read = memory.newest_sequence(snapshot);
+        if read <= snapshot.sequence() || !snapshot.ledger.next_epoch.is_empty() {
+            return Ok(false);
+        }
+        // What is watched may be late.
+        let newest = self.writer.newest_ledger().await?;
+        let is_older = newest.epoch == snapshot.ledger.epoch && newest.sequence < read;
+        if is_older {
+            tracing::warn!(
+                known = read,
+                found = newest.sequence,
+                "what was committed is older than what nodes were told, as after a backup was restored; \
+                 another epoch begins once all that is asked for is committed"
+            );
+        }
+        Ok(is_older)
+    }
+
+    /// Gives an epoch of the ledger a name that none had before.
+    async fn name_epoch(
+        &self,
+        snapshot: &Snapshot,
+        memory: &mut Memory,
+        epoch: impl FnOnce(&mut Ledger) -> &mut String,
+    ) -> Option<Instant> {
+        let mut bytes = [0; 16];
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        if provider.secure_random.fill(&mut bytes).is_err() {
+            tracing::warn!("the kernel gives no random numbers; it is tried again");
+            return Some(Instant::now() + AGAIN);
+        }
+        let mut ledger = snapshot.ledger.clone();
+        *epoch(&mut ledger) = format!("{:032x}", u128::from_be_bytes(bytes));
+        self.ledger(&ledger, memory).await
+    }
+
     async fn ledger(&self, ledger: &Ledger, memory: &mut Memory) -> Option<Instant> {
         match self.writer.ledger(ledger).await {
             Ok(version) => {
@@ -347,9 +415,33 @@ impl Memory {
         known.is_some_and(|(_, known)| known.iter().eq(commit::lasting(commit::listed(pool))))
     }
 
+    /// The highest sequence of this epoch that this replica or a node has read.
+    fn newest_sequence(&mut self, snapshot: &Snapshot) -> i64 {
+        let epoch = &snapshot.ledger.epoch;
+        if self.highest.0 != *epoch {
+            self.highest = (epoch.clone(), 0);
+        }
+        let views = snapshot.views.values();
+        let said = views.filter(|view| view.connected && view.epoch == *epoch);
+        let said = said.map(|view| view.sequence);
+        self.highest.1 = said.fold(self.highest.1.max(snapshot.sequence()), i64::max);
+        self.highest.1
+    }
+
     fn not_before(&self, pool: &PoolRef) -> Option<Instant> {
         let due = *self.counters.get(pool)? + COUNTERS;
         (due > Instant::now()).then_some(due)
+    }
+
+    /// Whether the nodes have had the time to come and tell of their networks.
+    fn have_met(&self, work: &Work) -> bool {
+        let has_told = |node: &String| {
+            let view = work.snapshot.views.get(node);
+            view.is_some_and(|view| !view.facts.interfaces.is_empty())
+        };
+        self.are_back
+            || self.begun.elapsed() >= RETURN
+            || work.published.pod_nodes.iter().all(has_told)
     }
 
     /// Whether the nodes have had the time to come back and say what they do: a replica that has just
@@ -378,7 +470,7 @@ fn has_answered(node: &str, snapshot: &Snapshot, desired: &Desired) -> bool {
 }
 
 /// What was written and has not been read back.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Echoes {
     ledger: Option<String>,
     pools: BTreeMap<PoolRef, String>,
@@ -402,33 +494,43 @@ impl Echoes {
         self.pools.contains_key(pool)
     }
 
-    /// Whether the snapshot is older than what was written.
-    fn are_missing(&mut self, snapshot: &Snapshot) -> bool {
+    /// Whether the snapshot is older than what was written. The `newest` one may not be planned with yet.
+    fn are_missing(&mut self, snapshot: &Snapshot, newest: &Snapshot) -> bool {
+        self.seen(snapshot);
+        if self.since.is_some_and(|since| since.elapsed() >= ECHO) {
+            let mut unseen = self.clone();
+            unseen.seen(newest);
+            if unseen.since.is_some() {
+                tracing::warn!("what was written does not come back; it is written again");
+                *self = Self::default();
+            }
+        }
+        self.since.is_some()
+    }
+
+    /// Takes out what the snapshot has.
+    fn seen(&mut self, snapshot: &Snapshot) {
         if let Some(version) = &self.ledger
             && has(snapshot.ledger_version.as_deref(), version)
         {
             self.ledger = None;
         }
         if !self.pools.is_empty() {
-            let mut seen = BTreeSet::new();
+            let mut unseen = BTreeSet::new();
             for pool in &snapshot.pools {
                 let name = plan::model::pool_ref(pool);
                 if let Some(version) = self.pools.get(&name)
                     && !has(pool.resource_version().as_deref(), version)
                 {
-                    seen.insert(name);
+                    unseen.insert(name);
                 }
             }
             // One that is not there any more was deleted; what it had is remembered.
-            self.pools.retain(|name, _| seen.contains(name));
+            self.pools.retain(|name, _| unseen.contains(name));
         }
         if self.ledger.is_none() && self.pools.is_empty() {
             self.since = None;
-        } else if self.since.is_some_and(|since| since.elapsed() >= ECHO) {
-            tracing::warn!("what was written does not come back; it is written again");
-            *self = Self::default();
         }
-        self.since.is_some()
     }
 }
 
@@ -438,13 +540,6 @@ fn has(read: Option<&str>, written: &str) -> bool {
     match (read.and_then(number), number(written)) {
         (Some(read), Some(written)) => read >= written,
         _ => read == Some(written),
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant.into()).await,
-        None => std::future::pending().await,
     }
 }
 

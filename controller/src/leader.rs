@@ -19,6 +19,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::wait::put;
+
 /// How long a holder that says nothing is still the holder.
 pub const DURATION: Duration = Duration::from_secs(10);
 /// How often it says so.
@@ -114,20 +116,12 @@ pub async fn run(
             Err(_) => tracing::warn!("the API server does not answer; the lease is not renewed"),
         }
         let is_live = answered.is_some_and(|at| at.elapsed() < GIVE_UP);
-        live.send_if_modified(|live| std::mem::replace(live, is_live) != is_live);
+        put(&live, is_live);
         let is = machine.leads(Instant::now());
-        leads.send_if_modified(|leads| {
-            let changed = *leads != is;
-            if changed {
-                tracing::info!(
-                    replica,
-                    "{}",
-                    if is { "leads now" } else { "leads no more" }
-                );
-            }
-            *leads = is;
-            changed
-        });
+        if put(&leads, is) {
+            let what = if is { "leads now" } else { "leads no more" };
+            tracing::info!(replica, "{what}");
+        }
         sleep(RENEW).await;
     }
 }

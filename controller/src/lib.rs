@@ -30,6 +30,7 @@ pub mod retire;
 pub mod retire_command;
 pub mod snapshot;
 pub mod status;
+mod wait;
 pub mod watch;
 pub mod write;
 

@@ -11,6 +11,9 @@ use controller::{
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// Most worker threads. They are idle but for moments, and each of a large machine's would keep memory of its own.
+const WORKERS: usize = 4;
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
@@ -29,7 +32,9 @@ fn main() -> ExitCode {
 
 fn run(args: &RunArgs) -> anyhow::Result<()> {
     log(args.log_format);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, WORKERS))
         .enable_all()
         .build()
         .context("cannot start the event loop")?;

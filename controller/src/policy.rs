@@ -14,7 +14,7 @@ use plan::{Cluster, Grant, Policy};
 use serde::Deserialize;
 use tokio::{sync::watch, time::sleep};
 
-use crate::{failure::Failure, watch::Changed};
+use crate::{failure::Failure, wait::put, watch::Changed};
 
 /// Where Kubernetes takes node ports from unless it is told otherwise.
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
@@ -172,12 +172,7 @@ pub async fn follow(
         match read(Some(&path), virtual_router_ids.clone()) {
             Ok(read) => {
                 problem = None;
-                let is_new = policy.send_if_modified(|stands| {
-                    let differs = *stands != read;
-                    *stands = read;
-                    differs
-                });
-                if is_new {
+                if put(&policy, read) {
                     tracing::info!(file = %path.display(), "the policy has changed");
                     changed.send_replace(());
                 }

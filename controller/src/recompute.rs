@@ -21,13 +21,10 @@ use crate::{
     registry::Registry,
     retire,
     snapshot::{Ledger, Snapshot},
+    wait::settled,
     watch::Stores,
 };
 
-/// A change waits so long for others.
-const QUIET: Duration = Duration::from_millis(20);
-/// And so long at most, where changes never end.
-const MOST: Duration = Duration::from_millis(100);
 /// How long the ranges of Services are waited for before anything is planned without them.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Key of the ledger in its object.
@@ -36,7 +33,7 @@ pub const LEDGER_KEY: &str = "ledger.json";
 /// What the streams tell.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// What was read.
+    /// What was read; of nodes, their networks.
     pub snapshot: Arc<Snapshot>,
     /// What each node is told.
     pub told: Arc<Told>,
@@ -114,7 +111,7 @@ impl Recompute {
             endpoint_slices: self.stores.endpoint_slices.state(),
             ledger: ledger(object.map(|object| &**object))?,
             ledger_version: object.and_then(|it| it.metadata.resource_version.clone()),
-            views: self.registry.views(),
+            views: self.registry.networks(),
             policy,
         })
     }
@@ -171,21 +168,8 @@ impl Planning {
     }
 }
 
-/// Waits for a change, and then until nothing has changed for a moment.
-pub(crate) async fn settled(changed: &mut watch::Receiver<()>) {
-    if changed.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    let begun = Instant::now();
-    while begun.elapsed() < MOST {
-        if timeout(QUIET, changed.changed()).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// The ledger as it stands. One that cannot be read is no empty one: what it kept would be free.
-fn ledger(object: Option<&ConfigMap>) -> Result<Ledger, Failure> {
+pub(crate) fn ledger(object: Option<&ConfigMap>) -> Result<Ledger, Failure> {
     let data = object.and_then(|object| object.data.as_ref());
     let Some(text) = data.and_then(|data| data.get(LEDGER_KEY)) else {
         return Ok(Ledger::default());

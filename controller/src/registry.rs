@@ -34,9 +34,9 @@ impl Entry {
     /// Takes facts over; whether they are others. A node that has just started has not looked yet:
     /// then what it said before stands.
     fn facts(&mut self, facts: NodeFacts) -> bool {
-        let is_new = !facts.interfaces.is_empty() && self.view.facts != facts;
+        let is_new = !facts.interfaces.is_empty() && *self.view.facts != facts;
         if is_new {
-            self.view().facts = facts;
+            self.view().facts = Arc::new(facts);
         }
         is_new
     }
@@ -63,7 +63,9 @@ impl Registry {
         let former = views.remove(node).unwrap_or_default();
         let view = NodeView {
             connected: true,
-            facts: former.view.facts.clone(),
+            facts: Arc::clone(&former.view.facts),
+            epoch: hello.epoch.clone(),
+            sequence: hello.sequence,
             authorities: hello.authorities.clone(),
             // What it holds it may not carry out yet: it says so once it does.
             ..NodeView::default()
@@ -137,6 +139,20 @@ impl Registry {
         pairs
             .map(|(node, entry)| (node.clone(), Arc::clone(&entry.view)))
             .collect()
+    }
+
+    /// What all nodes said of their networks last, and nothing else: what is held elsewhere is copied when
+    /// it changes, and the rest changes with every acknowledgement.
+    pub fn networks(&self) -> BTreeMap<String, Arc<NodeView>> {
+        let views = self.lock();
+        let networks = views.iter().map(|(node, entry)| {
+            let view = NodeView {
+                facts: Arc::clone(&entry.view.facts),
+                ..NodeView::default()
+            };
+            (node.clone(), Arc::new(view))
+        });
+        networks.collect()
     }
 
     fn raise(&self, plans: bool) {

@@ -35,7 +35,8 @@ pub struct Snapshot {
     pub ledger: Ledger,
     /// Resource version of the ledger's object; `None`: there is none.
     pub ledger_version: Option<String>,
-    /// What nodes say, by name; those that were never heard are absent.
+    /// What nodes say, by name; those that were never heard are absent. Their networks are all that plans are
+    /// made of.
     pub views: BTreeMap<String, Arc<NodeView>>,
     /// What the administrator permits.
     pub policy: Policy,
@@ -47,7 +48,11 @@ pub struct NodeView {
     /// Whether it has a stream to this replica now.
     pub connected: bool,
     /// Its network.
-    pub facts: NodeFacts,
+    pub facts: Arc<NodeFacts>,
+    /// The history that its state was of when its stream began; empty: unknown.
+    pub epoch: String,
+    /// The sequence of that state.
+    pub sequence: i64,
     /// Its newest report.
     pub report: Option<Arc<NodeReport>>,
     /// What it carries out.
@@ -92,6 +97,13 @@ pub fn pool_report<'a>(report: &'a NodeReport, pool: &PoolRef) -> Option<&'a Poo
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
+    /// Which history the sequences are of; empty: no lease holder has written yet. Sequences grow within one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub epoch: String,
+    /// The one to begin once all that is asked for stands, as it does not after an older state was restored;
+    /// until then nodes are told nothing. Empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next_epoch: String,
     /// At least the highest sequence that was ever given.
     #[serde(default)]
     pub sequence: i64,

@@ -7,8 +7,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use k8s_openapi::{
     api::{
-        core::v1::{ConfigMap, Node, Pod, Service},
-        discovery::v1::EndpointSlice,
+        core::v1::{ConfigMap, Node, NodeStatus, ObjectReference, Pod, PodSpec, Service},
+        discovery::v1::{Endpoint, EndpointSlice},
         networking::v1::ServiceCIDR,
     },
     serde::de::DeserializeOwned,
@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{LEDGER, args::RunArgs, failure::Failure};
+use crate::{LEDGER, args::RunArgs, failure::Failure, wait::put};
 
 /// How long the first lists may take before the log says that they are missing.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,19 +68,33 @@ pub fn start(
     let all = watcher::Config::default;
     let namespace = &args.namespace;
     Stores {
-        pools: reflect(Api::all(client.clone()), all(), changed, tasks),
-        nodes: reflect(Api::all(client.clone()), all(), changed, tasks),
-        services: reflect(Api::all(client.clone()), all(), changed, tasks),
-        endpoint_slices: reflect(Api::all(client.clone()), all(), changed, tasks),
+        pools: reflect(
+            Api::all(client.clone()),
+            all(),
+            without_annotations,
+            changed,
+            tasks,
+        ),
+        nodes: reflect(Api::all(client.clone()), all(), lean_node, changed, tasks),
+        services: reflect(
+            Api::all(client.clone()),
+            all(),
+            without_annotations,
+            changed,
+            tasks,
+        ),
+        endpoint_slices: reflect(Api::all(client.clone()), all(), lean_slice, changed, tasks),
         pods: reflect(
             Api::namespaced(client.clone(), namespace),
             all().labels(&args.data_plane_labels),
+            lean_pod,
             changed,
             tasks,
         ),
         own: reflect(
             Api::namespaced(client.clone(), namespace),
             all().fields(&format!("metadata.name={LEDGER}")),
+            |_| {},
             changed,
             tasks,
         ),
@@ -130,12 +144,7 @@ pub async fn service_ranges(
                 let specs = listed.items.iter().filter_map(|it| it.spec.as_ref());
                 let texts = specs.flat_map(|spec| spec.cidrs.iter().flatten());
                 let read = Some(texts.filter_map(|text| text.parse().ok()).collect());
-                let is_new = ranges.send_if_modified(|stand| {
-                    let differs = *stand != read;
-                    *stand = read;
-                    differs
-                });
-                if is_new {
+                if put(&ranges, read) {
                     changed.send_replace(());
                 }
             }
@@ -147,11 +156,9 @@ pub async fn service_ranges(
                          serviceCIDRs are kept free"
                     );
                 }
-                ranges.send_if_modified(|stand| {
-                    let differs = stand.is_none();
-                    stand.get_or_insert_default();
-                    differs
-                });
+                if ranges.borrow().is_none() {
+                    put(&ranges, Some(Vec::new()));
+                }
             }
             Ok(Err(error)) => tracing::debug!(%error, "cannot list the ranges of Services"),
             Err(_) => tracing::debug!("the ranges of Services are not answered"),
@@ -160,9 +167,56 @@ pub async fn service_ranges(
     }
 }
 
+/// Nobody looks at them, and they repeat whole objects.
+fn without_annotations(object: &mut impl ResourceExt) {
+    object.annotations_mut().clear();
+}
+
+/// Of what a kubelet says of its node, addresses.
+fn lean_node(node: &mut Node) {
+    without_annotations(node);
+    if let Some(status) = &mut node.status {
+        *status = NodeStatus {
+            addresses: status.addresses.take(),
+            ..NodeStatus::default()
+        };
+    }
+}
+
+/// Of a pod, where it is.
+fn lean_pod(pod: &mut Pod) {
+    without_annotations(pod);
+    pod.status = None;
+    if let Some(spec) = &mut pod.spec {
+        *spec = PodSpec {
+            node_name: spec.node_name.take(),
+            ..PodSpec::default()
+        };
+    }
+}
+
+/// Of endpoints, what is told to gateways and which pod each is.
+fn lean_slice(slice: &mut EndpointSlice) {
+    without_annotations(slice);
+    for endpoint in &mut slice.endpoints {
+        let target = endpoint.target_ref.take();
+        *endpoint = Endpoint {
+            addresses: std::mem::take(&mut endpoint.addresses),
+            conditions: endpoint.conditions.take(),
+            target_ref: target.map(|target| ObjectReference {
+                uid: target.uid,
+                ..ObjectReference::default()
+            }),
+            ..Endpoint::default()
+        };
+    }
+}
+
+/// Keeps what is watched; `lean` takes from each object what nobody looks at.
 fn reflect<K>(
     api: Api<K>,
     config: watcher::Config,
+    lean: impl Fn(&mut K) + Send + 'static,
     changed: &Arc<Changed>,
     tasks: &mut JoinSet<Failure>,
 ) -> Store<K>
@@ -176,7 +230,10 @@ where
     tasks.spawn(async move {
         let events = watcher(api, config)
             .default_backoff()
-            .modify(|object| object.managed_fields_mut().clear());
+            .modify(move |object| {
+                object.managed_fields_mut().clear();
+                lean(object);
+            });
         let stored = reflector::reflector(writer, events);
         let mut stored = std::pin::pin!(stored.into_stream());
         while let Some(event) = stored.next().await {

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use node_api::PoolRef;
 use serde_json::json;
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::{
     LEDGER,
     failure::Failure,
-    recompute::LEDGER_KEY,
+    recompute::{self, LEDGER_KEY},
     snapshot::Ledger,
     status::{self, News},
 };
@@ -114,6 +114,19 @@ impl Writer {
         let what = format!("write ConfigMap {}/{LEDGER}", self.namespace);
         let written = call(&what, api.patch(LEDGER, &params, &Patch::Apply(&object))).await?;
         Ok(written.metadata.resource_version)
+    }
+
+    /// The ledger as the API server has it now, whatever was watched.
+    ///
+    /// # Errors
+    /// If the API server refuses or does not answer, or the ledger cannot be read.
+    pub async fn newest_ledger(&self) -> Result<Ledger, Failure> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        // Without a version the answer is as new as any that was ever given.
+        let params = ListParams::default().fields(&format!("metadata.name={LEDGER}"));
+        let what = format!("read ConfigMap {}/{LEDGER}", self.namespace);
+        let listed = call(&what, api.list(&params)).await?;
+        recompute::ledger(listed.items.first())
     }
 
     /// The status of a pool, as a whole. Gives the version of the object that has it; `None`: the pool is

@@ -44,6 +44,9 @@ const WAITING_ROOM: usize = 256;
 /// The longest message of a node.
 const LONGEST_MESSAGE: usize = 16 << 20;
 
+/// What a stream keeps at hand for reading, and for writing. Hundreds are open, and most messages are short.
+const BUFFER: usize = 4 << 10;
+
 /// What every stream needs.
 #[derive(Debug)]
 pub struct Server<R> {
@@ -153,7 +156,9 @@ async fn handshake<R: Reviewer>(
     let upgraded = upgrade.await.ok()?;
     let limits = WebSocketConfig::default()
         .max_message_size(Some(LONGEST_MESSAGE))
-        .max_frame_size(Some(LONGEST_MESSAGE));
+        .max_frame_size(Some(LONGEST_MESSAGE))
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER);
     let io = TokioIo::new(upgraded);
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await;
     Some((socket, opening))

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{
@@ -21,7 +21,7 @@ use node_api::{
 use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
@@ -30,7 +30,7 @@ use super::{
     admit::Admitted,
     server::{Opening, Socket},
 };
-use crate::{recompute::Published, registry::Registry};
+use crate::{recompute::Published, registry::Registry, wait::at};
 
 /// From the upgrade to the node's first message.
 const HELLO: Duration = Duration::from_secs(10);
@@ -56,6 +56,10 @@ pub(super) enum Ended {
     TokenExpired,
     /// The request to retire was withdrawn: the node begins anew.
     NotRetired,
+    /// Sequences are of another history now: the node is told which.
+    OtherEpoch,
+    /// Nothing has been read from the API server.
+    Blind,
     /// This replica ends.
     Over,
 }
@@ -71,6 +75,8 @@ impl fmt::Display for Ended {
             Self::PodGone => f.write_str("its pod is gone"),
             Self::TokenExpired => f.write_str("its token is over"),
             Self::NotRetired => f.write_str("it is not to retire after all"),
+            Self::OtherEpoch => f.write_str("another epoch has begun"),
+            Self::Blind => f.write_str("nothing has been read from the API server"),
             Self::Over => f.write_str("this replica ends"),
         }
     }
@@ -85,11 +91,14 @@ pub(super) async fn run<R>(socket: Socket, opening: Opening, server: &Arc<Server
         protocol,
     } = opening;
     let (mut sink, mut messages) = socket.split();
+    let Some(epoch) = epoch(server.published.clone()).await else {
+        return Ended::Blind;
+    };
     let welcome = ToNode::Welcome(Welcome {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         replica: server.replica.clone(),
         silence_ms: u64::try_from(server.silence.as_millis()).unwrap_or(u64::MAX),
-        epoch: String::new(),
+        epoch: epoch.clone(),
     });
     if let Err(ended) = send(&mut sink, &welcome).await {
         return ended;
@@ -125,6 +134,7 @@ pub(super) async fn run<R>(socket: Socket, opening: Opening, server: &Arc<Server
         admitted: &admitted,
         sink,
         session: Session::new(&hello),
+        epoch,
         retires: None,
         is_live: None,
         published: server.published.clone(),
@@ -139,6 +149,13 @@ pub(super) async fn run<R>(socket: Socket, opening: Opening, server: &Arc<Server
     };
     server.registry.gone(node, id);
     ended
+}
+
+/// The history that sequences are of, once anything was read.
+async fn epoch(mut published: watch::Receiver<Option<Arc<Published>>>) -> Option<String> {
+    let read = timeout(HELLO, published.wait_for(Option::is_some)).await;
+    let read = read.ok()?.ok()?;
+    Some(read.as_ref()?.snapshot.ledger.epoch.clone())
 }
 
 /// What the two halves of a stream tell each other.
@@ -213,6 +230,8 @@ struct Writer<'a> {
     admitted: &'a Admitted,
     sink: SplitSink<Socket, Message>,
     session: Session,
+    /// What the node was told of the history of sequences.
+    epoch: String,
     /// The request to retire that was passed on.
     retires: Option<Arc<str>>,
     /// What was said of this replica's own sight.
@@ -272,6 +291,14 @@ impl Writer<'_> {
         if self.retires.is_some() {
             return Err(Ended::NotRetired);
         }
+        let ledger = &published.snapshot.ledger;
+        if !ledger.epoch.is_empty() && ledger.epoch != self.epoch {
+            return Err(Ended::OtherEpoch);
+        }
+        // Of what the node serves, part may not be committed again yet.
+        if !ledger.next_epoch.is_empty() {
+            return Ok(());
+        }
         let told = &published.told;
         let state = told.nodes.get(&self.admitted.node);
         let state = state.map(Arc::clone).unwrap_or_default();
@@ -314,13 +341,6 @@ async fn send(sink: &mut SplitSink<Socket, Message>, message: &ToNode) -> Result
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Ended::Broken(error)),
         Err(_) => Err(Ended::Slow),
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -17,8 +17,34 @@ pub struct Observed<'a> {
     /// The pool.
     pub name: PoolRef,
     /// Its nodes, each with what it said.
-    members: Vec<(&'a str, Option<&'a NodeView>)>,
+    members: Vec<Member<'a>>,
+    /// The pool as nodes acknowledge it.
+    resource: ResourceName,
     desired: &'a Desired,
+}
+
+/// One of the nodes of a pool, and what it said of it.
+#[derive(Clone, Copy, Debug)]
+struct Member<'a> {
+    node: &'a str,
+    view: Option<&'a NodeView>,
+    /// Empty without a stream: what a node said before may be long over.
+    routers: &'a [RouterReport],
+    listeners: &'a [ListenerReport],
+}
+
+impl<'a> Member<'a> {
+    fn new(node: &'a str, view: Option<&'a NodeView>, pool: &PoolRef) -> Self {
+        let report = view.and_then(|view| Some((view, view.report.as_ref()?)));
+        let routers = report.filter(|(view, _)| view.connected);
+        let listeners = report.and_then(|(_, report)| pool_report(report, pool));
+        Self {
+            node,
+            view,
+            routers: routers.map_or(&[][..], |(_, report)| routers_of(report, pool)),
+            listeners: listeners.map_or(&[][..], |report| &report.listeners),
+        }
+    }
 }
 
 /// A node that holds an address.
@@ -56,12 +82,15 @@ impl<'a> Observed<'a> {
             .flat_map(|committed| &committed.nodes)
             .map(|node| node.node_name.as_str())
             .collect();
+        let name = plan::model::pool_ref(pool);
+        let members = names.into_iter().map(|node| {
+            let view = snapshot.views.get(node).map(|view| &**view);
+            Member::new(node, view, &name)
+        });
         Self {
-            name: plan::model::pool_ref(pool),
-            members: names
-                .into_iter()
-                .map(|name| (name, snapshot.views.get(name).map(|view| &**view)))
-                .collect(),
+            members: members.collect(),
+            resource: ResourceName::Pool(name.clone()),
+            name,
             desired,
         }
     }
@@ -119,42 +148,31 @@ impl<'a> Observed<'a> {
 
     /// How far each node is.
     pub fn carried(&self) -> impl Iterator<Item = (&'a str, Carried<'a>)> + '_ {
-        self.members.iter().map(|&(name, view)| {
-            let told = self.desired.nodes.get(name);
+        self.members.iter().map(|&Member { node, view, .. }| {
+            let told = self.desired.nodes.get(node);
             let told = told.and_then(|state| state.pool_revision(&self.name));
-            let resource = ResourceName::Pool(self.name.clone());
+            let resource = &self.resource;
             let carried = match view {
-                Some(view) if view.connected => match view.nacked.get(&resource) {
+                Some(view) if view.connected => match view.nacked.get(resource) {
                     Some((revision, why)) if Some(revision) == told => Carried::Refused(why),
-                    _ if told.is_some() && view.acked.get(&resource) == told => Carried::Yes,
+                    _ if told.is_some() && view.acked.get(resource) == told => Carried::Yes,
                     _ => Carried::Waiting,
                 },
                 _ => Carried::Away,
             };
-            (name, carried)
+            (node, carried)
         })
     }
 
     /// Listeners of the pool on each node.
     pub fn listeners(&self) -> impl Iterator<Item = (&'a str, &'a ListenerReport)> + '_ {
-        self.members.iter().flat_map(|&(name, view)| {
-            let report = view.and_then(|view| view.report.as_ref());
-            let pool = report.and_then(|report| pool_report(report, &self.name));
-            let listeners = pool.into_iter().flat_map(|pool| &pool.listeners);
-            listeners.map(move |it| (name, it))
-        })
+        let members = self.members.iter();
+        members.flat_map(|member| member.listeners.iter().map(|it| (member.node, it)))
     }
 
     fn routers(&self, address: IpAddr) -> impl Iterator<Item = (&'a str, &'a RouterReport)> + '_ {
-        self.members.iter().flat_map(move |&(name, view)| {
-            // What a node said before its stream ended may be long over.
-            let view = view.filter(|view| view.connected);
-            let report = view.and_then(|view| view.report.as_ref());
-            let routers = report.map_or(&[][..], |report| routers_of(report, &self.name));
-            let routers = routers.iter();
-            routers
-                .filter(move |it| it.addresses.contains(&address))
-                .map(move |it| (name, it))
-        })
+        let members = self.members.iter();
+        let routers = members.flat_map(|member| member.routers.iter().map(|it| (member.node, it)));
+        routers.filter(move |(_, it)| it.addresses.contains(&address))
     }
 }

@@ -221,3 +221,20 @@ fn a_pool_that_was_made_anew_does_not_hide_what_the_former_one_took_along() {
     assert_eq!(ledger.retirements.len(), 1, "{ledger:?}");
     assert_eq!(ledger.retirements[0].node_names, ["n1".to_owned()].into());
 }
+
+#[test]
+fn another_epoch_begins_once_all_that_is_planned_stands() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.snapshot.ledger.epoch = "e1".to_owned();
+    world.snapshot.ledger.next_epoch = "e2".to_owned();
+    assert!(world.commit());
+    let ledger = world.snapshot.ledger.clone();
+    assert_eq!((&*ledger.epoch, &*ledger.next_epoch), ("e1", "e2"));
+    assert!(world.commit(), "the pool stands");
+    let ledger = world.snapshot.ledger.clone();
+    assert_eq!((&*ledger.epoch, &*ledger.next_epoch), ("e2", ""));
+    world.settle();
+    assert!(!world.commit());
+    assert_eq!(world.snapshot.ledger.epoch, "e2");
+}

@@ -59,9 +59,9 @@ impl World {
         };
         let view = NodeView {
             connected: true,
-            facts: NodeFacts {
+            facts: Arc::new(NodeFacts {
                 interfaces: vec![interface],
-            },
+            }),
             report: Some(Arc::new(report(name))),
             ..NodeView::default()
         };

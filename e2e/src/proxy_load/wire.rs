@@ -199,13 +199,13 @@ mod tests {
 
     #[test]
     fn a_masked_ping_is_answered_with_its_payload() {
-        let mut pong = Vec::new();
+        let mut answer = Vec::new();
         let ping = [0x89, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
         Frame::parse(&ping)
             .unwrap()
             .unwrap()
-            .answer(&mut pong)
+            .answer(&mut answer)
             .unwrap();
-        assert_eq!(pong, [0x8a, 2, b'h', b'i']);
+        assert_eq!(answer, [0x8a, 2, b'h', b'i']);
     }
 }

@@ -4,6 +4,7 @@
 mod authorities;
 mod claims;
 mod ends;
+mod epochs;
 mod given;
 mod rights;
 mod stage;
