@@ -11,10 +11,10 @@ pub mod v1alpha1;
 
 pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
-    Committed, Drain, Endpoint, Gateways, Heartbeat, Listener, ListenerStatus, LoadBalancing,
-    LoadBalancingType, NodePriority, NodeSelector, Preemption, PreemptionMode, Retiring,
-    ServiceReference, Summary, Tally, Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool,
-    WebSocketHAPoolSpec, WebSocketHAPoolStatus,
+    Committed, ConsistentHash, Drain, Endpoint, Gateways, HashKey, HashKeyType, Heartbeat,
+    Listener, ListenerStatus, LoadBalancing, LoadBalancingType, NodePriority, NodeSelector,
+    Preemption, PreemptionMode, Retiring, ServiceReference, Summary, Tally, Upstream, VirtualIP,
+    VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -76,6 +76,26 @@ pub(crate) fn weight(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 256})
 }
 
+/// Live sessions.
+pub(crate) fn session_limit(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 1_000_000})
+}
+
+/// A bounded load: below 101 not all clients would find a server.
+pub(crate) fn load_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 101, "maximum": 1000})
+}
+
+/// Name of a header, a cookie or a query parameter (RFC 9110 section 5.6.2).
+pub(crate) fn token(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 64,
+        "pattern": "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$",
+    })
+}
+
 /// VRID (RFC 9568 section 5.2.3). That it is not removed either is a rule of the whole address.
 pub(crate) fn virtual_router_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

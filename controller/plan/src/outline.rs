@@ -240,7 +240,9 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
         Upstream {
             name: upstream.name.clone(),
             endpoints: found.endpoints,
-            balancing: upstream.balancing,
+            balancing: upstream.balancing.clone(),
+            slow_start: upstream.slow_start,
+            endpoint_sessions: upstream.endpoint_sessions,
             connect_timeout: upstream.connect_timeout,
             handshake_timeout: upstream.handshake_timeout,
         }

@@ -200,6 +200,33 @@ fn only_members_take_part() {
 }
 
 #[test]
+fn how_servers_are_chosen_reaches_the_node() {
+    let upstream = |how: &str| {
+        let more = format!("    loadBalancing: {{{how}}}");
+        let spec = pool("chat", "  - address: 10.0.0.9", &more);
+        let plan = planned(&[&node("a"), &spec]);
+        config(&plan, "a").pools[&pool_ref("chat")].upstreams[0].clone()
+    };
+    let slow = upstream("type: PowerOfTwo, slowStart: 30s, maxSessionsPerEndpoint: 500");
+    assert_eq!(slow.balancing, node_api::Balancing::PowerOfTwo);
+    assert_eq!(slow.slow_start.as_secs(), 30);
+    assert_eq!(slow.endpoint_sessions, Some(500));
+    let hashed = |key, max_load_percent| node_api::Balancing::ConsistentHash {
+        key,
+        max_load_percent,
+    };
+    assert_eq!(
+        upstream("type: ConsistentHash").balancing,
+        hashed(node_api::HashKey::SourceAddress, None)
+    );
+    let how = "type: ConsistentHash, consistentHash: {key: {type: Cookie, name: session}, maxLoadPercent: 125}";
+    assert_eq!(
+        upstream(how).balancing,
+        hashed(node_api::HashKey::Cookie("session".to_owned()), Some(125))
+    );
+}
+
+#[test]
 fn every_setting_reaches_the_node() {
     let more = "    loadBalancing: {type: LeastConnections}\n    connectTimeout: 300ms\n    handshakeTimeout: 1s\n  \
                 vrrp: {version: 2, preemption: {mode: Disabled}}\n  heartbeat: {interval: 0s}\n  drain: {timeout: 0s, closeCode: 4000}";
@@ -231,6 +258,7 @@ fn every_setting_reaches_the_node() {
     assert_eq!(upstream.connect_timeout.as_millis(), 300);
     assert_eq!(upstream.handshake_timeout.as_millis(), 1000);
     assert_eq!(upstream.endpoints[0].weight, 3);
+    assert!(upstream.slow_start.is_zero() && upstream.endpoint_sessions.is_none());
     assert!(pool.heartbeat.interval.is_zero());
     assert_eq!(
         (pool.drain.timeout.as_secs(), pool.drain.close_code),

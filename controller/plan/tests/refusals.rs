@@ -138,6 +138,32 @@ fn version_2_has_no_ipv6() {
 }
 
 #[test]
+fn ways_to_choose_that_make_no_sense() {
+    let at = "spec.upstreams[0].loadBalancing";
+    for (how, refusal) in [
+        (
+            "consistentHash: {}",
+            "consistentHash: has no meaning unless type is ConsistentHash; remove it or set type to ConsistentHash",
+        ),
+        (
+            "type: ConsistentHash, consistentHash: {key: {type: Cookie}}",
+            "consistentHash.key.name: is missing; name the header, cookie or query parameter",
+        ),
+        (
+            "type: ConsistentHash, consistentHash: {key: {name: session}}",
+            "consistentHash.key.name: has no meaning with SourceAddress; remove it or choose another type",
+        ),
+        ("slowStart: 61m", "slowStart: is 1h1m; use at most 1h"),
+    ] {
+        let more = format!("    loadBalancing: {{{how}}}");
+        one(
+            chat(&addresses(&["10.0.0.9"]), &more),
+            &format!("{at}.{refusal}"),
+        );
+    }
+}
+
+#[test]
 fn several_mistakes_are_named_at_once() {
     let refusals = chat(
         "  - {address: 10.0.0.300}\n  - {address: 10.0.0.9, virtualRouterID: 256}",

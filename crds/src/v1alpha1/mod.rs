@@ -19,6 +19,9 @@ pub use sessions::{Drain, Heartbeat, Listener};
 pub use status::{
     Committed, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus, WebSocketHAPoolStatus,
 };
-pub use upstream::{Endpoint, LoadBalancing, LoadBalancingType, ServiceReference, Upstream};
+pub use upstream::{
+    ConsistentHash, Endpoint, HashKey, HashKeyType, LoadBalancing, LoadBalancingType,
+    ServiceReference, Upstream,
+};
 pub use virtual_ip::{NodePriority, VirtualIP};
 pub use vrrp::{Preemption, PreemptionMode, Vrrp};

@@ -86,11 +86,32 @@ pub struct Endpoint {
 /// How a server is chosen for a new session.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.consistentHash) || self.type == 'ConsistentHash'"
+).message("has no meaning unless type is ConsistentHash: remove it or set type to ConsistentHash").field_path(".consistentHash"))]
 pub struct LoadBalancing {
     /// RoundRobin: in turn, by weight. LeastConnections: the one with the fewest live sessions for
-    /// its weight.
+    /// its weight. PowerOfTwo: of two taken at random the one with fewer, so that many gateways do
+    /// not all choose the same one. ConsistentHash: the same one for the same client.
     #[serde(default, rename = "type")]
     pub type_: LoadBalancingType,
+
+    /// By what clients are told apart, with type ConsistentHash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConsistentHash")]
+    pub consistent_hash: Option<ConsistentHash>,
+
+    /// Time over which a server that was added, or is back, comes to its full share, from a tenth of
+    /// it, 1h at most; 0s: at once.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
+    pub slow_start: Duration,
+
+    /// Live sessions that each gateway gives one server at most. Further ones go to the other
+    /// servers; if all are full they are answered 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::session_limit")]
+    pub max_sessions_per_endpoint: Option<u32>,
 }
 
 /// The ways to choose.
@@ -103,6 +124,56 @@ pub enum LoadBalancingType {
     #[default]
     RoundRobin,
     LeastConnections,
+    PowerOfTwo,
+    ConsistentHash,
+}
+
+/// How clients are brought to the same server again. All gateways of a pool choose alike, and a
+/// server that comes or goes moves no more than its own share of the clients.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsistentHash {
+    /// By what clients are told apart.
+    #[serde(default)]
+    pub key: HashKey,
+
+    /// The most that a server may have of what would be its share of all live sessions, in percent;
+    /// clients beyond go to the next server of theirs. Without it there is no such bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::load_percent")]
+    pub max_load_percent: Option<u16>,
+}
+
+/// By what clients are told apart.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "(self.type != 'SourceAddress') == has(self.name)"
+).message("is needed with Header, Cookie and QueryParameter, and has no meaning with SourceAddress").field_path(".name"))]
+pub struct HashKey {
+    /// SourceAddress: the client's address. Header, Cookie, QueryParameter: the value of the one
+    /// that is called name; clients without it are served in turn.
+    #[serde(default, rename = "type")]
+    pub type_: HashKeyType,
+
+    /// Name of the header, cookie or query parameter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::token")]
+    pub name: Option<String>,
+}
+
+/// The kinds of keys.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "documented variants would lose their text and order in the schema"
+)]
+pub enum HashKeyType {
+    #[default]
+    SourceAddress,
+    Header,
+    Cookie,
+    QueryParameter,
 }
 
 fn two_seconds() -> Duration {

@@ -151,6 +151,12 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// How one is chosen.
     pub balancing: Balancing,
+    /// Time over which an endpoint that was added, or is back, comes to its full share.
+    #[serde(default, skip_serializing_if = "Duration::is_zero", with = "millis")]
+    pub slow_start: Duration,
+    /// Live sessions that this node gives one endpoint at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_sessions: Option<u32>,
     /// Limit for one TCP connection attempt.
     #[serde(with = "millis")]
     pub connect_timeout: Duration,
@@ -185,12 +191,36 @@ pub enum EndpointPhase {
 }
 
 /// How an endpoint is chosen for a new session.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Balancing {
     /// In turn, by weight.
     RoundRobin,
     /// The one with the fewest live sessions for its weight.
     LeastConnections,
+    /// The one with fewer of two taken at random.
+    PowerOfTwo,
+    /// The same one for the same key, on all nodes.
+    #[serde(rename_all = "camelCase")]
+    ConsistentHash {
+        /// What a client is known by.
+        key: HashKey,
+        /// The most an endpoint may have of its share of live sessions, in percent; at least 101.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_load_percent: Option<u16>,
+    },
+}
+
+/// What a client is known by.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum HashKey {
+    /// Its address.
+    SourceAddress,
+    /// The value of a header.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The value of a parameter of the query.
+    QueryParameter(String),
 }
 
 /// Pings that we send to a side that has been quiet.

@@ -14,8 +14,8 @@ mod revision;
 pub mod stream;
 
 pub use config::{
-    Balancing, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, NodeConfig, Pool, PoolRef,
-    Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion, is_link_local_v6,
+    Balancing, Drain, Endpoint, EndpointPhase, HashKey, Heartbeat, Listener, NodeConfig, Pool,
+    PoolRef, Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};
 pub use protocol::Protocol;

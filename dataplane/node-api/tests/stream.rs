@@ -34,6 +34,8 @@ fn pool() -> Pool {
         name: name.to_owned(),
         endpoints: ports.iter().copied().map(endpoint).collect(),
         balancing: Balancing::RoundRobin,
+        slow_start: Duration::ZERO,
+        endpoint_sessions: None,
         connect_timeout: Duration::from_secs(2),
         handshake_timeout: Duration::from_secs(5),
     };

@@ -44,6 +44,10 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// How one is chosen.
     pub balancing: Balancing,
+    /// Time over which one that is new, or back, comes to its full share; zero: at once.
+    pub slow_start: Duration,
+    /// Live sessions that one gets at most.
+    pub endpoint_sessions: Option<u32>,
     /// Limit for one TCP connection attempt.
     pub connect_timeout: Duration,
     /// Limit from the client's first byte to the 101, tries on several endpoints included.
@@ -73,12 +77,39 @@ pub enum Phase {
 }
 
 /// How an endpoint is chosen for a new session.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Balancing {
     /// In turn, by weight.
     RoundRobin,
     /// The one with the fewest live sessions for its weight.
     LeastConnections,
+    /// Of two taken at random the one with fewer live sessions for its weight.
+    PowerOfTwo,
+    /// The same one for the same client, on all gateways.
+    ConsistentHash(ConsistentHash),
+}
+
+/// How clients are brought to the same endpoint again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConsistentHash {
+    /// By what they are told apart.
+    pub key: HashKey,
+    /// The most that an endpoint may have of its share of all live sessions, in percent; more than
+    /// 100.
+    pub max_load_percent: Option<u16>,
+}
+
+/// By what clients are told apart. Those that lack it are served in turn.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HashKey {
+    /// Their address.
+    SourceAddress,
+    /// The first header of this name.
+    Header(String),
+    /// The first cookie of this name.
+    Cookie(String),
+    /// The first parameter of this name in the query, as it stands.
+    QueryParameter(String),
 }
 
 /// Pings that the proxy sends to a side that has been quiet.
@@ -146,6 +177,18 @@ pub enum ConfigError {
         /// The code.
         code: u16,
     },
+    /// A bounded load that leaves clients without a place.
+    #[error(
+        "pool {pool}, upstream {upstream}: maxLoadPercent {percent} has no room for all: use 101 or more"
+    )]
+    LoadPercent {
+        /// The pool.
+        pool: String,
+        /// Its upstream.
+        upstream: String,
+        /// The bound.
+        percent: u16,
+    },
     /// A time-out in which nothing can happen.
     #[error("pool {pool}, upstream {upstream}: {field} is zero: give a duration, such as 2s")]
     ZeroTimeout {
@@ -210,6 +253,15 @@ impl Pool {
                     address,
                 });
             }
+        }
+        if let Balancing::ConsistentHash(hash) = &self.upstream.balancing
+            && let Some(percent @ ..=100) = hash.max_load_percent
+        {
+            return Err(ConfigError::LoadPercent {
+                pool: pool(),
+                upstream: upstream(),
+                percent,
+            });
         }
         let timeouts = [
             ("connectTimeout", self.upstream.connect_timeout),

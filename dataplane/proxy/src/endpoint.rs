@@ -60,6 +60,8 @@ pub(crate) struct Endpoint {
     fault: AtomicU8,
     checking: AtomicBool,
     shunned: Mutex<Option<Instant>>,
+    /// Since when it takes new sessions, as far as is known.
+    since: Mutex<Option<Instant>>,
     losses: Mutex<Losses>,
     /// Live sessions and handshakes on their way.
     pub(crate) load: AtomicUsize,
@@ -101,6 +103,7 @@ impl Endpoint {
             fault: AtomicU8::new(UNTRIED),
             checking: AtomicBool::new(false),
             shunned: Mutex::default(),
+            since: Mutex::default(),
             losses: Mutex::default(),
             load: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
@@ -120,11 +123,26 @@ impl Endpoint {
             Phase::NotReady => NOT_READY,
             Phase::Terminating => TERMINATING,
         };
-        if self.phase.swap(phase, AcqRel) == REMOVED {
+        let before = self.phase.swap(phase, AcqRel);
+        if before == REMOVED {
             // Since it was listed last nobody looked.
             self.fault.store(UNTRIED, Release);
         }
+        if before != READY && phase == READY {
+            self.started(Some(Instant::now()));
+        }
         self.fault.load(Acquire) != SOUND
+    }
+
+    /// It takes new sessions since then.
+    pub(crate) fn started(&self, at: Option<Instant>) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// For how long it has taken new sessions.
+    pub(crate) fn accepts_for(&self, now: Instant) -> Duration {
+        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     pub(crate) fn weight(&self) -> u16 {
@@ -198,6 +216,9 @@ impl Endpoint {
                 let endpoint = self.address;
                 tracing::warn!(%endpoint, %problem, "endpoint gets no new sessions");
             } else {
+                if fault == SOUND {
+                    self.started(Some(Instant::now()));
+                }
                 tracing::info!(endpoint = %self.address, "endpoint accepts");
             }
             shared.publish_usable();

@@ -31,7 +31,8 @@ mod sys;
 mod worker;
 
 pub use config::{
-    Balancing, Config, ConfigError, Drain, Endpoint, Heartbeat, Listener, Phase, Pool, Upstream,
+    Balancing, Config, ConfigError, ConsistentHash, Drain, Endpoint, HashKey, Heartbeat, Listener,
+    Phase, Pool, Upstream,
 };
 pub use observe::{
     EndpointProblem, EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, Snapshot,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    balance::Turn,
     config::{self, Balancing, Config, Drain, Heartbeat, Phase},
     endpoint::Endpoint,
     observe::{Event, ListenerProblem},
@@ -42,10 +43,12 @@ pub(crate) struct Upstream {
     pub(crate) name: String,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) balancing: Balancing,
+    pub(crate) slow_start: Duration,
+    /// Live sessions that an endpoint gets at most.
+    pub(crate) endpoint_sessions: Option<usize>,
     pub(crate) connect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
-    /// Held while an endpoint is chosen, so that turns are exact over all workers.
-    pub(crate) turn: Arc<Mutex<()>>,
+    pub(crate) turn: Arc<Mutex<Turn>>,
 }
 
 /// Where clients of an address are brought.
@@ -133,7 +136,12 @@ impl Compiler {
                 upstream: Upstream {
                     name: settings.upstream.name.clone(),
                     endpoints: self.endpoints(name, &settings.upstream, &mut listed),
-                    balancing: settings.upstream.balancing,
+                    balancing: settings.upstream.balancing.clone(),
+                    slow_start: settings.upstream.slow_start,
+                    endpoint_sessions: settings
+                        .upstream
+                        .endpoint_sessions
+                        .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
                     connect_timeout: settings.upstream.connect_timeout,
                     handshake_timeout: settings.upstream.handshake_timeout,
                     turn: turn.unwrap_or_default(),

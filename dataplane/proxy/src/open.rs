@@ -188,13 +188,13 @@ async fn establish(
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(Failure::Refuse(Reject::Timeout));
     };
-    let request = request?;
+    let (request, key) = request?;
     let mut tried = Vec::new();
     let mut failure = None;
     loop {
         // Anew each time: an endpoint that was listed when the client came may be gone by now.
         let route = route()?;
-        let Some(lease) = balance::choose(&route.pool.upstream, &tried) else {
+        let Some(lease) = balance::choose(&route.pool.upstream, &tried, key) else {
             return Err(Failure::Refuse(failure.unwrap_or(Reject::Unavailable)));
         };
         if failure.is_some() {
@@ -240,14 +240,14 @@ fn share(route: &Route, tried: &[SocketAddr], deadline: Instant) -> Instant {
 }
 
 /// Reads the client's request. What it sent behind it is left in `received`; the result is the
-/// head for the backend.
+/// head for the backend, and what the client is known by where endpoints are chosen by that.
 async fn read_request(
     worker: &Worker,
     address: SocketAddr,
     client: &mut TcpStream,
     peer: SocketAddr,
     received: &mut Vec<u8>,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<(Vec<u8>, Option<u64>), Failure> {
     let mut parser = RequestParser::default();
     loop {
         match parser.parse(received) {
@@ -255,9 +255,12 @@ async fn read_request(
             Outcome::Bad(reject) => return Err(Failure::Refuse(reject)),
             Outcome::Done(request, end) => {
                 let head = forward::request(&request, peer, address);
+                let route = worker.route(address);
+                let balancing = route.as_ref().map(|route| &route.pool.upstream.balancing);
+                let key = balancing.and_then(|how| balance::key(how, &request, peer.ip()));
                 received.drain(..end);
                 received.shrink_to_fit();
-                return Ok(head);
+                return Ok((head, key));
             }
         }
         if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use node_api::{Pool, PoolRef};
+use node_api::{HashKey, Pool, PoolRef};
 
 /// Desired state of the proxy with what its library does not need to know.
 #[derive(Debug, Default)]
@@ -72,12 +72,31 @@ fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
     proxy::Upstream {
         name: upstream.name.clone(),
         endpoints: upstream.endpoints.iter().map(endpoint).collect(),
-        balancing: match upstream.balancing {
-            node_api::Balancing::RoundRobin => proxy::Balancing::RoundRobin,
-            node_api::Balancing::LeastConnections => proxy::Balancing::LeastConnections,
-        },
+        balancing: balancing(&upstream.balancing),
+        slow_start: upstream.slow_start,
+        endpoint_sessions: upstream.endpoint_sessions,
         connect_timeout: upstream.connect_timeout,
         handshake_timeout: upstream.handshake_timeout,
+    }
+}
+
+fn balancing(balancing: &node_api::Balancing) -> proxy::Balancing {
+    match balancing {
+        node_api::Balancing::RoundRobin => proxy::Balancing::RoundRobin,
+        node_api::Balancing::LeastConnections => proxy::Balancing::LeastConnections,
+        node_api::Balancing::PowerOfTwo => proxy::Balancing::PowerOfTwo,
+        node_api::Balancing::ConsistentHash {
+            key,
+            max_load_percent,
+        } => proxy::Balancing::ConsistentHash(proxy::ConsistentHash {
+            key: match key {
+                HashKey::SourceAddress => proxy::HashKey::SourceAddress,
+                HashKey::Header(name) => proxy::HashKey::Header(name.clone()),
+                HashKey::Cookie(name) => proxy::HashKey::Cookie(name.clone()),
+                HashKey::QueryParameter(name) => proxy::HashKey::QueryParameter(name.clone()),
+            },
+            max_load_percent: *max_load_percent,
+        }),
     }
 }
 
@@ -130,6 +149,8 @@ mod tests {
                     phase: EndpointPhase::Terminating,
                 }],
                 balancing: Balancing::LeastConnections,
+                slow_start: Duration::ZERO,
+                endpoint_sessions: None,
                 connect_timeout: Duration::from_secs(2),
                 handshake_timeout: Duration::from_secs(5),
             }],

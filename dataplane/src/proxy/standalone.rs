@@ -86,6 +86,8 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             name: NAME.to_owned(),
             endpoints: upstream.iter().map(endpoint).collect(),
             balancing: proxy::Balancing::RoundRobin,
+            slow_start: Duration::ZERO,
+            endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
         },

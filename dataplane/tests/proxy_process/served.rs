@@ -196,6 +196,8 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
                 phase: EndpointPhase::Ready,
             }],
             balancing: Balancing::RoundRobin,
+            slow_start: Duration::ZERO,
+            endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
         }],

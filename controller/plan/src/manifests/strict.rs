@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::nulls;
-use crate::Problem;
+use crate::{Problem, model::is_token};
 
 /// Adds to `problems` whatever `schema` does not allow in `value`, which stands at `path`.
 pub(super) fn check(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
@@ -233,7 +233,7 @@ fn string(text: &str, schema: &Value) -> Option<String> {
 }
 
 /// A pattern of the definition, as a function: a regular expression's engine would be a dependency
-/// for four of them, and could not say what to write instead.
+/// for a few of them, and could not say what to write instead.
 struct Pattern {
     text: &'static str,
     matches: fn(&str) -> bool,
@@ -242,7 +242,7 @@ struct Pattern {
 
 const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
-const PATTERNS: [Pattern; 4] = [
+const PATTERNS: [Pattern; 5] = [
     Pattern {
         text: DURATION,
         matches: |text| text.parse::<crds::Duration>().is_ok(),
@@ -262,6 +262,11 @@ const PATTERNS: [Pattern; 4] = [
         text: "^[^/: \\t]+$",
         matches: |text| !text.is_empty() && !text.contains(['/', ':', ' ', '\t']),
         remedy: "write the name of a network interface, such as eth0",
+    },
+    Pattern {
+        text: "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$",
+        matches: is_token,
+        remedy: "use letters, digits and signs of !#$%&'*+-.^_`|~",
     },
 ];
 

@@ -6,6 +6,7 @@
 //! are checked again, since values that made it here are used without further question.
 
 mod address;
+mod balancing;
 mod timing;
 mod upstream;
 
@@ -20,6 +21,7 @@ use node_api::{Drain, Heartbeat, Listener, PoolRef, Preemption, VrrpVersion};
 
 pub(crate) use address::targets;
 pub use address::{AddressError, endpoint_address, parse_address};
+pub(crate) use balancing::is_token;
 pub use timing::Timing;
 pub use upstream::{EndpointSource, ServicePort, UpstreamIntent};
 

@@ -7,6 +7,7 @@ use node_api::{Balancing, Endpoint, EndpointPhase};
 
 use super::{
     address::{endpoint_address, parse_address},
+    balancing::balancing,
     bounds,
     timing::limit,
 };
@@ -21,6 +22,10 @@ pub struct UpstreamIntent {
     pub source: EndpointSource,
     /// How one is chosen.
     pub balancing: Balancing,
+    /// Time over which one that is new comes to its full share.
+    pub slow_start: Duration,
+    /// Live sessions that a node gives one at most.
+    pub endpoint_sessions: Option<u32>,
     /// Limit for one connection attempt.
     pub connect_timeout: Duration,
     /// Limit for the whole opening of a session.
@@ -85,10 +90,9 @@ pub(super) fn upstreams(
         Some(UpstreamIntent {
             name: spec.name.clone(),
             source: source(problems, &path, spec)?,
-            balancing: match spec.load_balancing.type_ {
-                crds::LoadBalancingType::RoundRobin => Balancing::RoundRobin,
-                crds::LoadBalancingType::LeastConnections => Balancing::LeastConnections,
-            },
+            balancing: balancing(problems, &path, &spec.load_balancing)?,
+            slow_start: spec.load_balancing.slow_start.get(),
+            endpoint_sessions: spec.load_balancing.max_sessions_per_endpoint,
             connect_timeout: spec.connect_timeout.get(),
             handshake_timeout: spec.handshake_timeout.get(),
         })

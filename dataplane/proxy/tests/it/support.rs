@@ -143,6 +143,8 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             name: "echo".to_owned(),
             endpoints: backends.iter().copied().map(endpoint).collect(),
             balancing: Balancing::RoundRobin,
+            slow_start: Duration::ZERO,
+            endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
         },

@@ -57,6 +57,8 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             name: "echo".to_owned(),
             endpoints: Vec::new(),
             balancing: Balancing::RoundRobin,
+            slow_start: Duration::ZERO,
+            endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
         }],

@@ -164,7 +164,7 @@ impl Rig {
 
     fn turn(&mut self) {
         if let Some(page) = self.beats {
-            page.proxy_beats[0].beat();
+            page.beats.beat(0);
         }
         let timeout = self.machine.turn().unwrap();
         self.machine
