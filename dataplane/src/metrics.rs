@@ -94,6 +94,7 @@ metrics! {
     VrrpAdvertisementsReceived, Counter, "wsha_vrrp_advertisements_received", "Advertisements accepted";
     VrrpForeignAdvertisements, Counter, "wsha_vrrp_foreign_advertisements", "Advertisements of virtual routers that this host does not take part in";
     VrrpTimerDelay, Gauge, "wsha_vrrp_timer_delay_seconds", "Longest delay of a timer of the state machines in the last minute";
+    VrrpAddressConflicts, Gauge, "wsha_vrrp_address_conflicts", "Others that answer for an address which this host holds";
     VrrpDiscardedAdvertisements, Counter, "wsha_vrrp_discarded_advertisements", "Packets discarded, by reason";
     ProxyListenerAccepting, Gauge, "wsha_proxy_listener_accepting", "Whether a listener accepts clients on an address: 1 or 0";
     ProxySessions, Gauge, "wsha_proxy_sessions", "Live sessions of a listener on an address";

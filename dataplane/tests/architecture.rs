@@ -71,3 +71,25 @@ fn causes_of_transitions_are_listed() {
         .collect();
     assert_eq!(listed, known);
 }
+
+/// Faults that are said to be shown by a test are: each test that is named stands where it is said to.
+#[test]
+fn tests_of_faults_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let rows = table("What happens when X dies").into_iter();
+    let named: Vec<String> = rows
+        .filter(|row| row.len() == 2)
+        .flat_map(|row| {
+            let cells = row[1].split('`').map(str::to_owned);
+            cells
+                .filter(|cell| cell.contains(".rs: "))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        let (path, test) = name.split_once(": ").unwrap_or_default();
+        let source = std::fs::read_to_string(root.join(path)).unwrap_or_default();
+        assert!(source.contains(&format!("fn {test}(")), "no test {name}");
+    }
+}

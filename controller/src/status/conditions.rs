@@ -217,6 +217,12 @@ fn degraded(
             );
         }
     }
+    for address in addresses(pool) {
+        let conflicts = observed.conflicts(address);
+        if !conflicts.is_empty() {
+            return Verdict::new(true, "AddressInUse", conflicts.join("; "));
+        }
+    }
     if let Some(problems) = desired.plan.unresolved.get(&observed.name) {
         return Verdict::new(true, reason(problems), sentences(problems));
     }

@@ -114,6 +114,32 @@ impl<'a> Observed<'a> {
             .collect()
     }
 
+    /// Who answers for the address besides the node that holds it, each a sentence.
+    pub fn conflicts(&self, address: IpAddr) -> Vec<String> {
+        let active = self
+            .routers(address)
+            .filter(|(_, router)| router.state == RouterState::Active);
+        active
+            .flat_map(|(node, router)| {
+                let others = router.conflicts.iter();
+                others.map(move |other| {
+                    let (address, mac) = (other.address, &other.hardware_address);
+                    let interface = router.interface.as_deref().unwrap_or("its interface");
+                    match &other.own_interface {
+                        Some(own) => format!(
+                            "{own} of {node} answers for {address} on the segment of {interface}, too; \
+                             set arp_ignore there, or keep two interfaces off one segment"
+                        ),
+                        None => format!(
+                            "a host with the hardware address {mac} answers for {address}, too, as \
+                             {node} sees on {interface}; take the address from it"
+                        ),
+                    }
+                })
+            })
+            .collect()
+    }
+
     /// Nodes that would take the address over, in their order.
     pub fn backups(&self, entry: &VirtualIPStatus, address: IpAddr) -> Vec<String> {
         let backups: BTreeSet<&str> = self

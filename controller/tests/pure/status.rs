@@ -91,6 +91,34 @@ fn two_that_hold_one_address_are_reported() {
 }
 
 #[test]
+fn a_stranger_with_the_address_is_reported() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    let mut found = |own_interface: Option<&str>| {
+        for view in world.snapshot.views.values_mut() {
+            let view = std::sync::Arc::make_mut(view);
+            let mut report = (**view.report.as_ref().unwrap()).clone();
+            report.virtual_routers[0].conflicts = vec![node_api::AddressConflict {
+                address: "192.168.1.110".parse().unwrap(),
+                hardware_address: "02:00:00:00:00:07".to_owned(),
+                own_interface: own_interface.map(str::to_owned),
+                since_unix_ms: 1_000,
+            }];
+            view.report = Some(std::sync::Arc::new(report));
+        }
+        condition(&status_at(&world, "chat", 10), DEGRADED)
+    };
+    let (holds, reason, message) = found(None);
+    assert_eq!((&*holds, &*reason), ("True", "AddressInUse"));
+    // Of the node that holds it alone.
+    assert_eq!(message.matches("02:00:00:00:00:07").count(), 1, "{message}");
+    let (_, reason, message) = found(Some("eth1"));
+    assert_eq!(reason, "AddressInUse");
+    assert!(message.contains("eth1 of n1"), "{message}");
+}
+
+#[test]
 fn the_time_of_a_transition_stays_where_the_state_does() {
     let mut world = World::new(&["n1", "n2"]);
     world.apply("chat", &["192.168.1.110"]);

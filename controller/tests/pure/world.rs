@@ -195,6 +195,7 @@ impl World {
                         priority: 250,
                         peers: Vec::new(),
                         transitions: Vec::new(),
+                        conflicts: Vec::new(),
                     }
                 }));
             }

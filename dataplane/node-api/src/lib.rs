@@ -20,7 +20,7 @@ pub use config::{
 pub use decode::{DecodeError, Decoded};
 pub use protocol::Protocol;
 pub use report::{
-    EndpointReport, ListenerReport, NodeReport, PeerReport, PoolReport, RouterReport, RouterState,
-    Transition,
+    AddressConflict, EndpointReport, ListenerReport, NodeReport, PeerReport, PoolReport,
+    RouterReport, RouterState, Transition,
 };
 pub use resources::MissingEndpoints;

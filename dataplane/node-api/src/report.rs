@@ -51,6 +51,24 @@ pub struct RouterReport {
     pub peers: Vec<PeerReport>,
     /// The newest transitions, newest last, 16 at most.
     pub transitions: Vec<Transition>,
+    /// Who else answers for the addresses while this node holds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<AddressConflict>,
+}
+
+/// Somebody else who answers for an address that the node holds (RFC 5227 section 2.4).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressConflict {
+    /// The address.
+    pub address: IpAddr,
+    /// Where the other one says that it is: `02:00:00:00:00:07`.
+    pub hardware_address: String,
+    /// The interface of this very node that has this hardware address, where one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_interface: Option<String>,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
 }
 
 /// A router that was heard on the VRID.

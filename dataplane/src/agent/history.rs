@@ -90,6 +90,7 @@ mod tests {
             priority: 250,
             peers: Vec::new(),
             transitions,
+            conflicts: Vec::new(),
         }
     }
 

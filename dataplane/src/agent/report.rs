@@ -148,6 +148,7 @@ impl Material<'_> {
                         priority: router.priority,
                         peers: Vec::new(),
                         transitions: known.map_or_else(Vec::new, |one| one.transitions.clone()),
+                        conflicts: Vec::new(),
                     },
                 }
             })

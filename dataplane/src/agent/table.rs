@@ -247,6 +247,7 @@ mod tests {
                     to: RouterState::Active,
                     cause: "the active-down interval elapsed".to_owned(),
                 }],
+                conflicts: Vec::new(),
             }],
             pools: vec![PoolReport {
                 pool,

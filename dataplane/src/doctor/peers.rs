@@ -242,6 +242,7 @@ mod tests {
             priority: 100,
             peers: heard_ms.iter().map(peer).collect(),
             transitions: Vec::new(),
+            conflicts: Vec::new(),
         };
         NodeReport {
             node_name: "server1".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd},
     time::Instant,
 };
 
@@ -31,6 +32,23 @@ impl ArpSocket {
         (&self.0).write_all(frame)
     }
 
+    /// A frame that waits already.
+    pub fn receive_waiting(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut frame = Vec::with_capacity(FRAME);
+        let result = self
+            .0
+            .recv_with_flags(frame.spare_capacity_mut(), libc::MSG_DONTWAIT);
+        match result {
+            Ok(length) => {
+                // SAFETY: the kernel wrote so many bytes from the start on, no more than there is room.
+                unsafe { frame.set_len(length) };
+                Ok(Some(frame))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The next frame that comes `until` then.
     pub fn receive(&self, until: Instant) -> io::Result<Option<Vec<u8>>> {
         let left = until.saturating_duration_since(Instant::now());
@@ -54,5 +72,11 @@ impl ArpSocket {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+impl AsFd for ArpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
 };
 
-use super::messages::{FromHost, PairingNumber};
+use super::{
+    messages::{FromHost, PairingNumber},
+    neighbours::Conflict,
+};
 use crate::{
     ipc::{ProxyToVrrp, ToVrrp},
     sys::wait::Wake,
@@ -19,6 +22,8 @@ pub(super) enum Event {
     Proxy(PairingNumber, ProxyToVrrp, Place),
     ProxyGone(PairingNumber),
     Host(FromHost),
+    /// Who else answers for addresses that this host holds: all of them.
+    Conflicts(Vec<Conflict>),
 }
 
 /// Puts events into the inbox.

@@ -4,6 +4,7 @@
 //! * [`machine`] drives the state machines: real-time priority, never waits for anybody.
 //! * [`host`] makes the netlink requests: leases, interfaces.
 //! * [`carrier`] asks drivers for the state of links, over and over.
+//! * [`neighbours`] looks for others who answer for the addresses.
 //! * Small threads read the two sockets, write to the agent, and wait for the end of the proxy.
 
 mod carrier;
@@ -12,6 +13,7 @@ mod host;
 mod inbox;
 mod machine;
 mod messages;
+mod neighbours;
 mod outbox;
 mod world;
 
@@ -30,6 +32,7 @@ use control::Control;
 use host::Host;
 use inbox::{Event, Sender};
 use machine::{Bell, Inputs, Machine, io::Outputs};
+use neighbours::Neighbours;
 use outbox::Outbox;
 use world::World;
 
@@ -202,6 +205,9 @@ fn serve(
         drop(realtime::real_time_or_favoured(HOST_PRIORITY));
         watch.run();
     })?;
+    let (neighbours, orders) = Neighbours::new()?;
+    let looking = neighbours::Watch::new(orders, sender.clone());
+    start("neighbours", move || looking.run())?;
     read_agent(channel.try_clone()?, sender.clone())?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -217,6 +223,7 @@ fn serve(
         host_wake,
         host_thread,
         carrier,
+        neighbours,
         outbox: Outbox::start(channel.try_clone()?)?,
     };
     Control::new(ends, table, warnings).run()

@@ -122,6 +122,13 @@ impl World {
         self.links.get(&own.index).map(|link| link.name.as_str())
     }
 
+    /// The interface with this hardware address.
+    pub(super) fn interface_with(&self, mac: [u8; 6]) -> Option<&str> {
+        let mut links = self.links.values();
+        let link = links.find(|link| link.mac == Some(mac))?;
+        Some(&link.name)
+    }
+
     /// Interface and source for a virtual router with these addresses: the named interface, or the
     /// one on whose link the first address lies, that of `present` among several.
     ///

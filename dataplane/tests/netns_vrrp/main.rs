@@ -10,6 +10,7 @@
 
 mod addresses;
 mod carrier;
+mod conflicts;
 mod cost;
 mod ipv6;
 mod lab;

@@ -261,6 +261,7 @@ impl Gateway {
                     priority: router.candidate(&self.node).map_or(1, |it| it.priority),
                     peers: Vec::new(),
                     transitions: Vec::new(),
+                    conflicts: Vec::new(),
                 });
             }
             pools.push(PoolReport {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::lab::{VIP_SERVER1, VIP_SERVER2, kill_at_once, signal_all};
+use e2e::lab::{INTERFACE, VIP_SERVER1, VIP_SERVER2, kill_at_once, signal_all};
 use e2e::testing::{Cluster, Gateway, Manifest, Part, SETTLE, Session, Watch, in_cluster};
 use e2e::wait;
 use nix::sys::signal::Signal;
@@ -292,6 +292,51 @@ fn link_down_at_the_switch() -> Result<()> {
         |cluster| cluster.host(HIT).cable_cut(),
         |cluster| cluster.host(HIT).cable_mended(),
     )
+}
+
+/// It is put back before anybody misses it.
+#[test]
+fn address_removed_by_hand() -> Result<()> {
+    fault(
+        "address_removed_by_hand",
+        Other::StaysBackup,
+        |cluster| {
+            let words = format!("addr del {VIP_SERVER1}/32 dev {INTERFACE}");
+            cluster.host(HIT).ip(&words).map(drop)
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Who holds the address keeps it, and tells whose hardware address answers for it, too.
+#[test]
+fn address_at_a_stranger() -> Result<()> {
+    in_cluster("address_at_a_stranger", &Manifest::article(), |cluster| {
+        let stranger = &cluster.lab.backends()[0];
+        let mac = stranger.mac().to_string();
+        let risen = cluster.entered(Gateway::Two, VIP_SERVER1, RouterState::Active)?;
+        let conflicts = |report: &node_api::NodeReport| {
+            let routers = report.virtual_routers.iter();
+            let macs = routers.flat_map(|it| &it.conflicts);
+            let macs = macs.map(|it| it.hardware_address.clone());
+            macs.collect::<Vec<_>>()
+        };
+        stranger.ip(&format!("addr add {VIP_SERVER1}/32 dev {INTERFACE}"))?;
+        cluster.wait_status(HIT, "the stranger to be told of", |report| {
+            (conflicts(report) == [mac.as_str()]).then_some(())
+        })?;
+        cluster.wait_state(HIT, VIP_SERVER1, RouterState::Active)?;
+        stranger.ip(&format!("addr del {VIP_SERVER1}/32 dev {INTERFACE}"))?;
+        cluster.wait_status(HIT, "the stranger to be gone", |report| {
+            conflicts(report).is_empty().then_some(())
+        })?;
+        ensure!(
+            cluster.entered(Gateway::Two, VIP_SERVER1, RouterState::Active)? == risen,
+            "server2 took over"
+        );
+        let watch = Watch::start(cluster, &[VIP_SERVER1])?;
+        watch.settles(cluster, VIP_SERVER1, HIT)
+    })
 }
 
 /// After each heal the holder must be believed: a client that kept the other's MAC would be stuck for its ARP time-out.

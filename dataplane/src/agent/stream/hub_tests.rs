@@ -425,6 +425,7 @@ fn report(state: RouterState, usable: &[bool], sessions: u64) -> Arc<NodeReport>
             priority: 250,
             peers: Vec::new(),
             transitions: Vec::new(),
+            conflicts: Vec::new(),
         }],
         pools: vec![PoolReport {
             pool: pool_ref("a"),

@@ -4,6 +4,7 @@
 //! state ([`Control::settle`]), whatever event led to it.
 
 mod config;
+mod conflicts;
 mod deaths;
 mod leaving;
 mod managed;
@@ -32,6 +33,7 @@ use super::{
     inbox::{Event, Sender},
     machine::{self, Bell, segment::SegmentId},
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
+    neighbours::{Conflict, Held, Neighbours},
     outbox::Outbox,
     world::World,
 };
@@ -65,6 +67,7 @@ pub(super) struct Ends {
     pub(super) host_wake: Arc<Wake>,
     pub(super) host_thread: JoinHandle<()>,
     pub(super) carrier: mpsc::Sender<carrier::Watched>,
+    pub(super) neighbours: Neighbours,
     pub(super) outbox: Outbox,
 }
 
@@ -84,6 +87,10 @@ pub(super) struct Control {
     deaths: Deaths,
     /// Interfaces whose sockets the machine thread has, with what it knows of them.
     segments: Vec<(SegmentId, bool, [u8; 6])>,
+    /// The addresses that others must not answer for.
+    held: Vec<Held>,
+    /// Who does all the same.
+    conflicts: Vec<Conflict>,
     next_id: RouterId,
     is_cleaned: bool,
     is_leaving: bool,
@@ -123,6 +130,8 @@ impl Control {
             usable: Usable::new(),
             deaths: Deaths::new(&table.deaths),
             segments: Vec::new(),
+            held: Vec::new(),
+            conflicts: Vec::new(),
             next_id: 1,
             is_cleaned: false,
             is_leaving: false,
@@ -182,6 +191,7 @@ impl Control {
                 }
             }
             Event::Host(news) => self.on_host(news)?,
+            Event::Conflicts(conflicts) => self.on_conflicts(conflicts),
         }
         Ok(())
     }
@@ -406,7 +416,11 @@ impl Control {
         self.report.is_under_way = false;
         let now = machine::now();
         self.note_delay(snapshot.latest_timer, now);
-        let reasons: Vec<_> = self.routers.iter().map(|r| self.reason(r)).collect();
+        let told = self.routers.iter().map(|router| report::Told {
+            reason: self.reason(router),
+            conflicts: self.conflicts_of(router),
+        });
+        let told = told.collect();
         let mut standing = self.warnings.clone();
         standing.extend(self.foreign_addresses());
         let delay = self.delay.0;
@@ -417,7 +431,7 @@ impl Control {
                 delay.as_millis()
             ));
         }
-        let report = report::report(&self.routers, &reasons, snapshot, &standing, delay, now);
+        let report = report::report(&self.routers, told, snapshot, &standing, delay, now);
         self.ends.outbox.post(FromVrrp::Report(report));
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::vrrp::{Discard, Instant};
-use node_api::{PeerReport, RouterReport, RouterState};
+use node_api::{AddressConflict, PeerReport, RouterReport, RouterState};
 
 use super::managed::Managed;
 use crate::{
@@ -15,11 +15,19 @@ use crate::{
     },
 };
 
+/// What control alone knows of a virtual router.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Why it is in its state.
+    pub(super) reason: String,
+    pub(super) conflicts: Vec<AddressConflict>,
+}
+
 /// Builds a report from what control knows and what the machine thread filled in; `delay` is the
 /// longest delay of a timer lately.
 pub(super) fn report(
     routers: &[Managed],
-    reasons: &[String],
+    told: Vec<Told>,
     snapshot: &Snapshot,
     standing: &[String],
     delay: Duration,
@@ -30,13 +38,14 @@ pub(super) fn report(
         warnings: standing.to_vec(),
         samples: Vec::new(),
     };
-    for (router, reason) in routers.iter().zip(reasons) {
+    for (router, told) in routers.iter().zip(told) {
         let observed = snapshot.routers.iter().find(|o| router.is(o.id));
+        warnings(router, observed, &mut report.warnings);
+        conflict_warnings(router, &told.conflicts, &mut report.warnings);
+        samples(router, observed, &told.conflicts, &mut report.samples);
         report
             .routers
-            .push(router_report(router, reason, observed, now));
-        warnings(router, observed, &mut report.warnings);
-        samples(router, observed, &mut report.samples);
+            .push(router_report(router, told, observed, now));
     }
     report.samples.push(Sample {
         metric: Metric::VrrpTimerDelay,
@@ -56,7 +65,7 @@ pub(super) fn report(
 
 fn router_report(
     router: &Managed,
-    reason: &str,
+    told: Told,
     observed: Option<&Observed>,
     now: Instant,
 ) -> RouterReport {
@@ -70,7 +79,7 @@ fn router_report(
         // The machine thread is nearer to the truth than the events from it.
         state: observed.map_or(RouterState::Initialize, |o| machine::state(o.state)),
         since_unix_ms: router.since_unix_ms,
-        reason: reason.to_owned(),
+        reason: told.reason,
         priority: observed.map_or(router.spec.priority, |o| o.priority.get()),
         peers: peers
             .into_iter()
@@ -81,6 +90,7 @@ fn router_report(
             })
             .collect(),
         transitions: router.history.iter().cloned().collect(),
+        conflicts: told.conflicts,
     }
 }
 
@@ -115,7 +125,32 @@ fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<St
     }
 }
 
-fn samples(router: &Managed, observed: Option<&Observed>, samples: &mut Vec<Sample>) {
+fn conflict_warnings(router: &Managed, conflicts: &[AddressConflict], warnings: &mut Vec<String>) {
+    let vrid = router.spec.settings.virtual_router_id;
+    let interface = router.binding.as_ref().map_or("?", |it| &it.interface);
+    for conflict in conflicts {
+        let (address, mac) = (conflict.address, &conflict.hardware_address);
+        warnings.push(match &conflict.own_interface {
+            Some(own) => format!(
+                "{address} (VRID {vrid}): {own} of this host ({mac}) answers for it on the segment of \
+                 {interface}, too: set net.ipv4.conf.{own}.arp_ignore=1, or keep two interfaces off \
+                 one segment"
+            ),
+            None => format!(
+                "{address} (VRID {vrid}): a host with the hardware address {mac} answers for it on \
+                 {interface}, too: find it (`arping`, the switch's table) and take the address from \
+                 it; this host holds the address and announces it again every 10 s"
+            ),
+        });
+    }
+}
+
+fn samples(
+    router: &Managed,
+    observed: Option<&Observed>,
+    conflicts: &[AddressConflict],
+    samples: &mut Vec<Sample>,
+) {
     let binding = router.binding.as_ref();
     let interface = binding.map_or("", |binding| binding.interface.as_str());
     let vrid = router.spec.settings.virtual_router_id.to_string();
@@ -141,6 +176,7 @@ fn samples(router: &Managed, observed: Option<&Observed>, samples: &mut Vec<Samp
         (Metric::VrrpAdvertisementsSent, sent),
         (Metric::VrrpAdvertisementsFailed, failed),
         (Metric::VrrpAdvertisementsReceived, received),
+        (Metric::VrrpAddressConflicts, conflicts.len() as u64),
     ] {
         samples.push(Sample::new(metric, &labels, value));
     }

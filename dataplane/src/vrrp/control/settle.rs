@@ -47,6 +47,7 @@ impl Control {
         }
         self.participate(now);
         self.tell_usable();
+        self.look_after_addresses();
         self.close_segments();
         self.tell_applied();
     }

@@ -1,0 +1,312 @@
+//! The thread that looks for others who answer for an address which this host holds: a stranger that
+//! has it configured, or another interface of this very host on the same segment.
+//!
+//! It asks by ARP probes (RFC 5227 section 2.1.1), which no neighbour takes for news, from the moment on
+//! when a virtual router rises, beside it: a takeover waits for no answer. And it reads what is said on
+//! the segment anyway.
+
+mod claim;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use ::vrrp::{
+    Instant,
+    wire::{
+        Arp, Mac,
+        arp::{FRAME_LEN, Operation},
+    },
+};
+use claim::Claim;
+
+use super::{
+    inbox::{Event, Sender},
+    machine::now,
+    messages::RouterId,
+};
+use crate::sys::{
+    arp::ArpSocket,
+    clock,
+    pages::RouterRow,
+    wait::{Waiter, Wake},
+};
+
+/// Frames taken from one socket in one turn.
+const FRAMES_PER_TURN: usize = 256;
+
+/// The addresses of a virtual router that is Active.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) id: RouterId,
+    /// Interface, and its hardware address.
+    pub(super) index: u32,
+    pub(super) mac: Mac,
+    pub(super) addresses: Vec<IpAddr>,
+    /// Tells whether it still is.
+    pub(super) row: &'static RouterRow,
+    pub(super) interval: Duration,
+}
+
+impl Held {
+    /// Whether both say the same; rows are as many as virtual routers.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.id, self.index, self.mac, self.interval)
+            == (other.id, other.index, other.mac, other.interval)
+    }
+}
+
+/// Somebody else who answers for an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Conflict {
+    pub(super) id: RouterId,
+    pub(super) address: IpAddr,
+    /// Where it says that the address is.
+    pub(super) mac: Mac,
+    pub(super) since_unix_ms: u64,
+}
+
+/// Control's end.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    orders: mpsc::Sender<Vec<Held>>,
+    wake: Arc<Wake>,
+}
+
+impl Neighbours {
+    pub(super) fn new() -> io::Result<(Self, Orders)> {
+        let (orders, receiver) = mpsc::channel();
+        let wake = Arc::new(Wake::new()?);
+        let theirs = Orders {
+            receiver,
+            wake: Arc::clone(&wake),
+        };
+        Ok((Self { orders, wake }, theirs))
+    }
+
+    /// From now on these addresses are held, and no others.
+    pub(super) fn look_after(&self, held: Vec<Held>) {
+        // A thread that ended said why.
+        drop(self.orders.send(held));
+        self.wake.wake();
+    }
+}
+
+/// The thread's end.
+#[derive(Debug)]
+pub(super) struct Orders {
+    receiver: mpsc::Receiver<Vec<Held>>,
+    wake: Arc<Wake>,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Watch {
+    orders: Orders,
+    control: Sender,
+    waiter: Waiter,
+    sockets: Vec<(u32, ArpSocket)>,
+    held: Vec<Held>,
+    claims: Vec<(RouterId, Ipv4Addr, Claim)>,
+    told: Vec<Conflict>,
+}
+
+impl Watch {
+    pub(super) fn new(orders: Orders, control: Sender) -> Self {
+        let mut waiter = Waiter::new();
+        waiter.watch(orders.wake.as_fd());
+        Self {
+            orders,
+            control,
+            waiter,
+            sockets: Vec::new(),
+            held: Vec::new(),
+            claims: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// Runs until nobody can give it an order any more.
+    pub(super) fn run(mut self) {
+        if let Err(error) = self.serve() {
+            tracing::error!(%error, "nobody looks for other hosts that answer for the addresses");
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        loop {
+            self.orders.wake.clear();
+            loop {
+                match self.orders.receiver.try_recv() {
+                    Ok(held) => self.adopt(held),
+                    Err(mpsc::TryRecvError::Empty) => break,
+                    Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
+                }
+            }
+            self.listen();
+            self.ask();
+            self.tell();
+            let next = self.claims.iter().map(|(.., claim)| claim.wake_at()).min();
+            self.waiter.wait(next.map(|at| at.since(now())))?;
+        }
+    }
+
+    /// Goes on with what stays, and asks at once for what is new.
+    fn adopt(&mut self, held: Vec<Held>) {
+        let now = now();
+        let mut before = std::mem::take(&mut self.claims);
+        for one in &held {
+            let is_same = self.held.iter().any(|it| it.is_like(one));
+            for address in &one.addresses {
+                let IpAddr::V4(address) = *address else {
+                    continue;
+                };
+                let known = before
+                    .iter()
+                    .position(|(id, of, _)| (*id, *of) == (one.id, address));
+                let known = known.map(|at| before.swap_remove(at).2);
+                let claim = known.filter(|_| is_same);
+                let claim = claim.unwrap_or_else(|| Claim::begin(now));
+                self.claims.push((one.id, address, claim));
+            }
+        }
+        self.held = held;
+        self.open_sockets();
+    }
+
+    fn open_sockets(&mut self) {
+        let Self {
+            sockets,
+            held,
+            waiter,
+            ..
+        } = self;
+        sockets.retain(|(index, socket)| {
+            let is_used = held.iter().any(|it| it.index == *index);
+            if !is_used {
+                waiter.forget(socket.as_fd());
+            }
+            is_used
+        });
+        for one in held {
+            if sockets.iter().any(|(index, _)| *index == one.index) {
+                continue;
+            }
+            match ArpSocket::open(one.index) {
+                Ok(socket) => {
+                    waiter.watch(socket.as_fd());
+                    sockets.push((one.index, socket));
+                }
+                Err(error) => tracing::warn!(
+                    addresses = ?one.addresses, %error,
+                    "cannot look for other hosts that answer for the addresses"
+                ),
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        let mut announcements = Vec::new();
+        for (index, socket) in &self.sockets {
+            if !self.waiter.is_ready(socket.as_fd()) {
+                continue;
+            }
+            for _ in 0..FRAMES_PER_TURN {
+                // An error belongs to the socket's past (interface down) and is cleared by this.
+                let Ok(Some(frame)) = socket.receive_waiting() else {
+                    break;
+                };
+                let Ok(arp) = Arp::parse_frame(&frame) else {
+                    continue;
+                };
+                let now = now();
+                for (id, address, claim) in &mut self.claims {
+                    let is_of = |it: &&Held| it.id == *id && it.index == *index;
+                    let Some(held) = self.held.iter().find(is_of) else {
+                        continue;
+                    };
+                    let is_other = arp.sender == *address && arp.sender_mac != held.mac;
+                    if is_other && claim.hear(now, arp.sender_mac) && is_active(held, now) {
+                        let arp = Arp::gratuitous(held.mac, *address);
+                        announcements.push((*index, held.mac, arp));
+                    }
+                }
+            }
+        }
+        for (index, mac, arp) in announcements {
+            self.send(index, mac, &arp);
+        }
+    }
+
+    fn ask(&mut self) {
+        let now = now();
+        let mut probes = Vec::new();
+        for (id, address, claim) in &mut self.claims {
+            if !claim.ask(now) {
+                continue;
+            }
+            if let Some(held) = self.held.iter().find(|it| it.id == *id) {
+                let probe = Arp {
+                    operation: Operation::Request,
+                    sender_mac: held.mac,
+                    sender: Ipv4Addr::UNSPECIFIED,
+                    target_mac: Mac([0; 6]),
+                    target: *address,
+                };
+                probes.push((held.index, held.mac, probe));
+            }
+        }
+        for (index, mac, probe) in probes {
+            self.send(index, mac, &probe);
+        }
+    }
+
+    fn send(&self, index: u32, mac: Mac, arp: &Arp) {
+        let mut frame = [0; FRAME_LEN];
+        let socket = self.sockets.iter().find(|(of, _)| *of == index);
+        if let Some((_, socket)) = socket
+            && let Ok(length) = arp.emit_frame(&mut frame, mac, Mac::BROADCAST)
+        {
+            // One that is lost is followed by another.
+            drop(socket.send(frame.get(..length).unwrap_or(&[])));
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = now();
+        let unix_ms = |at: Instant| {
+            let age = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+            clock::now_unix_ms().saturating_sub(age)
+        };
+        let known = |id, address, mac| {
+            let mut told = self.told.iter();
+            told.find(|it| (it.id, it.address, it.mac) == (id, address, mac))
+        };
+        let conflicts = self.claims.iter().filter_map(|(id, address, claim)| {
+            let (mac, since) = claim.rival()?;
+            let address = IpAddr::V4(*address);
+            let conflict = || Conflict {
+                id: *id,
+                address,
+                mac,
+                since_unix_ms: unix_ms(since),
+            };
+            Some(known(*id, address, mac).copied().unwrap_or_else(conflict))
+        });
+        let conflicts: Vec<_> = conflicts.collect();
+        if conflicts != self.told {
+            self.told.clone_from(&conflicts);
+            self.control.send(Event::Conflicts(conflicts));
+        }
+    }
+}
+
+/// Whether the virtual router advertised a moment ago: only then is the address its own to announce.
+fn is_active(held: &Held, now: Instant) -> bool {
+    let last = held.row.last_advertisement().map(Instant::from_nanos);
+    last.is_some_and(|last| now.since(last) <= held.interval * 2)
+}

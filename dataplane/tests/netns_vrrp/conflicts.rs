@@ -1,0 +1,109 @@
+//! Somebody else answers for an address that is held (RFC 5227).
+
+use std::time::Duration;
+
+use node_api::{AddressConflict, RouterReport, RouterState::Active};
+
+use crate::{
+    ADDRESS,
+    lab::Lab,
+    node::{Node, router},
+    wire::{Ear, Heard},
+};
+
+fn is_told(router: &RouterReport) -> bool {
+    router.state == Active && !router.conflicts.is_empty()
+}
+
+fn the_only_one(report: &RouterReport) -> &AddressConflict {
+    let [conflict] = &report.conflicts[..] else {
+        panic!("{:?}", report.conflicts);
+    };
+    assert_eq!(conflict.address.to_string(), ADDRESS);
+    conflict
+}
+
+/// A host that has had the address all the time: the takeover waits for nothing, and people are told.
+#[test]
+fn a_stranger_with_the_address_is_told_of_and_taken_over_from() {
+    let Some(lab) = Lab::start(2) else { return };
+    lab.hosts[1].ip("addr add 192.168.1.110/32 dev eth0");
+    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    let mac = lab.hosts[0].mac();
+    let risen = node.wait_state(Active);
+    assert_eq!(risen.transitions.len(), 2, "{:?}", risen.transitions);
+    let mut ear = Ear::on(&lab.hosts[1]);
+    let report = node.wait_router(is_told);
+    let conflict = the_only_one(&report);
+    let stranger = lab.hosts[1].mac().to_string();
+    assert_eq!(conflict.hardware_address, stranger);
+    assert_eq!(conflict.own_interface, None);
+    assert_eq!(report.transitions.len(), 2, "it stays Active");
+    let told = |warning: &String| warning.contains(&stranger);
+    assert!(
+        node.report.warnings.iter().any(told),
+        "{:?}",
+        node.report.warnings
+    );
+    // The address stays, and is announced again for as long as the other one answers: more often than
+    // the schedule of a takeover and the refresh would.
+    let announced = Heard::Announcement {
+        address: ADDRESS.parse().unwrap(),
+        mac,
+    };
+    ear.wait(|heard| *heard == announced);
+    assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
+    // Once it is gone, so is the complaint.
+    lab.hosts[1].ip("addr del 192.168.1.110/32 dev eth0");
+    let report = node.wait_router(|router| router.conflicts.is_empty());
+    assert_eq!(report.transitions.len(), 2);
+    assert!(!node.report.warnings.iter().any(told));
+}
+
+/// The host that had the address before answers until its lease ends: that is no stranger.
+#[test]
+fn the_host_before_is_no_stranger() {
+    let Some(lab) = Lab::start(2) else { return };
+    let mut a = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    a.wait_state(Active);
+    lab.hosts[0].wait_shown(ADDRESS);
+    let mut b = Node::serving(&lab.hosts[1], &[router(ADDRESS, 235)]);
+    b.wait_router(|router| !router.peers.is_empty());
+    a.kill();
+    b.wait_state(Active);
+    assert!(!lab.hosts[0].shown(ADDRESS).is_empty(), "its lease");
+    let risen = std::time::Instant::now();
+    b.wait_router(|router| {
+        assert_eq!(router.conflicts, []);
+        risen.elapsed() > Duration::from_secs(6)
+    });
+    assert!(lab.hosts[0].shown(ADDRESS).is_empty());
+}
+
+/// Linux answers on every interface for every address of the host. The host's settings are left alone.
+#[test]
+fn another_interface_of_the_host_on_the_segment_is_told_of() {
+    let Some(lab) = Lab::start(1) else { return };
+    let host = &lab.hosts[0];
+    let tid = host.tid;
+    lab.switch.ip(&format!(
+        "link add second type veth peer name eth1 netns {tid}"
+    ));
+    lab.switch.ip("link set second master br0 up");
+    host.ip("link set eth1 up");
+    let mut wanted = router(ADDRESS, 250);
+    wanted.settings.interface = Some("eth0".to_owned());
+    let mut node = Node::serving(host, &[wanted]);
+    let report = node.wait_router(is_told);
+    let conflict = the_only_one(&report);
+    assert_eq!(conflict.own_interface.as_deref(), Some("eth1"));
+    let told = |warning: &String| warning.contains("arp_ignore");
+    assert!(
+        node.report.warnings.iter().any(told),
+        "{:?}",
+        node.report.warnings
+    );
+    let setting = "/proc/sys/net/ipv4/conf/eth1/arp_ignore";
+    let setting = host.run(move || std::fs::read_to_string(setting));
+    assert_eq!(setting.unwrap().trim(), "0");
+}
