@@ -1,7 +1,8 @@
-//! Who answers ARP for the virtual addresses: asked over and over from a host of its own.
+//! Who answers for the virtual addresses, by ARP or neighbour discovery: asked over and over from a host of its
+//! own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -16,10 +17,12 @@ use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::{Host, INTERFACE, Lab, MacAddr};
-use crate::wait;
+use crate::{neighbour, wait};
 
 /// The Ethernet type of ARP.
 const ETHERTYPE: u16 = 0x0806;
+/// Every Ethernet type (`ETH_P_ALL`).
+const ALL: u16 = 3;
 
 /// One request for an address, and who answered before the next one.
 #[derive(Clone, Debug)]
@@ -32,8 +35,8 @@ pub struct Round {
 
 #[derive(Debug, Default)]
 struct Seen {
-    rounds: BTreeMap<Ipv4Addr, Vec<Round>>,
-    announcements: Vec<(Instant, Ipv4Addr, MacAddr)>,
+    rounds: BTreeMap<IpAddr, Vec<Round>>,
+    announcements: Vec<(Instant, IpAddr, MacAddr)>,
 }
 
 /// Asks for each address every few milliseconds for as long as it lives, and keeps all answers.
@@ -46,13 +49,18 @@ pub struct ArpWatch {
 
 impl ArpWatch {
     /// Starts to ask from the lab's observer, for each of `addresses` once per `period`.
-    pub fn start(lab: &Lab, addresses: &[Ipv4Addr], period: Duration) -> Result<Self> {
+    pub fn start(
+        lab: &Lab,
+        addresses: &[impl Into<IpAddr> + Copy],
+        period: Duration,
+    ) -> Result<Self> {
         let observer = lab.observer();
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| (*address).into()).collect();
         let (socket, own) = open(observer)?;
         let source = observer.address();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (ended, noted, addresses) = (Arc::clone(&stop), Arc::clone(&seen), addresses.to_vec());
+        let (ended, noted) = (Arc::clone(&stop), Arc::clone(&seen));
         let thread = thread::Builder::new().name("arp".into()).spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 for address in &addresses {
@@ -62,12 +70,11 @@ impl ArpWatch {
                     };
                     lock(&noted).rounds.entry(*address).or_default().push(round);
                     // A full queue loses one round, which then shows no answer.
-                    send(
-                        socket.as_raw_fd(),
-                        &request(own, source, *address),
-                        MsgFlags::empty(),
-                    )
-                    .ok();
+                    let frame = match *address {
+                        IpAddr::V4(address) => request(own, source, address),
+                        IpAddr::V6(address) => neighbour::solicitation(own, address),
+                    };
+                    send(socket.as_raw_fd(), &frame, MsgFlags::empty()).ok();
                 }
                 collect(&socket, source, &noted, Instant::now() + period);
             }
@@ -80,11 +87,11 @@ impl ArpWatch {
     }
 
     /// All rounds for `address` since `since`, the one under way included.
-    pub fn rounds(&self, address: Ipv4Addr, since: Instant) -> Vec<Round> {
+    pub fn rounds(&self, address: impl Into<IpAddr>, since: Instant) -> Vec<Round> {
         let seen = lock(&self.seen);
         let rounds = seen
             .rounds
-            .get(&address)
+            .get(&address.into())
             .map(Vec::as_slice)
             .unwrap_or_default();
         // They stand in the order of time, and the watcher waits for the lock: no look at all of them.
@@ -92,8 +99,8 @@ impl ArpWatch {
         rounds[first..].to_vec()
     }
 
-    /// Announcements (gratuitous ARP) since `since`: when, which address, which MAC.
-    pub fn announcements(&self, since: Instant) -> Vec<(Instant, Ipv4Addr, MacAddr)> {
+    /// Announcements (gratuitous ARP, unsolicited neighbour advertisements) since `since`: when, which address, which MAC.
+    pub fn announcements(&self, since: Instant) -> Vec<(Instant, IpAddr, MacAddr)> {
         lock(&self.seen)
             .announcements
             .iter()
@@ -105,15 +112,16 @@ impl ArpWatch {
     /// Waits until `count` rounds in a row since `since` were answered for `address` by `wanted` and nobody else.
     pub fn answered_by(
         &self,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         wanted: &BTreeSet<MacAddr>,
         count: usize,
         since: Instant,
         bound: Duration,
     ) -> Result<()> {
+        let address = address.into();
         let (mut unread, mut alike) = (since, 0);
         let mut last = BTreeSet::new();
-        let found = wait::until("the wanted answers to ARP", bound, || {
+        let found = wait::until("the wanted answers", bound, || {
             let rounds = self.rounds(address, unread);
             // The last round is still open, and is looked at again.
             let Some((open, closed)) = rounds.split_last() else {
@@ -134,7 +142,7 @@ impl ArpWatch {
     }
 
     /// The longest span since `since` in which every round for `address` was answered by more than one MAC.
-    pub fn longest_double(&self, address: Ipv4Addr, since: Instant) -> Duration {
+    pub fn longest_double(&self, address: impl Into<IpAddr>, since: Instant) -> Duration {
         let mut longest = Duration::ZERO;
         let mut start = None;
         for round in self.rounds(address, since) {
@@ -171,14 +179,14 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens a packet socket on `host` that sees ARP alone, and tells the interface's MAC.
+/// Opens a packet socket on `host` that sees all frames, and tells the interface's MAC.
 fn open(host: &Host) -> Result<(Socket, MacAddr)> {
     thread::scope(|scope| {
         let (answer, opened) = mpsc::channel();
         scope.spawn(move || {
             let open = || {
                 host.enter()?;
-                let protocol = Protocol::from(i32::from(ETHERTYPE.to_be()));
+                let protocol = Protocol::from(i32::from(ALL.to_be()));
                 let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
                     .context("packet socket")?;
                 // The interface list gives a packet address ready for use, which nothing else gives safely.
@@ -229,30 +237,36 @@ fn collect(socket: &Socket, own: Ipv4Addr, seen: &Mutex<Seen>, until: Instant) {
 }
 
 fn note(frame: &[u8], own: Ipv4Addr, seen: &mut Seen) {
-    let Some(arp) = frame.get(14..42) else { return };
+    let told = match frame.get(12..14) {
+        Some(kind) if kind == ETHERTYPE.to_be_bytes() => arp(frame, own),
+        _ => neighbour::advertised(frame).map(|told| {
+            let answer = (told.target.into(), told.mac);
+            (answer, told.is_answer)
+        }),
+    };
+    let Some(((address, mac), is_answer)) = told else {
+        return;
+    };
+    if !is_answer {
+        seen.announcements.push((Instant::now(), address, mac));
+    } else if let Some(rounds) = seen.rounds.get_mut(&address)
+        && let Some(round) = rounds.last_mut()
+    {
+        round.answers.insert(mac);
+    }
+}
+
+/// The address that an ARP packet tells of, where that is, and whether it answers `own`; `None`: it asks, or answers
+/// others.
+fn arp(frame: &[u8], own: Ipv4Addr) -> Option<((IpAddr, MacAddr), bool)> {
+    let arp = frame.get(14..42)?;
     let address = |at: usize| -> Option<Ipv4Addr> {
         let octets: [u8; 4] = arp.get(at..at + 4)?.try_into().ok()?;
         Some(octets.into())
     };
-    let (Some(sender), Some(target)) = (address(14), address(24)) else {
-        return;
-    };
-    let Some(mac) = arp
-        .get(8..14)
-        .and_then(|mac| mac.try_into().ok())
-        .map(MacAddr)
-    else {
-        return;
-    };
-    if sender == target {
-        seen.announcements.push((Instant::now(), sender, mac));
-    } else if arp.get(6..8) == Some(&[0, 2])
-        && target == own
-        && let Some(round) = seen
-            .rounds
-            .get_mut(&sender)
-            .and_then(|rounds| rounds.last_mut())
-    {
-        round.answers.insert(mac);
-    }
+    let (sender, target) = (address(14)?, address(24)?);
+    let mac = MacAddr(arp.get(8..14)?.try_into().ok()?);
+    let is_announcement = sender == target;
+    let is_answer = arp.get(6..8) == Some(&[0, 2]) && target == own;
+    (is_announcement || is_answer).then_some(((sender.into(), mac), !is_announcement))
 }

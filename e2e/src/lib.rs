@@ -22,6 +22,7 @@ pub mod image;
 pub mod keeper;
 pub mod lab;
 pub mod measure;
+mod neighbour;
 pub mod probe;
 pub mod proxy_load;
 pub mod subject;

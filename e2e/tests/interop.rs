@@ -1,29 +1,59 @@
-//! A virtual router shared with Debian's keepalived, in both versions and both roles.
+//! A virtual router shared with Debian's keepalived, in both versions and both roles, and with version 3 over IPv6.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::lab::{INTERFACE, Process, VIP_SERVER1};
+use e2e::lab::{Host, INTERFACE, Process, VIP_SERVER1};
 use e2e::testing::{Cluster, Gateway, Manifest, Part, Pool, SETTLE, Watch, in_lab, skipped};
 use e2e::{tools, wait};
 use nix::sys::signal::Signal;
 use node_api::RouterState;
 
-/// The address that both sides share. wsha runs on server1, keepalived on server2.
-const SHARED: Ipv4Addr = VIP_SERVER1;
 const VRID: u8 = 52;
+const IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x112);
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x112);
 
+/// wsha runs on server1, keepalived on server2.
 #[derive(Clone, Copy)]
 struct Group {
     version: u8,
+    /// The addresses that both share, in the order in which keepalived is told: it sends them so.
+    addresses: &'static [IpAddr],
     wsha: u8,
     keepalived: u8,
 }
 
+const V4: &[IpAddr] = &[IpAddr::V4(VIP_SERVER1)];
+/// As RFC 9568 section 5.2.9 asks.
+const V6: &[IpAddr] = &[IpAddr::V6(LINK_LOCAL), IpAddr::V6(IPV6)];
+/// As most write it.
+const V6_ALONE: &[IpAddr] = &[IpAddr::V6(IPV6)];
+
 impl Group {
+    /// The one that clients use.
+    fn shared(self) -> IpAddr {
+        let last = self.addresses.last();
+        last.copied().unwrap_or(IpAddr::V4(VIP_SERVER1))
+    }
+
+    /// Gives the hosts addresses of the family; a host that was switched off has lost its own.
+    fn number(self, cluster: &Cluster, hosts: &[(&Host, u8)]) -> Result<()> {
+        for (host, last) in hosts.iter().filter(|_| self.shared().is_ipv6()) {
+            host.ip(&format!("addr add fd00:1::{last}/64 dev {INTERFACE} nodad"))?;
+            let link_local = host.mac().link_local();
+            wait::until("a link-local address", SETTLE, || {
+                let shown = host.ip(&format!("-6 addr show dev {INTERFACE} to {link_local}"))?;
+                let is_usable = !shown.is_empty() && !shown.contains("tentative");
+                Ok(is_usable.then_some(()))
+            })
+            .with_context(|| format!("on {} of {}", host.name(), cluster.lab.dir().display()))?;
+        }
+        Ok(())
+    }
+
     fn interval(self) -> Duration {
         if self.version == 2 {
             Duration::from_secs(1)
@@ -34,8 +64,11 @@ impl Group {
     }
 
     fn manifest(self) -> Manifest {
+        let (shared, more) = (self.shared(), self.addresses.split_last());
+        let more: Vec<_> = more.iter().flat_map(|(_, more)| *more).collect();
         let entry = format!(
-            "address: {SHARED}, virtualRouterID: {VRID}, nodePriorities: [{{ nodeName: server1, priority: {} }}]",
+            "address: {shared}, additionalAddresses: {more:?}, virtualRouterID: {VRID}, nodePriorities: [{{ \
+             nodeName: server1, priority: {} }}]",
             self.wsha
         );
         let mut pool = Pool::new("chat", vec![entry]);
@@ -57,13 +90,16 @@ impl Keepalived {
     fn start(cluster: &Cluster, group: Group) -> Result<Self> {
         let host = cluster.host(Gateway::Two);
         let file = host.dir().join("keepalived.conf");
+        let addresses = group.addresses.iter();
+        let addresses: Vec<_> = addresses.map(|it| format!("        {it}\n")).collect();
         let text = format!(
             "global_defs {{\n    router_id server2\n    vrrp_version {}\n}}\nvrrp_instance shared {{\n    state BACKUP\n    \
              interface {INTERFACE}\n    virtual_router_id {VRID}\n    priority {}\n    advert_int {}\n    \
-             virtual_ipaddress {{\n        {SHARED}\n    }}\n}}\n",
+             virtual_ipaddress {{\n{}    }}\n}}\n",
             group.version,
             group.keepalived,
             group.interval().as_secs_f32(),
+            addresses.concat(),
         );
         fs::write(&file, text)?;
         drop(fs::remove_file(host.dir().join("keepalived.log")));
@@ -181,22 +217,32 @@ fn mixed(test: &str, group: Group, body: impl FnOnce(&mut Cluster) -> Result<()>
         return Ok(());
     }
     in_lab(test, |cluster| {
+        let lab = &cluster.lab;
+        let hosts = [
+            (lab.server1(), 14),
+            (lab.server2(), 15),
+            (lab.client(), 20),
+            (lab.observer(), 21),
+        ];
+        group.number(cluster, &hosts)?;
         cluster.apply(&group.manifest())?;
         body(cluster)
     })
 }
 
 /// wsha has the higher priority.
-fn wsha_active(test: &str, version: u8) -> Result<()> {
+fn wsha_active(test: &str, version: u8, addresses: &'static [IpAddr]) -> Result<()> {
     let group = Group {
         version,
+        addresses,
         wsha: 200,
         keepalived: 100,
     };
+    let shared = group.shared();
     mixed(test, group, |cluster| {
         cluster.start(Gateway::One)?;
-        cluster.wait_holders(SHARED, &["server1"])?;
-        let watch = Watch::start(cluster, &[SHARED])?;
+        cluster.wait_holders(shared, &["server1"])?;
+        let watch = Watch::start(cluster, &[shared])?;
 
         let keepalived = Keepalived::start(cluster, group)?;
         keepalived.wait_entered("BACKUP", 1)?;
@@ -206,22 +252,22 @@ fn wsha_active(test: &str, version: u8) -> Result<()> {
             "keepalived rose above a living wsha"
         );
         ensure!(
-            cluster.entered(Gateway::One, SHARED, RouterState::Active)? == 1,
+            cluster.entered(Gateway::One, shared, RouterState::Active)? == 1,
             "wsha flapped"
         );
-        watch.settles(cluster, SHARED, Gateway::One)?;
+        watch.settles(cluster, shared, Gateway::One)?;
         nothing_discarded(cluster)?;
 
         // An orderly stop says priority 0.
         cluster.stop(Gateway::One)?;
         keepalived.wait_entered("MASTER", 1)?;
-        cluster.wait_holders(SHARED, &["server2"])?;
+        cluster.wait_holders(shared, &["server2"])?;
         // wsha returns and takes over from a living keepalived.
         cluster.start(Gateway::One)?;
-        cluster.wait_holders(SHARED, &["server1"])?;
+        cluster.wait_holders(shared, &["server1"])?;
         keepalived.wait_entered("BACKUP", 2)?;
-        watch.settles(cluster, SHARED, Gateway::One)?;
-        watch.serves(SHARED, Instant::now())?;
+        watch.settles(cluster, shared, Gateway::One)?;
+        watch.serves(shared, Instant::now())?;
 
         // wsha dies with all its processes.
         let pids: Vec<_> = Part::ALL
@@ -230,17 +276,17 @@ fn wsha_active(test: &str, version: u8) -> Result<()> {
             .collect();
         e2e::lab::kill_at_once(&pids);
         keepalived.wait_entered("MASTER", 2)?;
-        cluster.wait_holders(SHARED, &["server2"])?;
+        cluster.wait_holders(shared, &["server2"])?;
         cluster.start(Gateway::One)?;
-        cluster.wait_holders(SHARED, &["server1"])?;
+        cluster.wait_holders(shared, &["server1"])?;
         keepalived.wait_entered("BACKUP", 3)?;
         calm(group)?;
         ensure!(keepalived.entered("MASTER")? == 2, "keepalived flapped");
         ensure!(
-            cluster.entered(Gateway::One, SHARED, RouterState::Active)? == 1,
+            cluster.entered(Gateway::One, shared, RouterState::Active)? == 1,
             "wsha flapped"
         );
-        watch.settles(cluster, SHARED, Gateway::One)?;
+        watch.settles(cluster, shared, Gateway::One)?;
         watch.never_split()?;
         nothing_discarded(cluster)?;
         Keepalived::content(&keepalived.stop()?)
@@ -248,12 +294,14 @@ fn wsha_active(test: &str, version: u8) -> Result<()> {
 }
 
 /// keepalived has the higher priority.
-fn wsha_backup(test: &str, version: u8) -> Result<()> {
+fn wsha_backup(test: &str, version: u8, addresses: &'static [IpAddr]) -> Result<()> {
     let group = Group {
         version,
+        addresses,
         wsha: 100,
         keepalived: 200,
     };
+    let shared = group.shared();
     mixed(test, group, |cluster| {
         let keepalived = Keepalived::start(cluster, group)?;
         keepalived.wait_entered("MASTER", 1)?;
@@ -262,54 +310,61 @@ fn wsha_backup(test: &str, version: u8) -> Result<()> {
         let peer = cluster.wait_status(Gateway::One, "a peer", |report| {
             report.virtual_routers.first()?.peers.first().cloned()
         })?;
+        let two = cluster.host(Gateway::Two);
+        let own: IpAddr = if shared.is_ipv4() {
+            two.address().into()
+        } else {
+            two.mac().link_local().into()
+        };
         ensure!(
-            peer.address == cluster.host(Gateway::Two).address() && peer.priority == 200,
+            peer.address == own && peer.priority == 200,
             "it heard {peer:?}"
         );
         calm(group)?;
         ensure!(
-            cluster.entered(Gateway::One, SHARED, RouterState::Active)? == 0,
+            cluster.entered(Gateway::One, shared, RouterState::Active)? == 0,
             "wsha rose above a living keepalived"
         );
         ensure!(
-            cluster.lab.holders(SHARED)? == ["server2"],
+            cluster.lab.holders(shared)? == ["server2"],
             "the address is not at keepalived alone"
         );
         nothing_discarded(cluster)?;
 
         // An orderly stop of keepalived says priority 0.
         Keepalived::content(&keepalived.stop()?)?;
-        cluster.wait_holders(SHARED, &["server1"])?;
-        let cause = cluster.router(Gateway::One, SHARED)?.reason;
-        let watch = Watch::start(cluster, &[SHARED])?;
-        watch.settles(cluster, SHARED, Gateway::One)?;
+        cluster.wait_holders(shared, &["server1"])?;
+        let cause = cluster.router(Gateway::One, shared)?.reason;
+        let watch = Watch::start(cluster, &[shared])?;
+        watch.settles(cluster, shared, Gateway::One)?;
         // keepalived returns and takes over from a living wsha.
         let keepalived = Keepalived::start(cluster, group)?;
         keepalived.wait_entered("MASTER", 1)?;
         state(cluster, RouterState::Backup)?;
-        watch.settles(cluster, SHARED, Gateway::Two)?;
+        watch.settles(cluster, shared, Gateway::Two)?;
         ensure!(
-            cluster.lab.holders(SHARED)? == ["server2"],
+            cluster.lab.holders(shared)? == ["server2"],
             "wsha did not let go of the address"
         );
         Keepalived::content(&keepalived.log()?)?;
 
         // Its host dies.
         cluster.lab.server2().power_off()?;
-        watch.settles(cluster, SHARED, Gateway::One)?;
-        let silent = cluster.router(Gateway::One, SHARED)?.reason;
+        watch.settles(cluster, shared, Gateway::One)?;
+        let silent = cluster.router(Gateway::One, shared)?.reason;
         ensure!(silent != cause, "priority 0 and silence are both {cause:?}");
-        watch.serves(SHARED, Instant::now())?;
+        watch.serves(shared, Instant::now())?;
         drop(keepalived);
         cluster.lab.server2().power_on()?;
+        group.number(cluster, &[(cluster.lab.server2(), 15)])?;
         let keepalived = Keepalived::start(cluster, group)?;
         keepalived.wait_entered("MASTER", 1)?;
         state(cluster, RouterState::Backup)?;
-        watch.settles(cluster, SHARED, Gateway::Two)?;
+        watch.settles(cluster, shared, Gateway::Two)?;
         calm(group)?;
         ensure!(keepalived.entered("MASTER")? == 1, "keepalived flapped");
         ensure!(
-            cluster.entered(Gateway::One, SHARED, RouterState::Active)? == 2,
+            cluster.entered(Gateway::One, shared, RouterState::Active)? == 2,
             "wsha flapped"
         );
         watch.never_split()?;
@@ -320,20 +375,36 @@ fn wsha_backup(test: &str, version: u8) -> Result<()> {
 
 #[test]
 fn version_2_with_wsha_active() -> Result<()> {
-    wsha_active("version_2_with_wsha_active", 2)
+    wsha_active("version_2_with_wsha_active", 2, V4)
 }
 
 #[test]
 fn version_2_with_keepalived_active() -> Result<()> {
-    wsha_backup("version_2_with_keepalived_active", 2)
+    wsha_backup("version_2_with_keepalived_active", 2, V4)
 }
 
 #[test]
 fn version_3_with_wsha_active() -> Result<()> {
-    wsha_active("version_3_with_wsha_active", 3)
+    wsha_active("version_3_with_wsha_active", 3, V4)
 }
 
 #[test]
 fn version_3_with_keepalived_active() -> Result<()> {
-    wsha_backup("version_3_with_keepalived_active", 3)
+    wsha_backup("version_3_with_keepalived_active", 3, V4)
+}
+
+#[test]
+fn ipv6_with_wsha_active() -> Result<()> {
+    wsha_active("ipv6_with_wsha_active", 3, V6)
+}
+
+#[test]
+fn ipv6_with_keepalived_active() -> Result<()> {
+    wsha_backup("ipv6_with_keepalived_active", 3, V6)
+}
+
+#[test]
+fn ipv6_without_a_link_local_address_with_wsha_active() -> Result<()> {
+    let test = "ipv6_without_a_link_local_address_with_wsha_active";
+    wsha_active(test, 3, V6_ALONE)
 }

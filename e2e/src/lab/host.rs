@@ -1,7 +1,7 @@
 //! A host of the lab: a network namespace, a `/run` and a directory of its own, and one link to the switch.
 
 use std::fs::{self, OpenOptions};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::SockaddrIn;
 use nix::unistd::Pid;
 
 use super::netns::NetNs;
@@ -173,20 +172,24 @@ impl Host {
         self.ip(&format!("-4 addr show dev {INTERFACE}"))
     }
 
-    /// All IPv4 addresses of the interface; no process is started for it.
-    pub fn addresses(&self) -> Result<Vec<Ipv4Addr>> {
-        let found = self.ns().run(|| {
+    /// All addresses of the interface but the link-local one that every interface has; no process is started for it.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let link_local = IpAddr::from(self.mac.link_local());
+        let found = self.ns().run(move || {
             let ours = getifaddrs()?.filter(|entry| entry.interface_name == INTERFACE);
-            let addresses =
-                ours.filter_map(|entry| entry.address?.as_sockaddr_in().map(SockaddrIn::ip));
-            anyhow::Ok(addresses.collect())
+            let addresses = ours.filter_map(|entry| {
+                let address = entry.address?;
+                let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+                v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+            });
+            anyhow::Ok(addresses.filter(|it| *it != link_local).collect())
         })?;
         found.with_context(|| format!("cannot list the addresses of {}", self.name))
     }
 
     /// Whether the interface holds `address`.
-    pub fn holds(&self, address: Ipv4Addr) -> Result<bool> {
-        Ok(self.addresses()?.contains(&address))
+    pub fn holds(&self, address: impl Into<IpAddr>) -> Result<bool> {
+        Ok(self.addresses()?.contains(&address.into()))
     }
 
     /// What this host's neighbour table says of `address`: the line of `ip neigh`, empty without entry.

@@ -20,7 +20,7 @@ mod room;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +66,15 @@ impl MacAddr {
     pub(crate) fn of(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([2, 0, a, b, c, d])
+    }
+
+    /// The link-local address that the kernel makes of it (RFC 4291 appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+        octets[8..11].copy_from_slice(&self.0[..3]);
+        octets[13..].copy_from_slice(&self.0[3..]);
+        octets[8] ^= 2;
+        octets.into()
     }
 }
 
@@ -228,7 +237,8 @@ impl Lab {
     }
 
     /// The gateways that hold `address` now.
-    pub fn holders(&self, address: Ipv4Addr) -> Result<Vec<&'static str>> {
+    pub fn holders(&self, address: impl Into<IpAddr>) -> Result<Vec<&'static str>> {
+        let address = address.into();
         let mut holders = Vec::new();
         for host in self.gateways() {
             if host.holds(address)? {

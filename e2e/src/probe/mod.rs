@@ -6,7 +6,7 @@ mod seen;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -79,12 +79,12 @@ pub struct Probe {
 
 impl Probe {
     /// Starts a client on `host` that talks to `address` at [`PORT`].
-    pub fn start(host: &Host, address: Ipv4Addr, timing: Timing) -> Result<Self> {
+    pub fn start(host: &Host, address: impl Into<IpAddr>, timing: Timing) -> Result<Self> {
         let log = Arc::new(Log::default());
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, entered) = mpsc::channel();
         let worker = Worker {
-            target: SocketAddrV4::new(address, PORT),
+            target: SocketAddr::new(address.into(), PORT),
             timing,
             log: Arc::clone(&log),
             stop: Arc::clone(&stop),

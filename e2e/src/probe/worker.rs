@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use super::{Log, Timing};
 use crate::ws::{self, Decoder, Opcode};
 
 pub(super) struct Worker {
-    pub(super) target: SocketAddrV4,
+    pub(super) target: SocketAddr,
     pub(super) timing: Timing,
     pub(super) log: Arc<Log>,
     pub(super) stop: Arc<AtomicBool>,
@@ -41,8 +41,7 @@ impl Worker {
     }
 
     fn dial(&self) -> Result<(TcpStream, Decoder), DialFailure> {
-        let target = SocketAddr::V4(self.target);
-        let mut stream = TcpStream::connect_timeout(&target, self.timing.connect_timeout)
+        let mut stream = TcpStream::connect_timeout(&self.target, self.timing.connect_timeout)
             .map_err(|e| dial_failure(&e))?;
         let other = |error: std::io::Error| DialFailure::Other(error.to_string());
         stream.set_nodelay(true).map_err(other)?;

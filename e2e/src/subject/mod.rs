@@ -4,7 +4,7 @@ mod keepalived;
 mod wsha;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -260,8 +260,8 @@ impl<'lab> Gateways<'lab> {
         let hosts = self.lab.gateways();
         let tables = [hosts[0].addresses()?, hosts[1].addresses()?];
         Ok(self.settings.routers.iter().all(|router| {
-            let as_planned = |(host, table): (&Host, &Vec<Ipv4Addr>)| {
-                table.contains(&router.address) == (host.name() == router.owner)
+            let as_planned = |(host, table): (&Host, &Vec<IpAddr>)| {
+                table.contains(&router.address.into()) == (host.name() == router.owner)
             };
             hosts.into_iter().zip(&tables).all(as_planned)
         }))

@@ -1,7 +1,7 @@
 //! A lab with wsha on its gateways, and backends behind it.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -305,7 +305,8 @@ impl Cluster {
     }
 
     /// Waits until exactly these gateways hold `address`.
-    pub fn wait_holders(&self, address: Ipv4Addr, holders: &[&str]) -> Result<()> {
+    pub fn wait_holders(&self, address: impl Into<IpAddr>, holders: &[&str]) -> Result<()> {
+        let address = address.into();
         wait::until(
             &format!("{address} to be held by {holders:?}"),
             PATIENCE,

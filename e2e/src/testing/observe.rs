@@ -56,7 +56,8 @@ impl Cluster {
     }
 
     /// The gateway's virtual router for an address.
-    pub fn router(&self, gateway: Gateway, address: Ipv4Addr) -> Result<RouterReport> {
+    pub fn router(&self, gateway: Gateway, address: impl Into<IpAddr>) -> Result<RouterReport> {
+        let address = address.into();
         let report = self.status(gateway)?;
         let router = router_of(&report, address).cloned();
         router.with_context(|| format!("{} has no virtual router for {address}", gateway.name()))
@@ -66,9 +67,10 @@ impl Cluster {
     pub fn wait_state(
         &self,
         gateway: Gateway,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         state: RouterState,
     ) -> Result<()> {
+        let address = address.into();
         self.wait_status(gateway, &format!("{state:?} for {address}"), |report| {
             let found = router_of(report, address)?;
             (found.state == state).then_some(())
@@ -79,10 +81,11 @@ impl Cluster {
     pub fn wait_entered_again(
         &self,
         gateway: Gateway,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         state: RouterState,
         times: usize,
     ) -> Result<()> {
+        let address = address.into();
         let what = format!("{state:?} for {address} once more than {times} times");
         self.wait_status(gateway, &what, |report| {
             let found = router_of(report, address)?;
@@ -94,7 +97,7 @@ impl Cluster {
     pub fn entered(
         &self,
         gateway: Gateway,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         state: RouterState,
     ) -> Result<usize> {
         Ok(entries(&self.router(gateway, address)?, state))
@@ -148,9 +151,9 @@ impl Cluster {
     }
 }
 
-fn router_of(report: &NodeReport, address: Ipv4Addr) -> Option<&RouterReport> {
+fn router_of(report: &NodeReport, address: IpAddr) -> Option<&RouterReport> {
     let mut routers = report.virtual_routers.iter();
-    routers.find(|router| router.addresses.contains(&address.into()))
+    routers.find(|router| router.addresses.contains(&address))
 }
 
 /// How often it entered a state, as far as its report goes back.

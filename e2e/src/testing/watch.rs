@@ -1,7 +1,7 @@
 //! What a fault must not do: asked by ARP all the time, and by sessions that it does not concern.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -42,22 +42,23 @@ pub struct Watch {
     arp: ArpWatch,
     control: ControlTimer,
     started: Instant,
-    addresses: Vec<Ipv4Addr>,
-    probes: Vec<(Ipv4Addr, Probe)>,
+    addresses: Vec<IpAddr>,
+    probes: Vec<(IpAddr, Probe)>,
 }
 
 impl Watch {
     /// Starts to ask for `addresses`, and a client on each of them; returns when each client has its echoes.
-    pub fn start(cluster: &Cluster, addresses: &[Ipv4Addr]) -> Result<Self> {
+    pub fn start(cluster: &Cluster, addresses: &[impl Into<IpAddr> + Copy]) -> Result<Self> {
         Self::on(&cluster.lab, addresses)
     }
 
     /// As [`Self::start`], in any lab.
-    pub fn on(lab: &Lab, addresses: &[Ipv4Addr]) -> Result<Self> {
+    pub fn on(lab: &Lab, addresses: &[impl Into<IpAddr> + Copy]) -> Result<Self> {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| (*address).into()).collect();
         let started = Instant::now();
         let control = ControlTimer::start()?;
-        let arp = ArpWatch::start(lab, addresses, PERIOD)?;
-        let probe = |address: &Ipv4Addr| {
+        let arp = ArpWatch::start(lab, &addresses, PERIOD)?;
+        let probe = |address: &IpAddr| {
             let probe = Probe::start(lab.client(), *address, UNHURRIED)?;
             Ok((*address, probe))
         };
@@ -66,7 +67,7 @@ impl Watch {
             arp,
             control,
             started,
-            addresses: addresses.to_vec(),
+            addresses: addresses.clone(),
             probes,
         };
         addresses
@@ -75,7 +76,7 @@ impl Watch {
         Ok(watch)
     }
 
-    fn probe(&self, address: Ipv4Addr) -> Result<&Probe> {
+    fn probe(&self, address: IpAddr) -> Result<&Probe> {
         let found = self.probes.iter().find(|(of, _)| *of == address);
         found
             .map(|(_, probe)| probe)
@@ -83,7 +84,8 @@ impl Watch {
     }
 
     /// Waits until the client of `address` has had echoes in a row since `since`.
-    pub fn serves(&self, address: Ipv4Addr, since: Instant) -> Result<()> {
+    pub fn serves(&self, address: impl Into<IpAddr>, since: Instant) -> Result<()> {
+        let address = address.into();
         let probe = self.probe(address)?;
         let steady = probe.steady(since, 10, SETTLE);
         steady.map(drop).with_context(|| {
@@ -95,7 +97,12 @@ impl Watch {
     }
 
     /// Waits until `gateway` answers for `address`, and nobody else.
-    pub fn settles(&self, cluster: &Cluster, address: Ipv4Addr, gateway: Gateway) -> Result<()> {
+    pub fn settles(
+        &self,
+        cluster: &Cluster,
+        address: impl Into<IpAddr>,
+        gateway: Gateway,
+    ) -> Result<()> {
         self.settles_since(cluster, address, gateway, Instant::now())
     }
 
@@ -103,10 +110,11 @@ impl Watch {
     pub fn settles_since(
         &self,
         cluster: &Cluster,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         gateway: Gateway,
         since: Instant,
     ) -> Result<()> {
+        let address = address.into();
         let wanted = BTreeSet::from([cluster.host(gateway).mac()]);
         self.arp
             .answered_by(address, &wanted, ROUNDS, since, SETTLE)
@@ -114,7 +122,8 @@ impl Watch {
     }
 
     /// Waits until `host` has answered for `address` since `since`, whoever else did, too.
-    pub fn reaches(&self, host: &Host, address: Ipv4Addr, since: Instant) -> Result<()> {
+    pub fn reaches(&self, host: &Host, address: impl Into<IpAddr>, since: Instant) -> Result<()> {
+        let address = address.into();
         let what = format!("{} to answer for {address}", host.name());
         wait::until(&what, SETTLE, || {
             let rounds = self.arp.rounds(address, since);
@@ -124,7 +133,8 @@ impl Watch {
     }
 
     /// What the client of `address` saw since `since`.
-    pub fn outage(&self, address: Ipv4Addr, since: Instant) -> Result<Outage> {
+    pub fn outage(&self, address: impl Into<IpAddr>, since: Instant) -> Result<Outage> {
+        let address = address.into();
         Ok(self.probe(address)?.outage(since, Instant::now()))
     }
 
@@ -153,7 +163,8 @@ impl Watch {
 
     /// Fails if the client of `address` noticed anything since `since`: a session, an echo or an attempt that was
     /// lost, or an echo that it had to wait for.
-    pub fn undisturbed(&self, address: Ipv4Addr, since: Instant) -> Result<()> {
+    pub fn undisturbed(&self, address: impl Into<IpAddr>, since: Instant) -> Result<()> {
+        let address = address.into();
         // What it sent before now must have come back.
         self.serves(address, Instant::now())?;
         let outage = self.probe(address)?.outage(since, Instant::now());
@@ -180,7 +191,8 @@ impl Watch {
     }
 
     /// How many sessions the client of `address` lost since `since`.
-    pub fn losses(&self, address: Ipv4Addr, since: Instant) -> Result<usize> {
+    pub fn losses(&self, address: impl Into<IpAddr>, since: Instant) -> Result<usize> {
+        let address = address.into();
         Ok(self.probe(address)?.losses(since))
     }
 }
