@@ -73,12 +73,12 @@ impl VirtualRouter {
             Phase::Backup(backup) => {
                 let quiet = match backup.expects {
                     Expects::Advertisements(peer) => Some(Quiet {
-                        since: peer.heard_at,
+                        since: peer.heard_at.max(backup.since),
                         learned: Some(backup.learned),
                     }),
                     // Its interval was not learned, but its silence is measured by it.
                     Expects::ToPreempt(peer) => Some(Quiet {
-                        since: peer.heard_at,
+                        since: peer.heard_at.max(backup.since),
                         learned: self.last_interval.max(Some(backup.learned)),
                     }),
                     Expects::Nobody | Expects::Successor(_) => Some(Quiet {

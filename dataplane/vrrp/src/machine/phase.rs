@@ -54,6 +54,8 @@ pub(super) struct Quiet {
 
 #[derive(Clone, Debug)]
 pub(super) struct Backup {
+    /// Since when whoever spoke was heard: the process ran, and understood.
+    pub(super) since: Instant,
     /// `Active_Down_Timer` of RFC 9568 section 6.2.
     pub(super) active_down_at: Instant,
     /// `Active_Adver_Interval` of RFC 9568 section 6.1: that of the Active router, ours until heard.

@@ -282,6 +282,7 @@ impl VirtualRouter {
     pub(super) fn listening(&self, now: Instant) -> Backup {
         let learned = self.config.settings.interval;
         Backup {
+            since: now,
             active_down_at: now + self.active_down(learned),
             learned,
             expects: Expects::Nobody,

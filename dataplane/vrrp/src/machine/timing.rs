@@ -1,5 +1,7 @@
 //! What the passing of time does.
 
+use std::time::Duration;
+
 use super::{
     Cause, Effect, VirtualRouter,
     phase::{Expects, Phase},
@@ -24,7 +26,7 @@ impl VirtualRouter {
                 let expects = backup.expects;
                 let down = self.active_down(learned);
                 if late_by > down {
-                    self.listen_anew(now + down);
+                    self.listen_anew(now, down);
                 } else {
                     self.become_active(now, cause_of(expects));
                 }
@@ -46,9 +48,10 @@ impl VirtualRouter {
     }
 
     /// Silence while not running is no evidence.
-    pub(super) fn listen_anew(&mut self, until: Instant) {
+    pub(super) fn listen_anew(&mut self, now: Instant, down: Duration) {
         if let Phase::Backup(backup) = &mut self.phase {
-            backup.active_down_at = until;
+            backup.since = now;
+            backup.active_down_at = now + down;
             backup.preempt_at = None;
             if let Expects::ToPreempt(peer) = backup.expects {
                 backup.expects = Expects::Advertisements(peer);
@@ -64,7 +67,7 @@ impl VirtualRouter {
             Phase::Initialize { quiet, .. } => *quiet = None,
             Phase::Backup(backup) => {
                 backup.learned = learned;
-                self.listen_anew(now + down);
+                self.listen_anew(now, down);
             }
             Phase::Leaving { .. } | Phase::Active(_) => {}
         }

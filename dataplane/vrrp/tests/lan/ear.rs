@@ -133,8 +133,9 @@ impl Ear {
             return false;
         };
         let armed = self.accepted.map_or(self.since, |word| word.at);
-        // What was accepted may have had a longer interval.
+        // What was accepted may have had a longer interval, and of two that it may preempt either arms it.
         let least = interval.min(self.accepted.map_or(interval, |word| word.interval));
+        let least = least.min(self.previous.map_or(interval, |word| word.interval));
         let least = least.min(config.settings.interval.as_duration());
         let waited = if delay.is_zero() {
             now.since(armed) >= down(version, own, least)

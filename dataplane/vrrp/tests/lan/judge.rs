@@ -416,8 +416,10 @@ impl Judge {
         let informed = |record: &Record| {
             record.able && record.side == mine.side && now.since(record.same_since) > window
         };
-        // A host that stood still may know less; one that just started must listen.
-        if now.since(calm.network.max(hosts[at].woke_at)) <= window {
+        // A host that stood still may know less, and its last word may reach some before the others; one
+        // that just started must listen.
+        let calm = calm.network.max(calm.wakes);
+        if now.since(calm.max(hosts[at].woke_at)) <= window {
             return;
         }
         for (other, host) in hosts.iter().enumerate() {

@@ -93,6 +93,20 @@ fn an_active_heard_before_a_withdrawal_counts_by_its_own_interval() {
     assert_eq!(bench.armed(), Some(whole - SECOND * 4));
 }
 
+/// What was heard before the process stood still is no beginning of a silence: a Backup that woke up
+/// and is withdrawn before it has listened anew does not rise at its return.
+#[test]
+fn a_pause_before_a_withdrawal_does_not_count() {
+    let mut bench = Bench::backup(V3);
+    bench.hear(200, 12);
+    bench.pass(SECOND * 60);
+    assert_eq!(bench.input(Input::Timer), [], "listens anew");
+    bench.pass(SECOND);
+    bench.input(Input::Withdraw);
+    bench.input(Input::Start);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND));
+}
+
 /// A pause of the whole host is no silence.
 #[test]
 fn a_pause_while_withdrawn_does_not_count() {
