@@ -69,14 +69,14 @@ pub(crate) fn uninstall_names_a_node_that_cannot_be_reached(stage: &mut Stage) -
     let named = format!("not reached within 20s: {lost}");
     ensure!(said.contains(&named), "{said}");
     let clean = |stage: &Stage, node: &str| {
-        let mut last = Vec::new();
+        let mut found = Vec::new();
         let name = node.to_owned();
         stage
             .wait(&format!("{name} to be clean"), |stage| {
-                last = left(stage.local()?, &stage.vips(), &name)?;
-                Ok(last.is_empty().then_some(()))
+                found = left(stage.local()?, &stage.vips(), &name)?;
+                Ok(found.is_empty().then_some(()))
             })
-            .with_context(|| last.join(", "))
+            .with_context(|| found.join(", "))
     };
     for node in ["node1", "node2", "node3"] {
         if node != lost {
