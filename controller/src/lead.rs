@@ -69,6 +69,8 @@ struct Work {
     snapshot: Snapshot,
     /// What was planned, and what nodes are told now.
     desired: Desired,
+    /// What was published when it was planned: the networks in it are those that it was planned with.
+    planned: Arc<Published>,
     /// What nodes are told now.
     published: Arc<Published>,
 }
@@ -175,6 +177,7 @@ impl Lead {
                 nodes: published.told.nodes.clone(),
                 sequence: computed.published.told.sequence,
             },
+            planned: computed.published,
             published,
         };
         memory.is_recorded = false;
@@ -433,10 +436,10 @@ impl Memory {
         (due > Instant::now()).then_some(due)
     }
 
-    /// Whether the nodes have had the time to come and tell of their networks.
+    /// Whether the nodes have had the time to come and tell of their networks, before it was planned.
     fn have_met(&self, work: &Work) -> bool {
         let has_told = |node: &String| {
-            let view = work.snapshot.views.get(node);
+            let view = work.planned.snapshot.views.get(node);
             view.is_some_and(|view| !view.facts.interfaces.is_empty())
         };
         self.are_back
