@@ -94,6 +94,8 @@ impl Stage {
             .env("KUBECONFIG", self.control_plane.kubeconfig())
             // As the chart sets it.
             .env("MALLOC_ARENA_MAX", "2")
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
             .env(
                 "RUST_LOG",
                 "warn,controller=info,controller::recompute=debug",
