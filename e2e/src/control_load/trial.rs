@@ -126,7 +126,9 @@ pub async fn membership(stage: &Stage, fleet: &mut Fleet, count: usize) -> Resul
         while left > 0 || number % 2 != 0 {
             whole.push(one(stage, &mut api, fleet, number).await?.1);
             number += 1;
-            if left < count || sequence(&mut api).await? > before {
+            // A gateway that holds nothing moves nothing.
+            let is_idle = number > count * 4;
+            if is_idle || left < count || sequence(&mut api).await? > before {
                 left = left.saturating_sub(1);
             }
         }
