@@ -9,10 +9,7 @@ use std::{
 };
 
 use node_api::{NodeReport, RouterState};
-use vrrp::wire::{
-    Arp, Mac,
-    arp::{self, Operation},
-};
+use vrrp::wire::{Arp, Mac, arp};
 
 use super::Finding;
 use crate::sys::{
@@ -100,15 +97,8 @@ fn ask(
     let mut answers = Answers::new();
     for _ in 0..PROBES {
         for address in addresses {
-            let probe = Arp {
-                operation: Operation::Request,
-                sender_mac: mac,
-                sender: Ipv4Addr::UNSPECIFIED,
-                target_mac: Mac([0; 6]),
-                target: *address,
-            };
             let mut frame = [0; arp::FRAME_LEN];
-            let written = probe.emit_frame(&mut frame, mac, Mac::BROADCAST);
+            let written = Arp::probe(mac, *address).emit_frame(&mut frame, mac, Mac::BROADCAST);
             written.map_err(io::Error::other)?;
             socket.send(&frame)?;
         }

@@ -17,10 +17,7 @@ use std::{
 
 use ::vrrp::{
     Instant,
-    wire::{
-        Arp, Mac,
-        arp::{FRAME_LEN, Operation},
-    },
+    wire::{Arp, Mac, arp::FRAME_LEN},
 };
 use claim::Claim;
 
@@ -224,12 +221,13 @@ impl Watch {
                     continue;
                 };
                 let now = now();
-                for (id, address, claim) in &mut self.claims {
+                let claims = self.claims.iter_mut();
+                for (id, address, claim) in claims.filter(|(_, of, _)| *of == arp.sender) {
                     let is_of = |it: &&Held| it.id == *id && it.index == *index;
                     let Some(held) = self.held.iter().find(is_of) else {
                         continue;
                     };
-                    let is_other = arp.sender == *address && arp.sender_mac != held.mac;
+                    let is_other = arp.sender_mac != held.mac;
                     if is_other && claim.hear(now, arp.sender_mac) && is_active(held, now) {
                         let arp = Arp::gratuitous(held.mac, *address);
                         announcements.push((*index, held.mac, arp));
@@ -250,13 +248,7 @@ impl Watch {
                 continue;
             }
             if let Some(held) = self.held.iter().find(|it| it.id == *id) {
-                let probe = Arp {
-                    operation: Operation::Request,
-                    sender_mac: held.mac,
-                    sender: Ipv4Addr::UNSPECIFIED,
-                    target_mac: Mac([0; 6]),
-                    target: *address,
-                };
+                let probe = Arp::probe(held.mac, *address);
                 probes.push((held.index, held.mac, probe));
             }
         }

@@ -18,7 +18,7 @@
 use std::net::IpAddr;
 
 use super::{
-    AddressList, ChecksumReading, EmitError, Ends, PROTOCOL, byte, checksum::Sum, number, put,
+    AddressList, ChecksumReading, EmitError, Ends, PROTOCOL, byte, checksum::Sum, number, put, room,
 };
 use crate::{
     Discard,
@@ -201,10 +201,7 @@ impl<'a> Advertisement<'a> {
     ) -> Result<usize, EmitError> {
         let family = ends.family();
         let need = self.buffer_len(family);
-        let have = buffer.len();
-        let Some(packet) = buffer.get_mut(..need) else {
-            return Err(EmitError::BufferTooShort { need, have });
-        };
+        let packet = room(buffer, need)?;
         let count = u8::try_from(self.addresses.len()).map_err(|_| EmitError::TooManyAddresses)?;
         let interval = self.interval.ok_or(EmitError::Interval)?;
         if !interval.fits(self.version) {

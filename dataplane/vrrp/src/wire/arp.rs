@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{EmitError, Mac, array, number, put};
+use super::{EmitError, Mac, array, ethernet, number, put, room};
 use crate::Discard;
 
 /// Bytes of an ARP frame, Ethernet header included, padding not.
@@ -11,9 +11,6 @@ pub const FRAME_LEN: usize = 42;
 pub const ETHERTYPE: u16 = 0x0806;
 
 mod field {
-    pub(super) const DESTINATION: usize = 0;
-    pub(super) const SOURCE: usize = 6;
-    pub(super) const ETHERTYPE: usize = 12;
     pub(super) const KIND: usize = 14;
     pub(super) const OPERATION: usize = 20;
     pub(super) const SENDER_MAC: usize = 22;
@@ -62,6 +59,18 @@ impl Arp {
         }
     }
 
+    /// Asks whether anybody has `address`, without claiming it: a probe, which no neighbour takes for
+    /// news (RFC 5227 section 2.1.1).
+    pub const fn probe(mac: Mac, address: Ipv4Addr) -> Self {
+        Self {
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender: Ipv4Addr::UNSPECIFIED,
+            target_mac: Mac([0; 6]),
+            target: address,
+        }
+    }
+
     /// Whether it tells of its own address instead of asking for another.
     pub fn is_gratuitous(&self) -> bool {
         self.sender == self.target
@@ -72,7 +81,7 @@ impl Arp {
         if frame.len() < FRAME_LEN {
             return Err(Discard::Truncated);
         }
-        if number(frame, field::ETHERTYPE) != ETHERTYPE {
+        if ethernet::ethertype(frame) != ETHERTYPE {
             return Err(Discard::NotArp);
         }
         if array(frame, field::KIND) != Some(KIND) {
@@ -106,20 +115,12 @@ impl Arp {
         source: Mac,
         destination: Mac,
     ) -> Result<usize, EmitError> {
-        let have = buffer.len();
-        let Some(frame) = buffer.get_mut(..FRAME_LEN) else {
-            return Err(EmitError::BufferTooShort {
-                need: FRAME_LEN,
-                have,
-            });
-        };
+        let frame = room(buffer, FRAME_LEN)?;
         let operation: u16 = match self.operation {
             Operation::Request => 1,
             Operation::Reply => 2,
         };
-        put(frame, field::DESTINATION, &destination.0);
-        put(frame, field::SOURCE, &source.0);
-        put(frame, field::ETHERTYPE, &ETHERTYPE.to_be_bytes());
+        ethernet::emit(frame, source, destination, ETHERTYPE);
         put(frame, field::KIND, &KIND);
         put(frame, field::OPERATION, &operation.to_be_bytes());
         put(frame, field::SENDER_MAC, &self.sender_mac.0);

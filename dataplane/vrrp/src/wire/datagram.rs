@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Advertisement, ChecksumReading, EmitError, Ends, GROUP_V4, GROUP_V6, ipv4, ipv6};
+use super::{Advertisement, ChecksumReading, EmitError, Ends, group, ipv4, ipv6};
 use crate::{Discard, types::Family};
 
 /// Where advertisements of a virtual router are expected.
@@ -68,21 +68,22 @@ pub fn emit(
 /// left alone; bytes too many within it are refused.
 pub fn parse_ipv4(bytes: &[u8], expected: Destination) -> Result<Received<'_>, Discard> {
     let (header, payload) = ipv4::Header::parse(bytes)?;
+    received(header.into(), payload, expected)
+}
+
+fn received(ends: Ends, payload: &[u8], expected: Destination) -> Result<Received<'_>, Discard> {
+    let destination = ends.destination();
     let as_expected = match expected {
-        Destination::Multicast => header.destination == GROUP_V4,
-        Destination::Unicast => !header.destination.is_multicast(),
+        Destination::Multicast => destination == group(ends.family()),
+        Destination::Unicast => !destination.is_multicast(),
     };
     if !as_expected {
         return Err(Discard::Destination);
     }
-    let ends = Ends::V4 {
-        source: header.source,
-        destination: header.destination,
-    };
     let (advertisement, checksum) = Advertisement::parse(payload, ends)?;
     Ok(Received {
-        source: IpAddr::V4(header.source),
-        destination: IpAddr::V4(header.destination),
+        source: ends.source(),
+        destination,
         advertisement,
         checksum,
     })
@@ -103,36 +104,19 @@ pub fn emit_ipv4(
     let Some((head, payload)) = buffer.split_at_mut_checked(ipv4::HEADER_LEN) else {
         return Err(EmitError::BufferTooShort { need, have });
     };
-    let ends = Ends::V4 {
-        source,
-        destination,
-    };
-    let payload_len = advertisement.emit(payload, ends, reading)?;
     let header = ipv4::Header {
         source,
         destination,
         identification,
     };
+    let payload_len = advertisement.emit(payload, header.into(), reading)?;
     Ok(header.emit(head, payload_len)? + payload_len)
 }
 
 /// Reads an IPv6 packet from its header on, as [`parse_ipv4`] does.
 pub fn parse_ipv6(bytes: &[u8], expected: Destination) -> Result<Received<'_>, Discard> {
     let (header, payload) = ipv6::Header::parse(bytes)?;
-    let as_expected = match expected {
-        Destination::Multicast => header.destination == GROUP_V6,
-        Destination::Unicast => !header.destination.is_multicast(),
-    };
-    if !as_expected {
-        return Err(Discard::Destination);
-    }
-    let (advertisement, checksum) = Advertisement::parse(payload, header.into())?;
-    Ok(Received {
-        source: IpAddr::V6(header.source),
-        destination: IpAddr::V6(header.destination),
-        advertisement,
-        checksum,
-    })
+    received(header.into(), payload, expected)
 }
 
 /// Writes an IPv6 packet with its header to the start of `buffer` and returns its length, for a

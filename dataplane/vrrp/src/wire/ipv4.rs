@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{EmitError, PROTOCOL, array, byte, checksum::Sum, number, put};
+use super::{EmitError, PROTOCOL, array, byte, checksum::Sum, number, put, room};
 use crate::Discard;
 
 /// Bytes of a header without options; those we send have none.
@@ -132,13 +132,7 @@ impl Header {
     /// Writes the header for `payload_len` bytes to the start of `buffer` and returns its length:
     /// TOS 0xc0, TTL 255, fragmentation not forbidden, as keepalived does.
     pub fn emit(&self, buffer: &mut [u8], payload_len: usize) -> Result<usize, EmitError> {
-        let have = buffer.len();
-        let Some(header) = buffer.get_mut(..HEADER_LEN) else {
-            return Err(EmitError::BufferTooShort {
-                need: HEADER_LEN,
-                have,
-            });
-        };
+        let header = room(buffer, HEADER_LEN)?;
         let total =
             u16::try_from(HEADER_LEN + payload_len).map_err(|_| EmitError::TooManyAddresses)?;
         header.fill(0);

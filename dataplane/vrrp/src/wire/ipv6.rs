@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{EmitError, PROTOCOL, array, byte, number, put};
+use super::{EmitError, PROTOCOL, array, byte, number, put, room};
 use crate::Discard;
 
 /// Bytes of the header. Extension headers are none of an advertisement's: we send none, and the
@@ -125,13 +125,7 @@ impl Header {
         protocol: u8,
         traffic_class: u8,
     ) -> Result<usize, EmitError> {
-        let have = buffer.len();
-        let Some(header) = buffer.get_mut(..HEADER_LEN) else {
-            return Err(EmitError::BufferTooShort {
-                need: HEADER_LEN,
-                have,
-            });
-        };
+        let header = room(buffer, HEADER_LEN)?;
         let payload_len = u16::try_from(payload_len).map_err(|_| EmitError::TooManyAddresses)?;
         header.fill(0);
         let class = [0x60 | traffic_class >> 4, traffic_class << 4];

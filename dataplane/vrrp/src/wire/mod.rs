@@ -13,6 +13,7 @@ pub mod advertisement;
 pub mod arp;
 pub mod checksum;
 pub mod datagram;
+mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
 pub mod mac;
@@ -64,6 +65,15 @@ pub enum Ends {
         /// [`GROUP_V6`], or a unicast peer.
         destination: Ipv6Addr,
     },
+}
+
+impl From<ipv4::Header> for Ends {
+    fn from(header: ipv4::Header) -> Self {
+        Self::V4 {
+            source: header.source,
+            destination: header.destination,
+        }
+    }
 }
 
 impl From<ipv6::Header> for Ends {
@@ -153,6 +163,13 @@ fn number(bytes: &[u8], at: usize) -> u16 {
 /// The `N` bytes at `at`.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
+}
+
+/// The first `need` bytes of a caller's buffer.
+fn room(buffer: &mut [u8], need: usize) -> Result<&mut [u8], EmitError> {
+    let have = buffer.len();
+    let short = EmitError::BufferTooShort { need, have };
+    buffer.get_mut(..need).ok_or(short)
 }
 
 /// Writes `value` at `at`; whoever emits checked the length before.

@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{EmitError, Mac, array, byte, checksum::Sum, ipv6, number, put};
+use super::{EmitError, Mac, array, byte, checksum::Sum, ethernet, ipv6, put, room};
 use crate::Discard;
 
 /// Bytes of the longest frame that we write: Ethernet, IPv6, the message, one option.
@@ -16,9 +16,8 @@ pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-const ETHERNET_LEN: usize = 14;
 /// Where the message begins.
-const MESSAGE: usize = ETHERNET_LEN + ipv6::HEADER_LEN;
+const MESSAGE: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
 /// Bytes of a message without options.
 const MESSAGE_LEN: usize = 24;
 /// A link-layer address of six bytes fills one unit of eight (RFC 4861 section 4.6.1).
@@ -29,12 +28,6 @@ const TARGET_LINK_LAYER: u8 = 2;
 const ROUTER: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
-
-mod frame {
-    pub(super) const DESTINATION: usize = 0;
-    pub(super) const SOURCE: usize = 6;
-    pub(super) const ETHERTYPE: usize = 12;
-}
 
 mod field {
     pub(super) const TYPE: usize = 0;
@@ -111,10 +104,12 @@ impl Neighbour {
         if frame.len() < MESSAGE + MESSAGE_LEN {
             return Err(Discard::Truncated);
         }
-        if number(frame, frame::ETHERTYPE) != ETHERTYPE {
+        if ethernet::ethertype(frame) != ETHERTYPE {
             return Err(Discard::NotNeighbour);
         }
-        let packet = frame.get(ETHERNET_LEN..).ok_or(Discard::Truncated)?;
+        let packet = frame
+            .get(ethernet::HEADER_LEN..)
+            .ok_or(Discard::Truncated)?;
         let (header, message) = ipv6::Header::parse_of(packet, ICMPV6)?;
         let flags = byte(message, field::FLAGS);
         let kind = match byte(message, field::TYPE) {
@@ -154,20 +149,17 @@ impl Neighbour {
         destination: Mac,
     ) -> Result<usize, EmitError> {
         let length = MESSAGE_LEN + self.mac.map_or(0, |_| OPTION_LEN);
-        let (need, have) = (MESSAGE + length, buffer.len());
-        let short = EmitError::BufferTooShort { need, have };
-        let frame = buffer.get_mut(..need).ok_or(short)?;
+        let need = MESSAGE + length;
+        let frame = room(buffer, need)?;
         frame.fill(0);
-        put(frame, frame::DESTINATION, &destination.0);
-        put(frame, frame::SOURCE, &source.0);
-        put(frame, frame::ETHERTYPE, &ETHERTYPE.to_be_bytes());
+        ethernet::emit(frame, source, destination, ETHERTYPE);
         let header = ipv6::Header {
             source: self.source,
             destination: self.destination,
         };
-        let packet = frame.get_mut(ETHERNET_LEN..).ok_or(short)?;
+        let (_, packet) = frame.split_at_mut(ethernet::HEADER_LEN);
         header.emit_of(packet, length, ICMPV6, 0)?;
-        let message = packet.get_mut(ipv6::HEADER_LEN..).ok_or(short)?;
+        let (_, message) = packet.split_at_mut(ipv6::HEADER_LEN);
         let (kind, flags) = match self.kind {
             Kind::Solicitation => (SOLICITATION, 0),
             Kind::Advertisement {
