@@ -1,14 +1,14 @@
 //! A packet socket for ARP on one interface.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
     time::Instant,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::packet::link_address;
+use super::{packet::link_address, raw::writable};
 
 /// Of the longest frame that is of interest, padding included.
 const FRAME: usize = 64;
@@ -34,19 +34,7 @@ impl ArpSocket {
 
     /// A frame that waits already.
     pub fn receive_waiting(&self) -> io::Result<Option<Vec<u8>>> {
-        let mut frame = Vec::with_capacity(FRAME);
-        let result = self
-            .0
-            .recv_with_flags(frame.spare_capacity_mut(), libc::MSG_DONTWAIT);
-        match result {
-            Ok(length) => {
-                // SAFETY: the kernel wrote so many bytes from the start on, no more than there is room.
-                unsafe { frame.set_len(length) };
-                Ok(Some(frame))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.take(libc::MSG_DONTWAIT)
     }
 
     /// The next frame that comes `until` then.
@@ -56,8 +44,12 @@ impl ArpSocket {
             return Ok(None);
         }
         self.0.set_read_timeout(Some(left))?;
+        self.take(0)
+    }
+
+    fn take(&self, flags: libc::c_int) -> io::Result<Option<Vec<u8>>> {
         let mut frame = vec![0; FRAME];
-        match (&self.0).read(&mut frame) {
+        match self.0.recv_with_flags(writable(&mut frame), flags) {
             Ok(length) => {
                 frame.truncate(length);
                 Ok(Some(frame))

@@ -1,13 +1,11 @@
-//! Packet sockets: one for sending whole frames, and how they are bound.
+//! Packet sockets: one for sending whole frames, and their addresses.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-};
+use std::io;
 
-use socket2::{SockAddr, SockAddrStorage};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
-/// What a packet socket is bound to: the interface with this index, and a protocol in network order.
+/// What a packet socket is bound to, or sends to: the interface with this index, and a protocol in
+/// network order.
 pub(super) fn link_address(index: u32, protocol: u16) -> io::Result<SockAddr> {
     let index = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
     let fill = |storage: *mut SockAddrStorage, length: *mut libc::socklen_t| {
@@ -29,44 +27,18 @@ pub(super) fn link_address(index: u32, protocol: u16) -> io::Result<SockAddr> {
 /// Sends frames on any interface and receives nothing: protocol 0, so that the kernel queues
 /// nothing on it. Opened once and kept, since closing it waits 6 to 14 ms.
 #[derive(Debug)]
-pub struct FrameSocket(OwnedFd);
+pub struct FrameSocket(Socket);
 
 impl FrameSocket {
     /// Opens it.
     pub fn open() -> io::Result<Self> {
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: plain numbers; the result is checked.
-        let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, known to nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
     }
 
     /// Sends a frame, link header first, on the interface with this index.
     pub fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
-        let index = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: an all-zero `sockaddr_ll` is a valid value.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);
-        address.sll_ifindex = index;
-        let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(0);
-        // SAFETY: buffer and address are valid for their stated lengths during the call.
-        let sent = unsafe {
-            libc::sendto(
-                self.0.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                std::ptr::from_ref(&address).cast(),
-                length,
-            )
-        };
-        if sent < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        self.0.send_to(frame, &link_address(index, 0)?).map(drop)
     }
 }

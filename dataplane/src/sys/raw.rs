@@ -221,7 +221,7 @@ fn header(control: &[u8]) -> Option<(usize, i32, i32)> {
 }
 
 /// `buffer` as calls take it that write before they read.
-fn writable(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+pub(super) fn writable(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     let length = buffer.len();
     // SAFETY: initialised bytes are valid as bytes that may be uninitialised, and receiving calls
     // never write uninitialised ones.

@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
-use socket2::{Domain, Protocol, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::packet::link_address;
+use super::{packet::link_address, raw::writable};
 
 /// Way of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,29 +37,14 @@ impl Tap {
 
     /// The next packet that waits, from its IP header on; `None`: none waits.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(Way, &'a [u8])>> {
-        let mut address = SockAddrStorage::zeroed();
-        let mut length = address.size_of();
-        // SAFETY: buffer, address and its length are valid for the call, which writes at most as much
-        // as they say.
-        let received = unsafe {
-            libc::recvfrom(
-                self.0.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                0,
-                std::ptr::from_mut(&mut address).cast(),
-                &raw mut length,
-            )
+        let (received, from) = match self.0.recv_from(writable(buffer)) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let Ok(received) = usize::try_from(received) else {
-            let error = io::Error::last_os_error();
-            return match error.kind() {
-                io::ErrorKind::WouldBlock => Ok(None),
-                _ => Err(error),
-            };
-        };
-        // SAFETY: of a packet socket the kernel gives a `sockaddr_ll`, for which there is room.
-        let from = unsafe { address.view_as::<libc::sockaddr_ll>() };
+        // SAFETY: of a packet socket the kernel gives a `sockaddr_ll`, for which there is room in what
+        // this points to, aligned as for any address.
+        let from = unsafe { &*from.as_ptr().cast::<libc::sockaddr_ll>() };
         let way = if from.sll_pkttype == libc::PACKET_OUTGOING {
             Way::Out
         } else {
@@ -89,7 +74,7 @@ fn attach(socket: &Socket) -> io::Result<()> {
     let end = |take: u32| step(libc::BPF_RET | libc::BPF_K, take, 0);
     let ethertype = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL).cast_unsigned();
     let number = |ethertype: libc::c_int| ethertype.cast_unsigned();
-    let mut program = [
+    let program = [
         load(libc::BPF_W, ethertype),
         unless(number(libc::ETH_P_IP), 2),
         load(libc::BPF_B, PROTOCOL),
@@ -100,36 +85,12 @@ fn attach(socket: &Socket) -> io::Result<()> {
         end(u32::MAX),
         end(0),
     ];
-    let filter = libc::sock_fprog {
-        len: u16::try_from(program.len()).unwrap_or(0),
-        filter: program.as_mut_ptr(),
-    };
-    let length = libc::socklen_t::try_from(size_of_val(&filter)).unwrap_or(0);
-    // SAFETY: the program outlives the call, which copies it, and is as long as is said.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            std::ptr::from_ref(&filter).cast(),
-            length,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    socket.attach_filter(&program)
 }
 
 /// One instruction; a comparison that fails skips so many.
-fn step(code: u32, k: u32, skip: u8) -> libc::sock_filter {
-    libc::sock_filter {
-        code: u16::try_from(code).unwrap_or(0),
-        jt: 0,
-        jf: skip,
-        k,
-    }
+fn step(code: u32, k: u32, skip: u8) -> SockFilter {
+    SockFilter::new(u16::try_from(code).unwrap_or(0), 0, skip, k)
 }
 
 #[cfg(test)]

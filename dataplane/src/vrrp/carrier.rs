@@ -44,7 +44,8 @@ pub(super) type Watched = (u32, Weak<Carrier>);
 pub(super) struct Watch {
     query: LinkQuery,
     orders: mpsc::Receiver<Watched>,
-    watched: Vec<Watched>,
+    /// By interface: each family has a segment of its own there, and the question is one.
+    watched: Vec<(u32, Vec<Weak<Carrier>>)>,
     bell: Arc<Bell>,
 }
 
@@ -69,23 +70,33 @@ impl Watch {
                 self.orders.recv_timeout(EVERY)
             };
             match order {
-                Ok(order) => self.watched.push(order),
+                Ok((index, carrier)) => self.watch(index, carrier),
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
+    fn watch(&mut self, index: u32, carrier: Weak<Carrier>) {
+        match self.watched.iter_mut().find(|(of, _)| *of == index) {
+            Some((_, carriers)) => carriers.push(carrier),
+            None => self.watched.push((index, vec![carrier])),
+        }
+    }
+
     fn look(&mut self) {
         let (query, bell) = (&self.query, &self.bell);
-        self.watched.retain(|(index, carrier)| {
-            let Some(carrier) = carrier.upgrade() else {
+        self.watched.retain_mut(|(index, carriers)| {
+            carriers.retain(|carrier| carrier.strong_count() > 0);
+            if carriers.is_empty() {
                 return false;
-            };
+            }
             match query.has_link(*index) {
                 Ok(is_there) => {
-                    if carrier.0.swap(is_there, Ordering::AcqRel) != is_there {
-                        bell.wake.wake();
+                    for carrier in carriers.iter().filter_map(Weak::upgrade) {
+                        if carrier.0.swap(is_there, Ordering::AcqRel) != is_there {
+                            bell.wake.wake();
+                        }
                     }
                     true
                 }

@@ -79,23 +79,30 @@ fn entry(client: &Host) -> String {
     client.ip(&format!("neighbour show {ADDRESS} dev eth0"))
 }
 
-#[test]
-fn whoever_hears_first_after_a_partition_no_client_is_stuck() {
-    let Some(lab) = Lab::start(3) else { return };
+/// The hosts of `lab`, of which the first holds the address and the second waits, with what serves on
+/// these two, and the filter between them.
+fn start(lab: &Lab) -> Option<(Filter<'_>, [&Host; 3], [Node; 2])> {
     let [one, two, client] = &lab.hosts[..] else {
         panic!("three hosts")
     };
-    let Some(filter) = Filter::new(&lab.switch) else {
+    let filter = Filter::new(&lab.switch)?;
+    let mut a = Node::serving(one, &[router(ADDRESS, 250)]);
+    a.wait_state(Active);
+    let mut b = Node::serving(two, &[router(ADDRESS, 235)]);
+    b.wait_state(Backup);
+    Some((filter, [one, two, client], [a, b]))
+}
+
+#[test]
+fn whoever_hears_first_after_a_partition_no_client_is_stuck() {
+    let Some(lab) = Lab::start(3) else { return };
+    let Some((filter, [one, two, client], [mut a, mut b])) = start(&lab) else {
         return;
     };
     // The client asks for nothing of its own accord.
     client.ip("ntable change name arp_cache dev eth0 base_reachable 600000");
     let heals = std::env::var("WSHA_HEALS").ok();
     let heals = heals.map_or(21, |text| text.parse().expect("a number"));
-    let mut a = Node::serving(one, &[router(ADDRESS, 250)]);
-    a.wait_state(Active);
-    let mut b = Node::serving(two, &[router(ADDRESS, 235)]);
-    b.wait_state(Backup);
     let (home, other) = (one.mac().to_string(), two.mac().to_string());
     let mut worst = Duration::ZERO;
     for heal in 0..heals {
@@ -141,16 +148,9 @@ fn whoever_hears_first_after_a_partition_no_client_is_stuck() {
 #[test]
 fn a_mute_active_is_replaced_and_comes_back() {
     let Some(lab) = Lab::start(3) else { return };
-    let [one, two, client] = &lab.hosts[..] else {
-        panic!("three hosts")
-    };
-    let Some(filter) = Filter::new(&lab.switch) else {
+    let Some((filter, [one, two, client], [mut a, mut b])) = start(&lab) else {
         return;
     };
-    let mut a = Node::serving(one, &[router(ADDRESS, 250)]);
-    a.wait_state(Active);
-    let mut b = Node::serving(two, &[router(ADDRESS, 235)]);
-    b.wait_state(Backup);
     filter.mute_first_host();
     b.wait_state(Active);
     let (home, other) = (one.mac().to_string(), two.mac().to_string());
@@ -169,16 +169,9 @@ fn a_mute_active_is_replaced_and_comes_back() {
 #[test]
 fn a_deaf_active_goes_on() {
     let Some(lab) = Lab::start(3) else { return };
-    let [one, two, _] = &lab.hosts[..] else {
-        panic!("three hosts")
-    };
-    let Some(filter) = Filter::new(&lab.switch) else {
+    let Some((filter, _, [mut a, mut b])) = start(&lab) else {
         return;
     };
-    let mut a = Node::serving(one, &[router(ADDRESS, 250)]);
-    a.wait_state(Active);
-    let mut b = Node::serving(two, &[router(ADDRESS, 235)]);
-    b.wait_state(Backup);
     filter.deafen_first_host();
     let began = Instant::now();
     // Several times what a takeover needs.
