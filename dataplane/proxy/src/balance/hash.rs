@@ -22,12 +22,12 @@ pub(crate) fn key(balancing: &Balancing, request: &Request<'_>, client: IpAddr) 
         return None;
     };
     let value = match &hash.key {
-        HashKey::SourceAddress => return Some(digest(&octets(client))),
+        HashKey::SourceAddress => return Some(digest(octets(client))),
         HashKey::Header(name) => request.fields.all(name).next(),
         HashKey::Cookie(name) => cookie(request, name.as_bytes()),
         HashKey::QueryParameter(name) => parameter(request.target, name.as_bytes()),
     };
-    value.map(digest)
+    value.map(|value| digest(value.iter().copied()))
 }
 
 /// RFC 6265 section 4.2.1: pairs behind semicolons.
@@ -57,18 +57,21 @@ pub(super) fn choose<'a>(
     key: u64,
     max_load_percent: Option<u16>,
 ) -> Option<&'a Arc<Endpoint>> {
-    let sessions = 1 + candidates.iter().map(Candidate::load).sum::<usize>() as u128;
-    let weights: u128 = candidates.iter().map(|one| u128::from(one.weight)).sum();
+    let bound = max_load_percent.map(|percent| {
+        let sessions = 1 + candidates.iter().map(Candidate::load).sum::<usize>() as u128;
+        let weights: u128 = candidates.iter().map(|one| u128::from(one.weight)).sum();
+        (sessions * u128::from(percent), weights.max(1) * 100)
+    });
     let has_room = |candidate: &&Candidate<'_>| {
-        max_load_percent.is_none_or(|percent| {
-            let share = sessions * u128::from(percent) * u128::from(candidate.weight);
-            (candidate.load() as u128) < share.div_ceil(weights.max(1) * 100)
+        bound.is_none_or(|(sessions, weights)| {
+            let share = sessions * u128::from(candidate.weight);
+            (candidate.load() as u128) < share.div_ceil(weights)
         })
     };
-    let draw = |candidate: &Candidate<'_>| draw(key, candidate.endpoint.address, candidate.weight);
     let roomy = candidates.iter().filter(has_room);
-    let first = roomy.min_by(|a, b| draw(a).total_cmp(&draw(b)));
-    first.map(|candidate| candidate.endpoint)
+    let drawn = roomy.map(|one| (draw(key, one.endpoint.address, one.weight), one.endpoint));
+    let lowest = drawn.min_by(|(one, _), (other, _)| one.total_cmp(other));
+    lowest.map(|(_, endpoint)| endpoint)
 }
 
 /// What an endpoint draws: exponentially distributed with its weight as the rate, so that the lowest
@@ -78,9 +81,9 @@ pub(super) fn choose<'a>(
     reason = "53 bits are more than enough to draw from"
 )]
 fn draw(key: u64, address: SocketAddr, weight: u32) -> f64 {
-    let mut own = octets(address.ip()).to_vec();
-    own.extend(address.port().to_be_bytes());
-    let drawn = mix(key ^ digest(&own).rotate_left(32));
+    let port = address.port().to_be_bytes();
+    let own = octets(address.ip()).into_iter().chain(port);
+    let drawn = mix(key ^ digest(own).rotate_left(32));
     // In (0, 1]: its logarithm is finite.
     let uniform = ((drawn >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
     -uniform.ln() / f64::from(weight.max(1))
@@ -96,9 +99,9 @@ fn octets(address: IpAddr) -> [u8; 16] {
 
 /// FNV-1a, its result mixed. Not a hash of the standard library: those may change with a release, and
 /// gateways of different versions are to agree.
-fn digest(bytes: &[u8]) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
+fn digest(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    mix(bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 /// A bijection in which each bit depends on all (the last step of `SplitMix64`).
