@@ -1,7 +1,9 @@
 //! What the lease holder does about what was computed: commits, status, events, the end.
 
+mod echoes;
+mod memory;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,13 +11,13 @@ use std::{
 use crds::{WebSocketHAPool, WebSocketHAPoolStatus};
 use futures_util::future::join_all;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
-use node_api::{PoolRef, stream::ResourceName};
+use node_api::PoolRef;
 use tokio::sync::watch;
 
+use self::{echoes::Echoes, memory::Memory};
 use crate::{
-    commit::{self, Known},
-    desired::{Desired, Resource},
+    commit,
+    desired::Desired,
     failure::Failure,
     recompute::{Computed, Published},
     registry::Registry,
@@ -26,17 +28,8 @@ use crate::{
     write::Writer,
 };
 
-/// Counters are written so often at most when nothing else changes.
-const COUNTERS: Duration = Duration::from_mins(1);
 /// What was not possible is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long what was written may take to come back before it is written anew.
-const ECHO: Duration = Duration::from_secs(10);
-/// So long after its start a replica commits nothing, unless all nodes have told of their networks, and writes
-/// nothing that it merely sees, unless all nodes are back.
-const RETURN: Duration = Duration::from_secs(10);
-/// How long a replica that does not lead remembers a pool that is gone.
-const REMEMBER: Duration = Duration::from_mins(2);
 /// A pass writes no longer than this; then it looks again.
 const PASS: Duration = Duration::from_secs(2);
 
@@ -82,43 +75,11 @@ struct Write<'a> {
     status: WebSocketHAPoolStatus,
 }
 
-/// What is remembered from one pass to the next.
-#[derive(Debug)]
-struct Memory {
-    known: Known,
-    /// Pools that are gone and may not stand in the ledger yet, by UID.
-    gone: BTreeMap<String, Instant>,
-    /// Whether the last pass left nothing to be recorded in the ledger.
-    is_recorded: bool,
-    counters: BTreeMap<PoolRef, Instant>,
-    echoes: Echoes,
-    begun: Instant,
-    are_back: bool,
-    /// The highest sequence that was read, and its epoch.
-    highest: (String, i64),
-    /// What was looked at last, and whether this replica led.
-    seen: Option<(Arc<Published>, bool)>,
-    /// The end of the rest after the last pass.
-    rested: Instant,
-}
-
 impl Lead {
     /// Works for ever.
     pub async fn run(mut self) -> Failure {
         let mut said = self.registry.said();
-        let now = Instant::now();
-        let mut memory = Memory {
-            known: Known::new(),
-            gone: BTreeMap::new(),
-            is_recorded: false,
-            counters: BTreeMap::new(),
-            echoes: Echoes::default(),
-            begun: now,
-            are_back: false,
-            highest: (String::new(), 0),
-            seen: None,
-            rested: now,
-        };
+        let mut memory = Memory::begin(Instant::now());
         loop {
             let leads = *self.leads.borrow_and_update();
             let computed = self.computed.borrow_and_update().clone();
@@ -383,179 +344,5 @@ impl Lead {
             return None;
         }
         self.ledger(&ledger, memory).await
-    }
-}
-
-impl Memory {
-    /// Takes in what stands. What is gone is kept until it stands in the ledger; by a replica that does not
-    /// lead, for as long as the one that does may have missed it.
-    fn learn(&mut self, snapshot: &Snapshot, leads: bool) {
-        let mut standing = BTreeSet::new();
-        for pool in &snapshot.pools {
-            let uid = commit::uid(pool);
-            // What was written and is not read back yet is newer.
-            if !self.echoes.awaits(&plan::model::pool_ref(pool)) && !self.knows(&uid, pool) {
-                let known = commit::known_pool(pool, commit::listed(pool));
-                self.known.insert(uid.clone(), known);
-            }
-            standing.insert(uid);
-        }
-        let now = Instant::now();
-        for uid in self.known.keys().filter(|uid| !standing.contains(*uid)) {
-            self.gone.entry(uid.clone()).or_insert(now);
-        }
-        let is_recorded = self.is_recorded;
-        self.gone
-            .retain(|_, since| !is_recorded && (leads || now.duration_since(*since) < REMEMBER));
-        self.known
-            .retain(|uid, _| standing.contains(uid) || self.gone.contains_key(uid));
-        self.counters.retain(|_, at| at.elapsed() < COUNTERS);
-    }
-
-    /// Whether what stands of a pool is what is known of it.
-    fn knows(&self, uid: &str, pool: &WebSocketHAPool) -> bool {
-        let known = self.known.get(uid);
-        known.is_some_and(|(_, known)| known.iter().eq(commit::lasting(commit::listed(pool))))
-    }
-
-    /// The highest sequence of this epoch that this replica or a node has read.
-    fn newest_sequence(&mut self, snapshot: &Snapshot) -> i64 {
-        let epoch = &snapshot.ledger.epoch;
-        if self.highest.0 != *epoch {
-            self.highest = (epoch.clone(), 0);
-        }
-        let views = snapshot.views.values();
-        let said = views.filter(|view| view.connected && view.epoch == *epoch);
-        let said = said.map(|view| view.sequence);
-        self.highest.1 = said.fold(self.highest.1.max(snapshot.sequence()), i64::max);
-        self.highest.1
-    }
-
-    fn not_before(&self, pool: &PoolRef) -> Option<Instant> {
-        let due = *self.counters.get(pool)? + COUNTERS;
-        (due > Instant::now()).then_some(due)
-    }
-
-    /// Whether the nodes have had the time to come and tell of their networks, before it was planned.
-    fn have_met(&self, work: &Work) -> bool {
-        let has_told = |node: &String| {
-            let view = work.planned.snapshot.views.get(node);
-            view.is_some_and(|view| !view.facts.interfaces.is_empty())
-        };
-        self.are_back
-            || self.begun.elapsed() >= RETURN
-            || work.published.pod_nodes.iter().all(has_told)
-    }
-
-    /// Whether the nodes have had the time to come back and say what they do: a replica that has just
-    /// started must not tell users that nobody is there.
-    fn are_back(&mut self, work: &Work) -> bool {
-        if !self.are_back {
-            let is_back = |node: &String| has_answered(node, &work.snapshot, &work.desired);
-            self.are_back =
-                self.begun.elapsed() >= RETURN || work.published.pod_nodes.iter().all(is_back);
-        }
-        self.are_back
-    }
-}
-
-/// Whether the node has a stream, has reported, and has answered everything that it is told.
-fn has_answered(node: &str, snapshot: &Snapshot, desired: &Desired) -> bool {
-    let Some(view) = snapshot.views.get(node) else {
-        return false;
-    };
-    let told = desired.nodes.get(node).into_iter();
-    let mut told = told.flat_map(|state| state.resources());
-    let answered = |(name, _): &(ResourceName, Resource)| {
-        view.acked.contains_key(name) || view.nacked.contains_key(name)
-    };
-    view.connected && view.report.is_some() && told.all(answered)
-}
-
-/// What was written and has not been read back.
-#[derive(Clone, Debug, Default)]
-struct Echoes {
-    ledger: Option<String>,
-    pools: BTreeMap<PoolRef, String>,
-    since: Option<Instant>,
-}
-
-impl Echoes {
-    fn ledger(&mut self, version: Option<String>) {
-        self.ledger = version;
-        self.since.get_or_insert_with(Instant::now);
-    }
-
-    fn pool(&mut self, pool: PoolRef, version: Option<String>) {
-        if let Some(version) = version {
-            self.pools.insert(pool, version);
-            self.since.get_or_insert_with(Instant::now);
-        }
-    }
-
-    fn awaits(&self, pool: &PoolRef) -> bool {
-        self.pools.contains_key(pool)
-    }
-
-    /// Whether the snapshot is older than what was written. The `newest` one may not be planned with yet.
-    fn are_missing(&mut self, snapshot: &Snapshot, newest: &Snapshot) -> bool {
-        self.seen(snapshot);
-        if self.since.is_some_and(|since| since.elapsed() >= ECHO) {
-            let mut unseen = self.clone();
-            unseen.seen(newest);
-            if unseen.since.is_some() {
-                tracing::warn!("what was written does not come back; it is written again");
-                *self = Self::default();
-            }
-        }
-        self.since.is_some()
-    }
-
-    /// Takes out what the snapshot has.
-    fn seen(&mut self, snapshot: &Snapshot) {
-        if let Some(version) = &self.ledger
-            && has(snapshot.ledger_version.as_deref(), version)
-        {
-            self.ledger = None;
-        }
-        if !self.pools.is_empty() {
-            let mut unseen = BTreeSet::new();
-            for pool in &snapshot.pools {
-                let name = plan::model::pool_ref(pool);
-                if let Some(version) = self.pools.get(&name)
-                    && !has(pool.resource_version().as_deref(), version)
-                {
-                    unseen.insert(name);
-                }
-            }
-            // One that is not there any more was deleted; what it had is remembered.
-            self.pools.retain(|name, _| unseen.contains(name));
-        }
-        if self.ledger.is_none() && self.pools.is_empty() {
-            self.since = None;
-        }
-    }
-}
-
-/// Whether what is read is at least as new as what was written. Versions are numbers that grow.
-fn has(read: Option<&str>, written: &str) -> bool {
-    let number = |text: &str| text.parse::<u64>().ok();
-    match (read.and_then(number), number(written)) {
-        (Some(read), Some(written)) => read >= written,
-        _ => read == Some(written),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        assert!(has(Some("10"), "9"));
-        assert!(!has(Some("9"), "10"));
-        assert!(!has(None, "1"));
-        assert!(has(Some("x"), "x"));
-        assert!(!has(Some("y"), "x"));
     }
 }
