@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 
-use super::conn::Conn;
+use super::conn::{self, Conn};
 use super::wire::{self, Frame, Kind, Messages};
 use crate::ws;
 
@@ -77,12 +77,7 @@ impl Client {
         late: &mut impl FnMut(Instant),
     ) -> Result<Progress> {
         let mut inbox = std::mem::take(&mut self.conn.inbox);
-        let whole = if inbox.is_empty() {
-            received
-        } else {
-            inbox.extend_from_slice(received);
-            &inbox
-        };
+        let whole = conn::whole(&mut inbox, received);
         let mut progress = Progress::default();
         let mut at = 0;
         if !self.upgraded {

@@ -89,6 +89,15 @@ impl Conn {
     }
 }
 
+/// `received` behind what was kept in `inbox`, without a copy where nothing was.
+pub(super) fn whole<'a>(inbox: &'a mut Vec<u8>, received: &'a [u8]) -> &'a [u8] {
+    if inbox.is_empty() {
+        return received;
+    }
+    inbox.extend_from_slice(received);
+    inbox
+}
+
 fn is_gone(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::conn::Conn;
+use super::conn::{self, Conn};
 use super::wire::{Frame, Kind};
 use crate::ws;
 
@@ -29,12 +29,7 @@ impl Served {
     /// Takes what came and writes the answers to `out`; whether the session is over.
     pub(super) fn take(&mut self, received: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         let mut inbox = std::mem::take(&mut self.conn.inbox);
-        let whole = if inbox.is_empty() {
-            received
-        } else {
-            inbox.extend_from_slice(received);
-            &inbox
-        };
+        let whole = conn::whole(&mut inbox, received);
         let mut at = 0;
         if !self.upgraded {
             let Some(end) = whole.windows(4).position(|four| four == b"\r\n\r\n") else {

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use e2e::testing::Session;
+use serde_json::{Value, json};
 
 use crate::stage::{Stage, VIP1, VIP2, on_stage};
 use crate::{POOL, serving};
@@ -106,18 +107,11 @@ fn what_is_programmed_outlives_a_narrower_policy_and_a_kubelet_s_mistake() -> Re
         let holder = stage.holder(VIP1)?;
 
         // A kubelet without --node-ip takes the address that it finds for its node's.
-        let status = format!(
-            r#"{{"status": {{"addresses": [{{"type": "InternalIP", "address": "{VIP1}"}}]}}}}"#
-        );
-        let patch = [
-            "patch",
-            "node",
-            &holder,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-        ];
-        stage.kubectl(&[&patch[..], &[status.as_str()]].concat())?;
+        let take = |addresses: Value| {
+            let status = json!({"status": {"addresses": addresses}});
+            stage.patch("node", &holder, &["--subresource=status"], &status)
+        };
+        take(json!([{"type": "InternalIP", "address": VIP1.to_string()}]))?;
         stage.wait_condition("chat", "Degraded", "True")?;
         let message = "jsonpath={.status.conditions[?(@.type=='Degraded')].message}";
         let message = stage.kubectl(&["get", "wshap", "chat", "-o", message])?;
@@ -126,8 +120,7 @@ fn what_is_programmed_outlives_a_narrower_policy_and_a_kubelet_s_mistake() -> Re
             "{message}"
         );
         session.say("with a node that calls it its own")?;
-        let none = r#"{"status": {"addresses": null}}"#;
-        stage.kubectl(&[&patch[..], &[none]].concat())?;
+        take(Value::Null)?;
         stage.wait_condition("chat", "Degraded", "False")?;
 
         // The administrator permits less than before: new claims are held to it at once.

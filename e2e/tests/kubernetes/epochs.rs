@@ -22,17 +22,8 @@ fn status(stage: &Stage<'_>, pool: &str) -> Result<Value> {
 fn restore_status(stage: &Stage<'_>, pool: &str, status: &Value) -> Result<()> {
     // What a merge leaves as it is would be newer: first nothing, then what was.
     for status in [&Value::Null, status] {
-        let patch = json!({"status": status}).to_string();
-        let words = [
-            "patch",
-            "wshap",
-            pool,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &patch,
-        ];
-        stage.kubectl(&words)?;
+        let patch = json!({"status": status});
+        stage.patch("wshap", pool, &["--subresource=status"], &patch)?;
     }
     Ok(())
 }
@@ -85,17 +76,8 @@ fn gateways_follow_a_controller_whose_past_was_restored() -> Result<()> {
             let holders = addresses.map(|address| stage.holder(address).ok());
 
             stage.kill_controllers()?;
-            let patch = json!({"data": {"ledger.json": backup}}).to_string();
-            stage.kubectl(&[
-                "patch",
-                "configmap",
-                "wsha-ledger",
-                "-n",
-                "wsha",
-                "--type=merge",
-                "-p",
-                &patch,
-            ])?;
+            let patch = json!({"data": {"ledger.json": backup}});
+            stage.patch("configmap", "wsha-ledger", &["-n", "wsha"], &patch)?;
             restore_status(stage, "chat", &chat)?;
             restore_status(stage, "late", &Value::Null)?;
             for number in 0..2 {

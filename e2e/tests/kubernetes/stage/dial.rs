@@ -58,18 +58,8 @@ impl Stage<'_> {
 
     /// Sets a value in the Secret of the authorities.
     pub(crate) fn set_secret(&self, key: &str, value: &str) -> Result<()> {
-        let patch = serde_json::json!({"stringData": {key: value}}).to_string();
-        self.kubectl(&[
-            "patch",
-            "secret",
-            "wsha-ca",
-            "-n",
-            "wsha",
-            "--type=merge",
-            "-p",
-            &patch,
-        ])?;
-        Ok(())
+        let patch = serde_json::json!({"stringData": {key: value}});
+        self.patch("secret", "wsha-ca", &["-n", "wsha"], &patch)
     }
 
     /// Whether a client that trusts this bundle and nothing else accepts what every replica serves.

@@ -15,6 +15,7 @@ use e2e::testing::{Cluster, Gateway, dataplane, in_lab, skipped};
 use e2e::wait;
 use nix::sys::signal::Signal;
 use node_api::stream::AUDIENCE;
+use serde_json::Value;
 
 pub(crate) use self::dial::ANSWER;
 
@@ -401,6 +402,13 @@ spec:
 
     pub(crate) fn kubectl(&self, words: &[&str]) -> Result<String> {
         self.control_plane.kubectl(words)?.success()
+    }
+
+    /// Merges `patch` into an object (`more` as flags of kubectl, a namespace or a subresource).
+    pub(crate) fn patch(&self, kind: &str, name: &str, more: &[&str], patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        let words = ["patch", kind, name, "--type=merge", "-p", &patch];
+        self.kubectl(&[&words[..], more].concat()).map(drop)
     }
 
     /// Waits for a state of the stage.
