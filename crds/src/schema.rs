@@ -60,6 +60,30 @@ pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 65535})
 }
 
+/// Origins of web pages as RFC 6454 section 6.2 writes them, but that `*.` may stand for names.
+pub(crate) fn origins(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {
+            "description": "An origin.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 262,
+            "x-kubernetes-validations": [{
+                "rule": r"self.matches('^[a-z][a-z0-9+.-]*://([*][.])?([a-z0-9_-]+([.][a-z0-9_-]+)*|\\[[0-9a-f:.]+\\])(:[1-9][0-9]{0,4})?$')",
+                "message": "must be scheme://host or scheme://host:port in lower case, as browsers send it: no path, and *. at most at the start of the host",
+            }, {
+                "rule": "!self.startsWith('https://') || !self.endsWith(':443')",
+                "message": "must be without :443, which browsers leave out with https",
+            }, {
+                "rule": "!self.startsWith('http://') || !self.endsWith(':80')",
+                "message": "must be without :80, which browsers leave out with http",
+            }],
+        },
+    })
+}
+
 /// A port of a Service: its number or its name.
 pub(crate) fn service_port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

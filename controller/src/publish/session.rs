@@ -220,6 +220,7 @@ mod tests {
             listeners: vec![Listener {
                 name: "ws".to_owned(),
                 port,
+                allowed_origins: Vec::new(),
             }],
             upstreams: Vec::new(),
             heartbeat: Heartbeat {

@@ -16,6 +16,15 @@ pub struct Listener {
     /// TCP port, on each virtual address.
     #[schemars(schema_with = "crate::schema::port")]
     pub port: u16,
+
+    /// Origins of the web pages that may connect, as browsers send them: `https://chat.example.com`,
+    /// with `*.` at the start of the host for any names before it. Handshakes from other pages are
+    /// answered 403, so that no page can use the sessions of users who look at it. Clients that send no
+    /// Origin are no browsers, and are let in. All if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::origins")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allowed_origins: Vec<String>,
 }
 
 /// Pings to sides that have been quiet.

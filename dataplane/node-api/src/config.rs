@@ -139,6 +139,10 @@ pub struct Listener {
     pub name: String,
     /// TCP port.
     pub port: u16,
+    /// Origins of the web pages that may connect; empty: all. `*.` before a host stands for any
+    /// names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
 }
 
 /// A group of endpoints and how to choose among them.

@@ -57,6 +57,7 @@ fn pool() -> Pool {
         listeners: vec![Listener {
             name: "ws".to_owned(),
             port: 8020,
+            allowed_origins: Vec::new(),
         }],
         upstreams: vec![upstream("echo", &[1, 2]), upstream("none", &[])],
         heartbeat: Heartbeat {

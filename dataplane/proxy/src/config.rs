@@ -33,6 +33,9 @@ pub struct Listener {
     pub name: String,
     /// Each address of each virtual router, with the listener's port.
     pub addresses: Vec<SocketAddr>,
+    /// Origins of the web pages that may connect, in lower case; empty: all. `*.` before a host
+    /// stands for any names.
+    pub allowed_origins: Vec<String>,
 }
 
 /// A group of servers.

@@ -23,6 +23,7 @@ mod listener;
 mod live;
 mod observe;
 mod open;
+mod origin;
 mod proxy;
 mod relay;
 mod session;

@@ -55,6 +55,7 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) listener: String,
+    pub(crate) allowed_origins: Arc<[String]>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) gate: Arc<Gate>,
 }
@@ -150,10 +151,12 @@ impl Compiler {
                 drain: settings.drain,
             });
             for listener in &settings.listeners {
+                let allowed_origins: Arc<[String]> = listener.allowed_origins.clone().into();
                 for address in &listener.addresses {
                     let gate = old.routes.get(address).map(|route| Arc::clone(&route.gate));
                     let route = Route {
                         listener: listener.name.clone(),
+                        allowed_origins: Arc::clone(&allowed_origins),
                         pool: Arc::clone(&pool),
                         gate: gate.unwrap_or_else(|| Arc::new(Gate::new(*address))),
                     };

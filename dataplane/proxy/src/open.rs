@@ -25,6 +25,7 @@ use crate::{
     handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, ResponseParser},
     live::Route,
     observe::EndpointProblem,
+    origin,
     relay::Session,
     session::Control,
     stats::HandshakeResult,
@@ -99,6 +100,7 @@ pub(crate) async fn open(
 fn result_of(reject: Reject) -> HandshakeResult {
     match reject {
         Reject::Timeout => HandshakeResult::ClientTimeout,
+        Reject::Origin => HandshakeResult::Forbidden,
         Reject::BadGateway => HandshakeResult::BadGateway,
         Reject::Unavailable => HandshakeResult::Unavailable,
         Reject::GatewayTimeout => HandshakeResult::GatewayTimeout,
@@ -254,10 +256,13 @@ async fn read_request(
             Outcome::NeedMore => {}
             Outcome::Bad(reject) => return Err(Failure::Refuse(reject)),
             Outcome::Done(request, end) => {
+                let gone = Failure::Silent(HandshakeResult::ListenerGone);
+                let route = worker.route(address).ok_or(gone)?;
+                if !origin::is_allowed(&route.allowed_origins, &request.fields) {
+                    return Err(Failure::Refuse(Reject::Origin));
+                }
                 let head = forward::request(&request, peer, address);
-                let route = worker.route(address);
-                let balancing = route.as_ref().map(|route| &route.pool.upstream.balancing);
-                let key = balancing.and_then(|how| balance::key(how, &request, peer.ip()));
+                let key = balance::key(&route.pool.upstream.balancing, &request, peer.ip());
                 received.drain(..end);
                 received.shrink_to_fit();
                 return Ok((head, key));

@@ -11,6 +11,8 @@ pub enum HandshakeResult {
     Answered,
     /// The request was refused with a status of 4xx or 505 of our own.
     Refused,
+    /// The web page that asked may not connect (403).
+    Forbidden,
     /// The client was too slow (408, or nothing when it sent nothing).
     ClientTimeout,
     /// The client went away.
@@ -106,6 +108,7 @@ closed!(HandshakeResult:
     Upgraded = "upgraded",
     Answered = "answered",
     Refused = "refused",
+    Forbidden = "forbidden",
     ClientTimeout = "client_timeout",
     ClientGone = "client_gone",
     BadGateway = "bad_gateway",

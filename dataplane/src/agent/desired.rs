@@ -172,6 +172,7 @@ pub(super) mod tests {
                 .map(|port| Listener {
                     name: format!("p{port}"),
                     port: *port,
+                    allowed_origins: Vec::new(),
                 })
                 .collect(),
             upstreams: Vec::new(),

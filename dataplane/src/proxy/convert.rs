@@ -55,6 +55,7 @@ fn listeners(pool: &Pool) -> Vec<proxy::Listener> {
             .flat_map(|router| &router.addresses)
             .map(|address| SocketAddr::new(*address, listener.port))
             .collect(),
+        allowed_origins: listener.allowed_origins.clone(),
     };
     pool.listeners.iter().map(on_all_addresses).collect()
 }
@@ -138,6 +139,7 @@ mod tests {
                 .map(|(name, port)| Listener {
                     name: name.to_owned(),
                     port,
+                    allowed_origins: Vec::new(),
                 })
                 .to_vec(),
             upstreams: vec![Upstream {

@@ -81,6 +81,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
         listeners: vec![proxy::Listener {
             name: NAME.to_owned(),
             addresses: listen.to_vec(),
+            allowed_origins: Vec::new(),
         }],
         upstream: proxy::Upstream {
             name: NAME.to_owned(),

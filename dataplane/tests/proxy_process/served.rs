@@ -186,6 +186,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
         listeners: vec![Listener {
             name: "ws".to_owned(),
             port,
+            allowed_origins: Vec::new(),
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),

@@ -52,6 +52,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
         listeners: vec![Listener {
             name: "ws".to_owned(),
             port: 8020,
+            allowed_origins: Vec::new(),
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),

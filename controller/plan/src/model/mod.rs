@@ -7,6 +7,7 @@
 
 mod address;
 mod balancing;
+mod origin;
 mod timing;
 mod upstream;
 
@@ -303,6 +304,7 @@ fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<L
                 format!("{name} names two listeners; rename one of them"),
             ));
         }
+        origin::check(problems, &path, &listener.allowed_origins);
         if listener.port == 0 {
             problems.push(Problem::new(
                 format!("{path}.port"),
@@ -323,6 +325,7 @@ fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<L
     let listeners = listeners.iter().map(|listener| Listener {
         name: listener.name.clone(),
         port: listener.port,
+        allowed_origins: listener.allowed_origins.clone(),
     });
     listeners.collect()
 }

@@ -19,6 +19,8 @@ pub enum Reject {
     Version,
     /// A version of HTTP that is not spoken here.
     HttpVersion,
+    /// The web page that asks is not one of those that may (RFC 6455 section 4.2.2, item 4).
+    Origin,
     /// No endpoint gave a usable answer.
     BadGateway,
     /// There is no endpoint, or this host has no room.
@@ -32,6 +34,7 @@ impl Reject {
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed(_) => 400,
+            Self::Origin => 403,
             Self::Method => 405,
             Self::Timeout => 408,
             Self::TargetTooLong => 414,
@@ -47,6 +50,7 @@ impl Reject {
     fn phrase(self) -> &'static str {
         match self {
             Self::Malformed(_) => "Bad Request",
+            Self::Origin => "Forbidden",
             Self::Method => "Method Not Allowed",
             Self::Timeout => "Request Timeout",
             Self::TargetTooLong => "URI Too Long",
@@ -69,6 +73,7 @@ impl Reject {
             Self::NotAnUpgrade => "This address speaks WebSocket only.",
             Self::Version => "This address speaks version 13 of WebSocket.",
             Self::HttpVersion => "This address speaks HTTP/1.1.",
+            Self::Origin => "Pages of this origin may not connect.",
             Self::BadGateway => "No endpoint gave a usable answer.",
             Self::Unavailable => "No endpoint can take the connection now.",
             Self::GatewayTimeout => "No endpoint answered in time.",

@@ -171,6 +171,7 @@ async fn a_removed_listener_closes_its_sessions_and_its_socket() {
         pool.listeners.push(Listener {
             name: "other".to_owned(),
             addresses: vec![other_address],
+            allowed_origins: Vec::new(),
         });
     });
     let mut gone = open(&rig, 3).await;
@@ -360,6 +361,7 @@ fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
             pool.listeners.push(Listener {
                 name: "spare".to_owned(),
                 addresses: vec![spare],
+                allowed_origins: Vec::new(),
             });
         }
         Edit::DropListener => pool.listeners.truncate(1),

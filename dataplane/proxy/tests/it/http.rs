@@ -219,6 +219,41 @@ async fn refusals_are_whole_answers() {
 }
 
 #[tokio::test]
+async fn pages_of_other_origins_are_refused() {
+    let mut rig = Rig::new(&[echo().await]);
+    let from = |origin: &str| {
+        let request = str::from_utf8(REQUEST).unwrap();
+        let fields = format!("{origin}Host:");
+        request.replacen("Host:", &fields, 1).into_bytes()
+    };
+    let evil = from("Origin: https://evil.example\r\n");
+    assert!(upgraded(&rig, &evil).await, "all are let in");
+    rig.edit(|pool| {
+        let origins = ["https://chat.example.com", "https://*.example.org"];
+        pool.listeners[0].allowed_origins = origins.map(ToOwned::to_owned).to_vec();
+    });
+    assert!(upgraded(&rig, &from("Origin: https://chat.example.com\r\n")).await);
+    assert!(upgraded(&rig, &from("origin: https://a.example.org\r\n")).await);
+    assert!(upgraded(&rig, &from("")).await, "not a browser");
+    let both = "Origin: https://chat.example.com\r\nOrigin: https://evil.example\r\n";
+    for refused in [evil, from("Origin: null\r\n"), from(both)] {
+        let answer = exchange(&rig, &refused).await;
+        assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    }
+    rig.until("counted", |s| {
+        s.counters.handshakes(HandshakeResult::Forbidden) == 3
+    })
+    .await;
+}
+
+async fn upgraded(rig: &Rig, request: &[u8]) -> bool {
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    client.write_all(request).await.unwrap();
+    let head = soon(read_head(&mut client)).await.unwrap();
+    head.starts_with("HTTP/1.1 101")
+}
+
+#[tokio::test]
 async fn a_slow_request_is_answered_408_and_a_silent_one_closed() {
     let rig = Rig::with(&[echo().await], |pool| {
         pool.upstream.handshake_timeout = Duration::from_millis(100);

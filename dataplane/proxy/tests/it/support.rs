@@ -138,6 +138,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
         listeners: vec![Listener {
             name: "ws".to_owned(),
             addresses: addresses.to_vec(),
+            allowed_origins: Vec::new(),
         }],
         upstream: Upstream {
             name: "echo".to_owned(),
