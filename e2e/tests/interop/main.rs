@@ -1,0 +1,6 @@
+//! A virtual router shared with other implementations: each must understand the other, in both roles.
+
+mod group;
+mod keepalived;
+mod multicast;
+mod roles;
