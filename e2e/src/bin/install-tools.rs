@@ -24,6 +24,10 @@ fn main() -> ExitCode {
         tools::install_proxies(),
     );
     report(
+        "the Autobahn test suite",
+        tools::install_autobahn().map(drop),
+    );
+    report(
         "containerd, runc, network plugins and nft, for nodes",
         tools::install_node_programs(),
     );

@@ -1,6 +1,7 @@
 //! What the lab needs beyond this repository: programs from apt, the backend's module from npm.
 
 mod apt;
+mod autobahn;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use self::apt::Wanted;
 pub(crate) use self::apt::restore_policy;
+pub use self::autobahn::{install_autobahn, wstest};
 
 /// Where a program is, as a shell would find it, with the directories of system programs added.
 pub fn find(program: &str) -> Option<PathBuf> {
