@@ -1,20 +1,24 @@
-//! Who answers for the virtual addresses: ARP probes (RFC 5227), which no neighbour takes for news.
+//! Who answers for the virtual addresses: ARP probes (RFC 5227) and neighbour solicitations (RFC 4861), which
+//! no neighbour takes for news of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv6Addr},
     thread,
     time::{Duration, Instant},
 };
 
-use node_api::{NodeReport, RouterState};
-use vrrp::wire::{Arp, Mac, arp};
+use node_api::{NodeReport, RouterState, is_link_local_v6};
+use vrrp::wire::{
+    Mac,
+    resolution::{self, FRAME_LEN},
+};
 
 use super::Finding;
 use crate::sys::{
-    arp::ArpSocket,
     netlink::{Change, Requests},
+    resolution::ResolutionSocket,
 };
 
 /// Neighbours answer within a millisecond or so; a lost probe is sent again.
@@ -22,34 +26,39 @@ const PROBES: u32 = 3;
 const EACH: Duration = Duration::from_millis(150);
 
 /// Whose addresses answer, by address.
-type Answers = BTreeMap<Ipv4Addr, BTreeSet<String>>;
+type Answers = BTreeMap<IpAddr, BTreeSet<String>>;
 
-/// Asks for all IPv4 addresses, on all interfaces at a time.
+/// Interface, and whether it is about IPv6: what is asked at a time.
+type Segment<'a> = (&'a str, bool);
+
+/// Asks for all addresses, on all interfaces at a time.
 pub(super) fn check(report: &NodeReport) -> Vec<Finding> {
-    let mut wanted: BTreeMap<&str, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Segment<'_>, BTreeSet<IpAddr>> = BTreeMap::new();
     for (interface, address, _) in asked(report) {
-        wanted.entry(interface).or_default().insert(address);
+        let segment = (interface, address.is_ipv6());
+        wanted.entry(segment).or_default().insert(address);
     }
     let links = links();
-    let answers: BTreeMap<&str, io::Result<Answers>> = thread::scope(|scope| {
+    let answers: BTreeMap<Segment<'_>, io::Result<Answers>> = thread::scope(|scope| {
         let asking: Vec<_> = wanted
             .iter()
-            .map(|(interface, addresses)| {
-                let link = links.as_ref().map(|links| links.get(*interface).copied());
-                (*interface, scope.spawn(move || ask(link, addresses)))
+            .map(|(segment, addresses)| {
+                let (interface, is_ipv6) = *segment;
+                let link = links.as_ref().map(|links| links.get(interface).copied());
+                (*segment, scope.spawn(move || ask(link, is_ipv6, addresses)))
             })
             .collect();
         let failed = |_| Err(io::Error::other("the check failed"));
         asking
             .into_iter()
-            .map(|(interface, thread)| (interface, thread.join().unwrap_or_else(failed)))
+            .map(|(segment, thread)| (segment, thread.join().unwrap_or_else(failed)))
             .collect()
     });
     let none = BTreeSet::new();
     asked(report)
         .map(|(interface, address, is_active)| {
             let subject = format!("address {address}");
-            match answers.get(interface) {
+            match answers.get(&(interface, address.is_ipv6())) {
                 Some(Ok(answers)) => {
                     judge(subject, is_active, answers.get(&address).unwrap_or(&none))
                 }
@@ -64,23 +73,46 @@ pub(super) fn check(report: &NodeReport) -> Vec<Finding> {
 }
 
 /// Interface and address of each virtual router that has both, and whether it is held here.
-fn asked(report: &NodeReport) -> impl Iterator<Item = (&str, Ipv4Addr, bool)> {
+fn asked(report: &NodeReport) -> impl Iterator<Item = (&str, IpAddr, bool)> {
     report.virtual_routers.iter().flat_map(|router| {
         let interface = router.interface.as_deref();
         let is_active = router.state == RouterState::Active;
         let addresses = router.addresses.iter();
-        addresses.filter_map(move |address| match address {
-            IpAddr::V4(address) => Some((interface?, *address, is_active)),
-            IpAddr::V6(_) => None,
-        })
+        addresses.filter_map(move |address| Some((interface?, *address, is_active)))
     })
 }
 
-/// Index and hardware address of each interface that has one.
-fn links() -> io::Result<BTreeMap<String, (u32, Mac)>> {
-    let changes = Requests::open()?.dump()?.into_iter();
-    let links = changes.filter_map(|change| match change {
-        Change::Link(link) => Some((link.name, (link.index, Mac(link.mac?)))),
+/// An interface that can be asked on.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    index: u32,
+    mac: Mac,
+    /// Of its own, for IPv6.
+    link_local: Option<Ipv6Addr>,
+}
+
+fn links() -> io::Result<BTreeMap<String, Link>> {
+    let changes = Requests::open()?.dump()?;
+    let link_local = |index: u32| {
+        changes.iter().find_map(|change| match change {
+            Change::Address(own) if own.index == index && !own.is_own && !own.is_tentative => {
+                match own.address {
+                    IpAddr::V6(address) if is_link_local_v6(own.address) => Some(address),
+                    _ => None,
+                }
+            }
+            _ => None,
+        })
+    };
+    let links = changes.iter().filter_map(|change| match change {
+        Change::Link(link) => Some((
+            link.name.clone(),
+            Link {
+                index: link.index,
+                mac: Mac(link.mac?),
+                link_local: link_local(link.index),
+            },
+        )),
         _ => None,
     });
     Ok(links.collect())
@@ -88,28 +120,38 @@ fn links() -> io::Result<BTreeMap<String, (u32, Mac)>> {
 
 /// The hardware addresses of other hosts that answer for each.
 fn ask(
-    link: Result<Option<(u32, Mac)>, &io::Error>,
-    addresses: &BTreeSet<Ipv4Addr>,
+    link: Result<Option<Link>, &io::Error>,
+    is_ipv6: bool,
+    addresses: &BTreeSet<IpAddr>,
 ) -> io::Result<Answers> {
     let link = link.map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-    let (index, mac) = link.ok_or(io::ErrorKind::NotFound)?;
-    let socket = ArpSocket::open(index)?;
+    let Link {
+        index,
+        mac,
+        link_local,
+    } = link.ok_or(io::ErrorKind::NotFound)?;
+    let (socket, source) = if is_ipv6 {
+        let source = link_local.ok_or_else(|| io::Error::other("it has no link-local address"))?;
+        (ResolutionSocket::neighbour_discovery(index)?, source)
+    } else {
+        (ResolutionSocket::arp(index)?, Ipv6Addr::UNSPECIFIED)
+    };
     let mut answers = Answers::new();
     for _ in 0..PROBES {
         for address in addresses {
-            let mut frame = [0; arp::FRAME_LEN];
-            let written = Arp::probe(mac, *address).emit_frame(&mut frame, mac, Mac::BROADCAST);
-            written.map_err(io::Error::other)?;
-            socket.send(&frame)?;
+            let mut frame = [0; FRAME_LEN];
+            let length = resolution::question(&mut frame, mac, source, *address);
+            let length = length.map_err(io::Error::other)?;
+            socket.send(frame.get(..length).unwrap_or(&[]))?;
         }
         let until = Instant::now() + EACH;
         while let Some(frame) = socket.receive(until)? {
-            if let Ok(arp) = Arp::parse_frame(&frame)
-                && addresses.contains(&arp.sender)
-                && arp.sender_mac != mac
+            if let Ok(Some((address, theirs))) = resolution::claim(&frame)
+                && addresses.contains(&address)
+                && theirs != mac
             {
-                let macs = answers.entry(arp.sender).or_default();
-                macs.insert(arp.sender_mac.to_string());
+                let macs = answers.entry(address).or_default();
+                macs.insert(theirs.to_string());
             }
         }
     }
@@ -119,7 +161,7 @@ fn ask(
 fn judge(subject: String, is_active: bool, macs: &BTreeSet<String>) -> Finding {
     let list: Vec<_> = macs.iter().cloned().collect();
     let list = list.join(", ");
-    let remedy = "find out who that is (`arping`, the switch's table): a host that has the address as \
+    let remedy = "find out who that is (`arping`, `ndisc6`, the switch's table): a host that has the address as \
                   its own, or another of its interfaces that answers too";
     match (is_active, macs.len()) {
         (true, 0) => Finding::fine(subject, "held here, and nobody else answers for it"),

@@ -1,7 +1,6 @@
 //! The kernel, behind safe names. The only module that may use `unsafe` and system-call crates.
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
-pub mod arp;
 pub mod carrier;
 pub mod channel;
 pub mod clock;
@@ -22,6 +21,7 @@ pub mod privileges;
 pub mod raw;
 pub mod realtime;
 pub mod regular;
+pub mod resolution;
 pub mod ring;
 pub mod seccomp;
 pub mod signals;

@@ -1,8 +1,8 @@
-//! Packet sockets: one for sending whole frames, and their addresses.
+//! Packet sockets: one for sending whole frames, and what all have in common.
 
 use std::io;
 
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 /// What a packet socket is bound to, or sends to: the interface with this index, and a protocol in
 /// network order.
@@ -22,6 +22,12 @@ pub(super) fn link_address(index: u32, protocol: u16) -> io::Result<SockAddr> {
     // SAFETY: `fill` writes a whole address and its length.
     let ((), address) = unsafe { SockAddr::try_init(fill) }?;
     Ok(address)
+}
+
+/// One instruction of a socket's filter (`bpf(4)`); a comparison skips so many when it holds, and so many
+/// when it fails.
+pub(super) fn step(code: u32, k: u32, if_true: u8, if_false: u8) -> SockFilter {
+    SockFilter::new(u16::try_from(code).unwrap_or(0), if_true, if_false, k)
 }
 
 /// Sends frames on any interface and receives nothing: protocol 0, so that the kernel queues

@@ -5,9 +5,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{packet::link_address, raw::writable};
+use super::{
+    packet::{link_address, step},
+    raw::writable,
+};
 
 /// Way of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -68,17 +71,17 @@ fn attach(socket: &Socket) -> io::Result<()> {
     /// The same for IPv6 (RFC 8200 section 3).
     const NEXT_HEADER: u32 = 6;
     const VRRP: u32 = 112;
-    let load = |size: u32, at: u32| step(libc::BPF_LD | size | libc::BPF_ABS, at, 0);
+    let load = |size: u32, at: u32| step(libc::BPF_LD | size | libc::BPF_ABS, at, 0, 0);
     let unless =
-        |value: u32, skip: u8| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip);
-    let end = |take: u32| step(libc::BPF_RET | libc::BPF_K, take, 0);
+        |value: u32, skip: u8| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skip);
+    let end = |take: u32| step(libc::BPF_RET | libc::BPF_K, take, 0, 0);
     let ethertype = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL).cast_unsigned();
     let number = |ethertype: libc::c_int| ethertype.cast_unsigned();
     let program = [
         load(libc::BPF_W, ethertype),
         unless(number(libc::ETH_P_IP), 2),
         load(libc::BPF_B, PROTOCOL),
-        step(libc::BPF_JMP | libc::BPF_JA, 2, 0),
+        step(libc::BPF_JMP | libc::BPF_JA, 2, 0, 0),
         unless(number(libc::ETH_P_IPV6), 3),
         load(libc::BPF_B, NEXT_HEADER),
         unless(VRRP, 1),
@@ -86,11 +89,6 @@ fn attach(socket: &Socket) -> io::Result<()> {
         end(0),
     ];
     socket.attach_filter(&program)
-}
-
-/// One instruction; a comparison that fails skips so many.
-fn step(code: u32, k: u32, skip: u8) -> SockFilter {
-    SockFilter::new(u16::try_from(code).unwrap_or(0), 0, skip, k)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod host;
 use std::process::{Child, Command};
 
 use host::{Host, eventually, manifests};
+use node_api::RouterState;
 
 fn run(words: &str) {
     let mut words = words.split(' ');
@@ -65,25 +66,36 @@ fn it_finds_what_costs_addresses_and_clients() {
     let said = doctor(&host);
     assert!(said.contains("PROBLEM  agent: no agent ever ran"), "{said}");
 
+    run("sysctl -qw net.ipv6.conf.all.disable_ipv6=0");
     let neighbour = Neighbour::new();
+    neighbour.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=0");
     // The other interface that comes later would do as well.
     let on_eth0 = manifests(&["server1", "server2"], &[8020]);
-    host.write(&on_eth0.replace("gateways: {", "gateways: {interface: eth0, "));
+    let on_eth0 = on_eth0.replace("gateways: {", "gateways: {interface: eth0, ");
+    run("ip addr add fd00:7::11/64 dev eth0 nodad");
+    host.write(&on_eth0.replace(
+        "{address: 192.168.7.110}",
+        "{address: 192.168.7.110}, {address: 'fd00:7::110'}",
+    ));
     let _agent = host.start(&[]);
     host.wait_ready();
-    host.wait_active();
+    host.wait_status("all Active", |report| {
+        let mut routers = report.virtual_routers.iter();
+        routers.len() == 2 && routers.all(|router| router.state == RouterState::Active)
+    });
     let said = doctor(&host);
     for words in [
         "ok       rights: ",
         "ok       kernel: Linux ",
         " real-time priority: ",
         " locked memory: ",
-        "ok       listeners: 1 accept",
+        "ok       listeners: 2 accept",
         "unknown  virtual router 110 (192.168.7.110): Active here, its advertisements leave eth0, and \
          nobody else advertises; whether the others hear it cannot be told from here: run this on server2",
         "ok       reverse-path filter of eth0: ",
         "ok       ARP on the segment of eth0: no other interface",
         "ok       address 192.168.7.110: held here, and nobody else answers for it",
+        "ok       address fd00:7::110: held here, and nobody else answers for it",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -103,6 +115,7 @@ fn it_finds_what_costs_addresses_and_clients() {
 
     // Another host has the address, another interface is on the segment, and answers leave elsewhere.
     neighbour.run("ip addr add 192.168.7.110/24 dev peer0");
+    neighbour.run("ip addr add fd00:7::110/64 dev peer0 nodad");
     run("ip link add eth1 type veth peer name peer1");
     run("ip addr add 192.168.7.12/24 dev eth1");
     run("ip link set eth1 up");
@@ -112,6 +125,7 @@ fn it_finds_what_costs_addresses_and_clients() {
     let said = doctor(&host);
     for words in [
         "PROBLEM  address 192.168.7.110: held here, and ",
+        "PROBLEM  address fd00:7::110: held here, and ",
         "PROBLEM  ARP on the segment of eth0: eth1 is on it too",
         "PROBLEM  reverse-path filter of eth0: it is strict",
     ] {
@@ -119,6 +133,7 @@ fn it_finds_what_costs_addresses_and_clients() {
     }
     // The remedies help.
     neighbour.run("ip addr del 192.168.7.110/24 dev peer0");
+    neighbour.run("ip addr del fd00:7::110/64 dev peer0");
     run("sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2");
     run("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=2");
     let said = doctor(&host);

@@ -1,11 +1,12 @@
-//! Somebody else answers for an address that is held (RFC 5227).
+//! Somebody else answers for an address that is held (RFC 5227, RFC 4861).
 
 use std::time::Duration;
 
+use dataplane::ipc::Router;
 use node_api::{AddressConflict, RouterReport, RouterState::Active};
 
 use crate::{
-    ADDRESS,
+    ADDRESS, ADDRESS_V6,
     lab::Lab,
     node::{Node, router},
     wire::{Ear, Heard},
@@ -19,16 +20,25 @@ fn the_only_one(report: &RouterReport) -> &AddressConflict {
     let [conflict] = &report.conflicts[..] else {
         panic!("{:?}", report.conflicts);
     };
-    assert_eq!(conflict.address.to_string(), ADDRESS);
+    assert_eq!(conflict.address, report.addresses[0]);
     conflict
 }
 
 /// A host that has had the address all the time: the takeover waits for nothing, and people are told.
 #[test]
 fn a_stranger_with_the_address_is_told_of_and_taken_over_from() {
+    stranger(ADDRESS);
+}
+
+#[test]
+fn a_stranger_with_an_address_of_ipv6_is_told_of_and_taken_over_from() {
+    stranger(ADDRESS_V6);
+}
+
+fn stranger(address: &str) {
     let Some(lab) = Lab::start(2) else { return };
-    lab.hosts[1].ip("addr add 192.168.1.110/32 dev eth0");
-    let mut node = Node::serving(&lab.hosts[0], &[router(ADDRESS, 250)]);
+    lab.hosts[1].ip(&format!("addr add {address} dev eth0"));
+    let mut node = Node::serving(&lab.hosts[0], &[router(address, 250)]);
     let mac = lab.hosts[0].mac();
     let risen = node.wait_state(Active);
     assert_eq!(risen.transitions.len(), 2, "{:?}", risen.transitions);
@@ -48,13 +58,13 @@ fn a_stranger_with_the_address_is_told_of_and_taken_over_from() {
     // The address stays, and is announced again for as long as the other one answers: more often than
     // the schedule of a takeover and the refresh would.
     let announced = Heard::Announcement {
-        address: ADDRESS.parse().unwrap(),
+        address: address.parse().unwrap(),
         mac,
     };
     ear.wait(|heard| *heard == announced);
-    assert!(!lab.hosts[0].shown(ADDRESS).is_empty());
+    assert!(!lab.hosts[0].shown(address).is_empty());
     // Once it is gone, so is the complaint.
-    lab.hosts[1].ip("addr del 192.168.1.110/32 dev eth0");
+    lab.hosts[1].ip(&format!("addr del {address} dev eth0"));
     let report = node.wait_router(|router| router.conflicts.is_empty());
     assert_eq!(report.transitions.len(), 2);
     assert!(!node.report.warnings.iter().any(told));
@@ -80,10 +90,9 @@ fn the_host_before_is_no_stranger() {
     assert!(lab.hosts[0].shown(ADDRESS).is_empty());
 }
 
-/// Linux answers on every interface for every address of the host. The host's settings are left alone.
-#[test]
-fn another_interface_of_the_host_on_the_segment_is_told_of() {
-    let Some(lab) = Lab::start(1) else { return };
+/// A host with a second interface on the segment, `eth1`.
+fn with_two_interfaces() -> Option<Lab> {
+    let lab = Lab::start(1)?;
     let host = &lab.hosts[0];
     let tid = host.tid;
     lab.switch.ip(&format!(
@@ -91,9 +100,24 @@ fn another_interface_of_the_host_on_the_segment_is_told_of() {
     ));
     lab.switch.ip("link set second master br0 up");
     host.ip("link set eth1 up");
-    let mut wanted = router(ADDRESS, 250);
+    Some(lab)
+}
+
+fn on_eth0(address: &str) -> Router {
+    let mut wanted = router(address, 250);
     wanted.settings.interface = Some("eth0".to_owned());
-    let mut node = Node::serving(host, &[wanted]);
+    wanted
+}
+
+/// Linux answers on every interface for every IPv4 address of the host. The host's settings are left
+/// alone.
+#[test]
+fn another_interface_of_the_host_on_the_segment_is_told_of() {
+    let Some(lab) = with_two_interfaces() else {
+        return;
+    };
+    let host = &lab.hosts[0];
+    let mut node = Node::serving(host, &[on_eth0(ADDRESS)]);
     let report = node.wait_router(is_told);
     let conflict = the_only_one(&report);
     assert_eq!(conflict.own_interface.as_deref(), Some("eth1"));
@@ -106,4 +130,25 @@ fn another_interface_of_the_host_on_the_segment_is_told_of() {
     let setting = "/proc/sys/net/ipv4/conf/eth1/arp_ignore";
     let setting = host.run(move || std::fs::read_to_string(setting));
     assert_eq!(setting.unwrap().trim(), "0");
+}
+
+/// For IPv6 it answers on those interfaces alone that have the address.
+#[test]
+fn another_interface_of_the_host_with_the_address_of_ipv6_is_told_of() {
+    let Some(lab) = with_two_interfaces() else {
+        return;
+    };
+    let host = &lab.hosts[0];
+    let mut node = Node::serving(host, &[on_eth0(ADDRESS_V6)]);
+    node.wait_state(Active);
+    host.ip(&format!("addr add {ADDRESS_V6} dev eth1"));
+    let report = node.wait_router(is_told);
+    let conflict = the_only_one(&report);
+    assert_eq!(conflict.own_interface.as_deref(), Some("eth1"));
+    let told = |warning: &String| warning.contains("take it from eth1");
+    assert!(
+        node.report.warnings.iter().any(told),
+        "{:?}",
+        node.report.warnings
+    );
 }

@@ -5,14 +5,11 @@ use std::time::{Duration, Instant};
 use node_api::RouterState::{Active, Backup, Initialize};
 
 use crate::{
-    ADDRESS,
+    ADDRESS, ADDRESS_V6,
     lab::{Host, Lab},
     node::{Node, eventually, router},
     wire::{Ear, Heard},
 };
-
-/// Its VRID is 16.
-const ADDRESS_V6: &str = "fd00:1::110";
 
 /// The kernel's own one, as the virtual ones are host routes.
 fn link_local(host: &Host) -> String {

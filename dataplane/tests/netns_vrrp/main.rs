@@ -22,3 +22,5 @@ mod wire;
 
 /// The virtual address of most tests; its VRID is 110.
 const ADDRESS: &str = "192.168.1.110";
+/// The same of IPv6; its VRID is 16.
+const ADDRESS_V6: &str = "fd00:1::110";

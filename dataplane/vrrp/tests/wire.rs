@@ -14,7 +14,7 @@ use vrrp::{
         arp::Operation,
         emit_ipv4, emit_ipv6, ipv4, ipv6,
         neighbour::{self, ALL_NODES, Kind},
-        parse_ipv4, parse_ipv6,
+        parse_ipv4, parse_ipv6, resolution,
     },
 };
 
@@ -234,22 +234,51 @@ fn an_unsolicited_neighbour_advertisement_is_that_of_the_standard() {
     assert_eq!(Neighbour::parse_frame(&buffer), Ok(told));
 }
 
-/// RFC 4862 section 5.4.2: asked from no address, in the group of whoever has the target, without the
-/// option that only an address of the sender allows.
+/// RFC 4861 section 7.2.2: asked in the group of whoever has the target, with the sender's own address
+/// and where that is, so that the answer comes to the sender alone.
 #[test]
-fn a_probe_claims_nothing() {
+fn a_solicitation_claims_nothing_but_its_source() {
     let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xab12, 0x3456);
-    let probe = Neighbour::probe(address);
-    assert_eq!(probe.destination.to_string(), "ff02::1:ff12:3456");
-    let group = Mac::of_group(probe.destination);
-    assert_eq!(group.to_string(), "33:33:ff:12:34:56");
-    let mut buffer = [0xaa; neighbour::FRAME_LEN];
-    let len = probe.emit_frame(&mut buffer, Mac([2; 6]), group).unwrap();
-    assert_eq!(len, neighbour::FRAME_LEN - 8);
+    let (mac, source) = (Mac([2; 6]), "fe80::1".parse().unwrap());
+    let mut buffer = [0xaa; resolution::FRAME_LEN];
+    let len = resolution::question(&mut buffer, mac, source, address.into()).unwrap();
     let parsed = Neighbour::parse_frame(&buffer[..len]).unwrap();
-    assert_eq!(parsed, probe);
-    assert_eq!((parsed.kind, parsed.mac), (Kind::Solicitation, None));
-    assert!(parsed.source.is_unspecified());
+    assert_eq!(parsed, Neighbour::solicitation(mac, source, address));
+    assert_eq!(parsed.destination.to_string(), "ff02::1:ff12:3456");
+    assert_eq!(buffer[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+    let claim = resolution::claim(&buffer[..len]);
+    assert_eq!(claim, Ok(Some((source.into(), mac))));
+}
+
+/// RFC 5227 section 1.1 and RFC 4862 section 5.4.2.
+#[test]
+fn who_looks_for_duplicates_claims_nothing() {
+    let mac = Mac([2; 6]);
+    let mut buffer = [0xaa; resolution::FRAME_LEN];
+    let address = Ipv4Addr::new(192, 168, 1, 110);
+    let none = Ipv6Addr::UNSPECIFIED;
+    let len = resolution::question(&mut buffer, mac, none, address.into()).unwrap();
+    assert_eq!(Arp::parse_frame(&buffer), Ok(Arp::probe(mac, address)));
+    assert_eq!(resolution::claim(&buffer[..len]), Ok(None));
+    let address = "fd00:1::112".parse().unwrap();
+    let question = Neighbour {
+        mac: None,
+        ..Neighbour::solicitation(mac, none, address)
+    };
+    let len = question.emit_frame(&mut buffer, mac, mac).unwrap();
+    assert_eq!(resolution::claim(&buffer[..len]), Ok(None));
+}
+
+#[test]
+fn who_announces_an_address_claims_it() {
+    let mac = Mac([2; 6]);
+    for address in ["192.168.1.110", "fd00:1::112"] {
+        let address: IpAddr = address.parse().unwrap();
+        let mut buffer = [0xaa; resolution::FRAME_LEN];
+        let len = resolution::announcement(&mut buffer, mac, address).unwrap();
+        let claim = resolution::claim(&buffer[..len]);
+        assert_eq!(claim, Ok(Some((address, mac))));
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Others who answer for addresses that this host holds (RFC 5227): who is asked about, and what people
+//! Others who answer for addresses that this host holds (RFC 5227 for IPv4): who is asked about, and what people
 //! are told.
 
 use ::vrrp::wire::Mac;
@@ -59,6 +59,7 @@ fn held(router: &Managed) -> Option<Held> {
         id: instance.id,
         index: instance.index,
         mac: Mac(binding.mac),
+        source: binding.source,
         addresses: router.addresses().to_vec(),
         row: instance.row,
         interval: instance.settings.interval.as_duration(),

@@ -131,6 +131,11 @@ fn conflict_warnings(router: &Managed, conflicts: &[AddressConflict], warnings: 
     for conflict in conflicts {
         let (address, mac) = (conflict.address, &conflict.hardware_address);
         warnings.push(match &conflict.own_interface {
+            // Linux answers ARP on all interfaces, neighbour solicitations on that of the address alone.
+            Some(own) if address.is_ipv6() => format!(
+                "{address} (VRID {vrid}): {own} of this host ({mac}) has it, too, and answers for it on \
+                 the segment of {interface}: take it from {own}"
+            ),
             Some(own) => format!(
                 "{address} (VRID {vrid}): {own} of this host ({mac}) answers for it on the segment of \
                  {interface}, too: set net.ipv4.conf.{own}.arp_ignore=1, or keep two interfaces off \
@@ -138,8 +143,9 @@ fn conflict_warnings(router: &Managed, conflicts: &[AddressConflict], warnings: 
             ),
             None => format!(
                 "{address} (VRID {vrid}): a host with the hardware address {mac} answers for it on \
-                 {interface}, too: find it (`arping`, the switch's table) and take the address from \
-                 it; this host holds the address and announces it again every 10 s"
+                 {interface}, too: find it ({}, the switch's table) and take the address from it; this \
+                 host holds the address and announces it again every 10 s",
+                if address.is_ipv6() { "`ndisc6`" } else { "`arping`" }
             ),
         });
     }

@@ -1,10 +1,8 @@
 //! One virtual router on the machine thread: the only place that knows the interface of the core.
 
-use std::net::IpAddr;
-
 use ::vrrp::{
     Advertisement, Config, ConfigError, Effect, Input, Instant, Priority, State, VirtualRouter,
-    wire::{self, Arp, ChecksumReading, Ends, Mac, Neighbour, Received, neighbour},
+    wire::{self, ChecksumReading, Ends, Received, resolution},
 };
 
 use super::{io::Io, segment::SegmentId};
@@ -184,16 +182,8 @@ impl Slot {
             return;
         };
         for address in &self.router.config().addresses {
-            let mut frame = [0; neighbour::FRAME_LEN];
-            let written = match *address {
-                IpAddr::V4(address) => {
-                    Arp::gratuitous(mac, address).emit_frame(&mut frame, mac, Mac::BROADCAST)
-                }
-                IpAddr::V6(address) => {
-                    let all = Mac::of_group(neighbour::ALL_NODES);
-                    Neighbour::unsolicited(mac, address).emit_frame(&mut frame, mac, all)
-                }
-            };
+            let mut frame = [0; resolution::FRAME_LEN];
+            let written = resolution::announcement(&mut frame, mac, *address);
             if let Ok(length) = written {
                 io.send_frame(self.segment, frame.get(..length).unwrap_or(&[]));
             }

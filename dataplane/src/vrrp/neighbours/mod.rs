@@ -1,15 +1,15 @@
 //! The thread that looks for others who answer for an address which this host holds: a stranger that
 //! has it configured, or another interface of this very host on the same segment.
 //!
-//! It asks by ARP probes (RFC 5227 section 2.1.1), which no neighbour takes for news, from the moment on
-//! when a virtual router rises, beside it: a takeover waits for no answer. And it reads what is said on
-//! the segment anyway.
+//! It asks by ARP probes (RFC 5227 section 2.1.1) and by neighbour solicitations (RFC 4861 section 7.2.2),
+//! which no neighbour takes for news of the address, from the moment on when a virtual router rises, beside
+//! it: a takeover waits for no answer. And it reads what is said on the segment anyway.
 
 mod claim;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv6Addr},
     os::fd::AsFd,
     sync::{Arc, mpsc},
     time::Duration,
@@ -17,7 +17,10 @@ use std::{
 
 use ::vrrp::{
     Instant,
-    wire::{Arp, Mac, arp::FRAME_LEN},
+    wire::{
+        EmitError, Mac,
+        resolution::{self, FRAME_LEN},
+    },
 };
 use claim::Claim;
 
@@ -27,9 +30,9 @@ use super::{
     messages::RouterId,
 };
 use crate::sys::{
-    arp::ArpSocket,
     clock,
     pages::RouterRow,
+    resolution::ResolutionSocket,
     wait::{Waiter, Wake},
 };
 
@@ -43,6 +46,8 @@ pub(super) struct Held {
     /// Interface, and its hardware address.
     pub(super) index: u32,
     pub(super) mac: Mac,
+    /// Address of the interface that its advertisements are from.
+    pub(super) source: IpAddr,
     pub(super) addresses: Vec<IpAddr>,
     /// Tells whether it still is.
     pub(super) row: &'static RouterRow,
@@ -52,10 +57,23 @@ pub(super) struct Held {
 impl Held {
     /// Whether both say the same; rows are as many as virtual routers.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        (self.id, self.index, self.mac, self.interval)
-            == (other.id, other.index, other.mac, other.interval)
+        (self.id, self.index, self.mac, self.source, self.interval)
+            == (
+                other.id,
+                other.index,
+                other.mac,
+                other.source,
+                other.interval,
+            )
+    }
+
+    const fn segment(&self) -> Segment {
+        (self.index, self.source.is_ipv6())
     }
 }
+
+/// Interface, and whether it is for IPv6: what there is a socket for.
+type Segment = (u32, bool);
 
 /// Somebody else who answers for an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -106,9 +124,9 @@ pub(super) struct Watch {
     orders: Orders,
     control: Sender,
     waiter: Waiter,
-    sockets: Vec<(u32, ArpSocket)>,
+    sockets: Vec<(Segment, ResolutionSocket)>,
     held: Vec<Held>,
-    claims: Vec<(RouterId, Ipv4Addr, Claim)>,
+    claims: Vec<(RouterId, IpAddr, Claim)>,
     told: Vec<Conflict>,
 }
 
@@ -158,10 +176,7 @@ impl Watch {
         let mut before = std::mem::take(&mut self.claims);
         for one in &held {
             let is_same = self.held.iter().any(|it| it.is_like(one));
-            for address in &one.addresses {
-                let IpAddr::V4(address) = *address else {
-                    continue;
-                };
+            for address in one.addresses.iter().copied() {
                 let known = before
                     .iter()
                     .position(|(id, of, _)| (*id, *of) == (one.id, address));
@@ -182,21 +197,26 @@ impl Watch {
             waiter,
             ..
         } = self;
-        sockets.retain(|(index, socket)| {
-            let is_used = held.iter().any(|it| it.index == *index);
+        sockets.retain(|(segment, socket)| {
+            let is_used = held.iter().any(|it| it.segment() == *segment);
             if !is_used {
                 waiter.forget(socket.as_fd());
             }
             is_used
         });
         for one in held {
-            if sockets.iter().any(|(index, _)| *index == one.index) {
+            let segment = one.segment();
+            if sockets.iter().any(|(of, _)| *of == segment) {
                 continue;
             }
-            match ArpSocket::open(one.index) {
+            let opened = match segment {
+                (index, false) => ResolutionSocket::arp(index),
+                (index, true) => ResolutionSocket::neighbour_discovery(index),
+            };
+            match opened {
                 Ok(socket) => {
                     waiter.watch(socket.as_fd());
-                    sockets.push((one.index, socket));
+                    sockets.push((segment, socket));
                 }
                 Err(error) => tracing::warn!(
                     addresses = ?one.addresses, %error,
@@ -208,7 +228,7 @@ impl Watch {
 
     fn listen(&mut self) {
         let mut announcements = Vec::new();
-        for (index, socket) in &self.sockets {
+        for (segment, socket) in &self.sockets {
             if !self.waiter.is_ready(socket.as_fd()) {
                 continue;
             }
@@ -217,51 +237,56 @@ impl Watch {
                 let Ok(Some(frame)) = socket.receive_waiting() else {
                     break;
                 };
-                let Ok(arp) = Arp::parse_frame(&frame) else {
+                let Ok(Some((claimed, mac))) = resolution::claim(&frame) else {
                     continue;
                 };
                 let now = now();
                 let claims = self.claims.iter_mut();
-                for (id, address, claim) in claims.filter(|(_, of, _)| *of == arp.sender) {
-                    let is_of = |it: &&Held| it.id == *id && it.index == *index;
+                for (id, address, claim) in claims.filter(|(_, of, _)| *of == claimed) {
+                    let is_of = |it: &&Held| it.id == *id && it.segment() == *segment;
                     let Some(held) = self.held.iter().find(is_of) else {
                         continue;
                     };
-                    let is_other = arp.sender_mac != held.mac;
-                    if is_other && claim.hear(now, arp.sender_mac) && is_active(held, now) {
-                        let arp = Arp::gratuitous(held.mac, *address);
-                        announcements.push((*index, held.mac, arp));
+                    if mac != held.mac && claim.hear(now, mac) && is_active(held, now) {
+                        announcements.push((held.clone(), *address));
                     }
                 }
             }
         }
-        for (index, mac, arp) in announcements {
-            self.send(index, mac, &arp);
+        for (held, address) in announcements {
+            self.send(&held, |frame| {
+                resolution::announcement(frame, held.mac, address)
+            });
         }
     }
 
     fn ask(&mut self) {
         let now = now();
-        let mut probes = Vec::new();
+        let mut questions = Vec::new();
         for (id, address, claim) in &mut self.claims {
             if !claim.ask(now) {
                 continue;
             }
             if let Some(held) = self.held.iter().find(|it| it.id == *id) {
-                let probe = Arp::probe(held.mac, *address);
-                probes.push((held.index, held.mac, probe));
+                questions.push((held.clone(), *address));
             }
         }
-        for (index, mac, probe) in probes {
-            self.send(index, mac, &probe);
+        for (held, address) in questions {
+            let source = match held.source {
+                IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
+                IpAddr::V6(source) => source,
+            };
+            self.send(&held, |frame| {
+                resolution::question(frame, held.mac, source, address)
+            });
         }
     }
 
-    fn send(&self, index: u32, mac: Mac, arp: &Arp) {
+    fn send(&self, held: &Held, write: impl Fn(&mut [u8]) -> Result<usize, EmitError>) {
         let mut frame = [0; FRAME_LEN];
-        let socket = self.sockets.iter().find(|(of, _)| *of == index);
+        let socket = self.sockets.iter().find(|(of, _)| *of == held.segment());
         if let Some((_, socket)) = socket
-            && let Ok(length) = arp.emit_frame(&mut frame, mac, Mac::BROADCAST)
+            && let Ok(length) = write(&mut frame)
         {
             // One that is lost is followed by another.
             drop(socket.send(frame.get(..length).unwrap_or(&[])));
@@ -280,14 +305,13 @@ impl Watch {
         };
         let conflicts = self.claims.iter().filter_map(|(id, address, claim)| {
             let (mac, since) = claim.rival()?;
-            let address = IpAddr::V4(*address);
             let conflict = || Conflict {
                 id: *id,
-                address,
+                address: *address,
                 mac,
                 since_unix_ms: unix_ms(since),
             };
-            Some(known(*id, address, mac).copied().unwrap_or_else(conflict))
+            Some(known(*id, *address, mac).copied().unwrap_or_else(conflict))
         });
         let conflicts: Vec<_> = conflicts.collect();
         if conflicts != self.told {

@@ -18,6 +18,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod mac;
 pub mod neighbour;
+pub mod resolution;
 
 pub use addresses::AddressList;
 pub use advertisement::Advertisement;

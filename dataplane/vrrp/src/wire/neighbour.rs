@@ -86,15 +86,17 @@ impl Neighbour {
         }
     }
 
-    /// Asks whether anybody has `address`, without claiming it: as in duplicate address detection,
-    /// which whoever holds it must answer to all nodes (RFC 4862 section 5.4.2).
-    pub const fn probe(address: Ipv6Addr) -> Self {
+    /// Asks whoever has `address` (RFC 4861 section 7.2.2) from `source`, an address of the sender's own.
+    /// Whoever has it answers to that address alone: a question from no address, as in duplicate address
+    /// detection, would be answered to all nodes with the override flag (RFC 4861 section 7.2.4), which
+    /// would lead the segment to a stranger each time that we ask.
+    pub const fn solicitation(mac: Mac, source: Ipv6Addr, address: Ipv6Addr) -> Self {
         Self {
             kind: Kind::Solicitation,
-            source: Ipv6Addr::UNSPECIFIED,
+            source,
             destination: solicited_node(address),
             target: address,
-            mac: None,
+            mac: Some(mac),
         }
     }
 
