@@ -126,6 +126,11 @@ impl<'a> Observed<'a> {
                     let (address, mac) = (other.address, &other.hardware_address);
                     let interface = router.interface.as_deref().unwrap_or("its interface");
                     match &other.own_interface {
+                        // Where Linux answers without having the address, and where it has it.
+                        Some(own) if address.is_ipv6() => format!(
+                            "{own} of {node} has {address}, too, on the segment of {interface}; take it \
+                             from {own}"
+                        ),
                         Some(own) => format!(
                             "{own} of {node} answers for {address} on the segment of {interface}, too; \
                              set arp_ignore there, or keep two interfaces off one segment"

@@ -95,6 +95,7 @@ fn a_stranger_with_the_address_is_reported() {
     let mut world = World::new(&["n1", "n2"]);
     world.apply("chat", &["192.168.1.110"]);
     world.settle();
+    let before = status_at(&world, "chat", 10);
     let mut found = |own_interface: Option<&str>| {
         for view in world.snapshot.views.values_mut() {
             let view = std::sync::Arc::make_mut(view);
@@ -107,13 +108,25 @@ fn a_stranger_with_the_address_is_reported() {
             }];
             view.report = Some(std::sync::Arc::new(report));
         }
-        condition(&status_at(&world, "chat", 10), DEGRADED)
+        status_at(&world, "chat", 10)
     };
-    let (holds, reason, message) = found(None);
+    let after = found(None);
+    let (holds, reason, message) = condition(&after, DEGRADED);
     assert_eq!((&*holds, &*reason), ("True", "AddressInUse"));
     // Of the node that holds it alone.
     assert_eq!(message.matches("02:00:00:00:00:07").count(), 1, "{message}");
-    let (_, reason, message) = found(Some("eth1"));
+    // An event when it begins, and one when it is over.
+    let events = |from, to| {
+        let events = status::news(from, to).into_iter();
+        let events = events.map(|it| (it.warns, it.reason));
+        events.collect::<Vec<_>>()
+    };
+    let begins = events(&before, &after);
+    assert_eq!(begins, [(true, "AddressInUse".to_owned())]);
+    assert_eq!(events(&after, &after), []);
+    let ends = events(&after, &before);
+    assert_eq!(ends, [(false, "AsExpected".to_owned())]);
+    let (_, reason, message) = condition(&found(Some("eth1")), DEGRADED);
     assert_eq!(reason, "AddressInUse");
     assert!(message.contains("eth1 of n1"), "{message}");
 }

@@ -55,6 +55,7 @@ fn alerts_look_at_metrics_that_exist() -> Result<()> {
     for name in [
         "WshaAddressNotHeld",
         "WshaAddressHeldTwice",
+        "WshaAddressInUse",
         "WshaFlapping",
         "WshaAdvertisementsLate",
         "WshaConfigurationStale",
