@@ -21,7 +21,7 @@ CARGO_DENY = $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
-install-tools: ## install what lab and benchmarks need (iproute2, node and its ws, keepalived, nginx, HAProxy, Envoy), or say what is missing (root)
+install-tools: ## install what lab and benchmarks need (iproute2, node and its ws, keepalived, FRR, nginx, HAProxy, Envoy), or say what is missing (root)
 	$(CARGO) run --package e2e --bin install-tools
 
 # cargo-deb and cargo-deny are built once, without optimisation: they run for a second. The

@@ -152,6 +152,8 @@ fn ipv4() {
 fn ipv6() {
     let decode = |bytes: &[u8]| wire::parse_ipv6(bytes, Destination::Multicast).map(|_| ());
     let expected = [
+        ("frr-priority-100", Ok(())),
+        ("frr-priority-0", Ok(())),
         ("forged-reserved-bits", Ok(())),
         ("forged-version-2", Err(Discard::UnknownVersion)),
         ("forged-empty", Err(Discard::Truncated)),
@@ -180,6 +182,8 @@ fn neighbour() {
         &[
             ("keepalived-unsolicited", Ok(())),
             ("keepalived-unsolicited-link-local", Ok(())),
+            ("frr-unsolicited", Ok(())),
+            ("frr-unsolicited-link-local", Ok(())),
             ("kernel-router-solicitation", Err(Discard::Truncated)),
             ("forged-solicitation", Ok(())),
             ("forged-without-option", Ok(())),

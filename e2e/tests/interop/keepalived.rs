@@ -6,10 +6,11 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use e2e::lab::{INTERFACE, Process};
 use e2e::testing::{Cluster, Gateway, SETTLE};
-use e2e::{tools, wait};
+use e2e::tools;
 use nix::sys::signal::Signal;
 
 use crate::group::{Group, VRID};
+use crate::peer::{Peer, Role};
 
 /// keepalived at work on server2.
 #[derive(Debug)]
@@ -17,8 +18,10 @@ pub(crate) struct Keepalived {
     process: Process,
 }
 
-impl Keepalived {
-    pub(crate) fn start(cluster: &Cluster, group: Group) -> Result<Self> {
+impl Peer for Keepalived {
+    const NAME: &'static str = "keepalived";
+
+    fn start(cluster: &Cluster, group: Group) -> Result<Self> {
         let host = cluster.host(Gateway::Two);
         let file = host.dir().join("keepalived.conf");
         let addresses = group.addresses.iter();
@@ -60,40 +63,29 @@ impl Keepalived {
         })
     }
 
-    pub(crate) fn log(&self) -> Result<String> {
+    fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.process.log())?)
     }
 
-    /// How often it entered a state.
-    pub(crate) fn entered(&self, state: &str) -> Result<usize> {
-        Ok(self
-            .log()?
-            .matches(&format!("Entering {state} STATE"))
-            .count())
+    fn process(&self) -> &Process {
+        &self.process
     }
 
-    pub(crate) fn wait_entered(&self, state: &str, times: usize) -> Result<()> {
-        wait::until(
-            &format!("keepalived to enter {state}, time {times}"),
-            SETTLE,
-            || {
-                if !self.process.is_running() {
-                    bail!("keepalived ended: {}", self.process.log_tail());
-                }
-                Ok((self.entered(state)? == times).then_some(()))
-            },
-        )
+    fn entered(&self, role: Role) -> Result<usize> {
+        let told = match role {
+            Role::Active => "Entering MASTER STATE",
+            Role::Backup => "Entering BACKUP STATE",
+        };
+        Ok(self.log()?.matches(told).count())
     }
 
-    /// Stops it in order: it says priority 0.
-    pub(crate) fn stop(self) -> Result<String> {
+    fn stop(self) -> Result<String> {
         self.process.signal(Signal::SIGTERM)?;
         self.process.wait(SETTLE)?;
         self.log()
     }
 
-    /// Fails if it found fault with anything it heard.
-    pub(crate) fn content(log: &str) -> Result<()> {
+    fn content(log: &str) -> Result<()> {
         let complaints = [
             "nvalid",
             "mismatch",

@@ -1,17 +1,33 @@
-//! What a group of wsha and keepalived goes through, whatever it is made of.
+//! What a group of wsha and a peer goes through, whatever it is made of.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use e2e::testing::{Gateway, Part, Watch};
+use e2e::testing::{Cluster, Gateway, Part, Watch};
 use node_api::RouterState;
 
 use crate::group::{Group, calm, mixed, nothing_discarded, state};
 use crate::keepalived::Keepalived;
+use crate::peer::{Peer, Role};
+
+/// Beside keepalived.
+pub(crate) fn wsha_active(test: &str, group: Group) -> Result<()> {
+    wsha_active_beside::<Keepalived>(test, group)
+}
+
+/// Behind keepalived.
+pub(crate) fn wsha_backup(test: &str, group: Group) -> Result<()> {
+    wsha_backup_behind::<Keepalived>(test, group)
+}
+
+/// Waits until the peer answers for the shared address, and nobody else.
+fn settles_at<P: Peer>(cluster: &Cluster, watch: &Watch, group: Group) -> Result<()> {
+    let mac = P::mac(cluster.host(Gateway::Two), group);
+    watch.settles_at(group.shared(), mac, Instant::now())
+}
 
 /// wsha has the higher priority.
-pub(crate) fn wsha_active(test: &str, group: Group) -> Result<()> {
+pub(crate) fn wsha_active_beside<P: Peer>(test: &str, group: Group) -> Result<()> {
     let group = Group {
         wsha: 200,
         peer: 100,
@@ -23,12 +39,13 @@ pub(crate) fn wsha_active(test: &str, group: Group) -> Result<()> {
         cluster.wait_holders(shared, &["server1"])?;
         let watch = Watch::start(cluster, &[shared])?;
 
-        let keepalived = Keepalived::start(cluster, group)?;
-        keepalived.wait_entered("BACKUP", 1)?;
+        let peer = P::start(cluster, group)?;
+        peer.wait_entered(Role::Backup, 1)?;
         calm(group)?;
         ensure!(
-            keepalived.entered("MASTER")? == 0,
-            "keepalived rose above a living wsha"
+            peer.entered(Role::Active)? == 0,
+            "{} rose above a living wsha",
+            P::NAME
         );
         ensure!(
             cluster.entered(Gateway::One, shared, RouterState::Active)? == 1,
@@ -39,12 +56,12 @@ pub(crate) fn wsha_active(test: &str, group: Group) -> Result<()> {
 
         // An orderly stop says priority 0.
         cluster.stop(Gateway::One)?;
-        keepalived.wait_entered("MASTER", 1)?;
-        cluster.wait_holders(shared, &["server2"])?;
-        // wsha returns and takes over from a living keepalived.
+        peer.wait_entered(Role::Active, 1)?;
+        cluster.wait_holders(shared, P::HOLDERS)?;
+        // wsha returns and takes over from a living peer.
         cluster.start(Gateway::One)?;
         cluster.wait_holders(shared, &["server1"])?;
-        keepalived.wait_entered("BACKUP", 2)?;
+        peer.wait_entered(Role::Backup, 2)?;
         watch.settles(cluster, shared, Gateway::One)?;
         watch.serves(shared, Instant::now())?;
 
@@ -54,13 +71,13 @@ pub(crate) fn wsha_active(test: &str, group: Group) -> Result<()> {
             .flat_map(|part| cluster.pids(Gateway::One, part))
             .collect();
         e2e::lab::kill_at_once(&pids);
-        keepalived.wait_entered("MASTER", 2)?;
-        cluster.wait_holders(shared, &["server2"])?;
+        peer.wait_entered(Role::Active, 2)?;
+        cluster.wait_holders(shared, P::HOLDERS)?;
         cluster.start(Gateway::One)?;
         cluster.wait_holders(shared, &["server1"])?;
-        keepalived.wait_entered("BACKUP", 3)?;
+        peer.wait_entered(Role::Backup, 3)?;
         calm(group)?;
-        ensure!(keepalived.entered("MASTER")? == 2, "keepalived flapped");
+        ensure!(peer.entered(Role::Active)? == 2, "{} flapped", P::NAME);
         ensure!(
             cluster.entered(Gateway::One, shared, RouterState::Active)? == 1,
             "wsha flapped"
@@ -68,12 +85,12 @@ pub(crate) fn wsha_active(test: &str, group: Group) -> Result<()> {
         watch.settles(cluster, shared, Gateway::One)?;
         watch.never_split()?;
         nothing_discarded(cluster)?;
-        Keepalived::content(&keepalived.stop()?)
+        P::content(&peer.stop()?)
     })
 }
 
-/// keepalived has the higher priority.
-pub(crate) fn wsha_backup(test: &str, group: Group) -> Result<()> {
+/// The peer has the higher priority.
+pub(crate) fn wsha_backup_behind<P: Peer>(test: &str, group: Group) -> Result<()> {
     let group = Group {
         wsha: 100,
         peer: 200,
@@ -81,50 +98,47 @@ pub(crate) fn wsha_backup(test: &str, group: Group) -> Result<()> {
     };
     let shared = group.shared();
     mixed(test, group, |cluster| {
-        let keepalived = Keepalived::start(cluster, group)?;
-        keepalived.wait_entered("MASTER", 1)?;
+        let peer = P::start(cluster, group)?;
+        peer.wait_entered(Role::Active, 1)?;
         cluster.start(Gateway::One)?;
         state(cluster, RouterState::Backup)?;
-        let peer = cluster.wait_status(Gateway::One, "a peer", |report| {
+        let heard = cluster.wait_status(Gateway::One, "a peer", |report| {
             report.virtual_routers.first()?.peers.first().cloned()
         })?;
-        let two = cluster.host(Gateway::Two);
-        let own: IpAddr = if shared.is_ipv4() {
-            two.address().into()
-        } else {
-            two.mac().link_local().into()
-        };
+        let source = P::source(cluster.host(Gateway::Two), group);
         ensure!(
-            peer.address == own && peer.priority == 200,
-            "it heard {peer:?}"
+            heard.address == source && heard.priority == 200,
+            "it heard {heard:?}"
         );
         calm(group)?;
         ensure!(
             cluster.entered(Gateway::One, shared, RouterState::Active)? == 0,
-            "wsha rose above a living keepalived"
+            "wsha rose above a living {}",
+            P::NAME
         );
         ensure!(
-            cluster.lab.holders(shared)? == ["server2"],
-            "the address is not at keepalived alone"
+            cluster.lab.holders(shared)? == P::HOLDERS,
+            "the address is not at {} alone",
+            P::NAME
         );
         nothing_discarded(cluster)?;
 
-        // An orderly stop of keepalived says priority 0.
-        Keepalived::content(&keepalived.stop()?)?;
+        // An orderly stop of the peer says priority 0.
+        P::content(&peer.stop()?)?;
         cluster.wait_holders(shared, &["server1"])?;
         let cause = cluster.router(Gateway::One, shared)?.reason;
         let watch = Watch::start(cluster, &[shared])?;
         watch.settles(cluster, shared, Gateway::One)?;
-        // keepalived returns and takes over from a living wsha.
-        let keepalived = Keepalived::start(cluster, group)?;
-        keepalived.wait_entered("MASTER", 1)?;
+        // The peer returns and takes over from a living wsha.
+        let peer = P::start(cluster, group)?;
+        peer.wait_entered(Role::Active, 1)?;
         state(cluster, RouterState::Backup)?;
-        watch.settles(cluster, shared, Gateway::Two)?;
+        settles_at::<P>(cluster, &watch, group)?;
         ensure!(
-            cluster.lab.holders(shared)? == ["server2"],
+            cluster.lab.holders(shared)? == P::HOLDERS,
             "wsha did not let go of the address"
         );
-        Keepalived::content(&keepalived.log()?)?;
+        P::content(&peer.log()?)?;
 
         // Its host dies.
         cluster.lab.server2().power_off()?;
@@ -132,21 +146,21 @@ pub(crate) fn wsha_backup(test: &str, group: Group) -> Result<()> {
         let silent = cluster.router(Gateway::One, shared)?.reason;
         ensure!(silent != cause, "priority 0 and silence are both {cause:?}");
         watch.serves(shared, Instant::now())?;
-        drop(keepalived);
+        drop(peer);
         cluster.lab.server2().power_on()?;
         group.number(cluster, &[(cluster.lab.server2(), 15)])?;
-        let keepalived = Keepalived::start(cluster, group)?;
-        keepalived.wait_entered("MASTER", 1)?;
+        let peer = P::start(cluster, group)?;
+        peer.wait_entered(Role::Active, 1)?;
         state(cluster, RouterState::Backup)?;
-        watch.settles(cluster, shared, Gateway::Two)?;
+        settles_at::<P>(cluster, &watch, group)?;
         calm(group)?;
-        ensure!(keepalived.entered("MASTER")? == 1, "keepalived flapped");
+        ensure!(peer.entered(Role::Active)? == 1, "{} flapped", P::NAME);
         ensure!(
             cluster.entered(Gateway::One, shared, RouterState::Active)? == 2,
             "wsha flapped"
         );
         watch.never_split()?;
         nothing_discarded(cluster)?;
-        Keepalived::content(&keepalived.stop()?).context("at the end")
+        P::content(&peer.stop()?).context("at the end")
     })
 }
