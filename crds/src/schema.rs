@@ -133,9 +133,9 @@ pub(crate) fn virtual_router_id(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Priority of a router that does not own the address (RFC 9568 section 5.2.4).
+/// Priority of a router (RFC 9568 section 5.2.4).
 pub(crate) fn priority(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "integer", "minimum": 1, "maximum": 254})
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 255})
 }
 
 /// Name of a node or of a Service: a DNS name.

@@ -270,7 +270,7 @@ fn addresses_and_nodes() {
     one(
         chat(&both(2, 100), ""),
         "spec.virtualIPs[0].nodePriorities[0].priority: is 2; with 2 nodes listed, use a number \
-         from 3 to 254, since lower ones are for nodes without a usable endpoint",
+         from 3 to 255, since lower ones are for nodes without a usable endpoint",
     );
     one(
         chat(&both(100, 100), ""),

@@ -82,7 +82,9 @@ pub struct NodePriority {
     #[schemars(schema_with = "crate::schema::object_name")]
     pub node_name: String,
 
-    /// What the node advertises, 1-254; the highest living one holds the address.
+    /// What the node advertises, 1-255; the highest living one holds the address. 255 is the owner's (RFC
+    /// 9568 section 5.2.4), who asks nobody: it takes the address at its start, and preempts whatever the
+    /// mode.
     #[schemars(schema_with = "crate::schema::priority")]
     pub priority: u8,
 }

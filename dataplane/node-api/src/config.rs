@@ -83,7 +83,7 @@ pub(crate) fn is_zero(number: &i64) -> bool {
 pub struct RankedNode {
     /// Name of the node.
     pub node_name: String,
-    /// What it advertises while it has a usable endpoint, 1-254.
+    /// What it advertises while it has a usable endpoint, 1-255.
     pub priority: u8,
     /// What it advertises while it has none: its rank from the bottom, below every `priority`.
     pub priority_without_endpoint: u8,

@@ -331,11 +331,15 @@ impl Node {
     }
 
     pub(crate) fn wait_routers(&mut self, what: impl Fn(&[RouterReport]) -> bool) {
+        self.wait_report(|report| what(&report.routers));
+    }
+
+    pub(crate) fn wait_report(&mut self, what: impl Fn(&VrrpReport) -> bool) {
         let end = Instant::now() + LONG;
         loop {
             self.send(&ToVrrp::Report);
             self.wait_message(|message| matches!(message, FromVrrp::Report(_)));
-            if what(&self.report.routers) {
+            if what(&self.report) {
                 return;
             }
             assert!(Instant::now() < end, "last report: {:#?}", self.report);

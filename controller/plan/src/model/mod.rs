@@ -260,11 +260,11 @@ fn order(problems: &mut Vec<Problem>, path: &str, virtual_ip: &VirtualIP) -> Ord
         // Without a usable endpoint a node advertises its rank from the bottom, at most the number
         // of nodes listed: every priority must lie above that, or such a node would win.
         let least = listed.len() + 1;
-        if usize::from(entry.priority) < least || entry.priority == 255 {
+        if usize::from(entry.priority) < least {
             problems.push(Problem::new(
                 format!("{at}.priority"),
                 format!(
-                    "is {}; with {} nodes listed, use a number from {least} to 254, since lower \
+                    "is {}; with {} nodes listed, use a number from {least} to 255, since lower \
                      ones are for nodes without a usable endpoint",
                     entry.priority,
                     listed.len()

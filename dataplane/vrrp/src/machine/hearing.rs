@@ -111,6 +111,8 @@ impl VirtualRouter {
                 backup.preempt_at = None;
                 None
             }
+            // RFC 9568 section 6.1, Preempt_Mode: the owner preempts whatever the mode.
+            _ if own.is_owner() => Some(now),
             Preemption::Disabled => None,
             Preemption::Enabled { delay } if begins_delay || delay.is_zero() => {
                 Some(*backup.preempt_at.get_or_insert(now + delay))

@@ -38,7 +38,8 @@ pub enum Input<'a> {
     /// priority is the one for that. Never leaves Active by itself.
     EndpointUsable(bool),
     /// Until then, a lower priority that is heard is not taken over from; a silent or leaving
-    /// Active is. Replaces an earlier hold; one that has passed means none.
+    /// Active is. An owner that starts listens first. Replaces an earlier hold; one that has passed
+    /// means none.
     HoldPreemption {
         /// End of the hold.
         until: Instant,

@@ -18,7 +18,7 @@ impl VirtualRouter {
         }
     }
 
-    /// Becomes Active as owner, else Backup that listens.
+    /// Becomes Active as owner that nothing holds back, else Backup that listens.
     pub(super) fn listen_or_own(&mut self, now: Instant, cause: Cause) {
         // Addresses that were still in place, or on their way out, drew neighbours to this host
         // after its last word.
@@ -30,7 +30,7 @@ impl VirtualRouter {
             }
             Phase::Backup(_) | Phase::Active(_) => return,
         };
-        if self.priority().is_owner() {
+        if self.priority().is_owner() && self.hold_until <= now {
             self.become_active(now, Cause::OwnerStarted);
             return;
         }

@@ -28,6 +28,7 @@ macro_rules! in_both_versions {
 in_both_versions! { standard:
     startup_leads_to_backup
     owner_starts_as_active
+    owner_preempts_whatever_the_mode
     backup_rises_when_the_timer_fires
     backup_ignores_an_early_timer
     backup_stops_silently

@@ -228,6 +228,25 @@ fn hold_keeps_from_preempting_but_not_from_failover() {
     assert_eq!(bench.router.state(), State::Active);
 }
 
+/// Hold: an owner whose proxy dies again and again would take the address along each time.
+#[test]
+fn an_owner_on_hold_listens_first() {
+    let mut config = config(V3);
+    config.settings.priority = Priority::OWNER;
+    let mut bench = Bench::with(config);
+    let until = bench.now + SECOND * 2;
+    bench.input(Input::HoldPreemption { until });
+    assert_eq!(
+        bench.input(Input::Start),
+        [Became(State::Backup, Cause::Started)]
+    );
+    for _ in 0..3 {
+        bench.hear(50, 12);
+        bench.pass(SECOND);
+    }
+    assert_eq!(bench.timer()[..2], [Send(255), Add]);
+}
+
 /// Hold, priority, settings: a Backup that is about to preempt does not if it no longer may.
 #[test]
 fn preemption_is_called_off_when_it_no_longer_may() {

@@ -32,6 +32,26 @@ pub(crate) fn owner_starts_as_active(version: Version) {
     assert_eq!(bench.input(Input::AddressesAdded), [Announce]);
 }
 
+/// RFC 9568 6.1, RFC 3768 6.1.2 (`Preempt_Mode`): the owner preempts whatever the mode and without delay.
+pub(crate) fn owner_preempts_whatever_the_mode(version: Version) {
+    let delay = Duration::from_secs(60);
+    for preemption in [Preemption::Disabled, Preemption::Enabled { delay }] {
+        let mut config = config(version);
+        config.settings.preemption = preemption;
+        config.settings.priority_without_endpoint = Priority::new(2);
+        config.settings.priority = Priority::OWNER;
+        let mut bench = Bench::with(config);
+        bench.input(Input::EndpointUsable(false));
+        bench.input(Input::Start);
+        assert_eq!(bench.hear(100, 12), []);
+        bench.input(Input::EndpointUsable(true));
+        bench.pass(SECOND);
+        assert_eq!(bench.hear(100, 12), []);
+        let rise = bench.timer();
+        assert_eq!(rise[..2], [Send(255), Add], "{preemption:?}");
+    }
+}
+
 /// RFC 9568 6.4.2 (`Active_Down_Timer` fires), RFC 3768 6.4.2: advertise, hold, and announce once
 /// held, in this order; the timer is then the advertisement timer.
 pub(crate) fn backup_rises_when_the_timer_fires(version: Version) {
