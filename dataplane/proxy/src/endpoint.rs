@@ -19,11 +19,11 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::{sleep, timeout},
 };
 
-use crate::{config::Phase, live::Shared, observe::EndpointProblem};
+use crate::{config::Phase, dial::dial, live::Shared, observe::EndpointProblem};
 
 /// Pause between two attempts to reach an endpoint that failed.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -261,16 +261,6 @@ pub(crate) async fn connect(
     }))
 }
 
-async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // Messages are passed on as they come: waiting for more would only delay them.
-    socket.set_nodelay(true)?;
-    socket.connect(address).await
-}
-
 /// Whose fault an error is: the endpoint's, or (`None`) this host's.
 fn classify(error: &io::Error) -> Option<u8> {
     match error.raw_os_error() {
@@ -282,6 +272,7 @@ fn classify(error: &io::Error) -> Option<u8> {
             | libc::ENOBUFS
             | libc::ENOMEM
             | libc::EADDRNOTAVAIL
+            | libc::EADDRINUSE
             | libc::EAGAIN,
         ) => None,
         _ => Some(UNREACHABLE),

@@ -13,6 +13,7 @@
 mod balance;
 mod close;
 mod config;
+mod dial;
 mod endpoint;
 mod forward;
 pub mod frame;

@@ -5,3 +5,4 @@ mod choosing;
 mod endings;
 mod malformed;
 mod payloads;
+mod ports;
