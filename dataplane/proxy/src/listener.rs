@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{handshake::Reject, live::Gate, open, worker::Worker};
+use crate::{handshake::Reject, live::Gate, open, sys, worker::Worker};
 
 /// Pause after an error of `accept`, so that one that stays does not take the whole thread.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -51,6 +51,7 @@ pub(crate) fn open(
 
 /// Sets what accepted sockets inherit, rather than once for each of them.
 fn prepare(socket: &StdListener) -> io::Result<()> {
+    sys::accept_with_data(socket)?;
     SockRef::from(socket).set_tcp_nodelay(true)
 }
 

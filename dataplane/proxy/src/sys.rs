@@ -1,10 +1,34 @@
 //! The system calls that no crate gives safely.
 #![allow(
     unsafe_code,
-    reason = "an ioctl and a socket option; the crate denies unsafe code elsewhere"
+    reason = "an ioctl and socket options; the crate denies unsafe code elsewhere"
 )]
 
 use std::{io, mem::size_of, os::fd::AsRawFd, time::Duration};
+
+/// Has the kernel give clients to `accept` once their first bytes are there (`TCP_DEFER_ACCEPT`, tcp(7)): a
+/// wake-up less for each, and those that say nothing take no descriptor. Those are given after a second, when
+/// they have acknowledged twice.
+pub(crate) fn accept_with_data(listener: &impl AsRawFd) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for as long as `listener` is borrowed; the kernel reads `len` bytes, the
+    // size of `seconds`, which lives over the call.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            len,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
 
 /// Bytes written to a TCP socket that its peer has not acknowledged, a FIN counted as one
 /// (`SIOCOUTQ`, tcp(7)).
