@@ -53,6 +53,8 @@ nightly: ## what takes longer: SEEDS segments of the simulation (200000), HEALS 
 	VRRP_LAN_SEEDS=$(or $(SEEDS),200000) $(CARGO) test --release --package vrrp --test lan -- --show-output
 	WSHA_HEALS=$(or $(HEALS),50) $(CARGO) test --package dataplane --test netns_vrrp partition -- --show-output
 	$(CARGO) build --package dataplane --bins
+	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test faults --test interop -- --ignored --show-output
+	$(CARGO) build --package dataplane --bins
 	WSHA_AUTOBAHN=all WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test autobahn -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files

@@ -54,7 +54,15 @@ impl ArpWatch {
         addresses: &[impl Into<IpAddr> + Copy],
         period: Duration,
     ) -> Result<Self> {
-        let observer = lab.observer();
+        Self::on(lab.observer(), addresses, period)
+    }
+
+    /// As [`Self::start`], from any host.
+    pub fn on(
+        observer: &Host,
+        addresses: &[impl Into<IpAddr> + Copy],
+        period: Duration,
+    ) -> Result<Self> {
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| (*address).into()).collect();
         let (socket, own) = open(observer)?;
         let source = observer.address();

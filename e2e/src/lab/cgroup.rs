@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
 use crate::wait;
@@ -106,6 +106,37 @@ pub(crate) fn join(name: &str, pid: Pid) -> Result<()> {
         .join(SYSTEM)
         .join("cgroup.procs");
     fs::write(&file, pid.to_string()).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Moves `processes` into the host's group of the hierarchy that limits the CPU, and gives them so many hundredths of
+/// one core.
+pub(super) fn limit_cpu(name: &str, hundredths: u32, processes: &[Pid]) -> Result<()> {
+    let quota = hundredths * 1000;
+    for hierarchy in hierarchies() {
+        let group = hierarchy.root.join(name);
+        let (file, text, members) = if hierarchy.unified {
+            ("cpu.max", format!("{quota} 100000"), group.join(SYSTEM))
+        } else {
+            ("cpu.cfs_quota_us", quota.to_string(), group.clone())
+        };
+        let limit = group.join(file);
+        if !limit.exists() {
+            continue;
+        }
+        let put = |file: &Path, text: String| {
+            fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+        };
+        put(&limit, text)?;
+        // Where groups share the time of real-time threads too, a new one has none, and takes no such thread in.
+        let real_time = group.join("cpu.rt_runtime_us");
+        if real_time.exists() {
+            put(&real_time, "500000".into())?;
+        }
+        let members = members.join("cgroup.procs");
+        let mut processes = processes.iter();
+        return processes.try_for_each(|pid| put(&members, pid.to_string()));
+    }
+    bail!("no control group limits the CPU")
 }
 
 /// The processes of a group and those below it, in any hierarchy.

@@ -1,5 +1,8 @@
 //! A host of the lab: a network namespace, a `/run` and a directory of its own, and one link to the switch.
 
+mod link;
+mod scarce;
+
 use std::fs::{self, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
@@ -74,8 +77,8 @@ impl Host {
         format!("sw-{}", self.name)
     }
 
-    /// Lays the cable and sets the address.
-    fn plug(&self) -> Result<()> {
+    /// Lays the cable and sets the address; ends a [`Self::unplug`].
+    pub fn plug(&self) -> Result<()> {
         let (port, mac, address) = (self.port(), self.mac, self.address);
         let ns = self.ns();
         let path = &ns.handles().net_path;
@@ -100,6 +103,22 @@ impl Host {
         // A namespace starts with the machine's own settings; a lab host routes for nobody.
         ns.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "0"))?
             .context("cannot turn forwarding off")
+    }
+
+    /// Gives the host an address of `fd00:1::/64`, its last group that of the IPv4 address as it is read. Returns when
+    /// the link-local address is usable, too. What takes the interface down or away takes these along.
+    pub fn number_ipv6(&self) -> Result<()> {
+        let [.., last] = self.address.octets();
+        self.ip(&format!(
+            "addr replace fd00:1::{last}/64 dev {INTERFACE} nodad"
+        ))?;
+        let link_local = self.mac.link_local();
+        wait::until("a link-local address", Duration::from_mins(1), || {
+            let shown = self.ip(&format!("-6 addr show dev {INTERFACE} to {link_local}"))?;
+            let is_usable = !shown.is_empty() && !shown.contains("tentative");
+            Ok(is_usable.then_some(()))
+        })
+        .with_context(|| format!("on {}", self.name))
     }
 
     /// Starts `command` on this host. Output goes to `NAME.log` in the host's directory.
@@ -193,7 +212,8 @@ impl Host {
     }
 
     /// What this host's neighbour table says of `address`: the line of `ip neigh`, empty without entry.
-    pub fn neighbour(&self, address: Ipv4Addr) -> Result<String> {
+    pub fn neighbour(&self, address: impl Into<IpAddr>) -> Result<String> {
+        let address = address.into();
         Ok(self
             .ip(&format!("neigh show {address} dev {INTERFACE}"))?
             .trim()
@@ -252,45 +272,6 @@ impl Host {
         signal_all(&self.processes(), Signal::SIGCONT);
     }
 
-    /// Takes the interface down at the host's end.
-    pub fn link_down(&self) -> Result<()> {
-        self.ip(&format!("link set {INTERFACE} down")).map(drop)
-    }
-
-    /// Ends a [`Self::link_down`].
-    pub fn link_up(&self) -> Result<()> {
-        self.ip(&format!("link set {INTERFACE} up")).map(drop)
-    }
-
-    /// Takes the link down at the switch's end: the host loses its carrier.
-    pub fn cable_cut(&self) -> Result<()> {
-        ip(
-            &self.lab.switch,
-            &[&format!("link set {} down", self.port())],
-        )
-    }
-
-    /// Ends a [`Self::cable_cut`].
-    pub fn cable_mended(&self) -> Result<()> {
-        ip(&self.lab.switch, &[&format!("link set {} up", self.port())])
-    }
-
-    /// The switch drops all that this host sends and is sent; the carrier stays.
-    pub fn silence(&self) -> Result<()> {
-        ip(
-            &self.lab.switch,
-            &[&format!("link set {} nomaster", self.port())],
-        )
-    }
-
-    /// Ends a [`Self::silence`].
-    pub fn unsilence(&self) -> Result<()> {
-        ip(
-            &self.lab.switch,
-            &[&format!("link set {} master br0", self.port())],
-        )
-    }
-
     /// Pulls the plug: nothing leaves the host any more, and all its processes end at once.
     pub fn power_off(&self) -> Result<()> {
         self.cable_cut()?;
@@ -301,7 +282,7 @@ impl Host {
     pub fn power_on(&self) -> Result<()> {
         self.lab.vacate(self.home(), || self.processes())?;
         // The old kernel state, virtual addresses included, goes with the old interface.
-        ip(&self.lab.switch, &[&format!("link del {}", self.port())])?;
+        self.unplug()?;
         let fresh = self.lab.namespace(self.name)?;
         *self.ns.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.plug()

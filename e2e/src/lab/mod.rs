@@ -43,6 +43,8 @@ pub const INTERFACE: &str = "enp0s3";
 pub const VIP_SERVER2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 110);
 /// The article's virtual address that server1 holds while all is well.
 pub const VIP_SERVER1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 112);
+/// The switch of those hosts that are cut off together.
+const APART: &str = "br1";
 /// Port that clients of the virtual addresses use.
 pub const PORT: u16 = 8020;
 /// Port of the backends.
@@ -179,6 +181,10 @@ impl Lab {
             &[
                 "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
                 "link set br0 up",
+                &format!(
+                    "link add {APART} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
+                ),
+                &format!("link set {APART} up"),
             ],
         )?;
         shared

@@ -1,7 +1,7 @@
 //! A lab with wsha on its gateways, and backends behind it.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -69,7 +69,7 @@ impl Part {
 pub struct Cluster {
     agents: [Option<Process>; 2],
     binary: PathBuf,
-    homes: Vec<(Ipv4Addr, String)>,
+    homes: Vec<(IpAddr, String)>,
     revision: u32,
     /// The article's application servers.
     pub backends: Backends,

@@ -1,7 +1,7 @@
 //! Manifests as values, so that a test edits a field and writes the file again.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::lab::{BACKEND_PORT, PORT, VIP_SERVER1, VIP_SERVER2};
 
@@ -92,7 +92,7 @@ impl Manifest {
     }
 
     /// All virtual addresses, in the order of the file.
-    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+    pub fn addresses(&self) -> Vec<IpAddr> {
         let entries = self.pools.iter().flat_map(|pool| &pool.virtual_ips);
         entries
             .filter_map(|entry| field(entry, "address")?.parse().ok())
@@ -100,7 +100,7 @@ impl Manifest {
     }
 
     /// Each address that has a preferred node, with that node's name.
-    pub fn homes(&self) -> Vec<(Ipv4Addr, String)> {
+    pub fn homes(&self) -> Vec<(IpAddr, String)> {
         let entries = self.pools.iter().flat_map(|pool| &pool.virtual_ips);
         let home = |entry: &String| {
             Some((

@@ -1,7 +1,7 @@
 //! A WebSocket client that sends what a test wants and reports all it gets.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -46,14 +46,14 @@ pub struct Session {
 
 impl Session {
     /// Opens a session from `host` to a virtual address.
-    pub fn open<'a>(client: impl Into<Client<'a>>, address: Ipv4Addr) -> Result<Self> {
+    pub fn open<'a>(client: impl Into<Client<'a>>, address: impl Into<IpAddr>) -> Result<Self> {
         Self::open_at(client, address, PORT)
     }
 
     /// As [`Self::open`], at another port.
     pub fn open_at<'a>(
         client: impl Into<Client<'a>>,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         port: u16,
     ) -> Result<Self> {
         let mut opened = Self::open_many(client, address, port, 1)?;
@@ -63,7 +63,7 @@ impl Session {
     /// Opens `count` sessions, all handshakes under way at once.
     pub fn open_many<'a>(
         client: impl Into<Client<'a>>,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         port: u16,
         count: usize,
     ) -> Result<Vec<Self>> {
@@ -74,12 +74,12 @@ impl Session {
     /// `/frames/N`.
     pub fn open_many_for<'a>(
         client: impl Into<Client<'a>>,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         port: u16,
         path: &str,
         count: usize,
     ) -> Result<Vec<Self>> {
-        let target = SocketAddr::V4(SocketAddrV4::new(address, port));
+        let target = SocketAddr::new(address.into(), port);
         let request =
             ws::request(&target.to_string()).replacen("GET / ", &format!("GET {path} "), 1);
         let streams: Vec<TcpStream> = client.into().within(|| {

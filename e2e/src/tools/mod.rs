@@ -114,6 +114,11 @@ pub fn install_node_programs() -> Result<()> {
     ])
 }
 
+/// nft, by which the lab's switch drops what a fault says, installed if it is not there.
+pub fn install_nft() -> Result<()> {
+    apt::install(&[Wanted::program("nft", "nftables")])
+}
+
 /// Where promtool is, which looks at alerts as Prometheus does; installed if it is not there.
 pub fn install_promtool() -> Result<PathBuf> {
     apt::install(&[Wanted::beside("promtool", "prometheus", "prometheus")])?;

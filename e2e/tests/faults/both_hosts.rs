@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use e2e::lab::{VIP_SERVER1, VIP_SERVER2, kill_at_once, signal_all};
-use e2e::testing::{Cluster, Gateway, Manifest, Part, Watch, in_cluster};
+use e2e::lab::{kill_at_once, signal_all};
+use e2e::testing::{Cluster, Gateway, Part, Watch};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::wire::{Wire, in_cluster};
 use crate::{all, at_home};
 
 /// All processes of both hosts.
@@ -21,24 +22,23 @@ fn everything(cluster: &Cluster) -> Result<Vec<Pid>> {
 }
 
 /// What must come of it once both are well again.
-fn recovers(watch: &Watch, cluster: &Cluster) -> Result<()> {
-    at_home(watch, cluster)?;
+fn recovers(watch: &Watch, cluster: &Cluster, wire: Wire) -> Result<()> {
+    at_home(watch, cluster, wire)?;
     let since = Instant::now();
-    watch.serves(VIP_SERVER1, since)?;
-    watch.serves(VIP_SERVER2, since)?;
+    watch.serves(wire.one(), since)?;
+    watch.serves(wire.two(), since)?;
     watch.never_split()
 }
 
 /// Nobody is left who could remove an address: they end as leases.
-fn addresses_expire(cluster: &Cluster) -> Result<()> {
-    cluster.wait_holders(VIP_SERVER1, &[])?;
-    cluster.wait_holders(VIP_SERVER2, &[])
+fn addresses_expire(cluster: &Cluster, wire: Wire) -> Result<()> {
+    cluster.wait_holders(wire.one(), &[])?;
+    cluster.wait_holders(wire.two(), &[])
 }
 
-#[test]
-fn both_hosts_lose_power() -> Result<()> {
-    in_cluster("both_hosts_lose_power", &Manifest::article(), |cluster| {
-        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+fn both_hosts_lose_power(test: &str, wire: Wire) -> Result<()> {
+    in_cluster(test, wire, |cluster| {
+        let watch = Watch::start(cluster, &wire.both())?;
         for gateway in Gateway::BOTH {
             cluster.host(gateway).power_off()?;
         }
@@ -48,47 +48,49 @@ fn both_hosts_lose_power() -> Result<()> {
                 cluster.host(gateway).addresses()? == [cluster.host(gateway).address()],
                 "an address outlived the power"
             );
+            wire.number(&[cluster.host(gateway)])?;
         }
         cluster.start_both()?;
-        recovers(&watch, cluster)
+        recovers(&watch, cluster, wire)
     })
 }
+row!(both_hosts_lose_power: v3; nightly: v2, ipv6);
 
 /// With no Active router to be heard, none holds back because of its past.
-#[test]
-fn both_proxies_killed() -> Result<()> {
-    in_cluster("both_proxies_killed", &Manifest::article(), |cluster| {
-        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+fn both_proxies_killed(test: &str, wire: Wire) -> Result<()> {
+    in_cluster(test, wire, |cluster| {
+        let watch = Watch::start(cluster, &wire.both())?;
         let proxies = Gateway::BOTH.map(|gateway| cluster.pid(gateway, Part::Proxy));
         let [one, two] = proxies;
         kill_at_once(&[one?, two?]);
         let since = Instant::now();
-        watch.serves(VIP_SERVER1, since)?;
-        watch.serves(VIP_SERVER2, since)?;
-        recovers(&watch, cluster)
+        watch.serves(wire.one(), since)?;
+        watch.serves(wire.two(), since)?;
+        recovers(&watch, cluster, wire)
     })
 }
+row!(both_proxies_killed: v3; nightly: v2, ipv6);
 
-#[test]
-fn both_hosts_killed() -> Result<()> {
-    in_cluster("both_hosts_killed", &Manifest::article(), |cluster| {
-        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+fn both_hosts_killed(test: &str, wire: Wire) -> Result<()> {
+    in_cluster(test, wire, |cluster| {
+        let watch = Watch::start(cluster, &wire.both())?;
         kill_at_once(&everything(cluster)?);
-        addresses_expire(cluster)?;
+        addresses_expire(cluster, wire)?;
         cluster.start_both()?;
-        recovers(&watch, cluster)
+        recovers(&watch, cluster, wire)
     })
 }
+row!(both_hosts_killed: v3; nightly: v2, ipv6);
 
 /// Both wake up at the same time, each with a past in which it was Active.
-#[test]
-fn both_hosts_stopped() -> Result<()> {
-    in_cluster("both_hosts_stopped", &Manifest::article(), |cluster| {
-        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+fn both_hosts_stopped(test: &str, wire: Wire) -> Result<()> {
+    in_cluster(test, wire, |cluster| {
+        let watch = Watch::start(cluster, &wire.both())?;
         let pids = everything(cluster)?;
         signal_all(&pids, Signal::SIGSTOP);
-        addresses_expire(cluster)?;
+        addresses_expire(cluster, wire)?;
         signal_all(&pids, Signal::SIGCONT);
-        recovers(&watch, cluster)
+        recovers(&watch, cluster, wire)
     })
 }
+row!(both_hosts_stopped: v3; nightly: v2, ipv6);

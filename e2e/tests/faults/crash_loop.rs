@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use node_api::RouterState;
 
 use crate::at_home;
+use crate::wire::Wire;
 
 const HIT: Gateway = Gateway::One;
 
@@ -67,7 +68,7 @@ fn a_crash_looping_proxy_moves_its_address_once() -> Result<()> {
                 "the client of the moved address lost {lost} sessions"
             );
             // It is not forgotten either.
-            at_home(&watch, cluster)?;
+            at_home(&watch, cluster, Wire::V3)?;
             ensure!(
                 third.elapsed() >= hold(3),
                 "server1 took the address back {} ms after the third crash",

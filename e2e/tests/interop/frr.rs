@@ -178,11 +178,13 @@ impl Peer for Frr {
 }
 
 #[test]
+#[ignore = "make nightly"]
 fn version_2_with_wsha_active() -> Result<()> {
     roles::wsha_active_beside::<Frr>("frr::version_2_with_wsha_active", Group::of(2, V4))
 }
 
 #[test]
+#[ignore = "make nightly"]
 fn version_2_with_frr_active() -> Result<()> {
     roles::wsha_backup_behind::<Frr>("frr::version_2_with_frr_active", Group::of(2, V4))
 }
@@ -208,6 +210,7 @@ fn ipv6_with_frr_active() -> Result<()> {
 }
 
 #[test]
+#[ignore = "make nightly"]
 fn ipv6_without_a_link_local_address_with_frr_active() -> Result<()> {
     roles::wsha_backup_behind::<Frr>(
         "frr::ipv6_without_a_link_local_address_with_frr_active",

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use e2e::lab::{Host, INTERFACE, VIP_SERVER1};
+use anyhow::{Result, ensure};
+use e2e::lab::{Host, VIP_SERVER1};
 use e2e::testing::{Cluster, Gateway, Manifest, Pool, SETTLE, in_lab, skipped};
 use e2e::{tools, wait};
 use node_api::RouterState;
@@ -57,18 +57,9 @@ impl Group {
     }
 
     /// Gives the hosts addresses of the family; a host that was switched off has lost its own.
-    pub(crate) fn number(self, cluster: &Cluster, hosts: &[(&Host, u8)]) -> Result<()> {
-        for (host, last) in hosts.iter().filter(|_| self.shared().is_ipv6()) {
-            host.ip(&format!("addr add fd00:1::{last}/64 dev {INTERFACE} nodad"))?;
-            let link_local = host.mac().link_local();
-            wait::until("a link-local address", SETTLE, || {
-                let shown = host.ip(&format!("-6 addr show dev {INTERFACE} to {link_local}"))?;
-                let is_usable = !shown.is_empty() && !shown.contains("tentative");
-                Ok(is_usable.then_some(()))
-            })
-            .with_context(|| format!("on {} of {}", host.name(), cluster.lab.dir().display()))?;
-        }
-        Ok(())
+    pub(crate) fn number(self, hosts: &[&Host]) -> Result<()> {
+        let mut hosts = hosts.iter().filter(|_| self.shared().is_ipv6());
+        hosts.try_for_each(|host| host.number_ipv6())
     }
 
     pub(crate) fn interval(self) -> Duration {
@@ -144,13 +135,8 @@ pub(crate) fn mixed(
     }
     in_lab(test, |cluster| {
         let lab = &cluster.lab;
-        let hosts = [
-            (lab.server1(), 14),
-            (lab.server2(), 15),
-            (lab.client(), 20),
-            (lab.observer(), 21),
-        ];
-        group.number(cluster, &hosts)?;
+        let [one, two] = lab.gateways();
+        group.number(&[one, two, lab.client(), lab.observer()])?;
         cluster.apply(&group.manifest())?;
         body(cluster)
     })

@@ -148,7 +148,7 @@ pub(crate) fn wsha_backup_behind<P: Peer>(test: &str, group: Group) -> Result<()
         watch.serves(shared, Instant::now())?;
         drop(peer);
         cluster.lab.server2().power_on()?;
-        group.number(cluster, &[(cluster.lab.server2(), 15)])?;
+        group.number(&[cluster.lab.server2()])?;
         let peer = P::start(cluster, group)?;
         peer.wait_entered(Role::Active, 1)?;
         state(cluster, RouterState::Backup)?;
