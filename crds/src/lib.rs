@@ -11,10 +11,12 @@ pub mod v1alpha1;
 
 pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
-    Committed, ConsistentHash, Drain, Endpoint, Gateways, HashKey, HashKeyType, Heartbeat,
-    Listener, ListenerStatus, LoadBalancing, LoadBalancingType, NodePriority, NodeSelector,
-    Preemption, PreemptionMode, Retiring, ServiceReference, Summary, Tally, Upstream, VirtualIP,
-    VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus,
+    Check, CommandCheck, Committed, ConsistentHash, Drain, Endpoint, Gateways, HashKey,
+    HashKeyType, Heartbeat, HttpCheck, Isolation, Listener, ListenerStatus, LoadBalancing,
+    LoadBalancingType, NodePriority, NodeSelector, Preemption, PreemptionMode, Retiring,
+    ServiceReference, Summary, Tally, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
+    Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec,
+    WebSocketHAPoolStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

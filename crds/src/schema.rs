@@ -138,6 +138,51 @@ pub(crate) fn priority(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 255})
 }
 
+/// By how much a priority is lowered.
+pub(crate) fn priority_weight(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 253})
+}
+
+/// Answers in a row.
+pub(crate) fn threshold(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 100})
+}
+
+/// Fewer than this many endpoints are too few; one is what a priority without any is for.
+pub(crate) fn least_endpoints(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 2, "maximum": 10_000})
+}
+
+/// Path and query of a request (RFC 9112 section 3.2.1).
+pub(crate) fn request_target(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 1024,
+        "pattern": "^/[!-~]*$",
+    })
+}
+
+/// Final statuses of answers (RFC 9110 section 15).
+pub(crate) fn statuses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 16, "items": {
+        "description": "A status.",
+        "type": "integer",
+        "minimum": 200,
+        "maximum": 599,
+    }})
+}
+
+/// Name of a file in a directory, not of one elsewhere and no hidden one.
+pub(crate) fn file_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 64,
+        "pattern": "^[A-Za-z0-9][-._A-Za-z0-9]*$",
+    })
+}
+
 /// Name of a node or of a Service: a DNS name.
 pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

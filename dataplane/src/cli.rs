@@ -121,6 +121,10 @@ pub struct RunArgs {
     /// Worker threads of the proxy, 64 at most [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
+    /// Directory of the programs that checks of the files may run (`command`), as the proxy's user; it
+    /// and what is in it must be root's and writable by nobody else
+    #[arg(long, value_name = "DIR", conflicts_with = "controller")]
+    pub check_dir: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9101")]
     pub admin: SocketAddr,

@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use node_api::{NodeReport, Pool, PoolRef, PoolReport, RouterReport, VirtualRouter};
+use node_api::{NodeReport, Pool, PoolRef, PoolReport, RouterReport, Tracking, VirtualRouter};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Sample;
@@ -90,6 +90,11 @@ pub enum ToVrrp {
         /// All virtual routers of this node.
         routers: Vec<Router>,
     },
+    /// The checks that fail now, all of them.
+    Failing {
+        /// Of any pool.
+        checks: Vec<FailingCheck>,
+    },
     /// Send a report.
     Report,
     /// Stop in order (DESIGN section 9.9), then say [`FromVrrp::Left`] and end.
@@ -109,6 +114,22 @@ pub struct Router {
     pub priority_without_endpoint: u8,
     /// Ports on which the proxy must accept on each address before the router takes part.
     pub ports: Vec<u16>,
+    /// What lowers the priority, or makes it give its addresses up. The agent asks what the checks
+    /// ask: [`ToVrrp::Failing`].
+    pub tracking: Tracking,
+}
+
+/// A check that fails.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FailingCheck {
+    /// The pool.
+    pub pool: PoolRef,
+    /// Its name there.
+    pub name: String,
+    /// What is wrong, in words.
+    pub problem: String,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
 }
 
 /// vrrp to agent.

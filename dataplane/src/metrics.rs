@@ -87,7 +87,10 @@ metrics! {
     ProcessRestarts, Counter, "wsha_process_restarts", "How often the process was started again after its end";
     ListenerProblems, Gauge, "wsha_listener_problems", "Listeners that could not be opened";
     Warnings, Gauge, "wsha_warnings", "Warnings that `status` shows now";
+    CheckFailing, Gauge, "wsha_check_failing", "1 while a check of a pool fails on this node, 0 while it passes";
     VrrpState, Gauge, "wsha_vrrp_state", "State of a virtual router: 0 Initialize, 1 Backup, 2 Active";
+    VrrpPriority, Gauge, "wsha_vrrp_priority", "What a virtual router advertises, or would";
+    VrrpLoweredBy, Gauge, "wsha_vrrp_lowered_by", "Things tracked that lower the priority of a virtual router now";
     VrrpTransitions, Counter, "wsha_vrrp_transitions", "Changes of state of a virtual router, by the state entered";
     VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
     VrrpAdvertisementsFailed, Counter, "wsha_vrrp_advertisements_failed", "Advertisements that did not leave the host";

@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
 };
 
-use node_api::{PoolRef, is_link_local_v6};
+use node_api::{PoolRef, Probe, is_link_local_v6};
 
 use crate::{
     CommittedRouter, Inputs, Problem, Reason, Retirement,
@@ -34,8 +34,8 @@ pub(crate) struct Admission<'a> {
     /// Virtual addresses to which no session may be sent: those of pools that stand, and committed
     /// ones that their pool still asks for.
     virtual_addresses: BTreeSet<IpAddr>,
-    /// Where the endpoints that pools list lead to.
-    targets: BTreeMap<IpAddr, PoolRef>,
+    /// Where the endpoints that pools list, and their checks, lead to.
+    targets: BTreeMap<IpAddr, (&'static str, PoolRef)>,
     claims: Claims<'a>,
 }
 
@@ -89,6 +89,7 @@ impl<'a> Admission<'a> {
         self.check_additional(draft);
         self.check_ports(draft);
         self.check_endpoints(draft);
+        self.check_tracking(draft);
         let named = self.check_virtual_router_ids(draft);
         if draft.problems.is_empty() {
             let name = &draft.intent.name;
@@ -98,7 +99,11 @@ impl<'a> Admission<'a> {
             }
             for (_, _, target) in listed_targets(draft) {
                 let owner = self.targets.entry(target);
-                owner.or_insert_with(|| name.clone());
+                owner.or_insert_with(|| ("an endpoint", name.clone()));
+            }
+            for (_, _, target) in checked_targets(draft) {
+                let owner = self.targets.entry(target);
+                owner.or_insert_with(|| ("asked by a check", name.clone()));
             }
         } else {
             for (key, virtual_router_id) in named {
@@ -147,11 +152,11 @@ impl<'a> Admission<'a> {
                 ));
             }
             // A committed address was there first: then the endpoint is refused.
-            if let Some(owner) = self.targets.get(&address)
+            if let Some((what, owner)) = self.targets.get(&address)
                 && !self.virtual_addresses.contains(&address)
             {
                 conflict(format!(
-                    "{address} is an endpoint of WebSocketHAPool {owner}; use one that no server has"
+                    "{address} is {what} of WebSocketHAPool {owner}; use one that no server has"
                 ));
             }
             if let Some((reason, message)) = self.other_owner(address, is_held) {
@@ -326,6 +331,47 @@ impl<'a> Admission<'a> {
         draft.problems.extend(problems);
     }
 
+    /// Checks go where sessions may go, and not to the node that asks: that says nothing of a network.
+    fn check_tracking(&self, draft: &mut Draft) {
+        let own: BTreeSet<IpAddr> = draft.addresses().collect();
+        let members = self.nodes.members(&draft.intent.match_labels);
+        let gateway = |address: IpAddr| {
+            let node = self.nodes.owner(address)?;
+            let index = self.nodes.index_of(node)?;
+            members.nodes.contains(&index).then_some(node)
+        };
+        let mut problems = Vec::new();
+        for (path, address, target) in checked_targets(draft) {
+            let stands = if address == target {
+                "is"
+            } else {
+                "stands for"
+            };
+            let mut refuse = |what: String| {
+                let message = format!(
+                    "{address} {stands} {what}, which its holder would always reach; use the address                      of another host"
+                );
+                problems.push(Problem::of(Reason::EndpointNotPermitted, &path, message));
+            };
+            if own.contains(&target) || self.virtual_addresses.contains(&target) {
+                refuse("a virtual address".to_owned());
+            } else if let Some(node) = gateway(target) {
+                refuse(format!("gateway node {node}'s own address"));
+            }
+        }
+        if self.inputs.policy.cluster.is_some() {
+            let checks = draft.intent.tracking.checks.iter().enumerate();
+            let commands = checks.filter(|(_, it)| matches!(it.probe, Probe::Command { .. }));
+            problems.extend(commands.map(|(index, _)| {
+                Problem::new(
+                    format!("spec.tracking.checks[{index}].command"),
+                    "is for the files of plain hosts alone; in a cluster use tcp or http",
+                )
+            }));
+        }
+        draft.problems.extend(problems);
+    }
+
     /// VRIDs that are committed, and those that users name. Returns what was claimed.
     fn check_virtual_router_ids(&mut self, draft: &mut Draft) -> Vec<(Key, u8)> {
         let mut claimed = Vec::new();
@@ -459,6 +505,22 @@ fn listed_targets(draft: &Draft) -> impl Iterator<Item = (String, IpAddr, IpAddr
     listed.flat_map(|(upstream, index, address)| {
         targets(address).map(move |target| {
             let path = format!("spec.upstreams[{upstream}].endpoints[{index}].address");
+            (path, address, target)
+        })
+    })
+}
+
+/// The addresses that checks of a pool ask: the field, the address, and each address it leads to.
+fn checked_targets(draft: &Draft) -> impl Iterator<Item = (String, IpAddr, IpAddr)> {
+    let checks = draft.intent.tracking.checks.iter().enumerate();
+    let asked = checks.filter_map(|(index, check)| match &check.probe {
+        Probe::Tcp { address } => Some((index, "tcp", address.ip())),
+        Probe::Http { address, .. } => Some((index, "http", address.ip())),
+        Probe::Command { .. } => None,
+    });
+    asked.flat_map(|(index, kind, address)| {
+        targets(address).map(move |target| {
+            let path = format!("spec.tracking.checks[{index}].{kind}.address");
             (path, address, target)
         })
     })

@@ -253,6 +253,7 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
         upstreams: upstreams.collect(),
         heartbeat: intent.heartbeat,
         drain: intent.drain,
+        tracking: intent.tracking.clone(),
     };
     (pool, unresolved)
 }

@@ -231,6 +231,7 @@ mod tests {
                 timeout: Duration::ZERO,
                 close_code: 1001,
             },
+            tracking: node_api::Tracking::default(),
         }
     }
 

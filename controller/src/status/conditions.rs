@@ -7,6 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+use node_api::Tracked;
 use plan::{Problem, Reason};
 
 use crate::{
@@ -225,6 +226,14 @@ fn degraded(
     }
     if let Some(problems) = desired.plan.unresolved.get(&observed.name) {
         return Verdict::new(true, reason(problems), sentences(problems));
+    }
+    if let Some((kind, sentences)) = observed.lowered() {
+        let reason = match kind {
+            Tracked::Interface => "InterfaceFailed",
+            Tracked::Check => "CheckFailed",
+            Tracked::Upstream => "TooFewEndpoints",
+        };
+        return Verdict::new(true, reason, sentences.join("; "));
     }
     let usable = desired.plan.pools.get(&observed.name).is_none_or(|pool| {
         let mut endpoints = pool.upstreams.iter().flat_map(|it| &it.endpoints);

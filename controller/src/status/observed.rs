@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crds::{Tally, VirtualIPStatus, WebSocketHAPool};
-use node_api::{ListenerReport, PoolRef, RouterReport, RouterState, stream::ResourceName};
+use node_api::{ListenerReport, PoolRef, RouterReport, RouterState, Tracked, stream::ResourceName};
 
 use crate::{
     desired::Desired,
@@ -143,6 +143,29 @@ impl<'a> Observed<'a> {
                 })
             })
             .collect()
+    }
+
+    /// What lowers the priority of nodes, one entry for each node and thing: the kind of the first, and
+    /// a sentence about each.
+    pub fn lowered(&self) -> Option<(Tracked, Vec<String>)> {
+        let members = self.members.iter();
+        let routers = members.flat_map(|member| member.routers.iter().map(|it| (member.node, it)));
+        let lowerings =
+            routers.flat_map(|(node, it)| it.lowered_by.iter().map(move |it| (node, it)));
+        let mut first = None;
+        let mut told = BTreeSet::new();
+        let sentences = lowerings.filter_map(|(node, it)| {
+            first = first.or(Some(it.kind));
+            // The same for each address of the pool.
+            told.insert((node, it.kind.to_string(), &it.name)).then(|| {
+                format!(
+                    "{} {} on {node} {}, which lowers its priority by {}",
+                    it.kind, it.name, it.problem, it.weight
+                )
+            })
+        });
+        let sentences: Vec<_> = sentences.collect();
+        first.map(|first| (first, sentences))
     }
 
     /// Nodes that would take the address over, in their order.

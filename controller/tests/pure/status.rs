@@ -132,6 +132,34 @@ fn a_stranger_with_the_address_is_reported() {
 }
 
 #[test]
+fn a_node_where_a_check_fails_is_named() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110", "192.168.1.112"]);
+    world.settle();
+    let view = world.snapshot.views.get_mut("n2").unwrap();
+    let view = std::sync::Arc::make_mut(view);
+    let mut report = (**view.report.as_ref().unwrap()).clone();
+    for router in &mut report.virtual_routers {
+        router.lowered_by = vec![node_api::Lowering {
+            kind: node_api::Tracked::Check,
+            name: "router".to_owned(),
+            weight: 20,
+            problem: "fails: cannot connect to 192.168.1.1:53: refused".to_owned(),
+            since_unix_ms: 1_000,
+        }];
+    }
+    view.report = Some(std::sync::Arc::new(report));
+    let (holds, reason, message) = condition(&status_at(&world, "chat", 10), DEGRADED);
+    assert_eq!((&*holds, &*reason), ("True", "CheckFailed"));
+    assert_eq!(
+        message,
+        "check router on n2 fails: cannot connect to 192.168.1.1:53: refused, which lowers its \
+         priority by 20",
+        "once, for both addresses"
+    );
+}
+
+#[test]
 fn the_time_of_a_transition_stays_where_the_state_does() {
     let mut world = World::new(&["n1", "n2"]);
     world.apply("chat", &["192.168.1.110"]);

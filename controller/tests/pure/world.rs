@@ -196,6 +196,8 @@ impl World {
                         peers: Vec::new(),
                         transitions: Vec::new(),
                         conflicts: Vec::new(),
+                        lowered_by: Vec::new(),
+                        isolated_since_unix_ms: None,
                     }
                 }));
             }

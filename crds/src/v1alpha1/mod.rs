@@ -9,6 +9,7 @@ mod gateways;
 mod pool;
 mod sessions;
 mod status;
+mod tracking;
 mod upstream;
 mod virtual_ip;
 mod vrrp;
@@ -19,9 +20,12 @@ pub use sessions::{Drain, Heartbeat, Listener};
 pub use status::{
     Committed, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus, WebSocketHAPoolStatus,
 };
+pub use tracking::{
+    Check, CommandCheck, HttpCheck, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
+};
 pub use upstream::{
     ConsistentHash, Endpoint, HashKey, HashKeyType, LoadBalancing, LoadBalancingType,
     ServiceReference, Upstream,
 };
 pub use virtual_ip::{NodePriority, VirtualIP};
-pub use vrrp::{Preemption, PreemptionMode, Vrrp};
+pub use vrrp::{Isolation, Preemption, PreemptionMode, Vrrp};

@@ -4,7 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Drain, Gateways, Heartbeat, Listener, Upstream, VirtualIP, Vrrp, WebSocketHAPoolStatus,
+    Drain, Gateways, Heartbeat, Listener, Tracking, Upstream, VirtualIP, Vrrp,
+    WebSocketHAPoolStatus,
 };
 use crate::duration;
 
@@ -84,6 +85,12 @@ use crate::duration;
 #[x_kube(validation = Rule::new(
     "self.upstreams.all(u, !has(u.endpoints) || u.endpoints.all(e, !self.virtualIPs.exists(v, v.address == e.address || (has(v.additionalAddresses) && e.address in v.additionalAddresses))))"
 ).message("an endpoint is a virtual address of this pool, which would be a loop: use the server's own address").field_path(".upstreams"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.tracking.checks) || self.tracking.checks.all(c, [has(c.tcp) ? c.tcp.address : '', has(c.http) ? c.http.address : ''].all(a, a == '' || !self.virtualIPs.exists(v, v.address == a || (has(v.additionalAddresses) && a in v.additionalAddresses))))"
+).message("a check asks a virtual address of this pool, which its holder would always reach: use another address").field_path(".tracking.checks"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.tracking.upstreams) || self.tracking.upstreams.all(t, self.upstreams.exists(u, u.name == t.name))"
+).message("names no upstream of the pool: use the name of one").field_path(".tracking.upstreams"))]
 pub struct WebSocketHAPoolSpec {
     /// Virtual addresses that clients connect to. Each is a virtual router of its own, and the
     /// planner spreads them over the gateway nodes.
@@ -111,6 +118,10 @@ pub struct WebSocketHAPoolSpec {
     /// How nodes agree on who holds an address.
     #[serde(default)]
     pub vrrp: Vrrp,
+
+    /// What makes a node that can hold the addresses leave them to another.
+    #[serde(default)]
+    pub tracking: Tracking,
 
     /// Pings to clients and servers that have been quiet, so that dead sessions are found and live
     /// ones are not cut by a middle box.

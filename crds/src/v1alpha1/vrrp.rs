@@ -16,6 +16,9 @@ use crate::{Duration, schema::duration_rule};
 #[x_kube(validation = Rule::new(interval_rule(2, "1s", "255s", 1000))
     .message("must be 1s to 255s with version 2, in whole seconds")
     .field_path(".advertisementInterval"))]
+#[x_kube(validation = Rule::new(isolation_rule())
+    .message("must be at least three times advertisementInterval, or 0s for never")
+    .field_path(".isolation.timeout"))]
 pub struct Vrrp {
     /// VRRP version on the wire: 3 (RFC 9568), or 2 (RFC 3768) for groups that are shared with older
     /// routers. Changes only in an edit that replaces every address.
@@ -34,6 +37,10 @@ pub struct Vrrp {
     /// Whether a better node takes an address over from a living one.
     #[serde(default)]
     pub preemption: Preemption,
+
+    /// When a node that holds an address gives it up because it seems to be cut off.
+    #[serde(default)]
+    pub isolation: Isolation,
 }
 
 impl Default for Vrrp {
@@ -42,8 +49,25 @@ impl Default for Vrrp {
             version: three(),
             advertisement_interval: None,
             preemption: Preemption::default(),
+            isolation: Isolation::default(),
         }
     }
+}
+
+/// When a node that holds an address gives it up because it seems to be cut off.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Isolation {
+    /// How long such a node must hear neither another router nor its default gateway, which it asks
+    /// by ARP or neighbour solicitation while nobody speaks; it takes part again once it hears either.
+    /// 1s-1h and at least three advertisement intervals; 0s: it keeps the address. Without a default
+    /// gateway on the address's interface and of its family it keeps it too, and says so.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new(duration_rule(
+        "self",
+        "duration(self) == duration('0s') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))"
+    )).message("must be 1s to 1h, or 0s for never"))]
+    pub timeout: Duration,
 }
 
 /// Whether a better node takes over from a living one.
@@ -86,6 +110,24 @@ fn interval_rule(version: u8, least: &str, most: &str, step: u16) -> String {
         ),
     );
     format!("self.version != {version} || !has({interval}) || {bounds}")
+}
+
+/// Shorter, it would end before a Backup has noticed that the Active router is gone. A text that is no
+/// duration is the pattern's business.
+fn isolation_rule() -> String {
+    let timeout = "self.isolation.timeout";
+    let interval =
+        "duration(self.?advertisementInterval.orValue(self.version == 2 ? '1s' : '100ms'))";
+    let rule = duration_rule(
+        timeout,
+        &format!(
+            "duration({timeout}) == duration('0s') || duration({timeout}) >= {interval} + {interval} + {interval}"
+        ),
+    );
+    format!(
+        "(has(self.advertisementInterval) && !self.advertisementInterval.matches('{}')) || {rule}",
+        crate::duration::PATTERN
+    )
 }
 
 fn three() -> u8 {

@@ -12,6 +12,7 @@ pub mod report;
 mod resources;
 mod revision;
 pub mod stream;
+pub mod tracking;
 
 pub use config::{
     Balancing, Drain, Endpoint, EndpointPhase, HashKey, Heartbeat, Listener, NodeConfig, Pool,
@@ -20,7 +21,8 @@ pub use config::{
 pub use decode::{DecodeError, Decoded};
 pub use protocol::Protocol;
 pub use report::{
-    AddressConflict, EndpointReport, ListenerReport, NodeReport, PeerReport, PoolReport,
-    RouterReport, RouterState, Transition,
+    AddressConflict, EndpointReport, ListenerReport, Lowering, NodeReport, PeerReport, PoolReport,
+    RouterReport, RouterState, Tracked, Transition,
 };
 pub use resources::MissingEndpoints;
+pub use tracking::{Check, Probe, TrackedInterface, TrackedUpstream, Tracking};

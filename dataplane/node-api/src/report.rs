@@ -1,6 +1,9 @@
 //! Observed state of one node, as `wsha-dataplane status --output json` prints it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +57,50 @@ pub struct RouterReport {
     /// Who else answers for the addresses while this node holds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<AddressConflict>,
+    /// What lowers the priority now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered_by: Vec<Lowering>,
+    /// Since when the node hears neither another router nor its default gateway and holds no address
+    /// for that, milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated_since_unix_ms: Option<u64>,
+}
+
+/// Something tracked that is not as it should be.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lowering {
+    /// What kind of thing it is.
+    pub kind: Tracked,
+    /// Its name.
+    pub name: String,
+    /// By how much it lowers the priority.
+    pub weight: u8,
+    /// What is wrong with it, in words.
+    pub problem: String,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+}
+
+/// What can be tracked.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Tracked {
+    /// An interface.
+    Interface,
+    /// A check.
+    Check,
+    /// An upstream.
+    Upstream,
+}
+
+impl fmt::Display for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interface => "interface",
+            Self::Check => "check",
+            Self::Upstream => "upstream",
+        })
+    }
 }
 
 /// Somebody else who answers for an address that the node holds (RFC 5227 section 2.4).

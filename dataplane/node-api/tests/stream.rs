@@ -68,6 +68,7 @@ fn pool() -> Pool {
             timeout: Duration::ZERO,
             close_code: 1001,
         },
+        tracking: node_api::Tracking::default(),
     }
 }
 

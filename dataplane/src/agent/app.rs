@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     agent::{
+        checks::{Checks, Programs},
         child::{self, Child},
         claim::Claim,
         event::{Event, Role},
@@ -22,7 +23,7 @@ use crate::{
         stream::Controlled,
         watchdog::Watchdog,
     },
-    ipc::{FromProxy, FromVrrp, ProxyReport, Router, ToProxy, ToVrrp, VrrpReport},
+    ipc::{FailingCheck, FromProxy, FromVrrp, ProxyReport, Router, ToProxy, ToVrrp, VrrpReport},
     sys::{
         channel::{Channel, Peer},
         clock,
@@ -63,6 +64,9 @@ pub(super) struct App {
     pub(super) proxy: Child<ToProxy>,
     /// What the vrrp that is connected now was told last.
     pub(super) vrrp_has: Option<Vec<Router>>,
+    /// Checks that fail, as it was told last.
+    pub(super) vrrp_knows: Vec<FailingCheck>,
+    pub(super) checks: Checks,
     /// What the proxy that is connected now was told last.
     pub(super) proxy_has: ProxyHas,
     pub(super) pairing: Option<Pairing>,
@@ -139,6 +143,7 @@ impl App {
         origins: (child::Origin, child::Origin),
         origin: Origin,
         events: mpsc::Sender<Event>,
+        programs: Programs,
     ) -> std::io::Result<Self> {
         let accepted = u64::from(origin.stale_reason.is_none());
         Ok(Self {
@@ -153,6 +158,8 @@ impl App {
             vrrp: Child::new(origins.0),
             proxy: Child::new(origins.1),
             vrrp_has: None,
+            vrrp_knows: Vec::new(),
+            checks: Checks::new(programs),
             proxy_has: ProxyHas::default(),
             pairing: None,
             rollout: Rollout::new(origin.accepted.config),
@@ -216,6 +223,7 @@ impl App {
             Event::Accepted(accepted) => self.accepted(*accepted),
             Event::Refused(sentences) => self.refused(&sentences),
             Event::Stream(message) => self.hear_stream(message),
+            Event::Check(found) => self.hear_check(found),
             Event::Saved(saved) => self.saved(saved),
             Event::Snapshot(reply) => self.ask(reply),
             Event::SnapshotDue(id) => self.answer_overdue(id),

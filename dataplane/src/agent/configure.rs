@@ -27,6 +27,7 @@ const RESEND: Duration = Duration::from_secs(1);
 impl App {
     /// Brings both processes closer to what is desired; does nothing when they are there.
     pub(super) fn reconcile(&mut self) {
+        self.checks.follow(self.rollout.newest(), &self.events);
         loop {
             if let Err(error) = self.introduce() {
                 tracing::error!(%error, "cannot connect vrrp and proxy with each other");
@@ -80,6 +81,15 @@ impl App {
 
     fn configure_vrrp(&mut self) {
         let Some(link) = &self.vrrp.link else { return };
+        let checks = self.checks.failing();
+        // A new one knows of none.
+        if self.vrrp_has.is_none() {
+            self.vrrp_knows.clear();
+        }
+        if self.vrrp_knows != checks {
+            self.vrrp_knows.clone_from(&checks);
+            link.send(ToVrrp::Failing { checks }, Vec::new());
+        }
         let routers = desired::routers(self.rollout.for_vrrp(), &self.not_yet);
         if self.vrrp_has.as_ref() == Some(&routers) {
             return;

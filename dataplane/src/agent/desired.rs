@@ -33,6 +33,7 @@ pub(super) fn routers(config: &NodeConfig, not_yet: &BTreeSet<SocketAddr>) -> Ve
                 priority: candidate.priority,
                 priority_without_endpoint: candidate.priority_without_endpoint,
                 ports: ports_of(settings),
+                tracking: pool.tracking.clone(),
             })
         });
         routers.collect::<Vec<_>>()
@@ -184,6 +185,7 @@ pub(super) mod tests {
                 timeout: Duration::ZERO,
                 close_code: 1001,
             },
+            tracking: node_api::Tracking::default(),
         }
     }
 

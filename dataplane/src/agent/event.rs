@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    agent::{files::Accepted, report::Snapshot, stream::ToAgent},
+    agent::{checks::Found, files::Accepted, report::Snapshot, stream::ToAgent},
     ipc::{FromProxy, FromVrrp},
     sys::channel::{Channel, Peer},
 };
@@ -70,6 +70,8 @@ pub(super) enum Event {
     Refused(Vec<String>),
     /// The control stream said something.
     Stream(ToAgent),
+    /// A check of a pool fails, passes again, or fails otherwise.
+    Check(Found),
     /// The files in use were saved, or why they were not: a sentence.
     Saved(Result<(), String>),
     /// Someone wants to know how we are.

@@ -91,6 +91,8 @@ mod tests {
             peers: Vec::new(),
             transitions,
             conflicts: Vec::new(),
+            lowered_by: Vec::new(),
+            isolated_since_unix_ms: None,
         }
     }
 

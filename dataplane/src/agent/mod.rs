@@ -3,6 +3,7 @@
 
 mod admin;
 mod app;
+mod checks;
 mod child;
 mod claim;
 mod configure;
@@ -46,6 +47,7 @@ use tokio::{
 use crate::{
     agent::{
         app::{App, Origin},
+        checks::{CheckDir, Programs},
         child::Recipe,
         claim::{Claim, ClaimError, Prepared},
         event::{Event, Role},
@@ -75,6 +77,7 @@ const ADMIN_AGAIN: Duration = Duration::from_secs(1);
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let prepared = Prepared::prepare(args)?;
     let run_dir = prepared.run_dir.clone();
+    let check_dir = args.check_dir.as_deref().map(CheckDir::open).transpose()?;
     let (claim, origin, followed) = match begin(args, prepared) {
         Ok(begun) => begun,
         Err(error) if args.stay && is_refusal(&error) => {
@@ -89,7 +92,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let is_taken_over = runtime.block_on(serve(args, claim, origin, followed))?;
+    let is_taken_over = runtime.block_on(serve(args, claim, origin, followed, check_dir))?;
     if args.stay && is_taken_over {
         let why = "an agent of a newer pod serves this node; this one holds nothing any more";
         return stay::enter(args, &run_dir, why);
@@ -150,6 +153,7 @@ async fn serve(
     claim: Claim,
     origin: Origin,
     followed: Followed,
+    check_dir: Option<CheckDir>,
 ) -> anyhow::Result<bool> {
     let sockets = claim.open_sockets()?;
     tracing::info!(
@@ -206,7 +210,11 @@ async fn serve(
         ProxyStart::External => child::Origin::Elsewhere,
     };
     let processes = (child::Origin::Ours(vrrp_recipe(args, &claim)), proxy);
-    let mut app = App::new(claim, processes, origin, sender).context("cannot start")?;
+    let programs = Programs {
+        directory: check_dir,
+        user: claim.proxy_user,
+    };
+    let mut app = App::new(claim, processes, origin, sender, programs).context("cannot start")?;
     app.stream = stream;
     tokio::select! {
         // First, as the others end once it has.
@@ -261,6 +269,7 @@ fn vrrp_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
                 users::IPC_LOCK,
             ],
             is_expendable: false,
+            is_guest: false,
         },
         waits: Waits {
             settled_after: VRRP_SETTLED,
@@ -284,6 +293,7 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
             keep: Vec::new(),
             // Its sessions are what grows, and without it the address moves to another host.
             is_expendable: true,
+            is_guest: false,
         },
         waits: restart::PROXY,
     }

@@ -173,6 +173,7 @@ impl App {
             samples.push(Sample::new(Metric::ProcessUp, &labels, u64::from(is_up)));
             samples.push(Sample::new(Metric::ProcessRestarts, &labels, restarts));
         }
+        samples.extend(self.checks.samples());
         // A dead process has no values: what it said last would look alive.
         let vrrp = self.vrrp_report.as_ref().map(|report| &report.samples);
         let proxy = self.proxy_report.as_ref().map(|report| &report.samples);

@@ -149,6 +149,8 @@ impl Material<'_> {
                         peers: Vec::new(),
                         transitions: known.map_or_else(Vec::new, |one| one.transitions.clone()),
                         conflicts: Vec::new(),
+                        lowered_by: Vec::new(),
+                        isolated_since_unix_ms: None,
                     },
                 }
             })

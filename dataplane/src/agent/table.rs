@@ -32,6 +32,11 @@ fn write_all(text: &mut String, report: &NodeReport, now: u64) -> std::fmt::Resu
     }
     writeln!(text)?;
     text.push_str(&columns(routers(report, now)));
+    let lowered = lowerings(report, now);
+    if lowered.len() > 1 {
+        writeln!(text, "\nLowered priorities")?;
+        text.push_str(&columns(lowered));
+    }
     for pool in &report.pools {
         writeln!(text, "\nPool {}", pool.pool)?;
         text.push_str(&columns(listeners(pool)));
@@ -80,6 +85,26 @@ fn routers(report: &NodeReport, now: u64) -> Vec<Vec<String>> {
             router.pool.to_string(),
             router.reason.clone(),
         ]);
+    }
+    rows
+}
+
+/// What lowers priorities now.
+fn lowerings(report: &NodeReport, now: u64) -> Vec<Vec<String>> {
+    let head = ["ADDRESS", "BY", "SINCE", "TRACKED", "PROBLEM"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for router in &report.virtual_routers {
+        let address = router.addresses.first().map(ToString::to_string);
+        let address = address.unwrap_or_default();
+        rows.extend(router.lowered_by.iter().map(|it| {
+            vec![
+                address.clone(),
+                it.weight.to_string(),
+                when(it.since_unix_ms, now),
+                format!("{} {}", it.kind, it.name),
+                it.problem.clone(),
+            ]
+        }));
     }
     rows
 }
@@ -209,7 +234,8 @@ fn short(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use node_api::{
-        EndpointReport, ListenerReport, PeerReport, PoolRef, PoolReport, RouterReport, Transition,
+        EndpointReport, ListenerReport, Lowering, PeerReport, PoolRef, PoolReport, RouterReport,
+        Tracked, Transition,
     };
 
     use super::*;
@@ -235,7 +261,7 @@ mod tests {
                 state: RouterState::Active,
                 since_unix_ms: now - 75_000,
                 reason: "no other router was heard".to_owned(),
-                priority: 250,
+                priority: 230,
                 peers: vec![PeerReport {
                     address: "192.168.1.12".parse().unwrap(),
                     priority: 235,
@@ -248,6 +274,14 @@ mod tests {
                     cause: "the active-down interval elapsed".to_owned(),
                 }],
                 conflicts: Vec::new(),
+                lowered_by: vec![Lowering {
+                    kind: Tracked::Interface,
+                    name: "eth1".to_owned(),
+                    weight: 20,
+                    problem: "has no link".to_owned(),
+                    since_unix_ms: now - 75_000,
+                }],
+                isolated_since_unix_ms: None,
             }],
             pools: vec![PoolReport {
                 pool,
@@ -275,7 +309,11 @@ STALE: pool.yaml is broken
 WARNING: look here
 
 ADDRESS        VRID  INTERFACE  STATE   SINCE                    PRIORITY  PEERS                           POOL          REASON
-192.168.1.110  110   eth0       Active  1m15s ago (22:13:45Z)  250       192.168.1.12 (235, 1m20s ago)  default/chat  no other router was heard
+192.168.1.110  110   eth0       Active  1m15s ago (22:13:45Z)  230       192.168.1.12 (235, 1m20s ago)  default/chat  no other router was heard
+
+Lowered priorities
+ADDRESS        BY  SINCE                  TRACKED         PROBLEM
+192.168.1.110  20  1m15s ago (22:13:45Z)  interface eth1  has no link
 
 Pool default/chat
 LISTENER  ADDRESS             ACCEPTS  SESSIONS  PROBLEM

@@ -243,6 +243,8 @@ mod tests {
             peers: heard_ms.iter().map(peer).collect(),
             transitions: Vec::new(),
             conflicts: Vec::new(),
+            lowered_by: Vec::new(),
+            isolated_since_unix_ms: None,
         };
         NodeReport {
             node_name: "server1".to_owned(),

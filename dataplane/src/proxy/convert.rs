@@ -164,6 +164,7 @@ mod tests {
                 timeout: Duration::from_secs(30),
                 close_code: 1012,
             },
+            tracking: node_api::Tracking::default(),
         };
         (pool_ref, pool)
     }

@@ -118,6 +118,7 @@ impl Parent<'_> {
             user: None,
             keep: Vec::new(),
             is_expendable: true,
+            is_guest: false,
         };
         let started = Process::start(self.command(inherited), &rights);
         let mut proxy = started.context("cannot start the proxy")?;

@@ -10,6 +10,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use tokio::io::unix::AsyncFd;
 
 use crate::sys::{
@@ -40,6 +44,9 @@ pub struct Rights {
     pub keep: Vec<Capability>,
     /// Whether it is the one to end when memory runs out, rather than us (`oom_score_adj`).
     pub is_expendable: bool,
+    /// Whether it is a program of somebody else's: it finds signals as programs expect them and no
+    /// descriptor of ours, and ends with the thread that started it.
+    pub is_guest: bool,
 }
 
 /// A process that was started.
@@ -68,6 +75,7 @@ impl Process {
     /// rights does not start.
     pub fn start(mut command: Command, rights: &Rights) -> io::Result<Self> {
         let (user, is_expendable) = (rights.user, rights.is_expendable);
+        let is_guest = rights.is_guest;
         let keep = if user.is_some() {
             0
         } else {
@@ -75,7 +83,16 @@ impl Process {
         };
         // SAFETY: between fork and exec only system calls are made, on values made before: no
         // memory is allocated and no lock is taken.
-        unsafe { command.pre_exec(move || restrict(user, keep, is_expendable)) };
+        unsafe {
+            command.pre_exec(move || {
+                restrict(user, keep, is_expendable)?;
+                if is_guest {
+                    receive_guest()
+                } else {
+                    Ok(signals::ignore_stop()?)
+                }
+            })
+        };
         let child = command.spawn()?;
         let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         // SAFETY: plain system call; the process is our child and not reaped yet, so the number
@@ -116,6 +133,15 @@ impl Process {
         self.child.kill()
     }
 
+    /// Kills the group that it leads, which was to be asked for before its start. Its number is its own
+    /// until it is reaped.
+    pub fn kill_group(&self) {
+        if let Ok(leader) = libc::pid_t::try_from(self.pid()) {
+            // Nobody left to kill is as good.
+            killpg(Pid::from_raw(leader), Signal::SIGKILL).ok();
+        }
+    }
+
     /// Kills it and waits for its end.
     pub fn kill_and_reap(&mut self) {
         drop(self.child.kill());
@@ -154,7 +180,6 @@ fn restrict(user: Option<Identity>, keep: u64, is_expendable: bool) -> io::Resul
     if is_expendable {
         offer_to_oom_killer();
     }
-    signals::ignore_stop()?;
     // The bounding set first: it takes a right that is gone afterwards. Best effort, since a
     // process without `CAP_SETPCAP` may not; what it may do is bounded by the steps below anyway.
     for number in (0..=LAST_CAPABILITY).filter(|number| keep & (1 << number) == 0) {
@@ -174,6 +199,17 @@ fn restrict(user: Option<Identity>, keep: u64, is_expendable: bool) -> io::Resul
     }
     // SAFETY: plain system call with numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+}
+
+/// The same for a program of somebody else's, as the last step: the kernel forgets the signal of the
+/// parent's end when the user changes (`prctl(2)`).
+fn receive_guest() -> io::Result<()> {
+    // SAFETY: plain system calls with numbers. Descriptors stay open until exec, for std's own.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0))?;
+        let on_exec = libc::CLOSE_RANGE_CLOEXEC;
+        check(libc::syscall(libc::SYS_close_range, 3, u32::MAX, on_exec))
+    }
 }
 
 /// Above ordinary processes, and far above agent and vrrp as the unit has them (-900). Best effort:
@@ -236,6 +272,7 @@ mod tests {
             user: Some(user),
             keep: vec![users::NET_ADMIN],
             is_expendable: true,
+            is_guest: false,
         };
         let Some(status) = status_of(&rights) else {
             return;
@@ -255,6 +292,7 @@ mod tests {
             user: None,
             keep: vec![users::NET_ADMIN, users::NET_RAW],
             is_expendable: false,
+            is_guest: false,
         };
         let Some(status) = status_of(&rights) else {
             return;
@@ -276,6 +314,7 @@ mod tests {
                 user: None,
                 keep: Vec::new(),
                 is_expendable,
+                is_guest: false,
             };
             let process = Process::start(command, &rights).unwrap();
             let output = process.child.wait_with_output().unwrap();
@@ -294,6 +333,7 @@ mod tests {
             user: None,
             keep: Vec::new(),
             is_expendable: false,
+            is_guest: false,
         };
         let mut process = Process::start(command, &rights).unwrap();
         assert!(process.ended().unwrap().is_none());

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::machine::Bell;
-use crate::sys::carrier::LinkQuery;
+use crate::sys::{carrier::LinkQuery, wait::Wake};
 
 /// A lost link is to be noticed within 10 ms, of which the machine and the netlink thread need some.
 const EVERY: Duration = Duration::from_millis(4);
@@ -47,15 +47,22 @@ pub(super) struct Watch {
     /// By interface: each family has a segment of its own there, and the question is one.
     watched: Vec<(u32, Vec<Weak<Carrier>>)>,
     bell: Arc<Bell>,
+    control: Arc<Wake>,
 }
 
 impl Watch {
-    pub(super) fn new(orders: mpsc::Receiver<Watched>, bell: Arc<Bell>) -> io::Result<Self> {
+    /// Rings the bell of the machine thread and wakes control when anything changes.
+    pub(super) fn new(
+        orders: mpsc::Receiver<Watched>,
+        bell: Arc<Bell>,
+        control: Arc<Wake>,
+    ) -> io::Result<Self> {
         Ok(Self {
             query: LinkQuery::open()?,
             orders,
             watched: Vec::new(),
             bell,
+            control,
         })
     }
 
@@ -85,7 +92,12 @@ impl Watch {
     }
 
     fn look(&mut self) {
-        let (query, bell) = (&self.query, &self.bell);
+        let Self {
+            query,
+            bell,
+            control,
+            ..
+        } = self;
         self.watched.retain_mut(|(index, carriers)| {
             carriers.retain(|carrier| carrier.strong_count() > 0);
             if carriers.is_empty() {
@@ -96,6 +108,7 @@ impl Watch {
                     for carrier in carriers.iter().filter_map(Weak::upgrade) {
                         if carrier.0.swap(is_there, Ordering::AcqRel) != is_there {
                             bell.wake.wake();
+                            control.wake();
                         }
                     }
                     true

@@ -198,7 +198,7 @@ fn serve(
         host.run();
     })?;
     let (carrier, carrier_orders) = mpsc::channel();
-    let watch = carrier::Watch::new(carrier_orders, Arc::clone(&bell))
+    let watch = carrier::Watch::new(carrier_orders, Arc::clone(&bell), Arc::clone(&wake))
         .context("cannot open a socket to ask drivers for their links")?;
     start("carrier", move || {
         // As above.

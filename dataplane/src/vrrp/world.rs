@@ -105,6 +105,13 @@ impl World {
         self.links.get(&index).is_some_and(|link| link.is_up)
     }
 
+    /// The interface of this name, and whether it has a link.
+    pub(super) fn interface(&self, name: &str) -> Option<(u32, bool)> {
+        let mut links = self.links.values();
+        let link = links.find(|link| link.name == name)?;
+        Some((link.index, link.is_up))
+    }
+
     /// Addresses that carry our mark.
     pub(super) fn own(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         self.addresses

@@ -18,6 +18,7 @@ mod node;
 mod partition;
 mod proxy_life;
 mod routers;
+mod tracking;
 mod wire;
 
 /// The virtual address of most tests; its VRID is 110.

@@ -25,7 +25,9 @@ use dataplane::{
         pages::{PairPage, RouterTable},
     },
 };
-use node_api::{PoolRef, Preemption, RouterReport, RouterState, VirtualRouter, VrrpVersion};
+use node_api::{
+    PoolRef, Preemption, RouterReport, RouterState, Tracking, VirtualRouter, VrrpVersion,
+};
 
 use crate::lab::Host;
 
@@ -59,6 +61,7 @@ pub(crate) fn router(address: &str, priority: u8) -> Router {
         priority,
         priority_without_endpoint: 10,
         ports: vec![8020],
+        tracking: Tracking::default(),
     }
 }
 

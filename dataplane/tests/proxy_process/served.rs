@@ -210,6 +210,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             timeout: Duration::from_secs(30),
             close_code: 1012,
         },
+        tracking: node_api::Tracking::default(),
     };
     (pool_ref(name), pool)
 }

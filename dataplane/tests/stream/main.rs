@@ -71,6 +71,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             timeout: Duration::ZERO,
             close_code: 1001,
         },
+        tracking: node_api::Tracking::default(),
     }
 }
 

@@ -262,6 +262,8 @@ impl Gateway {
                     peers: Vec::new(),
                     transitions: Vec::new(),
                     conflicts: Vec::new(),
+                    lowered_by: Vec::new(),
+                    isolated_since_unix_ms: None,
                 });
             }
             pools.push(PoolReport {

@@ -9,7 +9,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::nulls;
-use crate::{Problem, model::is_token};
+use crate::{
+    Problem,
+    model::{is_file_name, is_request_target, is_token},
+};
 
 /// Adds to `problems` whatever `schema` does not allow in `value`, which stands at `path`.
 pub(super) fn check(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
@@ -242,7 +245,7 @@ struct Pattern {
 
 const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
-const PATTERNS: [Pattern; 5] = [
+const PATTERNS: [Pattern; 7] = [
     Pattern {
         text: DURATION,
         matches: |text| text.parse::<crds::Duration>().is_ok(),
@@ -267,6 +270,16 @@ const PATTERNS: [Pattern; 5] = [
         text: "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$",
         matches: is_token,
         remedy: "use letters, digits and signs of !#$%&'*+-.^_`|~",
+    },
+    Pattern {
+        text: "^/[!-~]*$",
+        matches: is_request_target,
+        remedy: "write a path that begins with /, without blanks",
+    },
+    Pattern {
+        text: "^[A-Za-z0-9][-._A-Za-z0-9]*$",
+        matches: is_file_name,
+        remedy: "write the name of a file in --check-dir, without its directory",
     },
 ];
 

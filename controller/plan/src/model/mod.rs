@@ -9,6 +9,7 @@ mod address;
 mod balancing;
 mod origin;
 mod timing;
+mod tracking;
 mod upstream;
 
 use std::{
@@ -18,12 +19,13 @@ use std::{
 
 use crds::{VirtualIP, WebSocketHAPool};
 use k8s_openapi::jiff::Timestamp;
-use node_api::{Drain, Heartbeat, Listener, PoolRef, Preemption, VrrpVersion};
+use node_api::{Drain, Heartbeat, Listener, PoolRef, Preemption, Tracking, VrrpVersion};
 
 pub(crate) use address::targets;
 pub use address::{AddressError, endpoint_address, parse_address};
 pub(crate) use balancing::is_token;
 pub use timing::Timing;
+pub(crate) use tracking::{is_file_name, is_request_target};
 pub use upstream::{EndpointSource, ServicePort, UpstreamIntent};
 
 use crate::Problem;
@@ -55,6 +57,8 @@ pub struct PoolIntent {
     pub heartbeat: Heartbeat,
     /// Ends of sessions.
     pub drain: Drain,
+    /// What nodes look at besides VRRP.
+    pub tracking: Tracking,
 }
 
 /// A virtual address that makes sense by itself.
@@ -113,6 +117,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
         }
         let heartbeat = timing::heartbeat(&mut problems, &spec.heartbeat);
         let drain = timing::drain(&mut problems, &spec.drain);
+        let tracking = tracking::tracking(&mut problems, spec, timing);
         match timing {
             Some(timing) if problems.is_empty() => Ok(Self {
                 name: pool_ref(pool),
@@ -124,6 +129,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
                 timing,
                 heartbeat,
                 drain,
+                tracking,
             }),
             _ => Err(problems),
         }

@@ -426,6 +426,8 @@ fn report(state: RouterState, usable: &[bool], sessions: u64) -> Arc<NodeReport>
             peers: Vec::new(),
             transitions: Vec::new(),
             conflicts: Vec::new(),
+            lowered_by: Vec::new(),
+            isolated_since_unix_ms: None,
         }],
         pools: vec![PoolReport {
             pool: pool_ref("a"),

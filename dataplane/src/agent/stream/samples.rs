@@ -71,6 +71,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             timeout: Duration::ZERO,
             close_code: 1001,
         },
+        tracking: node_api::Tracking::default(),
     }
 }
 

@@ -24,9 +24,9 @@ pub(super) enum RouterError {
     Config(ConfigError),
 }
 
-/// What the state machine takes for `router`, sending from `source`.
-pub(super) fn config(router: &Router, source: IpAddr) -> Result<Config, RouterError> {
-    let settings = settings(router, source)?;
+/// What the state machine takes for `router` with `priority`, sending from `source`.
+pub(super) fn config(router: &Router, priority: u8, source: IpAddr) -> Result<Config, RouterError> {
+    let settings = settings(router, priority, source)?;
     let mut addresses = router.settings.addresses.clone();
     // RFC 9568 section 5.2.9: on IPv6 the first one is link-local, where there is such a one.
     addresses.sort_by_key(|address| !is_link_local_v6(*address));
@@ -39,13 +39,13 @@ pub(super) fn config(router: &Router, source: IpAddr) -> Result<Config, RouterEr
     Ok(config)
 }
 
-fn settings(router: &Router, source: IpAddr) -> Result<Settings, RouterError> {
+fn settings(router: &Router, priority: u8, source: IpAddr) -> Result<Settings, RouterError> {
     let interval = Centiseconds::from_duration(router.settings.advertisement_interval)
         .ok_or(RouterError::Interval)?;
     Ok(Settings {
         version: version(router),
         source,
-        priority: Priority::new(router.priority),
+        priority: Priority::new(priority),
         priority_without_endpoint: Priority::new(router.priority_without_endpoint),
         interval,
         preemption: match router.settings.preemption {

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, net::IpAddr};
 
 use ::vrrp::{Family, Instant, Settings};
-use node_api::{RouterState, Transition};
+use node_api::{Lowering, RouterState, Transition};
 
 use crate::{
     ipc::Router,
@@ -59,6 +59,9 @@ pub(super) struct Managed {
     pub(super) key: Key,
     pub(super) spec: Router,
     pub(super) is_leaving: bool,
+    /// What it advertises while there is a usable endpoint, and what has lowered it to that.
+    pub(super) priority: u8,
+    pub(super) lowered_by: Vec<Lowering>,
     /// Interface and source, or why there is none.
     pub(super) binding: Result<Binding, String>,
     /// Why it could not be started there, and when it is tried again.
@@ -117,6 +120,8 @@ impl Managed {
         Self {
             key: Key::of(&spec),
             required_ports: spec.ports.clone(),
+            priority: spec.priority,
+            lowered_by: Vec::new(),
             spec,
             is_leaving: false,
             binding: Err("has not started yet".to_owned()),

@@ -13,6 +13,7 @@ mod report;
 mod residual;
 mod settle;
 mod succession;
+mod tracking;
 
 use std::{
     os::fd::AsFd,
@@ -29,7 +30,7 @@ use pairing::{Pairing, Usable};
 use succession::Estate;
 
 use super::{
-    carrier,
+    carrier::{self, Carrier},
     inbox::{Event, Sender},
     machine::{self, Bell, segment::SegmentId},
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
@@ -38,7 +39,7 @@ use super::{
     world::World,
 };
 use crate::{
-    ipc::{FromVrrp, ProxyToVrrp, Router, ToVrrp, VrrpToProxy},
+    ipc::{FailingCheck, FromVrrp, ProxyToVrrp, Router, ToVrrp, VrrpToProxy},
     sys::{
         pages::RouterTable,
         ring::{Consumer, Producer},
@@ -85,6 +86,10 @@ pub(super) struct Control {
     pairings: PairingNumber,
     usable: Usable,
     deaths: Deaths,
+    /// Checks that fail.
+    failing: Vec<FailingCheck>,
+    /// Interfaces that are tracked, and what their drivers say.
+    tracked: Vec<(u32, Arc<Carrier>)>,
     /// Interfaces whose sockets the machine thread has, with what it knows of them.
     segments: Vec<(SegmentId, bool, [u8; 6])>,
     /// The addresses that others must not answer for.
@@ -129,6 +134,8 @@ impl Control {
             pairings: 0,
             usable: Usable::new(),
             deaths: Deaths::new(&table.deaths),
+            failing: Vec::new(),
+            tracked: Vec::new(),
             segments: Vec::new(),
             held: Vec::new(),
             conflicts: Vec::new(),
@@ -210,6 +217,7 @@ impl Control {
                     });
                 }
             }
+            ToVrrp::Failing { checks } => self.failing = checks,
             ToVrrp::Report => self.report.is_wanted = true,
             ToVrrp::Leave => self.leave(),
         }

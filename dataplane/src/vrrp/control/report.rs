@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::vrrp::{Discard, Instant};
-use node_api::{AddressConflict, PeerReport, RouterReport, RouterState};
+use node_api::{AddressConflict, Lowering, PeerReport, RouterReport, RouterState};
 
 use super::managed::Managed;
 use crate::{
@@ -80,7 +80,7 @@ fn router_report(
         state: observed.map_or(RouterState::Initialize, |o| machine::state(o.state)),
         since_unix_ms: router.since_unix_ms,
         reason: told.reason,
-        priority: observed.map_or(router.spec.priority, |o| o.priority.get()),
+        priority: observed.map_or(router.priority, |o| o.priority.get()),
         peers: peers
             .into_iter()
             .map(|peer| PeerReport {
@@ -91,6 +91,8 @@ fn router_report(
             .collect(),
         transitions: router.history.iter().cloned().collect(),
         conflicts: told.conflicts,
+        lowered_by: router.lowered_by.clone(),
+        isolated_since_unix_ms: None,
     }
 }
 
@@ -110,7 +112,21 @@ fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<St
             std::io::Error::from_raw_os_error(failure)
         ));
     }
-    if let Some(twin) = observed.and_then(|observed| observed.equal_priority) {
+    for lowering in &router.lowered_by {
+        let Lowering {
+            kind,
+            name,
+            weight,
+            problem,
+            ..
+        } = lowering;
+        warnings.push(format!(
+            "{address} (VRID {vrid}): the priority is lowered by {weight}, as {kind} {name} {problem}"
+        ));
+    }
+    // A lowered priority may meet another one by chance.
+    let twin = observed.and_then(|observed| observed.equal_priority);
+    if let Some(twin) = twin.filter(|_| router.lowered_by.is_empty()) {
         warnings.push(format!(
             "{address} (VRID {vrid}): host {} advertises priority {}, which is this host's: give \
              each host its own --node-name, or its own priority",
@@ -177,8 +193,11 @@ fn samples(
     let sent = observed.map_or(0, |observed| observed.sent);
     let failed = observed.map_or(0, |observed| observed.failed);
     let received = observed.map_or(0, |observed| observed.received);
+    let priority = observed.map_or(router.priority, |observed| observed.priority.get());
     for (metric, value) in [
         (Metric::VrrpState, state),
+        (Metric::VrrpPriority, priority.into()),
+        (Metric::VrrpLoweredBy, router.lowered_by.len() as u64),
         (Metric::VrrpAdvertisementsSent, sent),
         (Metric::VrrpAdvertisementsFailed, failed),
         (Metric::VrrpAdvertisementsReceived, received),

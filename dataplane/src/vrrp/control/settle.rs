@@ -37,6 +37,7 @@ impl Control {
         }
         loop {
             self.adopt_configuration();
+            self.track();
             self.bind_all(now);
             self.clean_residuals(now);
             self.clean_estates(now);
@@ -195,7 +196,7 @@ impl Control {
         let binding = world
             .bind(interface, router.addresses(), present)
             .map_err(|unbound| unbound.to_string())?;
-        config(&router.spec, binding.source).map_err(|error| error.to_string())?;
+        config(&router.spec, router.priority, binding.source).map_err(|error| error.to_string())?;
         Ok(binding)
     }
 
@@ -208,7 +209,7 @@ impl Control {
             return;
         };
         let Ok(binding) = &router.binding else { return };
-        let Ok(config) = config(&router.spec, binding.source) else {
+        let Ok(config) = config(&router.spec, router.priority, binding.source) else {
             return;
         };
         let (id, binding) = (instance.id, binding.clone());
@@ -249,7 +250,8 @@ impl Control {
 
     fn try_create(&mut self, at: usize, binding: &Binding) -> Result<(), String> {
         let router = self.routers.get(at).ok_or("no such virtual router")?;
-        let config = config(&router.spec, binding.source).map_err(|error| error.to_string())?;
+        let config = config(&router.spec, router.priority, binding.source)
+            .map_err(|error| error.to_string())?;
         let family = match config.family() {
             Family::V4 => 4,
             Family::V6 => 6,
