@@ -69,11 +69,11 @@ lint: ## formatting, clippy, documentation, generated files
 crdgen: ## write the CRD anew from its types
 	$(CARGO) run --quiet --package crds --bin crdgen
 
-FUZZ = advertisement_v2 advertisement_v3 arp ipv4 ipv6 neighbour
+FUZZ = advertisement_v2 advertisement_v3 arp ipv4 ipv6 neighbour netlink manifests stream_to_node stream_to_controller
 fuzz: $(CARGO_FUZZ) ## fuzz the decoders, RUNS executions each (10 million)
-	@# The code has no unsafe block, so no sanitizer is needed, and a stable compiler will do.
+	@# No decoder has an unsafe block, so no sanitizer is needed, and a stable compiler will do.
 	@# What it finds goes beside the build, and the committed corpus stays as it is.
-	cd dataplane/vrrp && for target in $(FUZZ); do \
+	cd dataplane && for target in $(FUZZ); do \
 		found=fuzz/target/corpus/$$target && mkdir -p $$found && PATH="$(dir $(CARGO_FUZZ)):$$PATH" \
 		$(CARGO) fuzz run --sanitizer none $$target $$found fuzz/corpus/$$target -- -runs=$(or $(RUNS),10000000) || exit 1; \
 	done

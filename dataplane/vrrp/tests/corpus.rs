@@ -15,7 +15,7 @@ use vrrp::{
     wire::{Advertisement, Arp, Destination, Neighbour},
 };
 
-#[path = "../fuzz/src/laws.rs"]
+#[path = "../../fuzz/src/laws/wire.rs"]
 #[expect(
     unreachable_pub,
     reason = "the fuzz targets see it as a crate of its own"
@@ -24,7 +24,7 @@ mod laws;
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
+        .join("../fuzz/corpus")
         .join(target);
     let mut files: Vec<_> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("cannot list {}: {error}", folder.display()))

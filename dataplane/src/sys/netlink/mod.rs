@@ -3,6 +3,7 @@
 mod message;
 mod neighbour;
 mod route;
+mod said;
 
 use std::{
     io,
@@ -13,6 +14,7 @@ use std::{
 pub use message::{Address, Change, Link, OWN_PROTOCOL};
 use message::{DUMP_INTERRUPTED, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Request};
 pub use route::DefaultRoute;
+pub use said::{Said, said};
 
 /// Larger than any datagram that the kernel makes for a dump.
 const BUFFER: usize = 64 * 1024;

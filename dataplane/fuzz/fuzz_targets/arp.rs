@@ -1,0 +1,6 @@
+//! An Ethernet frame, read as ARP.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| dataplane_fuzz::laws::wire::arp(bytes));

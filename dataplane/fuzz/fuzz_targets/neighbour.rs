@@ -1,0 +1,6 @@
+//! An Ethernet frame of neighbour discovery.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| dataplane_fuzz::laws::wire::neighbour(bytes));

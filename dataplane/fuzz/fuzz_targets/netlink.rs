@@ -1,0 +1,6 @@
+//! Datagrams of rtnetlink.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| dataplane_fuzz::laws::netlink::datagram(bytes));

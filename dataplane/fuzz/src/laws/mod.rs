@@ -1,0 +1,6 @@
+//! What must hold for any bytes given to a decoder. Shared by the fuzz targets and by the tests that
+//! replay the corpus, which take in the file of their own decoders.
+pub mod manifests;
+pub mod netlink;
+pub mod stream;
+pub mod wire;

@@ -1,6 +1,0 @@
-//! Payload of an IP packet, read as version 3.
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| vrrp_fuzz::laws::advertisement(bytes, vrrp::Version::V3));

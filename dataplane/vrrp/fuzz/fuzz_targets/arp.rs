@@ -1,6 +1,0 @@
-//! An Ethernet frame, read as ARP.
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| vrrp_fuzz::laws::arp(bytes));

@@ -1,6 +1,0 @@
-//! A packet from its IPv4 header on.
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| vrrp_fuzz::laws::ipv4(bytes));
