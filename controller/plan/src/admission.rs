@@ -349,7 +349,8 @@ impl<'a> Admission<'a> {
             };
             let mut refuse = |what: String| {
                 let message = format!(
-                    "{address} {stands} {what}, which its holder would always reach; use the address                      of another host"
+                    "{address} {stands} {what}, which its holder would always reach; use the address \
+                     of another host"
                 );
                 problems.push(Problem::of(Reason::EndpointNotPermitted, &path, message));
             };

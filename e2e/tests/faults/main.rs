@@ -33,6 +33,7 @@ mod one_host;
 mod processes;
 mod state;
 mod strangers;
+mod tracked;
 mod wire;
 
 use anyhow::Result;
