@@ -16,7 +16,7 @@ const PERIOD: Duration = Duration::from_millis(2);
 /// Delays below this are not worth keeping.
 const WORTH_KEEPING: Duration = Duration::from_millis(1);
 
-/// A thread that sleeps 2 ms at a time, at the priority of everything in the lab, and notes by how much it woke late.
+/// A thread that sleeps 2 ms at a time and notes by how much it woke late.
 #[derive(Debug)]
 pub struct ControlTimer {
     stop: Arc<AtomicBool>,
@@ -25,14 +25,27 @@ pub struct ControlTimer {
 }
 
 impl ControlTimer {
-    /// Starts the timer.
+    /// Starts the timer, at the priority of everything in the lab: what it notes, any process may have had to wait.
     pub fn start() -> Result<Self> {
+        Self::spawn(|| ())
+    }
+
+    /// Starts the timer with real-time priority, where that is allowed: what it still notes are the gaps of the
+    /// machine itself, which no set-up can help.
+    pub fn start_real_time() -> Result<Self> {
+        Self::spawn(|| {
+            real_time();
+        })
+    }
+
+    fn spawn(prepare: impl FnOnce() + Send + 'static) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let gaps = Arc::new(Mutex::new(Vec::new()));
         let (ended, noted) = (Arc::clone(&stop), Arc::clone(&gaps));
         let thread = thread::Builder::new()
             .name("control".into())
             .spawn(move || {
+                prepare();
                 let mut due = Instant::now() + PERIOD;
                 while !ended.load(Ordering::Relaxed) {
                     thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -61,6 +74,14 @@ impl ControlTimer {
             .iter()
             .filter(|(at, late)| *at >= from && *at <= to + *late);
         overlapping.map(|(_, late)| *late).max().unwrap_or_default()
+    }
+
+    /// How often the timer woke late by `limit` or more since `from`.
+    pub fn count(&self, from: Instant, limit: Duration) -> usize {
+        let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.iter()
+            .filter(|(at, late)| *at >= from && *late >= limit)
+            .count()
     }
 
     /// Forgets what ended before `before`.

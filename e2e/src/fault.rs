@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::ballast;
 use crate::lab::{Host, kill_at_once};
 use crate::subject::{Gateways, Subject};
+
+const GIB: u64 = 1 << 30;
 
 /// Something that happens to a gateway.
 #[derive(
@@ -16,6 +19,10 @@ use crate::subject::{Gateways, Subject};
 pub enum Fault {
     /// kill -9 of what faces the clients: nginx with its workers, wsha's proxy.
     ProxyKilled,
+    /// The same with a gigabyte resident, which the kernel tears down before it closes anything.
+    #[value(name = "proxy-killed-1gib")]
+    #[serde(rename = "proxy-killed-1gib")]
+    ProxyKilledLarge,
     /// kill -9 of what owns the addresses: keepalived, wsha's vrrp.
     VrrpKilled,
     /// SIGTERM to keepalived, or to wsha's agent.
@@ -32,8 +39,9 @@ pub enum Fault {
 
 impl Fault {
     /// All faults, in the order of the tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ProxyKilled,
+        Self::ProxyKilledLarge,
         Self::VrrpKilled,
         Self::OrderlyStop,
         Self::HostSilent,
@@ -53,14 +61,29 @@ impl Fault {
             Self::HostSilent | Self::HostFrozen | Self::LinkCutAtHost | Self::LinkCutAtSwitch => {
                 true
             }
-            Self::ProxyKilled | Self::VrrpKilled | Self::OrderlyStop => false,
+            Self::ProxyKilled | Self::ProxyKilledLarge | Self::VrrpKilled | Self::OrderlyStop => {
+                false
+            }
         }
+    }
+
+    /// Whether the host loses its carrier, and can notice that itself.
+    pub fn is_noticed_by_host(self) -> bool {
+        self == Self::LinkCutAtSwitch
+    }
+
+    /// What must be so before it happens. Whoever is cut off by this alone is served again when it returns.
+    pub fn prepare(self, gateways: &Gateways<'_>, host: &Host) -> Result<()> {
+        if self != Self::ProxyKilledLarge {
+            return Ok(());
+        }
+        ballast::load(&gateways.serving_processes(host), GIB)
     }
 
     /// Makes it happen.
     pub fn strike(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
         let victims = match self {
-            Self::ProxyKilled => gateways.proxy_processes(host),
+            Self::ProxyKilled | Self::ProxyKilledLarge => gateways.proxy_processes(host),
             Self::VrrpKilled => gateways.vrrp_processes(host),
             Self::OrderlyStop => return gateways.stop_in_order(host),
             Self::HostSilent => return host.silence(),
@@ -82,8 +105,12 @@ impl Fault {
     pub fn heal(self, gateways: &mut Gateways<'_>, host: &Host) -> Result<()> {
         match self {
             // wsha restarts what died itself.
-            Self::ProxyKilled | Self::VrrpKilled if gateways.subject() == Subject::Wsha => Ok(()),
-            Self::ProxyKilled | Self::VrrpKilled => gateways.start_host(host),
+            Self::ProxyKilled | Self::ProxyKilledLarge | Self::VrrpKilled => {
+                match gateways.subject() {
+                    Subject::Wsha => Ok(()),
+                    Subject::Article | Subject::Best => gateways.start_host(host),
+                }
+            }
             Self::OrderlyStop => {
                 gateways.wait_stopped(host, Duration::from_secs(15))?;
                 gateways.start_host(host)
@@ -101,7 +128,7 @@ impl Fault {
     /// Whether the subject holds the fault against the host: wsha's proxy must accept for 3 s before the host
     /// preempts, and for twice as long with each further death. [`Gateways::restart_host`] has it forget.
     pub fn is_remembered(self, subject: Subject) -> bool {
-        self == Self::ProxyKilled && subject == Subject::Wsha
+        matches!(self, Self::ProxyKilled | Self::ProxyKilledLarge) && subject == Subject::Wsha
     }
 }
 
@@ -109,6 +136,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ProxyKilled => "proxy killed",
+            Self::ProxyKilledLarge => "proxy killed, 1 GiB",
             Self::VrrpKilled => "VRRP daemon killed",
             Self::OrderlyStop => "orderly stop",
             Self::HostSilent => "host silent",

@@ -12,6 +12,7 @@
 
 pub mod arp;
 pub mod backend;
+pub mod ballast;
 pub mod chart;
 pub mod cluster;
 pub mod control;
@@ -21,11 +22,13 @@ pub mod fault;
 pub mod image;
 pub mod keeper;
 pub mod lab;
+pub mod machine;
 pub mod measure;
 mod neighbour;
 pub mod probe;
 pub mod proxy_load;
 pub mod subject;
+pub mod takeover;
 pub mod testing;
 pub mod tools;
 pub mod wait;

@@ -18,8 +18,11 @@ use nix::unistd::Pid;
 
 use super::netns::NetNs;
 use super::process::{self, Home, Process};
-use super::{INTERFACE, MacAddr, Shared, cgroup, cleanup, ip};
+use super::{BRIDGE, INTERFACE, MacAddr, Shared, cgroup, cleanup, ip};
 use crate::wait;
+
+/// Links of hosts are numbered from here, by the last byte of the address: beyond those that a namespace begins with.
+const FIRST_INDEX: u32 = 1000;
 
 /// A host of the lab.
 #[derive(Debug)]
@@ -77,18 +80,26 @@ impl Host {
         format!("sw-{}", self.name)
     }
 
+    /// The number of both ends of the cable. As they have the same, the kernel tells of them as of network cards: of
+    /// ends with different numbers it tells at once, as if they were interfaces on top of others.
+    fn index(&self) -> u32 {
+        let [.., last] = self.address.octets();
+        FIRST_INDEX + u32::from(last)
+    }
+
     /// Lays the cable and sets the address; ends a [`Self::unplug`].
     pub fn plug(&self) -> Result<()> {
         let (port, mac, address) = (self.port(), self.mac, self.address);
         let ns = self.ns();
+        let index = self.index();
         let path = &ns.handles().net_path;
         ip(
             &self.lab.switch,
             &[
                 &format!(
-                    "link add {port} type veth peer name {INTERFACE} address {mac} netns {path}"
+                    "link add {port} index {index} type veth peer name {INTERFACE} index {index} address {mac} netns {path}"
                 ),
-                &format!("link set {port} master br0"),
+                &format!("link set {port} master {BRIDGE}"),
                 &format!("link set {port} up"),
             ],
         )?;

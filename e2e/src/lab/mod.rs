@@ -16,6 +16,8 @@ mod host;
 mod netns;
 pub mod process;
 mod room;
+mod rtnetlink;
+mod vacated;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -36,6 +38,7 @@ use self::netns::NetNs;
 use self::process::Home;
 pub use self::process::{Process, children};
 pub use self::room::Room;
+pub use self::vacated::Vacated;
 
 /// Name of each host's interface, the article's.
 pub const INTERFACE: &str = "enp0s3";
@@ -47,6 +50,8 @@ pub const VIP_SERVER1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 112);
 const APART: &str = "br1";
 /// Port that clients of the virtual addresses use.
 pub const PORT: u16 = 8020;
+/// Name of the interface on which the switch itself hears what is sent to all.
+pub(crate) const BRIDGE: &str = "br0";
 /// Port of the backends.
 pub const BACKEND_PORT: u16 = 8010;
 
@@ -179,8 +184,10 @@ impl Lab {
         ip(
             &shared.switch,
             &[
-                "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
-                "link set br0 up",
+                &format!(
+                    "link add {BRIDGE} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
+                ),
+                &format!("link set {BRIDGE} up"),
                 &format!(
                     "link add {APART} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
                 ),
@@ -235,6 +242,14 @@ impl Lab {
     /// Plugs another host into the switch, 192.168.1.`last`. It goes when it is dropped, or with the lab.
     pub fn add_host(&self, name: &'static str, last: u8) -> Result<Host> {
         Host::create(&self.shared, name, Ipv4Addr::new(192, 168, 1, last))
+    }
+
+    /// Runs `job` in the switch, where all that the hosts send can be heard on [`BRIDGE`].
+    pub(crate) fn on_switch<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.shared.switch.run(job)
     }
 
     /// The lab's directory, with one directory for each host in it.

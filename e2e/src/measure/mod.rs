@@ -13,11 +13,13 @@ use serde::Serialize;
 
 use self::phases::Phases;
 use self::stage::Stage;
-pub use self::table::{Figures, align, table};
+pub use self::table::{Figures, align, heals, markdown, rows};
 pub use self::turns::{Turn, Turns};
 pub use self::verdict::{ENOUGH, Finding, findings};
+use crate::control::ControlTimer;
 use crate::fault::Fault;
 use crate::lab::Lab;
+use crate::probe::Outage;
 use crate::subject::{Settings, Subject};
 
 /// What one span cost.
@@ -35,6 +37,20 @@ pub struct Cost {
     pub stuck: bool,
 }
 
+impl Cost {
+    /// Cost of what a client saw, beside a timer.
+    pub fn of(outage: &Outage, control: &ControlTimer, stuck: bool) -> Self {
+        let (begin, end) = outage.between;
+        Self {
+            outage_ms: ms(outage.longest),
+            total_ms: ms(outage.total),
+            control_ms: ms(control.worst(begin, end)),
+            saw: outage.saw(),
+            stuck,
+        }
+    }
+}
+
 /// One fault and its heal.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample {
@@ -48,6 +64,8 @@ pub struct Sample {
     pub repeat: u32,
     /// Cost of the fault.
     pub outage: Cost,
+    /// How long the host itself took to notice and to give the address up, where it could.
+    pub vacated: Option<Cost>,
     /// Cost of the return, where the address had moved.
     pub fail_back: Option<Cost>,
 }
@@ -72,6 +90,8 @@ pub struct Plan {
 pub enum Report {
     /// What a fault cost: a lower limit where a failure follows.
     Sample(Sample),
+    /// How a subject is set up, by its name and interval, told once.
+    Configuration(String, String),
     /// A repetition failed. It is made again, in a new lab.
     Failure(Subject, anyhow::Error),
 }
@@ -86,11 +106,18 @@ pub fn run(plan: &Plan, mut turn: Turn, mut report: impl FnMut(Report)) -> Resul
         .rev()
         .collect();
     let mut failures_in_a_row = 0;
+    let mut is_told = false;
     while !todo.is_empty() {
         turn.take()?;
         let lab = Lab::new()?;
         let mut stage = Stage::set(&lab, plan)
             .map_err(|error| error.context(format!("{} does not come up", plan.subject)))?;
+        if !std::mem::replace(&mut is_told, true) {
+            let text = stage.gateways.configuration(lab.server1())?;
+            let interval = stage.gateways.advertisement().as_millis();
+            let name = format!("{}, {interval} ms", plan.subject);
+            report(Report::Configuration(name, text));
+        }
         while let Some((repeat, _)) = todo.last().copied() {
             turn.take()?;
             let watchers = stage.watchers()?;

@@ -11,7 +11,7 @@ use crate::arp::ArpWatch;
 use crate::backend::Backends;
 use crate::control::ControlTimer;
 use crate::fault::Fault;
-use crate::lab::{Lab, VIP_SERVER1, VIP_SERVER2};
+use crate::lab::{Lab, VIP_SERVER1, VIP_SERVER2, Vacated};
 use crate::probe::{Probe, Timing};
 use crate::subject::Gateways;
 use crate::wait;
@@ -70,7 +70,7 @@ impl<'lab> Stage<'lab> {
         Ok(Watchers {
             probe: Probe::start(self.lab.client(), VIP_SERVER1, Timing::default())?,
             arp: arp(self.lab)?,
-            control: ControlTimer::start()?,
+            control: ControlTimer::start_real_time()?,
             advertisements: Advertisements::listen(self.lab.observer())?,
         })
     }
@@ -84,8 +84,14 @@ impl<'lab> Stage<'lab> {
         repeat: u32,
         phases: &mut Phases,
     ) -> Result<Sample, Failed> {
-        watchers.start_anew()?;
         let victim = self.lab.server1();
+        if fault == Fault::ProxyKilledLarge {
+            fault.prepare(&self.gateways, victim)?;
+            self.gateways.wait_at_home(&watchers.arp, BOUND)?;
+        }
+        watchers.start_anew()?;
+        let gone = fault.is_noticed_by_host().then(|| Vacated::watch(victim));
+        let gone = gone.transpose()?;
         let before = self.gateways.vrrp_processes(victim);
         if fault.is_silence() {
             // What it costs depends on little else than how long ago the last advertisement was.
@@ -100,6 +106,11 @@ impl<'lab> Stage<'lab> {
         }
         let hit = Instant::now();
         fault.strike(&mut self.gateways, victim)?;
+        let vacated = gone.map(|gone| {
+            let gone = gone.wait(VIP_SERVER1, BOUND)?;
+            anyhow::Ok(watchers.noticed(hit, gone))
+        });
+        let vacated = vacated.transpose()?;
         let survived = self.survive(watchers, fault, &before);
         let mut sample = Sample {
             subject: plan.subject,
@@ -107,6 +118,7 @@ impl<'lab> Stage<'lab> {
             fault,
             repeat,
             outage: watchers.cost(hit, survived.is_err()),
+            vacated,
             fail_back: None,
         };
         let failed = |sample: &Sample, error| Failed {
@@ -198,16 +210,21 @@ impl Watchers {
             .with_context(|| format!("the client gets no {count} echoes in a row"))
     }
 
+    /// What the host needed from `from` to `to` to notice.
+    fn noticed(&self, from: Instant, to: Instant) -> Cost {
+        let took = ms(to.saturating_duration_since(from));
+        Cost {
+            outage_ms: took,
+            total_ms: took,
+            control_ms: ms(self.control.worst(from, to)),
+            saw: String::new(),
+            stuck: false,
+        }
+    }
+
     /// What it cost from `from` to now.
     fn cost(&self, from: Instant, stuck: bool) -> Cost {
         let outage = self.probe.outage(from, Instant::now());
-        let (begin, end) = outage.between;
-        Cost {
-            outage_ms: ms(outage.longest),
-            total_ms: ms(outage.total),
-            control_ms: ms(self.control.worst(begin, end)),
-            saw: outage.saw(),
-            stuck,
-        }
+        Cost::of(&outage, &self.control, stuck)
     }
 }

@@ -50,16 +50,23 @@ impl Figures {
         })
     }
 
-    /// As the table shows them; their number only where it is not `expected`.
-    fn cell(&self, expected: usize) -> String {
-        let mut cell = format!(
-            "{:.0} / {:.0} / {}{:.0} ({:.0})",
+    /// Median, 90th percentile and maximum, with the control timer's gap.
+    pub fn shown(&self) -> String {
+        // Below ten milliseconds a tenth of one matters.
+        let digits = usize::from(self.median < 10.0);
+        format!(
+            "{:.digits$} / {:.digits$} / {}{:.digits$} ({:.0})",
             self.median,
             self.p90,
             if self.max_is_stuck { ">" } else { "" },
             self.max,
             self.control_at_max
-        );
+        )
+    }
+
+    /// As the table shows them; their number only where it is not `expected`.
+    fn cell(&self, expected: usize) -> String {
+        let mut cell = self.shown();
         if self.count != expected {
             cell = format!("{cell} n={}", self.count);
         }
@@ -78,12 +85,14 @@ pub(super) type Column = (Subject, u128);
 pub(super) enum Phase {
     /// The fault.
     Outage,
+    /// Not an outage of a client: until the host itself had noticed.
+    Vacated,
     /// The return after its heal.
     FailBack,
 }
 
-/// A fault's two rows.
-pub(super) const PHASES: [Phase; 2] = [Phase::Outage, Phase::FailBack];
+/// A fault's rows.
+pub(super) const PHASES: [Phase; 3] = [Phase::Outage, Phase::Vacated, Phase::FailBack];
 
 /// The columns among `samples`, in order.
 pub(super) fn columns(samples: &[Sample]) -> Vec<Column> {
@@ -105,13 +114,14 @@ pub(super) fn figures(
     });
     Figures::of(of_cell.filter_map(|sample| match phase {
         Phase::Outage => Some(&sample.outage),
+        Phase::Vacated => sample.vacated.as_ref(),
         Phase::FailBack => sample.fail_back.as_ref(),
     }))
 }
 
-/// One table: a row for each fault and each return, a column for each subject and interval among `samples`.
-/// A cell says how many samples it has where that is not `expected`.
-pub fn table(samples: &[Sample], expected: usize) -> String {
+/// The rows of one table: one for each fault and each return, with a column for each subject and interval among
+/// `samples`. A cell says how many samples it has where that is not `expected`.
+pub fn rows(samples: &[Sample], expected: usize) -> Vec<Vec<String>> {
     let columns = columns(samples);
     let mut rows = vec![vec!["outage of a client, ms".to_owned()]];
     rows[0].extend(
@@ -130,7 +140,8 @@ pub fn table(samples: &[Sample], expected: usize) -> String {
             }
             let mut row = vec![match phase {
                 Phase::Outage => fault.to_string(),
-                Phase::FailBack => "  its fail-back".to_owned(),
+                Phase::Vacated => "its host gives the address up".to_owned(),
+                Phase::FailBack => "its fail-back".to_owned(),
             }];
             row.extend(cells.into_iter().map(|figures| {
                 figures.map_or_else(|| "-".to_owned(), |figures| figures.cell(expected))
@@ -138,7 +149,53 @@ pub fn table(samples: &[Sample], expected: usize) -> String {
             rows.push(row);
         }
     }
-    align(&rows)
+    rows
+}
+
+/// An outage after a heal, ms, that nobody takes for a reconnection: the client knew the wrong host.
+const NOT_BACK: f64 = 1000.0;
+
+/// How clients fared when a silent host was heard again; no rows where none was.
+pub fn heals(samples: &[Sample]) -> Vec<Vec<String>> {
+    let words = [
+        "a partition heals",
+        "heals",
+        "client cut off for more than 1 s",
+        "for more than 8 s",
+        "outage, ms",
+    ];
+    let mut rows = vec![words.map(str::to_owned).to_vec()];
+    for column in columns(samples) {
+        let of_column = samples.iter().filter(|sample| {
+            sample.fault == Fault::HostSilent && (sample.subject, sample.advertisement_ms) == column
+        });
+        let healed: Vec<&Cost> = of_column.filter_map(|it| it.fail_back.as_ref()).collect();
+        let Some(figures) = Figures::of(healed.iter().copied()) else {
+            continue;
+        };
+        let longer = healed.iter().filter(|cost| cost.outage_ms > NOT_BACK);
+        rows.push(vec![
+            format!("{}, {} ms", column.0, column.1),
+            figures.count.to_string(),
+            longer.count().to_string(),
+            figures.stuck.to_string(),
+            figures.shown(),
+        ]);
+    }
+    if rows.len() == 1 { Vec::new() } else { rows }
+}
+
+/// `rows` as a table of Markdown, the first one its head.
+pub fn markdown(rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        text += &line(row);
+        if number == 0 {
+            text += &line(&vec!["---".to_owned(); row.len()]);
+        }
+    }
+    text
 }
 
 /// Lines up the cells of `rows` with a rule below the first.
@@ -215,5 +272,31 @@ mod tests {
         three[2].stuck = true;
         assert_eq!(cell(&three), "20 / 30 / >30 (3) 1 stuck");
         assert_eq!(cell(&three[..2]), "15 / 20 / 20 (2) n=2");
+        assert_eq!(cell(&costs(&[4.2, 5.0, 21.3])), "5.0 / 21.3 / 21.3 (2)");
+    }
+
+    #[test]
+    fn a_heal_that_leaves_a_client_behind_is_counted() {
+        let sample = |outage_ms: f64, stuck| Sample {
+            subject: Subject::Best,
+            advertisement_ms: 10,
+            fault: Fault::HostSilent,
+            repeat: 0,
+            outage: costs(&[30.0])[0].clone(),
+            vacated: None,
+            fail_back: Some(Cost {
+                stuck,
+                ..costs(&[outage_ms])[0].clone()
+            }),
+        };
+        let rows = heals(&[
+            sample(7.0, false),
+            sample(3800.0, false),
+            sample(8000.0, true),
+        ]);
+        assert_eq!(rows[1][1..4], ["3", "2", "1"]);
+        let text = markdown(&rows);
+        assert_eq!(text.lines().nth(1), Some("| --- | --- | --- | --- | --- |"));
+        assert!(heals(&[]).is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! What wsha must reach, held against a run's figures.
 
+use std::fmt;
+
 use super::Sample;
 use super::table::{Column, Figures, PHASES, Phase, columns, figures};
 use crate::fault::Fault;
@@ -27,6 +29,13 @@ pub struct Finding {
     pub missed: bool,
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.missed { "MISSED" } else { "note" };
+        write!(f, "{word}: {}", self.text)
+    }
+}
+
 /// Each median of wsha that misses its target, and each maximum above one of keepalived's in the same row: this is
 /// no miss where the control timer's gap explains it, or where the probe cannot tell the two apart.
 pub fn findings(samples: &[Sample]) -> Vec<Finding> {
@@ -49,10 +58,19 @@ pub fn findings(samples: &[Sample]) -> Vec<Finding> {
                     (own.median >= limit).then_some(Finding { text, missed: true })
                 }));
                 let beside = others.iter().filter(|other| is_beside(**other, *column));
-                found.extend(beside.filter_map(|other| {
-                    let theirs = figures(samples, *other, fault, phase)?;
-                    above(&name, resolution(fault, phase), &own, *other, &theirs)
-                }));
+                found.extend(
+                    beside
+                        .flat_map(|other| {
+                            let Some(theirs) = figures(samples, *other, fault, phase) else {
+                                return [None, None];
+                            };
+                            [
+                                later(&name, fault, phase, (*column, &own), (*other, &theirs)),
+                                above(&name, resolution(fault, phase), &own, *other, &theirs),
+                            ]
+                        })
+                        .flatten(),
+                );
             }
         }
     }
@@ -62,6 +80,7 @@ pub fn findings(samples: &[Sample]) -> Vec<Finding> {
 fn name(fault: Fault, phase: Phase, (subject, interval): Column) -> String {
     let what = match phase {
         Phase::Outage => "",
+        Phase::Vacated => ", its host gives the address up",
         Phase::FailBack => ", its fail-back",
     };
     format!("{fault}{what}, {subject} at {interval} ms")
@@ -74,20 +93,35 @@ fn is_beside((subject, interval): Column, (_, ours): Column) -> bool {
 
 /// The limit of a median in ms, where there is one.
 fn target(fault: Fault, phase: Phase, interval: u128) -> Option<f64> {
+    use Fault::{OrderlyStop, ProxyKilled, ProxyKilledLarge};
     match (phase, fault, interval) {
-        (Phase::FailBack, _, 100) => Some(30.0),
-        (Phase::Outage, Fault::ProxyKilled | Fault::OrderlyStop, 100) => Some(20.0),
-        (
-            Phase::Outage,
-            Fault::HostSilent | Fault::HostFrozen | Fault::LinkCutAtHost | Fault::LinkCutAtSwitch,
-            _,
-        ) => match interval {
+        (Phase::FailBack, _, 100)
+        | (Phase::Outage, ProxyKilled | ProxyKilledLarge | OrderlyStop, 100) => Some(15.0),
+        (Phase::Vacated, _, _) | (Phase::Outage, ProxyKilled, 10) => Some(10.0),
+        (Phase::Outage, _, _) if fault.is_silence() => match interval {
             100 => Some(400.0),
             30 => Some(110.0),
+            10 => Some(45.0),
             _ => None,
         },
         _ => None,
     }
+}
+
+/// That a host's death is noticed later than keepalived notices it with the shortest timers, if so.
+fn later(
+    name: &str,
+    fault: Fault,
+    phase: Phase,
+    ((_, interval), own): (Column, &Figures),
+    (other, theirs): (Column, &Figures),
+) -> Option<Finding> {
+    let is_judged = phase == Phase::Outage && fault.is_silence() && interval == 10;
+    let text = format!(
+        "{name}: the median, {:.1} ms, is above the {:.1} ms of {} at {} ms",
+        own.median, theirs.median, other.0, other.1
+    );
+    (is_judged && own.median > theirs.median).then_some(Finding { text, missed: true })
 }
 
 /// That a maximum of ours lies above theirs, if so.
@@ -150,6 +184,7 @@ mod tests {
                 saw: String::new(),
                 stuck: false,
             },
+            vacated: None,
             fail_back: None,
         }
     }
@@ -165,14 +200,18 @@ mod tests {
     fn a_median_must_lie_below_its_target() {
         use Fault::{HostSilent, ProxyKilled, VrrpKilled};
         let of = |interval, fault, ms| missed(&[sample(Subject::Wsha, interval, fault, ms, 0.0)]);
-        assert!(of(100, ProxyKilled, 19.9).is_empty());
-        assert_eq!(of(100, ProxyKilled, 20.0), [true]);
+        assert!(of(100, ProxyKilled, 14.9).is_empty());
+        assert_eq!(of(100, ProxyKilled, 15.0), [true]);
+        assert_eq!(of(10, ProxyKilled, 10.0), [true]);
         assert!(of(100, HostSilent, 399.0).is_empty());
         assert_eq!(of(30, HostSilent, 110.0), [true]);
         // Without a target, or not ours.
         assert!(of(100, VrrpKilled, 5000.0).is_empty());
         assert!(of(1000, HostSilent, 5000.0).is_empty());
         assert!(missed(&[sample(Subject::Best, 100, ProxyKilled, 500.0, 0.0)]).is_empty());
+        let mut cut = sample(Subject::Wsha, 100, Fault::LinkCutAtSwitch, 300.0, 0.0);
+        cut.vacated = Some(sample(Subject::Wsha, 100, VrrpKilled, 10.0, 0.0).outage);
+        assert_eq!(missed(&[cut]), [true]);
 
         let mut returned = sample(Subject::Wsha, 100, VrrpKilled, 5.0, 0.0);
         returned.fail_back = Some(sample(Subject::Wsha, 100, VrrpKilled, 30.0, 0.0).outage);
@@ -188,9 +227,14 @@ mod tests {
         assert_eq!(missed(&[wsha(311.0, 0.5), best(100, 300.0)]), [true]);
         assert_eq!(missed(&[wsha(320.0, 20.0), best(100, 300.0)]), [false]);
         let killed = |subject, ms| sample(subject, 100, Fault::ProxyKilled, ms, 0.5);
-        let against = |ms| missed(&[killed(Subject::Wsha, ms), killed(Subject::Best, 10.0)]);
-        assert_eq!(against(14.9), [false]);
-        assert_eq!(against(15.0), [true]);
+        let against = |ms| missed(&[killed(Subject::Wsha, ms), killed(Subject::Best, 8.0)]);
+        assert_eq!(against(12.9), [false]);
+        assert_eq!(against(13.0), [true]);
+        // With the shortest timers the median must not be above theirs, either.
+        let silent = |subject, ms| sample(subject, 10, Fault::HostSilent, ms, 0.0);
+        let against = |ms| missed(&[silent(Subject::Wsha, ms), silent(Subject::Best, 40.0)]);
+        assert_eq!(against(41.0), [true, false]);
+        assert!(against(40.0).is_empty());
         // Other timers are no measure, but the article is.
         assert!(missed(&[wsha(310.0, 0.0), best(30, 100.0)]).is_empty());
         let article = sample(Subject::Article, 1000, Fault::HostFrozen, 40.0, 0.0);

@@ -18,6 +18,7 @@ pub use self::seen::{DialFailure, Loss, Outage, Seen};
 use self::worker::Worker;
 use crate::control::real_time;
 use crate::lab::{Host, PORT};
+use crate::testing::Client;
 
 /// The probe's own timers; they bound what it can resolve.
 #[derive(Clone, Copy, Debug)]
@@ -80,29 +81,28 @@ pub struct Probe {
 impl Probe {
     /// Starts a client on `host` that talks to `address` at [`PORT`].
     pub fn start(host: &Host, address: impl Into<IpAddr>, timing: Timing) -> Result<Self> {
+        Self::from(host.into(), SocketAddr::new(address.into(), PORT), timing)
+    }
+
+    /// Starts a client anywhere.
+    pub fn from(client: Client<'_>, target: SocketAddr, timing: Timing) -> Result<Self> {
         let log = Arc::new(Log::default());
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, entered) = mpsc::channel();
         let worker = Worker {
-            target: SocketAddr::new(address.into(), PORT),
+            target,
             timing,
             log: Arc::clone(&log),
             stop: Arc::clone(&stop),
             sent: 0,
         };
-        let thread = thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    host.enter()?;
-                    // A thread inherits the namespaces of the one that made it.
-                    Ok(thread::Builder::new().name("probe".into()).spawn(move || {
-                        real_time();
-                        ready.send(()).ok();
-                        worker.run();
-                    })?)
-                })
-                .join()
-                .unwrap_or_else(|_| Err(anyhow::anyhow!("the probe's thread panicked")))
+        // A thread inherits the namespaces of the one that made it.
+        let thread = client.within(|| {
+            Ok(thread::Builder::new().name("probe".into()).spawn(move || {
+                real_time();
+                ready.send(()).ok();
+                worker.run();
+            })?)
         })?;
         entered.recv().context("the probe's thread ended")?;
         Ok(Self {

@@ -150,7 +150,7 @@ impl Worker {
                 }
                 Opcode::Ping => send(stream, Opcode::Pong, &frame.payload, self.sent)?,
                 Opcode::Text => {
-                    let (backend, number) = article_answer(&frame.payload).ok_or_else(|| {
+                    let (backend, number) = answer(&frame.payload).ok_or_else(|| {
                         Loss::Garbled(String::from_utf8_lossy(&frame.payload).into_owned())
                     })?;
                     match pending.pop_front() {
@@ -168,9 +168,13 @@ impl Worker {
     }
 }
 
-/// Reads `Server ADDRESS  received from client: NUMBER`.
-fn article_answer(payload: &[u8]) -> Option<(Option<Ipv4Addr>, u64)> {
+/// Reads `Server ADDRESS  received from client: NUMBER`, as the article's server answers, or the number alone, as any
+/// that repeats what it is sent.
+fn answer(payload: &[u8]) -> Option<(Option<Ipv4Addr>, u64)> {
     let text = std::str::from_utf8(payload).ok()?;
+    if let Ok(number) = text.parse() {
+        return Some((None, number));
+    }
     let (server, number) = text
         .strip_prefix("Server ")?
         .split_once("  received from client: ")?;

@@ -173,9 +173,7 @@ fn best(host: &Host, settings: &Settings) -> String {
         "global_defs {{
     router_id {name}
     vrrp_version 3
-    vrrp_rt_priority 50
-    vrrp_rlimit_rttime 1000000
-}}
+{real_time}}}
 net_namespace {name}
 vrrp_track_process chk_nginx {{
     process {nginx}
@@ -184,6 +182,11 @@ vrrp_track_process chk_nginx {{
 ",
         name = host.name(),
         nginx = nginx_name(host),
+        real_time = if settings.real_time {
+            "    vrrp_rt_priority 50\n    vrrp_rlimit_rttime 1000000\n"
+        } else {
+            ""
+        },
     );
     let interval = format!("advert_int {:.2}", settings.advertisement.as_secs_f64());
     head + &instances(

@@ -76,6 +76,8 @@ pub struct Settings {
     pub wsha_binary: Option<PathBuf>,
     /// What the gateways run.
     pub routers: Vec<Router>,
+    /// Whether keepalived at its best has real-time priority; wsha takes it where it is allowed.
+    pub real_time: bool,
 }
 
 impl Default for Settings {
@@ -84,6 +86,7 @@ impl Default for Settings {
             advertisement: Duration::from_millis(100),
             wsha_binary: None,
             routers: Router::ARTICLE.to_vec(),
+            real_time: true,
         }
     }
 }
@@ -188,6 +191,16 @@ impl<'lab> Gateways<'lab> {
         }
     }
 
+    /// Those of [`Self::proxy_processes`] that hold the sessions, and so the memory: of nginx, its workers.
+    pub fn serving_processes(&self, host: &Host) -> Vec<Pid> {
+        match self.subject {
+            Subject::Wsha => self.proxy_processes(host),
+            Subject::Article | Subject::Best => {
+                host.processes_where(|line| line.starts_with("nginx: worker"))
+            }
+        }
+    }
+
     /// The processes that own the addresses.
     pub fn vrrp_processes(&self, host: &Host) -> Vec<Pid> {
         match self.subject {
@@ -253,6 +266,21 @@ impl<'lab> Gateways<'lab> {
             }
         }
         Ok(())
+    }
+
+    /// What `host` is set up with, file by file.
+    pub fn configuration(&self, host: &Host) -> Result<String> {
+        let files: &[_] = match self.subject {
+            Subject::Wsha => &["pool.yaml"],
+            Subject::Article | Subject::Best => &["keepalived.conf", "nginx.conf"],
+        };
+        let text = |name: &&str| {
+            let file = host.dir().join(name);
+            let held = std::fs::read_to_string(&file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            Ok(format!("# {name} of {}\n{held}", host.name()))
+        };
+        files.iter().map(text).collect()
     }
 
     /// Whether each address is where it belongs, and held there alone.

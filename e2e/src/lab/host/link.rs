@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::super::{APART, INTERFACE, ip};
+use super::super::{APART, BRIDGE, INTERFACE, ip, rtnetlink};
 use super::Host;
 
 impl Host {
@@ -20,12 +20,14 @@ impl Host {
 
     /// Takes the link down at the switch's end: the host loses its carrier.
     pub fn cable_cut(&self) -> Result<()> {
-        self.switch(&format!("link set {} down", self.port()))
+        let index = self.index();
+        self.lab.switch.run(move || rtnetlink::set(index, false))?
     }
 
     /// Ends a [`Self::cable_cut`].
     pub fn cable_mended(&self) -> Result<()> {
-        self.switch(&format!("link set {} up", self.port()))
+        let index = self.index();
+        self.lab.switch.run(move || rtnetlink::set(index, true))?
     }
 
     /// The switch drops all that this host sends and is sent; the carrier stays.
@@ -35,7 +37,7 @@ impl Host {
 
     /// Ends a [`Self::silence`], and a [`Self::part`].
     pub fn unsilence(&self) -> Result<()> {
-        self.switch(&format!("link set {} master br0", self.port()))
+        self.switch(&format!("link set {} master {BRIDGE}", self.port()))
     }
 
     /// Moves the host to the other part of a network that is cut in two: it reaches those alone that were moved, too.

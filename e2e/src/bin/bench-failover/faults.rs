@@ -1,26 +1,25 @@
-//! Outages that a client sees: wsha beside keepalived and nginx, one probe, one run, one table.
+//! Faults in the lab, repeated, in one table.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::Args;
 use e2e::fault::Fault;
 use e2e::measure::{self, ENOUGH, Plan, Report, Sample, Turns};
 use e2e::subject::{Settings, Subject};
-use e2e::{control, tools};
+use e2e::{machine, tools};
 
-/// Measures how long a client is cut off by each fault, for wsha and for keepalived with nginx.
-///
-/// Subjects take turns, one repetition of all faults each. Fails if a repetition did, and, from 20 repetitions on,
-/// if wsha does not reach what it must; the reasons stand below the table.
-#[derive(Debug, Parser)]
-struct Options {
+use crate::page::Page;
+
+/// Settings of the run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// Repetitions of each fault.
     #[arg(long, default_value_t = 20)]
     repeat: u32,
@@ -43,6 +42,9 @@ struct Options {
     /// Program to measure as wsha; by default the one built beside this.
     #[arg(long)]
     wsha_binary: Option<PathBuf>,
+    /// File that takes the tables as Markdown, with machine, date and configuration.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
     /// File that takes each sample as a line of JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -51,22 +53,9 @@ struct Options {
     seed: Option<u64>,
 }
 
-fn main() -> ExitCode {
-    e2e::exit(run(&Options::parse()))
-}
-
-fn run(options: &Options) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        bail!("the benchmark needs root: its lab is made of network namespaces");
-    }
-    tools::install_backend()?;
-    if options
-        .subjects
-        .iter()
-        .any(|subject| *subject != Subject::Wsha)
-    {
-        tools::install_peers()?;
-    }
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut subjects = options.subjects.iter();
+    crate::prepare_lab(subjects.any(|subject| *subject != Subject::Wsha))?;
     let wsha_binary = if options.subjects.contains(&Subject::Wsha) {
         Some(tools::wsha_binary(options.wsha_binary.as_deref())?)
     } else {
@@ -78,10 +67,7 @@ fn run(options: &Options) -> Result<()> {
             .unwrap_or_default();
         u64::from(now.subsec_nanos()) ^ now.as_secs()
     });
-    let raised = control::raise_priority();
-    if !raised.is_allowed() {
-        eprintln!("note: not allowed to raise the priority of the lab, so expect more noise");
-    }
+    let _raised = crate::raise_priority();
     measure_all(options, wsha_binary.as_ref(), seed)
 }
 
@@ -128,6 +114,7 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
     let results = Results {
         samples: Mutex::new(Vec::new()),
         failures: Mutex::new(Vec::new()),
+        configurations: Mutex::new(BTreeMap::new()),
         json,
         begun,
     };
@@ -159,9 +146,41 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
         .failures
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    println!("\n{}", measure::table(&samples, options.repeat as usize));
-    println!("{}", footer(options, &sizes, begun.elapsed()));
-    let missed = judge(&samples, options.repeat);
+    let configurations = results
+        .configurations
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    let machine = machine::describe();
+    let footer = footer(options, &sizes, begun.elapsed());
+    println!("\n{machine}\n{}", machine::peers());
+    for (name, text) in &configurations {
+        println!("\n--- {name}\n{text}");
+    }
+    println!(
+        "\n{}",
+        measure::align(&measure::rows(&samples, options.repeat as usize))
+    );
+    println!("{}", measure::align(&measure::heals(&samples)));
+    println!("{footer}");
+    let findings = measure::findings(&samples);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if options.repeat < ENOUGH {
+        println!("Fewer than {ENOUGH} repetitions are too few to judge by.");
+    }
+    if let Some(path) = &options.markdown {
+        let page = Page {
+            intervals: &options.advert,
+            repeat: options.repeat as usize,
+            samples: &samples,
+            findings: &findings,
+            footer: &footer,
+            configurations: &configurations,
+        };
+        fs::write(path, page.text()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let missed = findings.iter().filter(|finding| finding.missed).count();
     let (own, others): (Vec<_>, Vec<_>) = failures
         .into_iter()
         .partition(|subject| *subject == Subject::Wsha);
@@ -177,7 +196,7 @@ fn measure_all(options: &Options, wsha_binary: Option<&PathBuf>, seed: u64) -> R
             own.len()
         );
     }
-    if missed > 0 {
+    if missed > 0 && options.repeat >= ENOUGH {
         bail!("wsha does not reach what it must: {missed} findings above");
     }
     Ok(())
@@ -196,7 +215,7 @@ fn footer(options: &Options, sizes: &[usize], took: Duration) -> String {
         "Subjects take turns with each repetition, one lab at a time".to_owned()
     };
     format!(
-        "median / p90 / max, and in parentheses by how much a timer beside the probe woke late during that max; n = {} where \
+        "median / p90 / max, and in parentheses by how much a real-time timer beside the probe woke late during that max; n = {} where \
          no other number stands.\n\
          stuck: not over by itself within 20 s, or 8 s after a heal; the figure is a lower limit.\n\
          Probe: a message each 5 ms, lost after 12 ms, connect time-out 10 ms, redial after 1 ms: undisturbed it shows 5-6 ms.\n\
@@ -211,27 +230,12 @@ fn footer(options: &Options, sizes: &[usize], took: Duration) -> String {
     )
 }
 
-/// Prints what is to be said of wsha's figures; returns how often they are not what they must be.
-fn judge(samples: &[Sample], repeat: u32) -> usize {
-    let findings = measure::findings(samples);
-    for finding in &findings {
-        println!(
-            "{}: {}",
-            if finding.missed { "MISSED" } else { "note" },
-            finding.text
-        );
-    }
-    if repeat < ENOUGH {
-        println!("Fewer than {ENOUGH} repetitions are too few to judge by.");
-        return 0;
-    }
-    findings.iter().filter(|finding| finding.missed).count()
-}
-
 struct Results {
     samples: Mutex<Vec<Sample>>,
     /// Whose repetitions failed.
     failures: Mutex<Vec<Subject>>,
+    /// How each subject is set up, by its name and interval.
+    configurations: Mutex<BTreeMap<String, String>>,
     json: Option<File>,
     begun: Instant,
 }
@@ -241,13 +245,18 @@ impl Results {
         let seconds = self.begun.elapsed().as_secs();
         match report {
             Report::Sample(sample) => {
+                let gone = sample
+                    .vacated
+                    .as_ref()
+                    .map(|cost| format!(", given up after {:.1} ms", cost.outage_ms))
+                    .unwrap_or_default();
                 let back = sample
                     .fail_back
                     .as_ref()
                     .map(|cost| format!(", fail-back {:.0} ms", cost.outage_ms))
                     .unwrap_or_default();
                 eprintln!(
-                    "{seconds:4} s  {}, {} ms: {} #{}: {:.0} ms ({}){back}",
+                    "{seconds:4} s  {}, {} ms: {} #{}: {:.0} ms ({}){gone}{back}",
                     sample.subject,
                     sample.advertisement_ms,
                     sample.fault,
@@ -266,6 +275,13 @@ impl Results {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(sample);
+            }
+            Report::Configuration(name, text) => {
+                let mut all = self
+                    .configurations
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                all.insert(name, text);
             }
             Report::Failure(subject, error) => {
                 eprintln!("{seconds:4} s  FAILED {error:#}");
