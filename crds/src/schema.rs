@@ -84,6 +84,29 @@ pub(crate) fn origins(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Networks, each in its canonical form.
+pub(crate) fn networks(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {
+            "description": "A network.",
+            "type": "string",
+            "minLength": 4,
+            "maxLength": 49,
+            "x-kubernetes-validations": [{
+                "rule": "isCIDR(self) && string(cidr(self).masked()) == self",
+                "message": "must be a network in its canonical form, as 192.0.2.0/24 or 2001:db8::/32: no bits set beyond the prefix length",
+            }],
+        },
+    })
+}
+
+/// Version of a header of the PROXY protocol.
+pub(crate) fn proxy_protocol_version(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "enum": [1, 2]})
+}
+
 /// A port of a Service: its number or its name.
 pub(crate) fn service_port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -245,6 +245,7 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
             endpoint_sessions: upstream.endpoint_sessions,
             connect_timeout: upstream.connect_timeout,
             handshake_timeout: upstream.handshake_timeout,
+            proxy_protocol: upstream.proxy_protocol,
         }
     });
     let pool = Pool {

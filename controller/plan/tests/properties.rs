@@ -227,6 +227,25 @@ fn how_servers_are_chosen_reaches_the_node() {
 }
 
 #[test]
+fn proxies_before_the_gateways_reach_the_node() {
+    let more = "    proxyProtocol: {version: 2}";
+    let spec = pool("chat", "  - address: 10.0.0.9", more).replace(
+        "port: 8020}",
+        "port: 8020, trustedProxies: [192.0.2.0/24], proxyProtocol: {mode: Required}}",
+    );
+    let plan = planned(&[&node("a"), &spec]);
+    let pool = config(&plan, "a").pools[&pool_ref("chat")].clone();
+    let listener = &pool.listeners[0];
+    assert_eq!(listener.trusted_proxies, ["192.0.2.0/24"]);
+    assert_eq!(
+        listener.proxy_protocol,
+        node_api::ProxyProtocolMode::Required
+    );
+    let sent = pool.upstreams[0].proxy_protocol;
+    assert_eq!(sent, Some(node_api::ProxyProtocolVersion::V2));
+}
+
+#[test]
 fn every_setting_reaches_the_node() {
     let more = "    loadBalancing: {type: LeastConnections}\n    connectTimeout: 300ms\n    handshakeTimeout: 1s\n  \
                 vrrp: {version: 2, preemption: {mode: Disabled}}\n  heartbeat: {interval: 0s}\n  drain: {timeout: 0s, closeCode: 4000}";

@@ -164,6 +164,41 @@ fn ways_to_choose_that_make_no_sense() {
 }
 
 #[test]
+fn proxies_before_the_gateways_that_make_no_sense() {
+    let at = "spec.listeners[0].trustedProxies";
+    let form = "is no network; write it as 192.0.2.0/24, a single address with /32 or /128";
+    for (how, refusal) in [
+        (
+            "trustedProxies: [192.0.2.1]",
+            format!("{at}[0]: \"192.0.2.1\" {form}"),
+        ),
+        (
+            "trustedProxies: [192.0.2.1/24]",
+            format!("{at}[0]: \"192.0.2.1/24\" is not in its canonical form; write 192.0.2.0/24"),
+        ),
+        (
+            "trustedProxies: [10.0.0.0/8, 10.0.0.0/8]",
+            format!("{at}[1]: \"10.0.0.0/8\" stands twice; remove one of them"),
+        ),
+        (
+            "proxyProtocol: {mode: Required}",
+            format!(
+                "{at}: is empty, and with proxyProtocol.mode Required nobody else may connect; name \
+                 the proxies that send the header"
+            ),
+        ),
+    ] {
+        let pool = pool("chat", &addresses(&["10.0.0.9"]), "");
+        let pool = pool.replace("port: 8020}", &format!("port: 8020, {how}}}"));
+        one(refused(&[&nodes(&["a"]), &pool]), &refusal);
+    }
+    one(
+        chat(&addresses(&["10.0.0.9"]), "    proxyProtocol: {version: 3}"),
+        "spec.upstreams[0].proxyProtocol.version: is 3; use 1 or 2",
+    );
+}
+
+#[test]
 fn several_mistakes_are_named_at_once() {
     let refusals = chat(
         "  - {address: 10.0.0.300}\n  - {address: 10.0.0.9, virtualRouterID: 256}",

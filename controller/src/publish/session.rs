@@ -221,6 +221,8 @@ mod tests {
                 name: "ws".to_owned(),
                 port,
                 allowed_origins: Vec::new(),
+                trusted_proxies: Vec::new(),
+                proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             }],
             upstreams: Vec::new(),
             heartbeat: Heartbeat {

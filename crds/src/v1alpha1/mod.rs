@@ -7,6 +7,7 @@
 
 mod gateways;
 mod pool;
+mod proxies;
 mod sessions;
 mod status;
 mod tracking;
@@ -16,6 +17,7 @@ mod vrrp;
 
 pub use gateways::{Gateways, NodeSelector};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
+pub use proxies::{ProxyProtocol, ProxyProtocolMode, SentProxyProtocol};
 pub use sessions::{Drain, Heartbeat, Listener};
 pub use status::{
     Committed, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus, WebSocketHAPoolStatus,

@@ -3,11 +3,15 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ProxyProtocol;
 use crate::{Duration, schema::duration_rule};
 
 /// A port on which clients are accepted.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.proxyProtocol) || self.proxyProtocol.mode != 'Required' || (has(self.trustedProxies) && size(self.trustedProxies) > 0)"
+).message("is needed with proxyProtocol.mode Required, or nobody could connect: name the proxies that send the header").field_path(".trustedProxies"))]
 pub struct Listener {
     /// Name of the listener, unique in the pool; status and metrics refer to it.
     #[schemars(schema_with = "crate::schema::section_name")]
@@ -25,6 +29,20 @@ pub struct Listener {
     #[schemars(schema_with = "crate::schema::origins")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_origins: Vec<String>,
+
+    /// Networks of the proxies before the gateways that are believed about who the client is:
+    /// `192.0.2.0/24`, a single address with /32 or /128. What they say in X-Forwarded-For, Forwarded
+    /// and the other X-Forwarded fields is kept and added to, and the client is the last one they name
+    /// that is no such proxy itself. Of all others these fields are replaced. None if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::networks")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub trusted_proxies: Vec<String>,
+
+    /// Whether connections begin with a header of the PROXY protocol. Disabled if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ProxyProtocol")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// Pings to sides that have been quiet.

@@ -5,6 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::SentProxyProtocol;
 use crate::{Duration, schema::duration_rule};
 
 /// A group of servers and how to choose among them.
@@ -49,6 +50,12 @@ pub struct Upstream {
         "duration(self) > duration('0s') && duration(self) <= duration('1h')"
     )).message("must be 1ms to 1h"))]
     pub handshake_timeout: Duration,
+
+    /// The header of the PROXY protocol that servers get before each handshake: it says who the client
+    /// is. None if left out, as servers that do not expect it refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SentProxyProtocol")]
+    pub proxy_protocol: Option<SentProxyProtocol>,
 }
 
 /// A port of a Service.

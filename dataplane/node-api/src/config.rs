@@ -148,6 +148,39 @@ pub struct Listener {
     /// names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
+    /// Proxies before the node that are believed about who the client is, each `ADDRESS/LENGTH` with
+    /// the host part zero.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<String>,
+    /// Whether connections begin with a header of the PROXY protocol.
+    #[serde(default, skip_serializing_if = "ProxyProtocolMode::is_disabled")]
+    pub proxy_protocol: ProxyProtocolMode,
+}
+
+/// Whether connections begin with a header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum ProxyProtocolMode {
+    /// They do not.
+    #[default]
+    Disabled,
+    /// All do, of version 1 or 2, and come from a trusted proxy; others are closed.
+    Required,
+}
+
+impl ProxyProtocolMode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    fn is_disabled(&self) -> bool {
+        *self == Self::Disabled
+    }
+}
+
+/// Version of a header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum ProxyProtocolVersion {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// A group of endpoints and how to choose among them.
@@ -172,6 +205,9 @@ pub struct Upstream {
     /// Limit from the client's first byte to the 101, tries on several endpoints included.
     #[serde(with = "millis")]
     pub handshake_timeout: Duration,
+    /// The header of the PROXY protocol that endpoints get before the handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
 /// One server.

@@ -16,7 +16,8 @@ pub mod tracking;
 
 pub use config::{
     Balancing, Drain, Endpoint, EndpointPhase, HashKey, Heartbeat, Listener, NodeConfig, Pool,
-    PoolRef, Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion, is_link_local_v6,
+    PoolRef, Preemption, ProxyProtocolMode, ProxyProtocolVersion, RankedNode, Upstream,
+    VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};
 pub use protocol::Protocol;

@@ -38,6 +38,7 @@ fn pool() -> Pool {
         endpoint_sessions: None,
         connect_timeout: Duration::from_secs(2),
         handshake_timeout: Duration::from_secs(5),
+        proxy_protocol: None,
     };
     Pool {
         virtual_routers: vec![VirtualRouter {
@@ -58,6 +59,8 @@ fn pool() -> Pool {
             name: "ws".to_owned(),
             port: 8020,
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: node_api::ProxyProtocolMode::Disabled,
         }],
         upstreams: vec![upstream("echo", &[1, 2]), upstream("none", &[])],
         heartbeat: Heartbeat {

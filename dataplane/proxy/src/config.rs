@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
+use crate::proxy_protocol;
+
 /// Desired state of the whole proxy. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Config {
@@ -36,6 +40,11 @@ pub struct Listener {
     /// Origins of the web pages that may connect, in lower case; empty: all. `*.` before a host
     /// stands for any names.
     pub allowed_origins: Vec<String>,
+    /// Proxies before this one, which are believed about who the client is.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection begins with a header of the PROXY protocol; from others than
+    /// `trusted_proxies` none is accepted then.
+    pub proxy_protocol: bool,
 }
 
 /// A group of servers.
@@ -55,6 +64,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// Limit from the client's first byte to the 101, tries on several endpoints included.
     pub handshake_timeout: Duration,
+    /// The header of the PROXY protocol that endpoints get before the handshake.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// One server.
@@ -192,6 +203,16 @@ pub enum ConfigError {
         /// The bound.
         percent: u16,
     },
+    /// A listener that would accept nobody.
+    #[error(
+        "pool {pool}, listener {listener}: proxyProtocol is required and trustedProxies is empty, so nobody could connect: name the proxies that send the header"
+    )]
+    NoTrustedProxies {
+        /// The pool.
+        pool: String,
+        /// Its listener.
+        listener: String,
+    },
     /// A time-out in which nothing can happen.
     #[error("pool {pool}, upstream {upstream}: {field} is zero: give a duration, such as 2s")]
     ZeroTimeout {
@@ -239,6 +260,14 @@ impl Pool {
     fn check(&self, name: &str) -> Result<(), ConfigError> {
         let pool = || name.to_owned();
         let upstream = || self.upstream.name.clone();
+        let deaf =
+            |listener: &&Listener| listener.proxy_protocol && listener.trusted_proxies.is_empty();
+        if let Some(listener) = self.listeners.iter().find(deaf) {
+            return Err(ConfigError::NoTrustedProxies {
+                pool: pool(),
+                listener: listener.name.clone(),
+            });
+        }
         let mut seen = BTreeSet::new();
         for endpoint in &self.upstream.endpoints {
             let address = endpoint.address;

@@ -1,9 +1,12 @@
 //! What becomes of a head on its way through (RFC 9110 section 7.6): fields of the connection are
 //! taken off, where the client came from is put on, all else is left as it came.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use crate::handshake::{Fields, Request, Response};
+use crate::{
+    client::{self, Ends},
+    handshake::{Fields, Request, Response},
+};
 
 /// Fields that concern one connection only (RFC 9110 section 7.6.1), whether Connection names them
 /// or not, and those of a body, which a handshake has not.
@@ -18,8 +21,8 @@ const HOP_BY_HOP: [&str; 8] = [
     "content-length",
 ];
 
-/// Fields that say where a request came from. What a client says of itself is not believed: no
-/// proxy before this one is known to be trustworthy.
+/// Fields that say where a request came from. What a client says of itself is not believed; proxies
+/// that are trusted add to the first two and write the others.
 const FORWARDED: [&str; 6] = [
     "forwarded",
     "x-forwarded-for",
@@ -49,29 +52,58 @@ fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: impl Fn(&str) -> bo
     }
 }
 
-/// The request as the backend gets it. `local` is the address that the client connected to.
-pub(crate) fn request(request: &Request<'_>, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
+/// The request as the backend gets it. `ends` are those of the connection by which it came, from a
+/// proxy that is trusted or not.
+pub(crate) fn request(request: &Request<'_>, ends: Ends, is_trusted: bool) -> Vec<u8> {
+    let fields = &request.fields;
     let mut head = Vec::with_capacity(1024);
     head.extend_from_slice(b"GET ");
     head.extend_from_slice(request.target);
     head.extend_from_slice(b" HTTP/1.1\r\n");
     put(&mut head, "Host", request.host);
     head.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
-    pass_on(&mut head, &request.fields, |name| {
+    pass_on(&mut head, fields, |name| {
         name.eq_ignore_ascii_case("host")
             || is_one_of(name, &HOP_BY_HOP)
             || is_one_of(name, &FORWARDED)
     });
-    let ip = client.ip().to_canonical();
-    put(&mut head, "X-Forwarded-For", ip.to_string().as_bytes());
-    put(&mut head, "X-Forwarded-Proto", b"http");
-    put(&mut head, "X-Forwarded-Host", request.host);
-    put(
-        &mut head,
-        "X-Forwarded-Port",
-        local.port().to_string().as_bytes(),
-    );
-    put(&mut head, "Forwarded", &forwarded(ip, request.host));
+    let peer = ends.source.ip().to_canonical();
+    let port = ends.destination.port().to_string();
+    // Of a proxy that is trusted these are kept even if Connection names them: RFC 9110 section 7.6.1
+    // does not let it, so that it is the client who wants them off.
+    let said = |name| {
+        let values = fields.all(name).filter(|_| is_trusted);
+        values.collect::<Vec<_>>()
+    };
+    let add = |head: &mut Vec<u8>, name, own: &[u8]| {
+        let mut values = said(name).join(&b", "[..]);
+        if !values.is_empty() {
+            values.extend_from_slice(b", ");
+        }
+        values.extend_from_slice(own);
+        put(head, name, &values);
+    };
+    let keep = |head: &mut Vec<u8>, name, own: Option<&[u8]>| {
+        let values = said(name);
+        if let Some(own) = own.filter(|_| values.is_empty()) {
+            put(head, name, own);
+        }
+        for value in values {
+            put(head, name, value);
+        }
+    };
+    add(&mut head, "X-Forwarded-For", peer.to_string().as_bytes());
+    keep(&mut head, "X-Forwarded-Proto", Some(b"http"));
+    keep(&mut head, "X-Forwarded-Host", Some(request.host));
+    keep(&mut head, "X-Forwarded-Port", Some(port.as_bytes()));
+    keep(&mut head, "X-Real-IP", None);
+    let own = forwarded(peer, request.host);
+    // Behind quotes that do not end nothing could be added.
+    if is_trusted && client::forwarded(fields).is_some() {
+        add(&mut head, "Forwarded", &own);
+    } else {
+        put(&mut head, "Forwarded", &own);
+    }
     head.extend_from_slice(b"\r\n");
     head
 }

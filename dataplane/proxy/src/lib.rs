@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod balance;
+mod client;
 mod close;
 mod config;
 mod dial;
@@ -26,6 +27,7 @@ mod observe;
 mod open;
 mod origin;
 mod proxy;
+pub mod proxy_protocol;
 mod relay;
 mod session;
 mod stats;

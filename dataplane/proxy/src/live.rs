@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     balance::Turn,
     config::{self, Balancing, Config, Drain, Heartbeat, Phase},
     endpoint::Endpoint,
     observe::{Event, ListenerProblem},
     proxy::Patience,
+    proxy_protocol,
     stats::WorkerStats,
 };
 
@@ -48,6 +51,7 @@ pub(crate) struct Upstream {
     pub(crate) endpoint_sessions: Option<usize>,
     pub(crate) connect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
     pub(crate) turn: Arc<Mutex<Turn>>,
 }
 
@@ -56,6 +60,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Route {
     pub(crate) listener: String,
     pub(crate) allowed_origins: Arc<[String]>,
+    pub(crate) trusted_proxies: Arc<[IpNet]>,
+    pub(crate) proxy_protocol: bool,
     pub(crate) pool: Arc<Pool>,
     pub(crate) gate: Arc<Gate>,
 }
@@ -145,6 +151,7 @@ impl Compiler {
                         .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
                     connect_timeout: settings.upstream.connect_timeout,
                     handshake_timeout: settings.upstream.handshake_timeout,
+                    proxy_protocol: settings.upstream.proxy_protocol,
                     turn: turn.unwrap_or_default(),
                 },
                 heartbeat: settings.heartbeat,
@@ -152,11 +159,14 @@ impl Compiler {
             });
             for listener in &settings.listeners {
                 let allowed_origins: Arc<[String]> = listener.allowed_origins.clone().into();
+                let trusted_proxies: Arc<[IpNet]> = listener.trusted_proxies.clone().into();
                 for address in &listener.addresses {
                     let gate = old.routes.get(address).map(|route| Arc::clone(&route.gate));
                     let route = Route {
                         listener: listener.name.clone(),
                         allowed_origins: Arc::clone(&allowed_origins),
+                        trusted_proxies: Arc::clone(&trusted_proxies),
+                        proxy_protocol: listener.proxy_protocol,
                         pool: Arc::clone(&pool),
                         gate: gate.unwrap_or_else(|| Arc::new(Gate::new(*address))),
                     };

@@ -2,6 +2,7 @@
 //! answer on, and makes the session.
 
 use std::{
+    borrow::Cow,
     future::poll_fn,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr},
@@ -20,12 +21,13 @@ use tokio::{
 
 use crate::{
     balance::{self, Lease},
+    client::{self, Ends},
     endpoint::{self, ConnectFault, Endpoint},
     forward,
     handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, ResponseParser},
     live::Route,
     observe::EndpointProblem,
-    origin,
+    origin, proxy_protocol,
     relay::Session,
     session::Control,
     stats::HandshakeResult,
@@ -177,7 +179,12 @@ async fn establish(
         let gone = Failure::Silent(HandshakeResult::ListenerGone);
         worker.route(address).ok_or(gone)
     };
-    let limit = route()?.pool.upstream.handshake_timeout;
+    let first = route()?;
+    let limit = first.pool.upstream.handshake_timeout;
+    if first.proxy_protocol && !client::is_trusted(&first.trusted_proxies, peer.ip()) {
+        tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
+        return Err(Failure::Silent(HandshakeResult::ProxyHeader));
+    }
     let mut received = Vec::new();
     // A client that says nothing at all is told nothing.
     match timeout(limit, fill(worker, client, &mut received)).await {
@@ -186,17 +193,26 @@ async fn establish(
         Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),
     }
     let deadline = Instant::now() + limit;
-    let request = read_request(worker, address, client, peer, &mut received);
+    let mut ends = Ends {
+        source: peer,
+        destination: address,
+    };
+    if first.proxy_protocol {
+        let header = read_header(worker, client, &mut ends, &mut received);
+        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
+        timeout_at(deadline, header).await.unwrap_or(late)?;
+    }
+    let request = read_request(worker, address, client, ends, &mut received);
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(Failure::Refuse(Reject::Timeout));
     };
-    let (request, key) = request?;
+    let request = request?;
     let mut tried = Vec::new();
     let mut failure = None;
     loop {
         // Anew each time: an endpoint that was listed when the client came may be gone by now.
         let route = route()?;
-        let Some(lease) = balance::choose(&route.pool.upstream, &tried, key) else {
+        let Some(lease) = balance::choose(&route.pool.upstream, &tried, request.key) else {
             return Err(Failure::Refuse(failure.unwrap_or(Reject::Unavailable)));
         };
         if failure.is_some() {
@@ -241,15 +257,60 @@ fn share(route: &Route, tried: &[SocketAddr], deadline: Instant) -> Instant {
     }
 }
 
-/// Reads the client's request. What it sent behind it is left in `received`; the result is the
-/// head for the backend, and what the client is known by where endpoints are chosen by that.
+/// Reads the header of the PROXY protocol that a listener requires, and takes over what it says. Before
+/// it nothing may be answered (section 2 of its text).
+async fn read_header(
+    worker: &Worker,
+    client: &mut TcpStream,
+    ends: &mut Ends,
+    received: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    loop {
+        match proxy_protocol::parse(received) {
+            Outcome::NeedMore => {}
+            Outcome::Bad(reason) => {
+                tracing::debug!(peer = %ends.source, %reason, "a PROXY protocol header is of no use");
+                return Err(Failure::Silent(HandshakeResult::ProxyHeader));
+            }
+            Outcome::Done(header, end) => {
+                if let proxy_protocol::Header::Proxied {
+                    source,
+                    destination,
+                } = header
+                {
+                    *ends = Ends {
+                        source,
+                        destination,
+                    };
+                }
+                received.drain(..end);
+                return Ok(());
+            }
+        }
+        if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {
+            return Err(Failure::Silent(HandshakeResult::ClientGone));
+        }
+    }
+}
+
+/// What a client asks for.
+struct Asked {
+    /// The head for the backend.
+    head: Vec<u8>,
+    /// Who it is, and where it has connected to.
+    ends: Ends,
+    /// What it is known by, where endpoints are chosen by that.
+    key: Option<u64>,
+}
+
+/// Reads the client's request. What it sent behind it is left in `received`.
 async fn read_request(
     worker: &Worker,
     address: SocketAddr,
     client: &mut TcpStream,
-    peer: SocketAddr,
+    ends: Ends,
     received: &mut Vec<u8>,
-) -> Result<(Vec<u8>, Option<u64>), Failure> {
+) -> Result<Asked, Failure> {
     let mut parser = RequestParser::default();
     loop {
         match parser.parse(received) {
@@ -261,11 +322,17 @@ async fn read_request(
                 if !origin::is_allowed(&route.allowed_origins, &request.fields) {
                     return Err(Failure::Refuse(Reject::Origin));
                 }
-                let head = forward::request(&request, peer, address);
-                let key = balance::key(&route.pool.upstream.balancing, &request, peer.ip());
+                let trusted = &route.trusted_proxies;
+                let source = client::find(trusted, ends.source, &request.fields);
+                let is_trusted = client::is_trusted(trusted, ends.source.ip());
+                let asked = Asked {
+                    head: forward::request(&request, ends, is_trusted),
+                    ends: Ends { source, ..ends },
+                    key: balance::key(&route.pool.upstream.balancing, &request, source.ip()),
+                };
                 received.drain(..end);
                 received.shrink_to_fit();
-                return Ok((head, key));
+                return Ok(asked);
             }
         }
         if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {
@@ -304,7 +371,7 @@ async fn attempt(
     worker: &Worker,
     route: &Route,
     lease: &Lease,
-    request: &[u8],
+    request: &Asked,
     until: Instant,
 ) -> Result<Answer, Attempt> {
     let left = until.saturating_duration_since(Instant::now());
@@ -323,9 +390,21 @@ async fn attempt(
             Attempt::Final(Reject::Unavailable)
         }
     })?;
+    let opening = match route.pool.upstream.proxy_protocol {
+        None => Cow::Borrowed(&request.head),
+        Some(version) => {
+            let Ends {
+                source,
+                destination,
+            } = request.ends;
+            let mut opening = proxy_protocol::header(version, source, destination);
+            opening.extend_from_slice(&request.head);
+            Cow::Owned(opening)
+        }
+    };
     let exchange = async {
         // It may have closed already and still have said why: the answer decides.
-        drop(backend.write_all(request).await);
+        drop(backend.write_all(&opening).await);
         read_answer(worker, backend).await
     };
     if let Ok(answer) = timeout_at(until, exchange).await {

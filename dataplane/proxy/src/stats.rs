@@ -13,6 +13,9 @@ pub enum HandshakeResult {
     Refused,
     /// The web page that asked may not connect (403).
     Forbidden,
+    /// What a connection had to begin with, a header of the PROXY protocol from a trusted proxy, was
+    /// not there (closed without an answer).
+    ProxyHeader,
     /// The client was too slow (408, or nothing when it sent nothing).
     ClientTimeout,
     /// The client went away.
@@ -109,6 +112,7 @@ closed!(HandshakeResult:
     Answered = "answered",
     Refused = "refused",
     Forbidden = "forbidden",
+    ProxyHeader = "proxy_header",
     ClientTimeout = "client_timeout",
     ClientGone = "client_gone",
     BadGateway = "bad_gateway",

@@ -174,6 +174,8 @@ pub(super) mod tests {
                     name: format!("p{port}"),
                     port: *port,
                     allowed_origins: Vec::new(),
+                    trusted_proxies: Vec::new(),
+                    proxy_protocol: node_api::ProxyProtocolMode::Disabled,
                 })
                 .collect(),
             upstreams: Vec::new(),

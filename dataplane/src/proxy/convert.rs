@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use node_api::{HashKey, Pool, PoolRef};
+use ipnet::IpNet;
+use node_api::{HashKey, Pool, PoolRef, ProxyProtocolMode, ProxyProtocolVersion};
 
 /// Desired state of the proxy with what its library does not need to know.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ impl Desired {
             let name = pool_ref.to_string();
             desired.pools.insert(name.clone(), pool_ref.clone());
             let pool = proxy::Pool {
-                listeners: listeners(pool),
+                listeners: listeners(pool, &mut desired.problems),
                 upstream: convert_upstream(upstream),
                 heartbeat: proxy::Heartbeat {
                     interval: pool.heartbeat.interval,
@@ -46,7 +47,7 @@ impl Desired {
 }
 
 /// Each listener is on each address of each virtual router that the node takes part in.
-fn listeners(pool: &Pool) -> Vec<proxy::Listener> {
+fn listeners(pool: &Pool, problems: &mut Vec<String>) -> Vec<proxy::Listener> {
     let on_all_addresses = |listener: &node_api::Listener| proxy::Listener {
         name: listener.name.clone(),
         addresses: pool
@@ -56,8 +57,23 @@ fn listeners(pool: &Pool) -> Vec<proxy::Listener> {
             .map(|address| SocketAddr::new(*address, listener.port))
             .collect(),
         allowed_origins: listener.allowed_origins.clone(),
+        trusted_proxies: networks(&listener.trusted_proxies, problems),
+        proxy_protocol: listener.proxy_protocol == ProxyProtocolMode::Required,
     };
     pool.listeners.iter().map(on_all_addresses).collect()
+}
+
+fn networks(texts: &[String], problems: &mut Vec<String>) -> Vec<IpNet> {
+    let network = |text: &String| {
+        let network = text.parse().ok();
+        if network.is_none() {
+            problems.push(format!(
+                "trustedProxies {text:?} is no network and trusts nobody: write it as 192.0.2.0/24"
+            ));
+        }
+        network
+    };
+    texts.iter().filter_map(network).collect()
 }
 
 fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
@@ -78,6 +94,10 @@ fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
         endpoint_sessions: upstream.endpoint_sessions,
         connect_timeout: upstream.connect_timeout,
         handshake_timeout: upstream.handshake_timeout,
+        proxy_protocol: upstream.proxy_protocol.map(|version| match version {
+            ProxyProtocolVersion::V1 => proxy::proxy_protocol::Version::V1,
+            ProxyProtocolVersion::V2 => proxy::proxy_protocol::Version::V2,
+        }),
     }
 }
 
@@ -140,6 +160,8 @@ mod tests {
                     name: name.to_owned(),
                     port,
                     allowed_origins: Vec::new(),
+                    trusted_proxies: Vec::new(),
+                    proxy_protocol: ProxyProtocolMode::Disabled,
                 })
                 .to_vec(),
             upstreams: vec![Upstream {
@@ -155,6 +177,7 @@ mod tests {
                 endpoint_sessions: None,
                 connect_timeout: Duration::from_secs(2),
                 handshake_timeout: Duration::from_secs(5),
+                proxy_protocol: None,
             }],
             heartbeat: Heartbeat {
                 interval: Duration::from_secs(20),
@@ -197,6 +220,25 @@ mod tests {
         assert_eq!(served.drain.close_code, 1012);
         assert_eq!(desired.pools["default/chat"], pool().0);
         assert!(desired.problems.is_empty());
+    }
+
+    #[test]
+    fn proxies_before_the_node_are_trusted_by_network() {
+        let (pool_ref, mut pool) = pool();
+        let listener = &mut pool.listeners[0];
+        listener.trusted_proxies = vec!["192.0.2.0/24".to_owned(), "proxies".to_owned()];
+        listener.proxy_protocol = ProxyProtocolMode::Required;
+        pool.upstreams[0].proxy_protocol = Some(ProxyProtocolVersion::V1);
+        let desired = Desired::new(&[(pool_ref, pool)]);
+        let served = &desired.config.pools["default/chat"];
+        assert_eq!(
+            served.listeners[0].trusted_proxies,
+            ["192.0.2.0/24".parse().unwrap()]
+        );
+        assert!(served.listeners[0].proxy_protocol && !served.listeners[1].proxy_protocol);
+        let sent = served.upstream.proxy_protocol;
+        assert_eq!(sent, Some(proxy::proxy_protocol::Version::V1));
+        assert!(desired.problems[0].contains("\"proxies\""));
     }
 
     #[test]

@@ -82,6 +82,8 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             name: NAME.to_owned(),
             addresses: listen.to_vec(),
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }],
         upstream: proxy::Upstream {
             name: NAME.to_owned(),
@@ -91,6 +93,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
+            proxy_protocol: None,
         },
         heartbeat: proxy::Heartbeat {
             interval: Duration::from_secs(20),

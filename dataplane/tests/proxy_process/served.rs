@@ -187,6 +187,8 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             name: "ws".to_owned(),
             port,
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: node_api::ProxyProtocolMode::Disabled,
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),
@@ -201,6 +203,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
+            proxy_protocol: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::from_secs(20),

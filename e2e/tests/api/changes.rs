@@ -30,6 +30,11 @@ fn what_makes_two_actives_cannot_change_under_a_living_address() -> Result<()> {
                 &[
                     json!({"/vrrp": {"advertisementInterval": "1s"}}),
                     json!({"/virtualIPs/1/address": "192.168.1.113"}),
+                    json!({
+                        "/listeners/0/trustedProxies": ["192.0.2.0/24", "::/0", "2001:db8::1/128"],
+                        "/listeners/0/proxyProtocol": {"mode": "Required"},
+                        "/upstreams/0/proxyProtocol": {"version": 2},
+                    }),
                     // They are a set.
                     json!({"/virtualIPs/1/additionalAddresses": ["192.168.1.121", "192.168.1.120"]}),
                     json!({"/virtualIPs/0/additionalAddresses": []}),

@@ -8,6 +8,7 @@
 mod address;
 mod balancing;
 mod origin;
+mod proxies;
 mod timing;
 mod tracking;
 mod upstream;
@@ -311,6 +312,7 @@ fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<L
             ));
         }
         origin::check(problems, &path, &listener.allowed_origins);
+        proxies::check(problems, &path, listener);
         if listener.port == 0 {
             problems.push(Problem::new(
                 format!("{path}.port"),
@@ -332,6 +334,8 @@ fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<L
         name: listener.name.clone(),
         port: listener.port,
         allowed_origins: listener.allowed_origins.clone(),
+        trusted_proxies: listener.trusted_proxies.clone(),
+        proxy_protocol: proxies::mode(listener),
     });
     listeners.collect()
 }

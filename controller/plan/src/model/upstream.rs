@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use node_api::{Balancing, Endpoint, EndpointPhase};
+use node_api::{Balancing, Endpoint, EndpointPhase, ProxyProtocolVersion};
 
 use super::{
     address::{endpoint_address, parse_address},
     balancing::balancing,
-    bounds,
+    bounds, proxies,
     timing::limit,
 };
 use crate::Problem;
@@ -30,6 +30,8 @@ pub struct UpstreamIntent {
     pub connect_timeout: Duration,
     /// Limit for the whole opening of a session.
     pub handshake_timeout: Duration,
+    /// The header that servers get before the handshake.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
 /// Where the servers of an upstream are listed.
@@ -95,6 +97,7 @@ pub(super) fn upstreams(
             endpoint_sessions: spec.load_balancing.max_sessions_per_endpoint,
             connect_timeout: spec.connect_timeout.get(),
             handshake_timeout: spec.handshake_timeout.get(),
+            proxy_protocol: proxies::sent(problems, &path, spec.proxy_protocol.as_ref()),
         })
     });
     intents.collect()

@@ -26,6 +26,7 @@ fn upstream(balancing: Balancing, weights: &[u16]) -> Upstream {
         turn: Arc::default(),
         slow_start: Duration::ZERO,
         endpoint_sessions: None,
+        proxy_protocol: None,
     }
 }
 

@@ -172,6 +172,8 @@ async fn a_removed_listener_closes_its_sessions_and_its_socket() {
             name: "other".to_owned(),
             addresses: vec![other_address],
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         });
     });
     let mut gone = open(&rig, 3).await;
@@ -362,6 +364,8 @@ fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
                 name: "spare".to_owned(),
                 addresses: vec![spare],
                 allowed_origins: Vec::new(),
+                trusted_proxies: Vec::new(),
+                proxy_protocol: false,
             });
         }
         Edit::DropListener => pool.listeners.truncate(1),

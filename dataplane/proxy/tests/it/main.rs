@@ -19,4 +19,5 @@ mod http;
 mod leave;
 mod pressure;
 mod properties;
+mod proxies;
 mod upstream;

@@ -139,6 +139,8 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             name: "ws".to_owned(),
             addresses: addresses.to_vec(),
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }],
         upstream: Upstream {
             name: "echo".to_owned(),
@@ -148,6 +150,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
+            proxy_protocol: None,
         },
         heartbeat: Heartbeat {
             interval: Duration::ZERO,

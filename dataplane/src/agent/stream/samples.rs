@@ -53,6 +53,8 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             name: "ws".to_owned(),
             port: 8020,
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: node_api::ProxyProtocolMode::Disabled,
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),
@@ -62,6 +64,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             endpoint_sessions: None,
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
+            proxy_protocol: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::ZERO,
