@@ -227,6 +227,18 @@ fn degraded(
     if let Some(problems) = desired.plan.unresolved.get(&observed.name) {
         return Verdict::new(true, reason(problems), sentences(problems));
     }
+    let isolated = observed.isolated();
+    if !isolated.is_empty() {
+        return Verdict::new(
+            true,
+            "NodeIsolated",
+            format!(
+                "{} gave up what they held, as they hear neither another router nor their default \
+                 gateway; look at cables and switch ports",
+                isolated.join(", ")
+            ),
+        );
+    }
     if let Some((kind, sentences)) = observed.lowered() {
         let reason = match kind {
             Tracked::Interface => "InterfaceFailed",

@@ -145,6 +145,16 @@ impl<'a> Observed<'a> {
             .collect()
     }
 
+    /// Nodes that have given addresses up since they are cut off.
+    pub fn isolated(&self) -> Vec<&'a str> {
+        let cut_off = |member: &&Member<'a>| {
+            let mut routers = member.routers.iter();
+            routers.any(|it| it.isolated_since_unix_ms.is_some())
+        };
+        let members = self.members.iter().filter(cut_off);
+        members.map(|member| member.node).collect()
+    }
+
     /// What lowers the priority of nodes, one entry for each node and thing: the kind of the first, and
     /// a sentence about each.
     pub fn lowered(&self) -> Option<(Tracked, Vec<String>)> {

@@ -160,6 +160,21 @@ fn a_node_where_a_check_fails_is_named() {
 }
 
 #[test]
+fn a_node_that_is_cut_off_is_named() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    let view = world.snapshot.views.get_mut("n2").unwrap();
+    let view = std::sync::Arc::make_mut(view);
+    let mut report = (**view.report.as_ref().unwrap()).clone();
+    report.virtual_routers[0].isolated_since_unix_ms = Some(1_000);
+    view.report = Some(std::sync::Arc::new(report));
+    let (holds, reason, message) = condition(&status_at(&world, "chat", 10), DEGRADED);
+    assert_eq!((&*holds, &*reason), ("True", "NodeIsolated"));
+    assert!(message.starts_with("n2 gave up"), "{message}");
+}
+
+#[test]
 fn the_time_of_a_transition_stays_where_the_state_does() {
     let mut world = World::new(&["n1", "n2"]);
     world.apply("chat", &["192.168.1.110"]);

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    messages::{FromHost, PairingNumber},
+    isolation::Word,
+    messages::{FromHost, PairingNumber, RouterId},
     neighbours::Conflict,
 };
 use crate::{
@@ -24,6 +25,8 @@ pub(super) enum Event {
     Host(FromHost),
     /// Who else answers for addresses that this host holds: all of them.
     Conflicts(Vec<Conflict>),
+    /// What is to be said of whether virtual routers are cut off: all of it.
+    Isolation(Vec<(RouterId, Word)>),
 }
 
 /// Puts events into the inbox.

@@ -53,6 +53,8 @@ pub(super) enum ToMachine {
     },
     /// Stop taking part: the proxy does not accept.
     Withdraw(RouterId),
+    /// Stop taking part: the host is cut off.
+    Isolate(RouterId),
     /// Planned stop; answered by [`FromMachine::Stopped`].
     Stop(RouterId),
     /// New settings, without leaving the state.

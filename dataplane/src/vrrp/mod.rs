@@ -4,6 +4,7 @@
 //! * [`machine`] drives the state machines: real-time priority, never waits for anybody.
 //! * [`host`] makes the netlink requests: leases, interfaces.
 //! * [`carrier`] asks drivers for the state of links, over and over.
+//! * [`isolation`] asks whether the network is there at all.
 //! * [`neighbours`] looks for others who answer for the addresses.
 //! * Small threads read the two sockets, write to the agent, and wait for the end of the proxy.
 
@@ -11,6 +12,7 @@ mod carrier;
 mod control;
 mod host;
 mod inbox;
+mod isolation;
 mod machine;
 mod messages;
 mod neighbours;
@@ -31,6 +33,7 @@ use anyhow::{Context, bail, ensure};
 use control::Control;
 use host::Host;
 use inbox::{Event, Sender};
+use isolation::Isolation;
 use machine::{Bell, Inputs, Machine, io::Outputs};
 use neighbours::Neighbours;
 use outbox::Outbox;
@@ -208,6 +211,10 @@ fn serve(
     let (neighbours, orders) = Neighbours::new()?;
     let looking = neighbours::Watch::new(orders, sender.clone());
     start("neighbours", move || looking.run())?;
+    let (isolation, orders) = Isolation::new()?;
+    let watching = isolation::Watch::new(orders, sender.clone())
+        .context("cannot open a socket to ask for default routes")?;
+    start("isolation", move || watching.run())?;
     read_agent(channel.try_clone()?, sender.clone())?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -224,6 +231,7 @@ fn serve(
         host_thread,
         carrier,
         neighbours,
+        isolation,
         outbox: Outbox::start(channel.try_clone()?)?,
     };
     Control::new(ends, table, warnings).run()

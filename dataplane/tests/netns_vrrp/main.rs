@@ -13,6 +13,7 @@ mod carrier;
 mod conflicts;
 mod cost;
 mod ipv6;
+mod isolation;
 mod lab;
 mod node;
 mod partition;

@@ -77,6 +77,8 @@ pub(super) struct Managed {
     /// What failed last.
     pub(super) problem: Option<String>,
     pub(super) is_held: bool,
+    /// Another router that was heard for it last.
+    pub(super) peer: Option<IpAddr>,
 }
 
 /// A virtual router in the machine thread and the netlink thread.
@@ -134,6 +136,7 @@ impl Managed {
             transitions: [0; 3],
             problem: None,
             is_held: false,
+            peer: None,
         }
     }
 

@@ -6,6 +6,7 @@
 mod config;
 mod conflicts;
 mod deaths;
+mod isolation;
 mod leaving;
 mod managed;
 mod pairing;
@@ -32,6 +33,7 @@ use succession::Estate;
 use super::{
     carrier::{self, Carrier},
     inbox::{Event, Sender},
+    isolation::{Heard, Isolation, Watched, Word},
     machine::{self, Bell, segment::SegmentId},
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
     neighbours::{Conflict, Held, Neighbours},
@@ -69,6 +71,7 @@ pub(super) struct Ends {
     pub(super) host_thread: JoinHandle<()>,
     pub(super) carrier: mpsc::Sender<carrier::Watched>,
     pub(super) neighbours: Neighbours,
+    pub(super) isolation: Isolation,
     pub(super) outbox: Outbox,
 }
 
@@ -96,6 +99,12 @@ pub(super) struct Control {
     held: Vec<Held>,
     /// Who does all the same.
     conflicts: Vec<Conflict>,
+    /// When others were heard, by segment.
+    heard: Vec<(SegmentId, Arc<Heard>)>,
+    /// Virtual routers that give up when this host is cut off.
+    watched: Vec<Watched>,
+    /// What is to be said of that.
+    isolation: Vec<(RouterId, Word)>,
     next_id: RouterId,
     is_cleaned: bool,
     is_leaving: bool,
@@ -139,6 +148,9 @@ impl Control {
             segments: Vec::new(),
             held: Vec::new(),
             conflicts: Vec::new(),
+            heard: Vec::new(),
+            watched: Vec::new(),
+            isolation: Vec::new(),
             next_id: 1,
             is_cleaned: false,
             is_leaving: false,
@@ -199,6 +211,7 @@ impl Control {
             }
             Event::Host(news) => self.on_host(news)?,
             Event::Conflicts(conflicts) => self.on_conflicts(conflicts),
+            Event::Isolation(words) => self.on_isolation(words),
         }
         Ok(())
     }
@@ -424,9 +437,19 @@ impl Control {
         self.report.is_under_way = false;
         let now = machine::now();
         self.note_delay(snapshot.latest_timer, now);
+        for observed in &snapshot.routers {
+            let router = self
+                .routers
+                .iter_mut()
+                .find(|router| router.is(observed.id));
+            if let (Some(router), Some(peer)) = (router, observed.last_heard) {
+                router.peer = Some(peer.source);
+            }
+        }
         let told = self.routers.iter().map(|router| report::Told {
             reason: self.reason(router),
             conflicts: self.conflicts_of(router),
+            isolation: self.isolation_of(router),
         });
         let told = told.collect();
         let mut standing = self.warnings.clone();

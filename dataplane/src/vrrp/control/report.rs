@@ -10,6 +10,7 @@ use crate::{
     ipc::VrrpReport,
     metrics::{Metric, Sample},
     vrrp::{
+        isolation::Word,
         machine,
         messages::{Observed, Snapshot},
     },
@@ -21,6 +22,8 @@ pub(super) struct Told {
     /// Why it is in its state.
     pub(super) reason: String,
     pub(super) conflicts: Vec<AddressConflict>,
+    /// What is to be said of whether it is cut off.
+    pub(super) isolation: Option<Word>,
 }
 
 /// Builds a report from what control knows and what the machine thread filled in; `delay` is the
@@ -42,6 +45,9 @@ pub(super) fn report(
         let observed = snapshot.routers.iter().find(|o| router.is(o.id));
         warnings(router, observed, &mut report.warnings);
         conflict_warnings(router, &told.conflicts, &mut report.warnings);
+        report
+            .warnings
+            .extend(isolation_warning(router, told.isolation));
         samples(router, observed, &told.conflicts, &mut report.samples);
         report
             .routers
@@ -92,7 +98,10 @@ fn router_report(
         transitions: router.history.iter().cloned().collect(),
         conflicts: told.conflicts,
         lowered_by: router.lowered_by.clone(),
-        isolated_since_unix_ms: None,
+        isolated_since_unix_ms: match told.isolation {
+            Some(Word::Isolated { since_unix_ms, .. }) => Some(since_unix_ms),
+            Some(Word::NoGateway) | None => None,
+        },
     }
 }
 
@@ -165,6 +174,23 @@ fn conflict_warnings(router: &Managed, conflicts: &[AddressConflict], warnings: 
             ),
         });
     }
+}
+
+fn isolation_warning(router: &Managed, word: Option<Word>) -> Option<String> {
+    let vrid = router.spec.settings.virtual_router_id;
+    let address = router.addresses().first()?;
+    let interface = router.binding.as_ref().map_or("?", |it| &it.interface);
+    Some(match word? {
+        Word::Isolated { gateway, .. } => format!(
+            "{address} (VRID {vrid}): this host has given it up, as it hears neither another router nor \
+             its default gateway {gateway} on {interface}: look at its cable, its port of the switch and \
+             its VLAN"
+        ),
+        Word::NoGateway => format!(
+            "{address} (VRID {vrid}): this host will not notice that it is cut off, as it has no default \
+             gateway of this family on {interface}: give it one there, or set vrrp.isolation.timeout to 0s"
+        ),
+    })
 }
 
 fn samples(

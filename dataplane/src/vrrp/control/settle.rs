@@ -49,6 +49,7 @@ impl Control {
         self.participate(now);
         self.tell_usable();
         self.look_after_addresses();
+        self.look_for_isolation();
         self.close_segments();
         self.tell_applied();
     }
@@ -316,6 +317,7 @@ impl Control {
         let watched = (binding.index, Arc::downgrade(&segment.carrier));
         // A thread that ended could not ask either; rtnetlink still tells.
         drop(self.ends.carrier.send(watched));
+        self.heard.push((id, Arc::clone(&segment.heard)));
         self.tell_machine(ToMachine::Open(Box::new(segment)));
         Ok(())
     }
@@ -340,6 +342,7 @@ impl Control {
             .collect();
         for id in unused {
             self.segments.retain(|(other, ..)| *other != id);
+            self.heard.retain(|(other, _)| *other != id);
             self.tell_machine(ToMachine::Close(id));
         }
     }
@@ -368,7 +371,8 @@ impl Control {
             if router.is_leaving || !router.is_live() {
                 continue;
             }
-            let serving = self.serving(router);
+            let is_isolated = self.is_isolated(router);
+            let serving = self.serving(router).filter(|_| !is_isolated);
             let Some(router) = self.routers.get_mut(at) else {
                 continue;
             };
@@ -394,6 +398,9 @@ impl Control {
                         hold_until,
                         resume,
                     });
+                }
+                None if was.is_some() && is_isolated => {
+                    self.tell_machine(ToMachine::Isolate(id));
                 }
                 None if was.is_some() => self.tell_machine(ToMachine::Withdraw(id)),
                 None => {}

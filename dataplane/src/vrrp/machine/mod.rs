@@ -361,6 +361,9 @@ impl Machine {
             ToMachine::Withdraw(id) => {
                 self.leave(id, Input::Withdraw);
             }
+            ToMachine::Isolate(id) => {
+                self.leave(id, Input::Isolated);
+            }
             ToMachine::Stop(id) => {
                 self.leave(id, Input::Stop);
                 if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
@@ -468,6 +471,14 @@ fn deliver(slots: &mut [Box<Slot>], io: &mut Io, segment: SegmentId, packet: &[u
             return;
         }
     };
+    let now = now();
+    // Of whatever VRID: it tells that the network is there. Another interface of this host does not.
+    let is_own = |slot: &Slot| slot.router.config().settings.source == received.source;
+    if !slots.iter().any(|slot| is_own(slot))
+        && let Some(segment) = io.segments.iter().find(|it| it.id == segment)
+    {
+        segment.heard.note(now);
+    }
     let Some(slot) = slots
         .iter_mut()
         .find(|slot| slot.is_addressed(segment, &received.advertisement))
@@ -475,7 +486,7 @@ fn deliver(slots: &mut [Box<Slot>], io: &mut Io, segment: SegmentId, packet: &[u
         io.strangers += 1;
         return;
     };
-    slot.hear(io, now(), &received);
+    slot.hear(io, now, &received);
 }
 
 /// The clock of the process, of the shared pages and of the state machines.

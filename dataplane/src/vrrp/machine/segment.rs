@@ -9,7 +9,7 @@ use ::vrrp::{
 
 use crate::{
     sys::raw::AdvertisementSocket,
-    vrrp::{carrier::Carrier, world::Binding},
+    vrrp::{carrier::Carrier, isolation::Heard, world::Binding},
 };
 
 /// One family on one interface: virtual routers of both may share it, and IPv6 may be out of order
@@ -39,6 +39,8 @@ pub(in crate::vrrp) struct Segment {
     pub(in crate::vrrp) socket: AdvertisementSocket,
     /// What the driver says of the link.
     pub(in crate::vrrp) carrier: Arc<Carrier>,
+    /// When another router was heard on it.
+    pub(in crate::vrrp) heard: Arc<Heard>,
     /// What control says of it.
     pub(super) is_told_up: bool,
     /// What the virtual routers were told.
@@ -60,6 +62,7 @@ impl Segment {
             mac: Mac(binding.mac),
             socket,
             carrier: Carrier::new(),
+            heard: Heard::new(),
             is_told_up: binding.is_up,
             is_up: binding.is_up,
         })

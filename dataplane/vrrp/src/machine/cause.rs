@@ -54,6 +54,8 @@ pub enum Cause {
     Stopped,
     /// The host cannot serve.
     Withdrawn,
+    /// The host seems to be cut off from the network.
+    Isolated,
     /// The virtual router has no interface any more, or another one.
     InterfaceLost,
     /// The interface lost its link.
@@ -82,6 +84,7 @@ impl Cause {
         "woke_late",
         "stopped",
         "withdrawn",
+        "isolated",
         "interface_lost",
         "link_down",
         "link_up",
@@ -105,6 +108,7 @@ impl Cause {
             Self::WokeLate => "woke_late",
             Self::Stopped => "stopped",
             Self::Withdrawn => "withdrawn",
+            Self::Isolated => "isolated",
             Self::InterfaceLost => "interface_lost",
             Self::LinkDown => "link_down",
             Self::LinkUp => "link_up",
@@ -143,6 +147,9 @@ impl fmt::Display for Cause {
             }
             Self::Stopped => f.write_str("planned stop"),
             Self::Withdrawn => f.write_str("the proxy of this host does not serve"),
+            Self::Isolated => {
+                f.write_str("neither another router nor the default gateway is heard")
+            }
             Self::InterfaceLost => {
                 f.write_str("the interface, or its address on this network, is gone")
             }

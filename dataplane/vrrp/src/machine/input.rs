@@ -24,6 +24,8 @@ pub enum Input<'a> {
     Stop,
     /// Leave because the host cannot serve: its proxy died or hangs. As [`Self::Stop`].
     Withdraw,
+    /// Leave because the host seems to be cut off: nobody at all is heard. As [`Self::Stop`].
+    Isolated,
     /// An advertisement, parsed and with correct TTL and checksum.
     Advertisement {
         /// Source address of its packet.

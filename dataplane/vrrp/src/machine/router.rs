@@ -92,6 +92,7 @@ impl VirtualRouter {
             } => self.resume(now, last_advertisement_at),
             Input::Stop => self.leave(now, Cause::Stopped),
             Input::Withdraw => self.leave(now, Cause::Withdrawn),
+            Input::Isolated => self.leave(now, Cause::Isolated),
             Input::Advertisement {
                 source,
                 advertisement,
