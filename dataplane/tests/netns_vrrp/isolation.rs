@@ -61,7 +61,7 @@ fn asked(host: &Host, interface: &str, address: &str, times: usize) {
             let discovery = Neighbour::parse_frame(&frame).ok();
             let discovery = discovery.filter(|it| it.kind == Kind::Solicitation);
             let target = arp.map(|it| it.target.into());
-            let target: Option<IpAddr> = target.or(discovery.map(|it| it.target.into()));
+            let target: Option<IpAddr> = target.or_else(|| discovery.map(|it| it.target.into()));
             seen += usize::from(target == Some(address));
         }
     });

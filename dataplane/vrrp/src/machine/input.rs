@@ -24,7 +24,8 @@ pub enum Input<'a> {
     Stop,
     /// Leave because the host cannot serve: its proxy died or hangs. As [`Self::Stop`].
     Withdraw,
-    /// Leave because the host seems to be cut off: nobody at all is heard. As [`Self::Stop`].
+    /// Leave because the host seems to be cut off: nobody at all is heard. As [`Self::Stop`], but the
+    /// time until the next [`Self::Start`] is none of listening.
     Isolated,
     /// An advertisement, parsed and with correct TTL and checksum.
     Advertisement {

@@ -13,6 +13,9 @@ impl VirtualRouter {
             return;
         }
         self.started = true;
+        if std::mem::take(&mut self.was_deaf) {
+            self.on_pause(now);
+        }
         if self.link_up {
             self.listen_or_own(now, Cause::Started);
         }

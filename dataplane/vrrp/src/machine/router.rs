@@ -52,6 +52,8 @@ pub struct VirtualRouter {
     /// Told to take part and not to stop since.
     pub(super) started: bool,
     pub(super) link_up: bool,
+    /// It left because it heard nobody, which was no silence of the others.
+    pub(super) was_deaf: bool,
     pub(super) endpoint_usable: bool,
     pub(super) hold_until: Instant,
     pub(super) losses: Losses,
@@ -72,6 +74,7 @@ impl VirtualRouter {
             effects: Queue::new(),
             started: false,
             link_up: true,
+            was_deaf: false,
             endpoint_usable: true,
             hold_until: Instant::ZERO,
             losses: Losses::default(),
@@ -92,7 +95,10 @@ impl VirtualRouter {
             } => self.resume(now, last_advertisement_at),
             Input::Stop => self.leave(now, Cause::Stopped),
             Input::Withdraw => self.leave(now, Cause::Withdrawn),
-            Input::Isolated => self.leave(now, Cause::Isolated),
+            Input::Isolated => {
+                self.was_deaf = true;
+                self.leave(now, Cause::Isolated);
+            }
             Input::Advertisement {
                 source,
                 advertisement,

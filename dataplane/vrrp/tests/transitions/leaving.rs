@@ -107,6 +107,22 @@ fn a_pause_before_a_withdrawal_does_not_count() {
     assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND));
 }
 
+/// A host that is cut off hears nobody, whoever is Active.
+#[test]
+fn silence_while_cut_off_does_not_count() {
+    let mut bench = Bench::active(V3);
+    let became = Became(State::Initialize, Cause::Isolated);
+    assert_eq!(bench.input(Input::Isolated), [Send(0), became]);
+    bench.timer();
+    bench.pass(SECOND * 10);
+    bench.input(Input::Start);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+    bench.input(Input::Withdraw);
+    bench.pass(SECOND * 2);
+    bench.input(Input::Start);
+    assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND * 2), "once");
+}
+
 /// A pause of the whole host is no silence.
 #[test]
 fn a_pause_while_withdrawn_does_not_count() {
