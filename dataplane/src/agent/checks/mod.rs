@@ -149,7 +149,7 @@ impl Checks {
         };
         match (&problem, &running.failing) {
             (Some(problem), None) => {
-                tracing::warn!(%pool, check = name, "the check fails: {problem}")
+                tracing::warn!(%pool, check = name, "the check fails: {problem}");
             }
             (None, Some(_)) => tracing::info!(%pool, check = name, "the check passes again"),
             _ => {}

@@ -44,16 +44,14 @@ impl Verdict {
     /// Takes one more answer in.
     pub(super) const fn take(&mut self, passes: bool) {
         self.state = match (self.state, passes) {
-            (State::Unknown { .. } | State::Passing(_), true) => State::Passing(0),
-            (State::Unknown { .. } | State::Failing(_), false) => State::Failing(0),
             (State::Passing(failures), false) if failures + 1 < self.failure_threshold => {
                 State::Passing(failures + 1)
             }
-            (State::Passing(_), false) => State::Failing(0),
             (State::Failing(successes), true) if successes + 1 < self.success_threshold => {
                 State::Failing(successes + 1)
             }
-            (State::Failing(_), true) => State::Passing(0),
+            (_, true) => State::Passing(0),
+            (_, false) => State::Failing(0),
         };
     }
 }
