@@ -16,8 +16,11 @@ pub struct Sample {
     pub metric: Metric,
     /// Label names and values; names are the same for all samples of a metric.
     pub labels: Vec<(String, String)>,
-    /// The value.
+    /// The value; of a histogram the sum.
     pub value: f64,
+    /// Of a histogram, how many values there are in each bucket of [`proxy::BOUNDS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<u64>,
 }
 
 impl Sample {
@@ -32,6 +35,16 @@ impl Sample {
             metric,
             labels: labels.iter().map(owned).collect(),
             value: value as f64,
+            buckets: Vec::new(),
+        }
+    }
+
+    /// A sample of times.
+    pub fn of_times(metric: Metric, labels: &[(&str, &str)], times: &proxy::Distribution) -> Self {
+        Self {
+            value: times.sum.as_secs_f64(),
+            buckets: times.buckets.to_vec(),
+            ..Self::new(metric, labels, 0)
         }
     }
 }
@@ -43,6 +56,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Times, counted by how long they are.
+    Histogram,
 }
 
 /// Declares [`Metric`] with everything that is said about it, in one table.
@@ -114,6 +129,9 @@ metrics! {
     ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake after one had failed";
     ProxyPings, Counter, "wsha_proxy_pings", "Pings sent to sides that had been quiet";
     ProxyPongs, Counter, "wsha_proxy_pongs", "Pongs received that answered pings of the proxy";
+    ProxyHandshakeTime, Histogram, "wsha_proxy_handshake_duration_seconds", "Time from a client's first byte to the 101, by pool";
+    ProxyConnectTime, Histogram, "wsha_proxy_connect_duration_seconds", "Time in which endpoints took a connection, by pool";
+    ProxyPingTime, Histogram, "wsha_proxy_ping_round_trip_seconds", "Time from a Ping of the proxy to its Pong, by pool and side; not counted where other frames came between";
     ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left";
 }
 
@@ -143,14 +161,15 @@ impl Collector for Samples {
             let kind = match metric.kind() {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
             };
             let mut family = encoder.encode_descriptor(metric.name(), metric.help(), None, kind)?;
             for sample in of_metric() {
                 if sample.labels.is_empty() {
-                    encode_value(&mut family, metric.kind(), sample.value)?;
+                    encode_value(&mut family, metric.kind(), sample)?;
                 } else {
                     let mut one = family.encode_family(&sample.labels)?;
-                    encode_value(&mut one, metric.kind(), sample.value)?;
+                    encode_value(&mut one, metric.kind(), sample)?;
                 }
             }
         }
@@ -161,11 +180,20 @@ impl Collector for Samples {
 fn encode_value(
     encoder: &mut MetricEncoder<'_>,
     kind: Kind,
-    value: f64,
+    sample: &Sample,
 ) -> Result<(), std::fmt::Error> {
     match kind {
-        Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None),
-        Kind::Gauge => encoder.encode_gauge(&value),
+        Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&sample.value, None),
+        Kind::Gauge => encoder.encode_gauge(&sample.value),
+        Kind::Histogram => {
+            let bounds = proxy::BOUNDS.iter().map(std::time::Duration::as_secs_f64);
+            // How the encoder is told of infinity.
+            let bounds = bounds.chain([f64::MAX]);
+            let counts = sample.buckets.iter().copied();
+            let buckets: Vec<_> = bounds.zip(counts).collect();
+            let count = sample.buckets.iter().sum();
+            encoder.encode_histogram::<NoLabelSet>(sample.value, count, &buckets, None)
+        }
     }
 }
 
@@ -200,6 +228,32 @@ mod tests {
         );
         assert!(text.contains("# TYPE wsha_vrrp_transitions counter\n"));
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn histograms_are_served_with_all_buckets() {
+        let mut times = proxy::Distribution {
+            sum: std::time::Duration::from_millis(6250),
+            ..Default::default()
+        };
+        (times.buckets[0], times.buckets[2], times.buckets[13]) = (3, 1, 1);
+        let labels = [("pool", "default/chat")];
+        let sample = Sample::of_times(Metric::ProxyConnectTime, &labels, &times);
+        let sent = serde_json::to_string(&sample).unwrap();
+        assert_eq!(serde_json::from_str::<Sample>(&sent).unwrap(), sample);
+        let text = encode(vec![sample]).unwrap();
+        let name = "wsha_proxy_connect_duration_seconds";
+        for line in [
+            format!("# TYPE {name} histogram"),
+            format!("{name}_sum{{pool=\"default/chat\"}} 6.25"),
+            format!("{name}_count{{pool=\"default/chat\"}} 5"),
+            format!("{name}_bucket{{le=\"0.0005\",pool=\"default/chat\"}} 3"),
+            format!("{name}_bucket{{le=\"0.0025\",pool=\"default/chat\"}} 4"),
+            format!("{name}_bucket{{le=\"5.0\",pool=\"default/chat\"}} 4"),
+            format!("{name}_bucket{{le=\"+Inf\",pool=\"default/chat\"}} 5"),
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in {text}");
+        }
     }
 
     #[test]

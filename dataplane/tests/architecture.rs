@@ -38,6 +38,7 @@ fn metrics_are_listed_with_kind_and_help() {
             let (suffix, kind) = match metric.kind() {
                 Kind::Counter => ("_total", "counter"),
                 Kind::Gauge => ("", "gauge"),
+                Kind::Histogram => ("", "histogram"),
             };
             vec![
                 format!("`{}{suffix}`", metric.name()),

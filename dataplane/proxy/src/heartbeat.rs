@@ -35,9 +35,11 @@ impl Pulse {
         }
     }
 
-    pub(crate) fn hear(&mut self, now: Instant) {
+    /// How long after our Ping something came, where it is the first thing that did.
+    pub(crate) fn hear(&mut self, now: Instant) -> Option<Duration> {
         self.heard = now;
-        self.pinged = None;
+        let pinged = self.pinged.take();
+        pinged.map(|pinged| now.saturating_duration_since(pinged))
     }
 
     pub(crate) fn ping_sent(&mut self, now: Instant) {

@@ -32,6 +32,7 @@ mod relay;
 mod session;
 mod stats;
 mod sys;
+mod times;
 mod worker;
 
 pub use config::{
@@ -39,7 +40,9 @@ pub use config::{
     Phase, Pool, Upstream,
 };
 pub use observe::{
-    EndpointProblem, EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, Snapshot,
+    EndpointProblem, EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, PoolSnapshot,
+    Snapshot,
 };
 pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
 pub use stats::{CodeClass, Counters, Ended, HandshakeResult, Traffic};
+pub use times::{BOUNDS, BUCKETS, Distribution, PoolTimes};

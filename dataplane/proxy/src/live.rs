@@ -20,6 +20,7 @@ use crate::{
     proxy::Patience,
     proxy_protocol,
     stats::WorkerStats,
+    times::WorkerTimes,
 };
 
 /// What is served now.
@@ -38,6 +39,8 @@ pub(crate) struct Pool {
     pub(crate) upstream: Upstream,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) drain: Drain,
+    /// What each worker measured.
+    pub(crate) times: Arc<[WorkerTimes]>,
 }
 
 /// Its servers.
@@ -119,8 +122,9 @@ impl Gate {
 type EndpointKey = (String, SocketAddr);
 
 /// Builds states, and remembers what they share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Compiler {
+    workers: usize,
     endpoints: HashMap<EndpointKey, Weak<Endpoint>>,
 }
 
@@ -128,16 +132,22 @@ pub(crate) struct Compiler {
 pub(crate) type Listed = Vec<(Arc<Endpoint>, Option<(u16, Phase)>)>;
 
 impl Compiler {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            endpoints: HashMap::new(),
+        }
+    }
+
     /// The state for a checked configuration. What it says of endpoints is for the caller to tell
     /// them, once the state is in use: those that served until then are to be chosen until then.
     pub(crate) fn compile(&mut self, config: &Config, old: &State) -> (State, Listed) {
         let mut listed = Listed::new();
         let mut state = State::default();
         for (name, settings) in &config.pools {
-            let turn = old
-                .pools
-                .get(name)
-                .map(|pool| Arc::clone(&pool.upstream.turn));
+            let before = old.pools.get(name);
+            let turn = before.map(|pool| Arc::clone(&pool.upstream.turn));
+            let times = before.map(|pool| Arc::clone(&pool.times));
             let pool = Arc::new(Pool {
                 name: name.clone(),
                 upstream: Upstream {
@@ -156,6 +166,7 @@ impl Compiler {
                 },
                 heartbeat: settings.heartbeat,
                 drain: settings.drain,
+                times: times.unwrap_or_else(|| unmeasured(self.workers)),
             });
             for listener in &settings.listeners {
                 let allowed_origins: Arc<[String]> = listener.allowed_origins.clone().into();
@@ -212,6 +223,10 @@ impl Compiler {
         };
         upstream.endpoints.iter().map(resolve).collect()
     }
+}
+
+fn unmeasured(workers: usize) -> Arc<[WorkerTimes]> {
+    (0..workers).map(|_| WorkerTimes::default()).collect()
 }
 
 /// What all threads of the proxy see.

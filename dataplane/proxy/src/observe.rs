@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-use crate::stats::Counters;
+use crate::{stats::Counters, times::PoolTimes};
 
 /// Something the caller should know at once. Sent on the channel given at the start.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -86,10 +86,21 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerSnapshot>,
     /// Servers, in the order of the configuration.
     pub endpoints: Vec<EndpointSnapshot>,
+    /// Pools, by name.
+    pub pools: Vec<PoolSnapshot>,
     /// Usable endpoints by pool, as told with [`Event::UsableEndpoints`].
     pub usable: BTreeMap<String, usize>,
     /// Counters since the start, over all workers.
     pub counters: Counters,
+}
+
+/// One pool.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PoolSnapshot {
+    /// Its name.
+    pub name: String,
+    /// What took time since it is served, over all workers.
+    pub times: PoolTimes,
 }
 
 /// One address.

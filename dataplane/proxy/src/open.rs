@@ -192,7 +192,8 @@ async fn establish(
         Ok(Ok(n)) if n > 0 => {}
         Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),
     }
-    let deadline = Instant::now() + limit;
+    let begun = Instant::now();
+    let deadline = begun + limit;
     let mut ends = Ends {
         source: peer,
         destination: address,
@@ -226,6 +227,8 @@ async fn establish(
                 response,
                 early,
             }) => {
+                let times = worker.times(&route.pool);
+                times.handshakes.observe(begun.elapsed());
                 return Ok(Opened::Session(Ready {
                     route,
                     backend,
@@ -379,7 +382,12 @@ async fn attempt(
         return Err(Attempt::Final(Reject::GatewayTimeout));
     }
     let limit = route.pool.upstream.connect_timeout.min(left);
+    let begun = Instant::now();
     let backend = endpoint::connect(&lease.endpoint, limit, &worker.shared).await;
+    if backend.is_ok() {
+        let times = worker.times(&route.pool);
+        times.connects.observe(begun.elapsed());
+    }
     let mut backend = backend.map_err(|fault| match fault {
         ConnectFault::Endpoint(EndpointProblem::ConnectTimeout) => {
             Attempt::Failed(Reject::GatewayTimeout)

@@ -18,8 +18,9 @@ use tokio::sync::mpsc as orders;
 use crate::{
     config::{Config, ConfigError},
     live::{Compiler, Shared},
-    observe::{EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, Snapshot},
+    observe::{EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, PoolSnapshot, Snapshot},
     stats::Counters,
+    times::PoolTimes,
     worker::{self, Order},
 };
 
@@ -122,7 +123,6 @@ struct Worker {
 }
 
 /// What only the caller's side knows.
-#[derive(Default)]
 struct Control {
     /// What all workers serve; `None`: not all of them have obeyed.
     config: Option<Config>,
@@ -131,6 +131,17 @@ struct Control {
     open: BTreeSet<SocketAddr>,
     /// Addresses that were left in order and not opened since.
     left: BTreeSet<SocketAddr>,
+}
+
+impl Control {
+    fn new(workers: usize) -> Self {
+        Self {
+            config: None,
+            compiler: Compiler::new(workers),
+            open: BTreeSet::new(),
+            left: BTreeSet::new(),
+        }
+    }
 }
 
 impl fmt::Debug for Proxy {
@@ -166,11 +177,11 @@ impl Proxy {
                 thread: Some(thread),
             })
         };
-        let workers = (0..workers).map(start).collect::<Result<_, Error>>()?;
+        let workers = (0..workers).map(start).collect::<Result<Vec<_>, Error>>()?;
         Ok(Self {
             shared,
+            control: Mutex::new(Control::new(workers.len())),
             workers,
-            control: Mutex::default(),
         })
     }
 
@@ -351,6 +362,14 @@ impl Proxy {
                     problem: endpoint.problem(),
                     sessions: endpoint.sessions.load(Relaxed) as u64,
                 }));
+            let mut times = PoolTimes::default();
+            for worker in pool.times.iter() {
+                worker.add_to(&mut times);
+            }
+            snapshot.pools.push(PoolSnapshot {
+                name: name.clone(),
+                times,
+            });
         }
         snapshot.usable.clone_from(&self.shared.told());
         snapshot.counters = self.counters();

@@ -22,11 +22,12 @@ use tokio::{
 use crate::{
     endpoint::{self, Endpoint},
     listener,
-    live::{Route, Shared, State},
+    live::{Pool, Route, Shared, State},
     proxy::{Beat, LeaveReport},
     relay::{SCRATCH, Session, Side},
     session::{Control, End},
     stats::{CodeClass, Ended, HandshakeResult, WorkerStats},
+    times::WorkerTimes,
 };
 
 /// Pause between beats.
@@ -335,6 +336,11 @@ impl Worker {
 
     pub(crate) fn stats(&self) -> &WorkerStats {
         &self.stats
+    }
+
+    /// What this worker measures in a pool.
+    pub(crate) fn times<'a>(&self, pool: &'a Pool) -> &'a WorkerTimes {
+        &pool.times[self.index]
     }
 
     /// The buffer that all sessions of this thread read into.

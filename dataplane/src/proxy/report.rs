@@ -6,7 +6,9 @@ use std::{
 };
 
 use node_api::{EndpointReport, ListenerReport, PoolRef, PoolReport};
-use proxy::{CodeClass, Counters, Ended, HandshakeResult, ListenerProblem, Snapshot, Traffic};
+use proxy::{
+    CodeClass, Counters, Ended, HandshakeResult, ListenerProblem, PoolSnapshot, Snapshot, Traffic,
+};
 
 use crate::{
     ipc::ProxyReport,
@@ -107,8 +109,28 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
             sessions,
         ));
     }
+    for pool in &snapshot.pools {
+        times(pool, &mut samples);
+    }
     counters(&snapshot.counters, &mut samples);
     samples
+}
+
+/// Of what has taken time at least once.
+fn times(pool: &PoolSnapshot, samples: &mut Vec<Sample>) {
+    let PoolSnapshot { name, times } = pool;
+    let side = |side| [("pool", name.as_str()), ("side", side)];
+    let (client, backend) = (side("client"), side("backend"));
+    for (metric, labels, times) in [
+        (Metric::ProxyHandshakeTime, &client[..1], &times.handshakes),
+        (Metric::ProxyConnectTime, &client[..1], &times.connects),
+        (Metric::ProxyPingTime, &client[..], &times.client_pings),
+        (Metric::ProxyPingTime, &backend[..], &times.backend_pings),
+    ] {
+        if times.buckets.iter().any(|count| *count > 0) {
+            samples.push(Sample::of_times(metric, labels, times));
+        }
+    }
 }
 
 fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
@@ -163,11 +185,13 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
 mod tests {
     use std::collections::HashSet;
 
-    use proxy::{EndpointProblem, EndpointSnapshot, ListenerSnapshot};
+    use proxy::{Distribution, EndpointProblem, EndpointSnapshot, ListenerSnapshot, PoolTimes};
 
     use super::*;
 
     fn snapshot() -> Snapshot {
+        let mut seen = Distribution::default();
+        seen.buckets[3] = 7;
         Snapshot {
             listeners: vec![ListenerSnapshot {
                 pool: "default/chat".to_owned(),
@@ -184,6 +208,14 @@ mod tests {
                 usable: false,
                 problem: Some(EndpointProblem::Refused),
                 sessions: 6,
+            }],
+            pools: vec![PoolSnapshot {
+                name: "default/chat".to_owned(),
+                times: PoolTimes {
+                    client_pings: seen,
+                    backend_pings: seen,
+                    ..PoolTimes::default()
+                },
             }],
             usable: BTreeMap::from([("default/chat".to_owned(), 0)]),
             counters: Counters::default(),
@@ -226,6 +258,11 @@ mod tests {
             assert!(seen.insert((sample.metric, sample.labels)));
         }
         assert!(names.contains_key(&Metric::ProxySessions));
+        assert!(names.contains_key(&Metric::ProxyPingTime));
+        assert!(
+            !names.contains_key(&Metric::ProxyConnectTime),
+            "none was made"
+        );
         assert!(names.contains_key(&Metric::ProxyCutFrames));
     }
 }

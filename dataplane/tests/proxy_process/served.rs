@@ -25,6 +25,8 @@ use node_api::{
     Upstream, VirtualRouter, VrrpVersion,
 };
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::support::{Process, SOON, WORKERS, close_code, connect, echo, round_trip};
 
 const FIRST: &str = "127.0.0.1";
@@ -365,6 +367,51 @@ async fn a_report_counts_sessions_and_a_refused_configuration_changes_nothing() 
     assert_eq!(report.pools.len(), 1);
     round_trip(&mut ws, "untouched").await;
     round_trip(&mut connect(addresses[1]).await, "still accepting").await;
+}
+
+/// Who comes, with which names and from where, adds nothing to what is kept.
+#[tokio::test]
+async fn a_thousand_clients_make_no_more_series_than_one() {
+    let mut rig = Rig::new("series");
+    let address = rig.configure()[0];
+    let visit = async |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        let source = SocketAddr::from(([127, 1, high, low], 0));
+        socket.bind(source).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let request = format!(
+            "GET /rooms/{number}?user={number} HTTP/1.1\r\nHost: host-{number}.example\r\n\
+             Origin: https://page-{number}.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "));
+    };
+    let series = |rig: &Rig, sessions: f64| {
+        let report = rig.report(|report| {
+            let samples = report.samples.iter();
+            let ended = samples.filter(|sample| sample.metric == Metric::ProxySessionsEnded);
+            ended.map(|sample| sample.value).sum::<f64>() >= sessions
+        });
+        let samples = report.samples.into_iter();
+        samples
+            .map(|sample| (sample.metric, sample.labels, sample.buckets.len()))
+            .collect::<Vec<_>>()
+    };
+    visit(0).await;
+    let of_one = series(&rig, 1.0);
+    for number in 1..=1000 {
+        visit(number).await;
+    }
+    assert_eq!(series(&rig, 1001.0), of_one);
+    assert!(of_one.iter().any(|(metric, _, buckets)| {
+        *metric == Metric::ProxyHandshakeTime && *buckets == proxy::BUCKETS
+    }));
 }
 
 fn pool_of(name: &str, port: u16) -> (PoolRef, Pool) {

@@ -196,8 +196,12 @@ impl Session {
                 Ok(0) => return self.input_ends(side, None, cx),
                 Err(error) => return self.input_ends(side, Some(&error), cx),
                 Ok(n) => {
-                    from.pulse.hear(*now.get_or_insert_with(Instant::now));
+                    let after_ping = from.pulse.hear(*now.get_or_insert_with(Instant::now));
+                    let unanswered = from.pulse.unanswered;
                     self.pass_on(side, scratch, n, cx);
+                    if let Some(time) = after_ping {
+                        self.round_trip(side, unanswered, time);
+                    }
                 }
             }
             if self.over {

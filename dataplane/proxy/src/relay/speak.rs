@@ -1,6 +1,6 @@
 //! Frames of the proxy's own: Pings and Closes, put between the frames that are passed on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Session, Side};
 use crate::{
@@ -92,6 +92,20 @@ impl Session {
         let (leg, _) = self.legs(to);
         if let Some(insert) = leg.insert.take() {
             self.insert(to, insert);
+        }
+    }
+
+    /// Something came from a side, and `time` before that a Ping of ours went there: if it was the Pong,
+    /// then fewer are unanswered now.
+    pub(super) fn round_trip(&mut self, side: Side, unanswered: u8, time: Duration) {
+        let (leg, _) = self.legs(side);
+        if leg.pulse.unanswered < unanswered {
+            let pool = self.control.pool.borrow();
+            let times = self.worker.times(&pool);
+            match side {
+                Side::Client => times.client_pings.observe(time),
+                Side::Backend => times.backend_pings.observe(time),
+            }
         }
     }
 

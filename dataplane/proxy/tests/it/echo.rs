@@ -53,6 +53,12 @@ async fn messages_of_every_size_come_back() {
     let snapshot = rig
         .until("session over", |s| s.counters.live_sessions == 0)
         .await;
+    let times = snapshot.pools[0].times.clone();
+    for measured in [times.handshakes, times.connects] {
+        assert_eq!(measured.buckets.iter().sum::<u64>(), 1);
+        assert!(!measured.sum.is_zero());
+    }
+    assert!(times.connects.sum < times.handshakes.sum);
     let counters = snapshot.counters;
     assert_eq!(counters.handshakes(HandshakeResult::Upgraded), 1);
     assert_eq!(counters.ended(Ended::Client, CodeClass::Empty), 1);

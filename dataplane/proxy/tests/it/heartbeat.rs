@@ -60,6 +60,13 @@ async fn quiet_sides_are_pinged_and_only_our_own_pongs_are_swallowed() {
         .until("pongs of both sides", |s| s.counters.pongs >= 2 * pings)
         .await;
     assert!(snapshot.counters.pings >= 2 * pings);
+    rig.until("the time of each", |now| {
+        let times = &now.pools[0].times;
+        let of = |side: &proxy::Distribution| side.buckets.iter().sum::<u64>();
+        let sides = [of(&times.client_pings), of(&times.backend_pings)];
+        sides.iter().all(|side| *side > 0) && sides.iter().sum::<u64>() == now.counters.pongs
+    })
+    .await;
     assert_eq!(snapshot.counters.live_sessions, 1);
     // The backend saw our pings and the client's pong, but never the pongs that answered us.
     let mut payloads = Vec::new();

@@ -57,6 +57,7 @@ pub(super) fn report(
         metric: Metric::VrrpTimerDelay,
         labels: Vec::new(),
         value: delay.as_secs_f64(),
+        buckets: Vec::new(),
     });
     for discard in Discard::ALL {
         let count = snapshot.discards.get(discard.index()).copied().unwrap_or(0);
