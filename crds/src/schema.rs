@@ -128,6 +128,11 @@ pub(crate) fn session_limit(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 1_000_000})
 }
 
+/// A part of a whole that is not nothing.
+pub(crate) fn percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 100})
+}
+
 /// A bounded load: below 101 not all clients would find a server.
 pub(crate) fn load_percent(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 101, "maximum": 1000})

@@ -132,6 +132,7 @@ metrics! {
     ProxyHandshakeTime, Histogram, "wsha_proxy_handshake_duration_seconds", "Time from a client's first byte to the 101, by pool";
     ProxyConnectTime, Histogram, "wsha_proxy_connect_duration_seconds", "Time in which endpoints took a connection, by pool";
     ProxyPingTime, Histogram, "wsha_proxy_ping_round_trip_seconds", "Time from a Ping of the proxy to its Pong, by pool and side; not counted where other frames came between";
+    ProxyUnrecorded, Counter, "wsha_proxy_access_records_lost", "Access records that were not written, as whoever reads them is too slow";
     ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left";
 }
 

@@ -255,6 +255,7 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
         heartbeat: intent.heartbeat,
         drain: intent.drain,
         tracking: intent.tracking.clone(),
+        access_log: intent.access_log,
     };
     (pool, unresolved)
 }

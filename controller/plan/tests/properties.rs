@@ -246,6 +246,21 @@ fn proxies_before_the_gateways_reach_the_node() {
 }
 
 #[test]
+fn records_are_made_of_the_share_that_is_asked_for() {
+    let share = |more: &str| {
+        let spec = pool("chat", "  - address: 10.0.0.9", more);
+        let plan = planned(&[&node("a"), &spec]);
+        let log = config(&plan, "a").pools[&pool_ref("chat")].access_log;
+        log.map(|log| log.sample_percent)
+    };
+    assert_eq!(share(""), None);
+    assert_eq!(share("  accessLog: {samplePercent: 5}"), None);
+    assert_eq!(share("  accessLog: {mode: Enabled}"), Some(100));
+    let some = "  accessLog: {mode: Enabled, samplePercent: 5}";
+    assert_eq!(share(some), Some(5));
+}
+
+#[test]
 fn every_setting_reaches_the_node() {
     let more = "    loadBalancing: {type: LeastConnections}\n    connectTimeout: 300ms\n    handshakeTimeout: 1s\n  \
                 vrrp: {version: 2, preemption: {mode: Disabled}}\n  heartbeat: {interval: 0s}\n  drain: {timeout: 0s, closeCode: 4000}";

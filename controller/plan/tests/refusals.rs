@@ -235,6 +235,10 @@ fn ranges() {
         "spec.virtualIPs[0].virtualRouterID: is 7; write a number without quotes",
     );
     one(
+        chat(&simple, "  accessLog: {mode: Enabled, samplePercent: 0}"),
+        "spec.accessLog.samplePercent: is 0; use a number from 1 to 100, or set mode to Disabled",
+    );
+    one(
         chat(&simple, "  vrrp: {version: 4}"),
         "spec.vrrp.version: is 4; use 2 or 3",
     );

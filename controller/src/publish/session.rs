@@ -234,6 +234,7 @@ mod tests {
                 close_code: 1001,
             },
             tracking: node_api::Tracking::default(),
+            access_log: None,
         }
     }
 

@@ -5,6 +5,7 @@
     reason = "texts are for kubectl explain; KubeSchema derives a public twin of each struct inside a function"
 )]
 
+mod access_log;
 mod gateways;
 mod pool;
 mod proxies;
@@ -15,6 +16,7 @@ mod upstream;
 mod virtual_ip;
 mod vrrp;
 
+pub use access_log::{AccessLog, AccessLogMode};
 pub use gateways::{Gateways, NodeSelector};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
 pub use proxies::{ProxyProtocol, ProxyProtocolMode, SentProxyProtocol};

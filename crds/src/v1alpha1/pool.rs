@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Drain, Gateways, Heartbeat, Listener, Tracking, Upstream, VirtualIP, Vrrp,
+    AccessLog, Drain, Gateways, Heartbeat, Listener, Tracking, Upstream, VirtualIP, Vrrp,
     WebSocketHAPoolStatus,
 };
 use crate::duration;
@@ -131,6 +131,11 @@ pub struct WebSocketHAPoolSpec {
     /// How sessions end whose server, listener, address or pool is removed.
     #[serde(default)]
     pub drain: Drain,
+
+    /// Records of connections. None are made if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AccessLog")]
+    pub access_log: Option<AccessLog>,
 }
 
 /// With version 2 the interval stays, or every address goes. A text that is no duration is the

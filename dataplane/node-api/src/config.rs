@@ -49,6 +49,17 @@ pub struct Pool {
     /// What the node looks at besides.
     #[serde(default, skip_serializing_if = "Tracking::is_empty")]
     pub tracking: Tracking,
+    /// Records of connections; `None`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+}
+
+/// Records of connections at their end.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessLog {
+    /// Of how many connections in a hundred one is made, 1-100.
+    pub sample_percent: u8,
 }
 
 /// One virtual router (RFC 9568 section 5.2): a VRID on a segment, with its addresses.

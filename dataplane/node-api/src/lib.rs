@@ -15,8 +15,8 @@ pub mod stream;
 pub mod tracking;
 
 pub use config::{
-    Balancing, Drain, Endpoint, EndpointPhase, HashKey, Heartbeat, Listener, NodeConfig, Pool,
-    PoolRef, Preemption, ProxyProtocolMode, ProxyProtocolVersion, RankedNode, Upstream,
+    AccessLog, Balancing, Drain, Endpoint, EndpointPhase, HashKey, Heartbeat, Listener, NodeConfig,
+    Pool, PoolRef, Preemption, ProxyProtocolMode, ProxyProtocolVersion, RankedNode, Upstream,
     VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};

@@ -72,6 +72,7 @@ fn pool() -> Pool {
             close_code: 1001,
         },
         tracking: node_api::Tracking::default(),
+        access_log: None,
     }
 }
 

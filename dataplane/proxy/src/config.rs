@@ -28,6 +28,8 @@ pub struct Pool {
     pub heartbeat: Heartbeat,
     /// How sessions end when they must.
     pub drain: Drain,
+    /// Of how many connections in a hundred a [`crate::Record`] is made; `None`: of none.
+    pub access_log: Option<u8>,
 }
 
 /// A named group of addresses on which clients are accepted.

@@ -28,6 +28,7 @@ mod open;
 mod origin;
 mod proxy;
 pub mod proxy_protocol;
+mod record;
 mod relay;
 mod session;
 mod stats;
@@ -44,5 +45,6 @@ pub use observe::{
     Snapshot,
 };
 pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
+pub use record::{Record, Volume};
 pub use stats::{CodeClass, Counters, Ended, HandshakeResult, Traffic};
 pub use times::{BOUNDS, BUCKETS, Distribution, PoolTimes};

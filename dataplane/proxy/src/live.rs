@@ -19,6 +19,7 @@ use crate::{
     observe::{Event, ListenerProblem},
     proxy::Patience,
     proxy_protocol,
+    record::Record,
     stats::WorkerStats,
     times::WorkerTimes,
 };
@@ -39,6 +40,7 @@ pub(crate) struct Pool {
     pub(crate) upstream: Upstream,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) drain: Drain,
+    pub(crate) access_log: Option<u8>,
     /// What each worker measured.
     pub(crate) times: Arc<[WorkerTimes]>,
 }
@@ -166,6 +168,7 @@ impl Compiler {
                 },
                 heartbeat: settings.heartbeat,
                 drain: settings.drain,
+                access_log: settings.access_log,
                 times: times.unwrap_or_else(|| unmeasured(self.workers)),
             });
             for listener in &settings.listeners {
@@ -235,6 +238,7 @@ pub(crate) struct Shared {
     state: RwLock<Arc<State>>,
     events: Option<mpsc::Sender<Event>>,
     usable: Mutex<BTreeMap<String, usize>>,
+    pub(crate) records: Option<mpsc::SyncSender<Box<Record>>>,
     pub(crate) stats: Vec<Arc<WorkerStats>>,
     pub(crate) patience: Patience,
 }
@@ -243,12 +247,14 @@ impl Shared {
     pub(crate) fn new(
         workers: usize,
         events: Option<mpsc::Sender<Event>>,
+        records: Option<mpsc::SyncSender<Box<Record>>>,
         patience: Patience,
     ) -> Self {
         Self {
             patience,
             state: RwLock::default(),
             events,
+            records,
             usable: Mutex::default(),
             stats: (0..workers).map(|_| Arc::default()).collect(),
         }

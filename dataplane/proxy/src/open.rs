@@ -24,10 +24,11 @@ use crate::{
     client::{self, Ends},
     endpoint::{self, ConnectFault, Endpoint},
     forward,
-    handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, ResponseParser},
+    handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, Response, ResponseParser},
     live::Route,
     observe::EndpointProblem,
     origin, proxy_protocol,
+    record::{self, Entry},
     relay::Session,
     session::Control,
     stats::HandshakeResult,
@@ -62,8 +63,14 @@ pub(crate) async fn open(
     peer: SocketAddr,
 ) -> HandshakeResult {
     let begun = std::time::Instant::now();
-    let failure = match establish(&worker, address, &mut client, peer).await {
+    let route = worker.route(address);
+    let mut entry = Entry::begin(&worker, route.as_deref(), peer);
+    let failure = match establish(&worker, address, &mut client, peer, &mut entry).await {
         Ok(Opened::Session(ready)) => {
+            entry.note(|record| {
+                record.handshake = HandshakeResult::Upgraded;
+                record.status = Some(101);
+            });
             let control = Rc::new(Control::new(
                 worker.next_id(),
                 Arc::clone(&ready.route.pool),
@@ -76,19 +83,30 @@ pub(crate) async fn open(
                 (client, ready.early_client),
                 (ready.backend, ready.early_backend),
                 &ready.response,
+                entry,
             );
             worker.adopt(&control, session, begun);
             return HandshakeResult::Upgraded;
         }
         Ok(Opened::Answered) => {
+            entry.note(|record| record.handshake = HandshakeResult::Answered);
+            drop(entry);
             linger(&worker, client).await;
             return HandshakeResult::Answered;
         }
         Err(failure) => failure,
     };
     match failure {
-        Failure::Silent(result) => result,
+        Failure::Silent(result) => {
+            entry.note(|record| record.handshake = result);
+            result
+        }
         Failure::Refuse(reject) => {
+            entry.note(|record| {
+                record.handshake = result_of(reject);
+                record.status = Some(reject.status());
+            });
+            drop(entry);
             tracing::debug!(%peer, status = reject.status(), "handshake refused");
             let response = reject.response();
             if timeout(LINGER, client.write_all(&response)).await.is_ok() {
@@ -174,6 +192,7 @@ async fn establish(
     address: SocketAddr,
     client: &mut TcpStream,
     peer: SocketAddr,
+    entry: &mut Entry,
 ) -> Result<Opened, Failure> {
     let route = || {
         let gone = Failure::Silent(HandshakeResult::ListenerGone);
@@ -203,7 +222,7 @@ async fn establish(
         let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
         timeout_at(deadline, header).await.unwrap_or(late)?;
     }
-    let request = read_request(worker, address, client, ends, &mut received);
+    let request = read_request(worker, address, client, ends, &mut received, entry);
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(Failure::Refuse(Reject::Timeout));
     };
@@ -220,13 +239,16 @@ async fn establish(
             worker.stats().retries.add(1);
         }
         tried.push(lease.endpoint.address);
+        entry.note(|record| record.endpoint = Some(lease.endpoint.address));
         let until = share(&route, &tried, deadline);
         match attempt(worker, &route, &lease, &request, until).await {
             Ok(Answer::Switch {
                 backend,
                 response,
                 early,
+                subprotocol,
             }) => {
+                entry.note(|record| record.subprotocol = subprotocol);
                 let times = worker.times(&route.pool);
                 times.handshakes.observe(begun.elapsed());
                 return Ok(Opened::Session(Ready {
@@ -239,6 +261,7 @@ async fn establish(
                 }));
             }
             Ok(Answer::Other(answer)) => {
+                entry.note(|record| record.status = Some(answer.status));
                 return pass_answer(worker, client, answer, deadline).await;
             }
             Err(Attempt::Failed(reject)) => failure = Some(reject),
@@ -313,6 +336,7 @@ async fn read_request(
     client: &mut TcpStream,
     ends: Ends,
     received: &mut Vec<u8>,
+    entry: &mut Entry,
 ) -> Result<Asked, Failure> {
     let mut parser = RequestParser::default();
     loop {
@@ -322,12 +346,13 @@ async fn read_request(
             Outcome::Done(request, end) => {
                 let gone = Failure::Silent(HandshakeResult::ListenerGone);
                 let route = worker.route(address).ok_or(gone)?;
-                if !origin::is_allowed(&route.allowed_origins, &request.fields) {
-                    return Err(Failure::Refuse(Reject::Origin));
-                }
                 let trusted = &route.trusted_proxies;
                 let source = client::find(trusted, ends.source, &request.fields);
                 let is_trusted = client::is_trusted(trusted, ends.source.ip());
+                entry.note(|record| record.asks(&request, source));
+                if !origin::is_allowed(&route.allowed_origins, &request.fields) {
+                    return Err(Failure::Refuse(Reject::Origin));
+                }
                 let asked = Asked {
                     head: forward::request(&request, ends, is_trusted),
                     ends: Ends { source, ..ends },
@@ -350,12 +375,14 @@ enum Answer {
         backend: TcpStream,
         response: Vec<u8>,
         early: Vec<u8>,
+        subprotocol: Option<String>,
     },
     Other(OtherAnswer),
 }
 
 /// An answer other than 101.
 struct OtherAnswer {
+    status: u16,
     backend: TcpStream,
     head: Vec<u8>,
     content: Vec<u8>,
@@ -454,12 +481,14 @@ async fn read_answer(worker: &Worker, mut backend: TcpStream) -> Result<Answer, 
             Outcome::Done(response, end) if response.status == 101 => {
                 return Ok(Answer::Switch {
                     response: forward::switch(&response),
+                    subprotocol: subprotocol(&response),
                     early: received[end..].to_vec(),
                     backend,
                 });
             }
             Outcome::Done(response, end) => {
                 return Ok(Answer::Other(OtherAnswer {
+                    status: response.status,
                     head: forward::answer(&response),
                     body: response.body,
                     content: received[end..].to_vec(),
@@ -470,6 +499,12 @@ async fn read_answer(worker: &Worker, mut backend: TcpStream) -> Result<Answer, 
     }
 }
 
+/// RFC 6455 section 4.2.2, item 5.
+fn subprotocol(response: &Response<'_>) -> Option<String> {
+    let chosen = response.fields.all("sec-websocket-protocol").next();
+    chosen.map(record::text)
+}
+
 /// Passes on an answer other than 101, content included, until it ends or time does.
 async fn pass_answer(
     worker: &Worker,
@@ -478,6 +513,7 @@ async fn pass_answer(
     deadline: Instant,
 ) -> Result<Opened, Failure> {
     let OtherAnswer {
+        status: _,
         mut backend,
         mut head,
         mut content,

@@ -19,6 +19,7 @@ use crate::{
     config::{Config, ConfigError},
     live::{Compiler, Shared},
     observe::{EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, PoolSnapshot, Snapshot},
+    record::Record,
     stats::Counters,
     times::PoolTimes,
     worker::{self, Order},
@@ -61,6 +62,9 @@ pub struct Options {
     pub beat: Beat,
     /// Where [`Event`]s go.
     pub events: Option<mpsc::Sender<Event>>,
+    /// Where [`Record`]s go, of pools that want them. Those for which it has no room are counted, and
+    /// gone.
+    pub records: Option<mpsc::SyncSender<Box<Record>>>,
     /// Bounds of the ends of sessions.
     pub patience: Patience,
 }
@@ -159,12 +163,13 @@ impl Proxy {
             workers,
             beat,
             events,
+            records,
             patience,
         } = options;
         if workers == 0 {
             return Err(Error::NoWorkers);
         }
-        let shared = Arc::new(Shared::new(workers, events, patience));
+        let shared = Arc::new(Shared::new(workers, events, records, patience));
         let start = |index| {
             let (sender, receiver) = orders::channel(QUEUE);
             let thread = worker::spawn(index, Arc::clone(&shared), Arc::clone(&beat), receiver)

@@ -184,6 +184,8 @@ pub struct Counters {
     pub pongs: u64,
     /// Clients turned away with 503 because no descriptor was left.
     pub shed: u64,
+    /// Access records that were lost, as whoever takes them is too slow.
+    pub unrecorded: u64,
 }
 
 impl Counters {
@@ -250,6 +252,7 @@ pub(crate) struct WorkerStats {
     pub(crate) pings: Count,
     pub(crate) pongs: Count,
     pub(crate) shed: Count,
+    pub(crate) unrecorded: Count,
 }
 
 impl WorkerStats {
@@ -278,5 +281,6 @@ impl WorkerStats {
         sum.pings += self.pings.get();
         sum.pongs += self.pongs.get();
         sum.shed += self.shed.get();
+        sum.unrecorded += self.unrecorded.get();
     }
 }

@@ -353,6 +353,11 @@ impl Worker {
         self.secret.hash_one((id, side == Side::Client))
     }
 
+    /// Whether the next connection is one of `percent` in a hundred.
+    pub(crate) fn draws(&self, percent: u8) -> bool {
+        self.secret.hash_one(self.next_id.get()) % 100 < u64::from(percent)
+    }
+
     pub(crate) fn next_id(&self) -> u64 {
         self.next_id.replace(self.next_id.get() + 1)
     }

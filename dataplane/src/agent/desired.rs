@@ -188,6 +188,7 @@ pub(super) mod tests {
                 close_code: 1001,
             },
             tracking: node_api::Tracking::default(),
+            access_log: None,
         }
     }
 

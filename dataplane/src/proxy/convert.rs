@@ -39,6 +39,7 @@ impl Desired {
                     timeout: pool.drain.timeout,
                     close_code: pool.drain.close_code,
                 },
+                access_log: pool.access_log.map(|log| log.sample_percent),
             };
             desired.config.pools.insert(name, pool);
         }
@@ -188,6 +189,7 @@ mod tests {
                 close_code: 1012,
             },
             tracking: node_api::Tracking::default(),
+            access_log: None,
         };
         (pool_ref, pool)
     }

@@ -6,6 +6,7 @@
 //! [`proxy`]; both give up everything a process can give up before a client is heard. Where the agent
 //! does not start it, a tiny process (`parent`) does.
 
+mod access_log;
 mod convert;
 mod pairing;
 mod parent;

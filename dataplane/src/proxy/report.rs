@@ -176,6 +176,7 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
         (Metric::ProxyPings, counters.pings),
         (Metric::ProxyPongs, counters.pongs),
         (Metric::ProxyShed, counters.shed),
+        (Metric::ProxyUnrecorded, counters.unrecorded),
     ] {
         samples.push(Sample::new(metric, &[], count));
     }

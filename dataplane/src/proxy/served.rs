@@ -24,6 +24,7 @@ use crate::{
     ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ToProxy, VrrpToProxy},
     proxy::{
         Ending, LEAVE_LIMIT,
+        access_log::AccessLog,
         convert::Desired,
         pairing::{Beats, Pairing},
         report,
@@ -76,6 +77,7 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
 
     let (inputs, queue) = mpsc::sync_channel(QUEUE);
     let beats = Arc::new(Beats::default());
+    let (records, access_log) = AccessLog::start().context("cannot start the access log")?;
     let relay = proxy::Proxy::start(proxy::Options {
         workers,
         beat: {
@@ -88,6 +90,7 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
             })
         },
         events: Some(pass_events_on(&inputs)?),
+        records: Some(records),
         patience: proxy::Patience::default(),
     })?;
     receive_from_agent(agent.try_clone()?, inputs.clone())?;
@@ -110,11 +113,15 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
     };
     served.serve(&queue);
     served.leave_all();
-    Ok(if served.told_to_leave {
+    let ending = if served.told_to_leave {
         Ending::Planned
     } else {
         Ending::Alone
-    })
+    };
+    // Sessions end with the relay.
+    drop(served);
+    access_log.finish();
+    Ok(ending)
 }
 
 /// The page of the process that started this one.

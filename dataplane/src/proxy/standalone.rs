@@ -34,6 +34,7 @@ pub(super) fn run(
         workers,
         beat: Arc::new(|_| {}),
         events: None,
+        records: None,
         patience: proxy::Patience::default(),
     })?;
     relay.apply(config(&addresses, upstream), sockets)?;
@@ -103,6 +104,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             timeout: Duration::from_secs(30),
             close_code: 1001,
         },
+        access_log: None,
     };
     proxy::Config {
         pools: BTreeMap::from([(NAME.to_owned(), pool)]),

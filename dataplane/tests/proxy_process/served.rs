@@ -216,6 +216,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             close_code: 1012,
         },
         tracking: node_api::Tracking::default(),
+        access_log: None,
     };
     (pool_ref(name), pool)
 }
@@ -367,6 +368,43 @@ async fn a_report_counts_sessions_and_a_refused_configuration_changes_nothing() 
     assert_eq!(report.pools.len(), 1);
     round_trip(&mut ws, "untouched").await;
     round_trip(&mut connect(addresses[1]).await, "still accepting").await;
+}
+
+#[tokio::test]
+async fn access_records_are_lines_of_json_also_of_sessions_that_end_with_the_process() {
+    let mut rig = Rig::new("records");
+    let (_vrrp, _page) = rig.pair();
+    let log = node_api::AccessLog {
+        sample_percent: 100,
+    };
+    let address = rig.configure_with(|pool| pool.access_log = Some(log))[0];
+    let mut bad = tokio::net::TcpStream::connect(address).await.unwrap();
+    bad.write_all(b"GET /nowhere HTTP/1.0\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let record = rig.process.as_ref().unwrap().record();
+    assert_eq!(record["handshake"], "refused", "{record}");
+    assert_eq!(record["status"], 426);
+    assert_eq!(record["client"], bad.local_addr().unwrap().to_string());
+    assert!(record.get("endedBy").is_none() && record.get("fromClient").is_none());
+    let time = record["time"].as_str().unwrap();
+    assert!(time.starts_with("20") && time.ends_with('Z'), "{time}");
+
+    let mut ws = connect(address).await;
+    round_trip(&mut ws, "hello").await;
+    rig.send(&ToProxy::Leave, &[]);
+    assert_eq!(close_code(&mut ws).await, 1012);
+    let process = rig.process.take().unwrap();
+    let record = process.record();
+    assert_eq!(record["pool"], "default/chat", "{record}");
+    assert_eq!(record["listener"], "ws");
+    assert_eq!(record["path"], "/");
+    assert_eq!(record["status"], 101);
+    assert_eq!(record["endedBy"], "left");
+    assert_eq!(record["closeCode"], 1012);
+    assert_eq!(record["fromClient"]["messages"], 1);
+    assert_eq!(record["fromEndpoint"]["bytes"], 7);
+    assert!(process.ended().success());
 }
 
 /// Who comes, with which names and from where, adds nothing to what is kept.

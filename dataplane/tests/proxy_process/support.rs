@@ -1,7 +1,7 @@
 //! The program under test, an echo backend, and WebSocket clients.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener as StdListener},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
@@ -30,6 +30,7 @@ pub(crate) type Ws = WebSocketStream<TcpStream>;
 pub(crate) struct Process {
     child: Child,
     log: Receiver<Value>,
+    records: Receiver<Value>,
 }
 
 impl Drop for Process {
@@ -47,20 +48,22 @@ impl Process {
             .arg(WORKERS.to_string())
             .args(arguments)
             .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (sender, log) = mpsc::channel();
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                eprintln!("{line}");
-                if let Ok(event) = serde_json::from_str(&line) {
-                    drop(sender.send(event));
-                }
-            }
-        });
-        Self { child, log }
+        let log = objects(child.stderr.take().unwrap());
+        let records = objects(child.stdout.take().unwrap());
+        Self {
+            child,
+            log,
+            records,
+        }
+    }
+
+    /// The next access record.
+    pub(crate) fn record(&self) -> Value {
+        self.records.recv_timeout(SOON).expect("no access record")
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -97,6 +100,20 @@ impl Process {
         }
         self.child.wait().unwrap()
     }
+}
+
+/// What is written there, a line for each.
+fn objects(from: impl Read + Send + 'static) -> Receiver<Value> {
+    let (sender, objects) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            if let Ok(object) = serde_json::from_str(&line) {
+                drop(sender.send(object));
+            }
+        }
+    });
+    objects
 }
 
 /// A backend that sends back what it gets, on a thread of its own.

@@ -75,6 +75,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             close_code: 1001,
         },
         tracking: node_api::Tracking::default(),
+        access_log: None,
     }
 }
 

@@ -34,6 +34,7 @@ fn what_makes_two_actives_cannot_change_under_a_living_address() -> Result<()> {
                         "/listeners/0/trustedProxies": ["192.0.2.0/24", "::/0", "2001:db8::1/128"],
                         "/listeners/0/proxyProtocol": {"mode": "Required"},
                         "/upstreams/0/proxyProtocol": {"version": 2},
+                        "/accessLog": {"mode": "Enabled"},
                     }),
                     // They are a set.
                     json!({"/virtualIPs/1/additionalAddresses": ["192.168.1.121", "192.168.1.120"]}),

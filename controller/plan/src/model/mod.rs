@@ -20,7 +20,7 @@ use std::{
 
 use crds::{VirtualIP, WebSocketHAPool};
 use k8s_openapi::jiff::Timestamp;
-use node_api::{Drain, Heartbeat, Listener, PoolRef, Preemption, Tracking, VrrpVersion};
+use node_api::{AccessLog, Drain, Heartbeat, Listener, PoolRef, Preemption, Tracking, VrrpVersion};
 
 pub(crate) use address::targets;
 pub use address::{AddressError, endpoint_address, parse_address};
@@ -60,6 +60,8 @@ pub struct PoolIntent {
     pub drain: Drain,
     /// What nodes look at besides VRRP.
     pub tracking: Tracking,
+    /// Records of connections.
+    pub access_log: Option<AccessLog>,
 }
 
 /// A virtual address that makes sense by itself.
@@ -119,6 +121,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
         let heartbeat = timing::heartbeat(&mut problems, &spec.heartbeat);
         let drain = timing::drain(&mut problems, &spec.drain);
         let tracking = tracking::tracking(&mut problems, spec, timing);
+        let access_log = access_log(&mut problems, spec.access_log.as_ref());
         match timing {
             Some(timing) if problems.is_empty() => Ok(Self {
                 name: pool_ref(pool),
@@ -131,6 +134,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
                 heartbeat,
                 drain,
                 tracking,
+                access_log,
             }),
             _ => Err(problems),
         }
@@ -338,6 +342,19 @@ fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<L
         proxy_protocol: proxies::mode(listener),
     });
     listeners.collect()
+}
+
+/// Records of connections as the data plane wants them.
+fn access_log(problems: &mut Vec<Problem>, spec: Option<&crds::AccessLog>) -> Option<AccessLog> {
+    let sample_percent = spec?.sample_percent;
+    if !(1..=100).contains(&sample_percent) {
+        problems.push(Problem::new(
+            "spec.accessLog.samplePercent",
+            format!("is {sample_percent}; use a number from 1 to 100, or set mode to Disabled"),
+        ));
+    }
+    let is_enabled = spec?.mode == crds::AccessLogMode::Enabled;
+    is_enabled.then_some(AccessLog { sample_percent })
 }
 
 /// What a version can express, for messages.

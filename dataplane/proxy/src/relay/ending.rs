@@ -6,7 +6,7 @@ use super::{Session, Side, leg::Leg, speak::Insert};
 use crate::{
     close,
     session::{End, Farewell},
-    stats::Ended,
+    stats::{CodeClass, Ended},
     sys,
 };
 
@@ -14,6 +14,14 @@ impl Session {
     /// Notes why the session ends; the first cause stands.
     pub(super) fn ends(&mut self, by: Ended) {
         self.ended.get_or_insert(by);
+    }
+
+    /// Notes the code of a Close frame; that of the first one stands.
+    pub(super) fn closes_with(&mut self, code: Option<u16>) {
+        if self.class == CodeClass::None {
+            self.class = CodeClass::of(code);
+            self.entry.note(|record| record.close_code = code);
+        }
     }
 
     /// The end is under way: it must not take for ever.

@@ -30,6 +30,7 @@ use self::{leg::Leg, speak::Insert};
 use crate::{
     frame::{HEAD_MAX, PingPayload, Scan, Watch},
     heartbeat::timeout,
+    record::Entry,
     session::{Control, End, Farewell},
     stats::{CodeClass, Ended, TrafficCount},
     worker::Worker,
@@ -79,6 +80,7 @@ pub(crate) struct Session {
     tell_at: Option<Instant>,
     /// Whether the kernel probes both sides, in place of heartbeats.
     probed: bool,
+    entry: Entry,
 }
 
 impl Session {
@@ -90,6 +92,7 @@ impl Session {
         (client, mut early_client): (TcpStream, Vec<u8>),
         (backend, mut early_backend): (TcpStream, Vec<u8>),
         response: &[u8],
+        entry: Entry,
     ) -> Self {
         let now = Instant::now();
         let mut session = Self {
@@ -105,6 +108,7 @@ impl Session {
             backend_end: None,
             tell_at: None,
             probed: false,
+            entry,
         };
         session.client.queue(response);
         session.preload(Side::Client, &mut early_client);
@@ -155,14 +159,13 @@ impl Session {
         traffic.frames.add(scan.frames.into());
         traffic.messages.add(scan.messages.into());
         traffic.violations.add(scan.violations.into());
+        self.entry.note(|record| record.count(side, scan));
         if let Some(code) = scan.close {
             self.ends(match side {
                 Side::Client => Ended::Client,
                 Side::Backend => Ended::Backend,
             });
-            if self.class == CodeClass::None {
-                self.class = CodeClass::of(code);
-            }
+            self.closes_with(code);
         }
         let (from, to) = self.legs(side);
         if from.frames.is_closed() {
@@ -346,6 +349,7 @@ impl Drop for Session {
         self.control.farewell.set(Farewell::Over);
         let by = self.ended.unwrap_or(Ended::Stopped);
         self.worker.forget(&self.control, by, self.class);
+        self.entry.note(|record| record.ended = Some(by));
     }
 }
 

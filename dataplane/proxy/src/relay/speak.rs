@@ -8,7 +8,6 @@ use crate::{
     config::Heartbeat,
     frame::PingPayload,
     heartbeat::{Verdict, timeout},
-    stats::CodeClass,
     sys,
 };
 
@@ -54,9 +53,7 @@ impl Session {
                 leg.queue(&close::close(code, reason, mask));
                 leg.close_sent = true;
                 let holds = matches!(other_leg.insert, Some(Insert::Close(..)));
-                if self.class == CodeClass::None {
-                    self.class = CodeClass::of(Some(code));
-                }
+                self.closes_with(Some(code));
                 // From here the answer has its time; a Close that still waits has its own.
                 if !holds {
                     self.deadline = Some(now + self.worker.shared.patience.close);

@@ -417,6 +417,7 @@ async fn every_worker_shows_that_it_turns() {
             sender.send(worker).ok();
         }),
         events: None,
+        records: None,
         patience: proxy::Patience::default(),
     })
     .unwrap();
@@ -464,6 +465,7 @@ async fn what_a_worker_did_not_obey_is_not_in_force() {
             let _end = wait.lock().unwrap().recv();
         }),
         events: None,
+        records: None,
         patience: proxy::Patience::default(),
     })
     .unwrap();

@@ -20,4 +20,5 @@ mod leave;
 mod pressure;
 mod properties;
 mod proxies;
+mod record;
 mod upstream;

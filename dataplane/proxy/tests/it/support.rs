@@ -10,7 +10,7 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use proxy::{
     Balancing, Config, Drain, Endpoint, Event, Heartbeat, Listener, Options, Patience, Phase, Pool,
-    Proxy, Snapshot, Upstream,
+    Proxy, Record, Snapshot, Upstream,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -31,6 +31,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) const WORKERS: usize = 2;
 
+/// Access records that may wait.
+pub(crate) const RECORDS: usize = 64;
+
 pub(crate) const POOL: &str = "default/chat";
 
 pub(crate) type Ws = WebSocketStream<TcpStream>;
@@ -41,6 +44,7 @@ pub(crate) struct Rig {
     pub(crate) config: Config,
     pub(crate) address: SocketAddr,
     pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) records: mpsc::Receiver<Box<Record>>,
 }
 
 impl Rig {
@@ -77,10 +81,12 @@ impl Rig {
         edit: impl FnOnce(&mut Pool),
     ) -> Self {
         let (sender, events) = mpsc::channel();
+        let (record, records) = mpsc::sync_channel(RECORDS);
         let proxy = Proxy::start(Options {
             workers: WORKERS,
             beat: Arc::new(|_| {}),
             events: Some(sender),
+            records: Some(record),
             patience,
         })
         .unwrap();
@@ -99,6 +105,7 @@ impl Rig {
             config,
             address,
             events,
+            records,
         }
     }
 
@@ -160,6 +167,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             timeout: Duration::ZERO,
             close_code: 1001,
         },
+        access_log: None,
     }
 }
 

@@ -75,6 +75,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             close_code: 1001,
         },
         tracking: node_api::Tracking::default(),
+        access_log: None,
     }
 }
 

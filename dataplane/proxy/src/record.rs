@@ -1,0 +1,162 @@
+//! The access record of a connection: who came, where it went, how long it took and why it ended.
+//!
+//! It is made when a client is accepted, filled in as more becomes known, and handed over when the
+//! session ends, or the handshake without one. Whoever takes it may be slow or gone: a worker never
+//! waits, and counts what nobody took.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::mpsc::TrySendError,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::{
+    frame::Scan,
+    handshake::Request,
+    live::Route,
+    relay::Side,
+    stats::{Ended, HandshakeResult},
+    worker::Worker,
+};
+
+/// Bytes that are kept of what a client wrote: a session has its record for as long as it lives.
+const TEXT: usize = 512;
+
+/// One connection, at its end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Record {
+    /// When it ended.
+    pub at: SystemTime,
+    /// The pool.
+    pub pool: String,
+    /// Its listener.
+    pub listener: String,
+    /// The address that was connected to.
+    pub address: SocketAddr,
+    /// Whose connection it was: the client, or a proxy before this one.
+    pub peer: SocketAddr,
+    /// The client; port 0: not known.
+    pub client: SocketAddr,
+    /// The host that was asked for.
+    pub host: Option<String>,
+    /// The path that was asked for. Not the query, where clients send tokens.
+    pub path: Option<String>,
+    /// The page that asked.
+    pub origin: Option<String>,
+    /// The endpoint that was tried last.
+    pub endpoint: Option<SocketAddr>,
+    /// The subprotocol that it chose.
+    pub subprotocol: Option<String>,
+    /// How the handshake ended.
+    pub handshake: HandshakeResult,
+    /// The status that the client was answered with, if it was.
+    pub status: Option<u16>,
+    /// From the client's arrival until now.
+    pub duration: Duration,
+    /// Who ended the session.
+    pub ended: Option<Ended>,
+    /// The code of the first Close frame that had one.
+    pub close_code: Option<u16>,
+    /// Bytes of frames, and messages, from the client.
+    pub from_client: Volume,
+    /// The same from the endpoint.
+    pub from_endpoint: Volume,
+    begun: Instant,
+}
+
+/// How much came from one side.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Volume {
+    /// Bytes of frames.
+    pub bytes: u64,
+    /// Messages that ended.
+    pub messages: u64,
+}
+
+impl Record {
+    fn new(route: &Route, peer: SocketAddr) -> Box<Self> {
+        Box::new(Self {
+            at: SystemTime::UNIX_EPOCH,
+            pool: route.pool.name.clone(),
+            listener: route.listener.clone(),
+            address: route.gate.address,
+            peer,
+            client: peer,
+            host: None,
+            path: None,
+            origin: None,
+            endpoint: None,
+            subprotocol: None,
+            handshake: HandshakeResult::ListenerGone,
+            status: None,
+            duration: Duration::ZERO,
+            ended: None,
+            close_code: None,
+            from_client: Volume::default(),
+            from_endpoint: Volume::default(),
+            begun: Instant::now(),
+        })
+    }
+
+    /// What the client asks for, and who it is.
+    pub(crate) fn asks(&mut self, request: &Request<'_>, client: SocketAddr) {
+        let path = request.target.split(|byte| *byte == b'?').next();
+        self.client = client;
+        self.host = Some(text(request.host));
+        self.path = path.map(text);
+        self.origin = request.fields.all("origin").next().map(text);
+    }
+
+    pub(crate) fn count(&mut self, side: Side, scan: &Scan) {
+        let volume = match side {
+            Side::Client => &mut self.from_client,
+            Side::Backend => &mut self.from_endpoint,
+        };
+        volume.bytes += scan.ready as u64;
+        volume.messages += u64::from(scan.messages);
+    }
+}
+
+/// The beginning of what somebody wrote.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let bytes = bytes.get(..TEXT).unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The record of a connection, if one is wanted, which is handed over when this is dropped, however
+/// that comes about.
+#[derive(Debug)]
+pub(crate) struct Entry(Option<(Rc<Worker>, Box<Record>)>);
+
+impl Entry {
+    pub(crate) fn begin(worker: &Rc<Worker>, route: Option<&Route>, peer: SocketAddr) -> Self {
+        let wanted = route.filter(|route| {
+            let percent = route.pool.access_log;
+            percent.is_some_and(|percent| worker.draws(percent))
+        });
+        Self(wanted.map(|route| (Rc::clone(worker), Record::new(route, peer))))
+    }
+
+    /// Fills in what has become known.
+    pub(crate) fn note(&mut self, note: impl FnOnce(&mut Record)) {
+        if let Some((_, record)) = &mut self.0 {
+            note(record);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let Some((worker, mut record)) = self.0.take() else {
+            return;
+        };
+        record.at = SystemTime::now();
+        record.duration = record.begun.elapsed();
+        if let Some(records) = &worker.shared.records
+            && let Err(TrySendError::Full(_)) = records.try_send(record)
+        {
+            worker.stats().unrecorded.add(1);
+        }
+    }
+}
