@@ -13,8 +13,11 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt,
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recv, recvmsg, sendmsg, sockopt,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -59,6 +62,15 @@ impl Channel {
     /// The process at the other end.
     pub fn peer(&self) -> io::Result<Peer> {
         peer_of(&self.0)
+    }
+
+    /// Whether neither side has closed it. What was sent and not yet received counts as open.
+    pub fn is_open(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(self.0.as_raw_fd(), &mut [0], flags) {
+            Ok(length) => length > 0,
+            Err(error) => matches!(error, Errno::EAGAIN | Errno::EINTR),
+        }
     }
 
     /// Ends the connection for both sides; wakes a receiver on a clone.

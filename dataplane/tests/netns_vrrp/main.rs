@@ -19,6 +19,7 @@ mod node;
 mod partition;
 mod proxy_life;
 mod routers;
+mod sockets;
 mod tracking;
 mod wire;
 

@@ -28,6 +28,7 @@ macro_rules! row {
 
 mod both_hosts;
 mod crash_loop;
+mod large_proxy;
 mod links;
 mod one_host;
 mod processes;

@@ -4,6 +4,7 @@ mod message;
 mod neighbour;
 mod route;
 mod said;
+mod sockets;
 
 use std::{
     io,
@@ -15,6 +16,7 @@ pub use message::{Address, Change, Link, OWN_PROTOCOL};
 use message::{DUMP_INTERRUPTED, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Request};
 pub use route::DefaultRoute;
 pub use said::{Said, said};
+pub use sockets::Sockets;
 
 /// Larger than any datagram that the kernel makes for a dump.
 const BUFFER: usize = 64 * 1024;
@@ -32,8 +34,13 @@ pub struct Requests {
 impl Requests {
     /// Opens it.
     pub fn open() -> io::Result<Self> {
+        Self::of(libc::NETLINK_ROUTE)
+    }
+
+    /// Opens one for another part of the kernel.
+    fn of(protocol: libc::c_int) -> io::Result<Self> {
         Ok(Self {
-            fd: open(0, false)?,
+            fd: open(protocol, 0, false)?,
             sequence: 0,
             buffer: vec![0; BUFFER],
         })
@@ -182,7 +189,7 @@ impl Events {
 
     fn of(groups: libc::c_int) -> io::Result<Self> {
         Ok(Self {
-            fd: open(groups.cast_unsigned(), true)?,
+            fd: open(libc::NETLINK_ROUTE, groups.cast_unsigned(), true)?,
             buffer: vec![0; BUFFER],
         })
     }
@@ -232,11 +239,11 @@ impl AsFd for Events {
     }
 }
 
-fn open(groups: u32, nonblocking: bool) -> io::Result<OwnedFd> {
+fn open(protocol: libc::c_int, groups: u32, nonblocking: bool) -> io::Result<OwnedFd> {
     let kind =
         libc::SOCK_RAW | libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: plain numbers; the result is checked.
-    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
     if raw < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -27,7 +27,7 @@ use ::vrrp::Instant;
 use deaths::Deaths;
 use managed::{Managed, Stage};
 pub(super) use pairing::spawn;
-use pairing::{Pairing, Usable};
+use pairing::{Pairing, Served, Usable};
 use succession::Estate;
 
 use super::{
@@ -87,6 +87,7 @@ pub(super) struct Control {
     estates: Vec<Estate>,
     pairing: Option<Pairing>,
     pairings: PairingNumber,
+    served: Served,
     usable: Usable,
     deaths: Deaths,
     /// Checks that fail.
@@ -141,6 +142,7 @@ impl Control {
             estates: Vec::new(),
             pairing: None,
             pairings: 0,
+            served: Served::default(),
             usable: Usable::new(),
             deaths: Deaths::new(&table.deaths),
             failing: Vec::new(),
@@ -273,7 +275,8 @@ impl Control {
                 if pairing.is_watched {
                     return;
                 }
-                if let Err(error) = pairing.watch(&self.ends.sender, &self.ends.bell) {
+                if let Err(error) = pairing.watch(&self.ends.sender, &self.ends.bell, &self.served)
+                {
                     tracing::error!(%error, "cannot watch the proxy");
                     return;
                 }

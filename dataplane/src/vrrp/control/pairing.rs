@@ -5,16 +5,18 @@ use std::{
     io,
     net::SocketAddr,
     os::{fd::OwnedFd, unix::net::UnixStream},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use node_api::{PoolRef, VirtualRouter};
 
 use crate::{
     ipc::{ProxyToVrrp, VrrpToProxy},
-    sys::{channel::Channel, life::End, memory::Shared, pages::PairPage, realtime},
+    sys::{
+        channel::Channel, life::End, memory::Shared, netlink::Sockets, pages::PairPage, realtime,
+    },
     vrrp::{
         inbox::{Event, Places, Sender},
         machine::Bell,
@@ -30,6 +32,15 @@ const LONGEST: u32 = 1 << 20;
 const STACK: usize = 128 * 1024;
 /// Above the machine thread: it only rings its bell.
 const WATCHER_PRIORITY: i32 = 51;
+
+/// Below the machine and the netlink thread: the address matters more.
+const RESET_PRIORITY: i32 = 30;
+/// By then the address is gone, and no reset leaves any more (the linger is 120 ms at most).
+const RESET_WITHIN: Duration = Duration::from_millis(120);
+
+/// Where clients are served, as the agent wants it: not as the proxy says, which is not trusted with the sockets of
+/// others. Shared with the threads that wait for a proxy's end.
+pub(super) type Served = Arc<Mutex<Vec<SocketAddr>>>;
 
 /// One pairing.
 #[derive(Debug)]
@@ -85,15 +96,25 @@ impl Pairing {
     }
 
     /// Starts to wait for the end of the proxy, which holds its mutex by now.
-    pub(super) fn watch(&mut self, sender: &Sender, bell: &Arc<Bell>) -> io::Result<()> {
+    pub(super) fn watch(
+        &mut self,
+        sender: &Sender,
+        bell: &Arc<Bell>,
+        served: &Served,
+    ) -> io::Result<()> {
         let (number, page) = (self.number, self.page);
         let (sender, bell) = (sender.clone(), Arc::clone(bell));
+        let (channel, served) = (self.channel.try_clone()?, Arc::clone(served));
         spawn("proxy-watch", move || {
             // The machine thread reports whether real-time priority is to be had at all.
             drop(realtime::real_time_or_favoured(WATCHER_PRIORITY));
             match page.proxy_life.wait_for_end() {
-                Ok(End::Died | End::Released) => {
+                Ok(end) => {
                     bell.proxy_died(number);
+                    if end == End::Died {
+                        end_sockets(&served, &channel);
+                    }
+                    // Now: it ends the pairing, and with it the channel that was looked at.
                     sender.send(Event::ProxyGone(number));
                 }
                 Err(error) => tracing::warn!(%error, "cannot watch the life of the proxy"),
@@ -128,6 +149,21 @@ impl Pairing {
 impl Drop for Pairing {
     fn drop(&mut self) {
         self.channel.shutdown();
+    }
+}
+
+/// Has clients of a proxy that is dying know at once. As long as it has not closed its end of the channel, its files are
+/// still open, and no other proxy has its place.
+fn end_sockets(served: &Served, channel: &Channel) {
+    drop(realtime::real_time_or_favoured(RESET_PRIORITY));
+    let served = served
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let begun = Instant::now();
+    let is_dying = || channel.is_open() && begun.elapsed() < RESET_WITHIN;
+    if let Err(error) = Sockets::open().and_then(|mut sockets| sockets.end(&served, is_dying)) {
+        tracing::warn!(%error, "cannot end the sockets of the proxy that died");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Decisions of control: from what is wanted and what is, to the next steps.
 
 use std::{
-    sync::Arc,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -94,6 +95,12 @@ impl Control {
         if desired.is_applied {
             return;
         }
+        let served = desired.routers.iter().flat_map(|router| {
+            let addresses = router.settings.client_addresses();
+            addresses.flat_map(|address| router.ports.iter().map(move |port| (address, *port)))
+        });
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner) =
+            served.map(SocketAddr::from).collect();
         let wanted: Vec<(Key, Router)> = desired
             .routers
             .iter()

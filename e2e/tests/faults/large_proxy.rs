@@ -1,0 +1,87 @@
+//! A proxy with gigabytes resident is killed: the kernel needs long to tear its memory down, and nobody waits for that.
+
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::arp::ArpWatch;
+use e2e::ballast;
+use e2e::lab::{PORT, VIP_SERVER1, VIP_SERVER2};
+use e2e::testing::{Client, Gateway, Manifest, Part, SETTLE, Watch, in_cluster};
+use e2e::wait;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+const HIT: Gateway = Gateway::One;
+/// Torn down in hundreds of milliseconds.
+const RESIDENT: u64 = 3 << 30;
+/// How often the dying process is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Whether its files may still be open: a zombie has none, and one that was reaped is no more.
+fn is_dying(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_some_and(|state| !state.starts_with('Z'))
+}
+
+/// The other host announces the address, and clients are told, while the dead proxy has not even ended.
+#[test]
+fn a_large_proxy_is_missed_before_it_has_ended() -> Result<()> {
+    let test = "a_large_proxy_is_missed_before_it_has_ended";
+    in_cluster(test, &Manifest::article(), |cluster| {
+        let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
+        let arp = ArpWatch::start(&cluster.lab, &[VIP_SERVER1], Duration::from_millis(10))?;
+        let client = Client::from(cluster.lab.client());
+        let proxy = cluster.pid(HIT, Part::Proxy)?;
+        ballast::load(&[proxy], RESIDENT)?;
+        watch.settles(cluster, VIP_SERVER1, HIT)?;
+        // It says nothing, and so learns of nothing but what it is told.
+        let mut quiet = client.within(|| {
+            let target = SocketAddr::new(VIP_SERVER1.into(), PORT);
+            let stream = TcpStream::connect_timeout(&target, SETTLE)?;
+            stream.set_read_timeout(Some(SETTLE))?;
+            Ok(stream)
+        })?;
+        let reader = thread::spawn(move || (quiet.read(&mut [0]), Instant::now()));
+
+        let struck = Instant::now();
+        cluster.signal(HIT, Part::Proxy, Signal::SIGKILL)?;
+        let dead = loop {
+            if !is_dying(proxy) {
+                break Instant::now();
+            }
+            ensure!(struck.elapsed() < SETTLE, "the proxy does not end");
+            thread::sleep(LOOK_EVERY);
+        };
+        let heir = cluster.host(Gateway::Two).mac();
+        let announced = wait::until("server2 to announce the address", SETTLE, || {
+            let heard = arp.announcements(struck);
+            let of_heir =
+                |(_, address, mac): &(Instant, _, _)| *address == VIP_SERVER1 && *mac == heir;
+            Ok(heard.into_iter().find(of_heir).map(|(at, ..)| at))
+        })?;
+        let (told, told_at) = reader.join().ok().context("the client's thread panicked")?;
+        let [announced, told_after, died] =
+            [announced, told_at, dead].map(|at| at.saturating_duration_since(struck));
+        println!(
+            "announced after {announced:?}, client told after {told_after:?}, ended after {died:?}"
+        );
+        ensure!(
+            told.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+            "the client was not reset"
+        );
+        ensure!(
+            announced < died,
+            "announced only {announced:?} after the death; it ended after {died:?}"
+        );
+        ensure!(
+            told_after < died,
+            "told only {told_after:?} after the death; it ended after {died:?}"
+        );
+        watch.undisturbed(VIP_SERVER2, struck)?;
+        watch.never_split()
+    })
+}
