@@ -103,7 +103,7 @@ demo: ## replay the article: wsha beside keepalived and nginx (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
 	$(SUDO) $(RELEASE)/demo $(ARGS)
 
-bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root, or sudo); ARGS='--repeat 5'
+bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root, or sudo); ARGS='--repeat 5', ARGS=load
 	$(CARGO) build --release --package dataplane --package e2e --bins
 	$(SUDO) $(RELEASE)/bench-failover $(ARGS)
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use e2e::testing::{dataplane, in_lab, skipped};
+use e2e::lab::{PORT, VIP_SERVER1};
+use e2e::testing::{Gateway, Manifest, Part, dataplane, in_cluster, in_lab, skipped};
 use e2e::tools;
 
 /// Runs a benchmark while no other test has a lab at work, and hands its output to `check`.
@@ -69,6 +70,47 @@ fn failover_is_measured_for_all_subjects() -> Result<()> {
             Ok(())
         },
     )
+}
+
+#[test]
+fn takeovers_under_load_are_counted() -> Result<()> {
+    bench(
+        "takeovers_under_load_are_counted",
+        env!("CARGO_BIN_EXE_bench-failover"),
+        &["load", "--seconds", "2"],
+        |text| {
+            for name in ["wsha", "keepalived, real-time", "keepalived, without"] {
+                let cells = row(text, name)?;
+                // Two virtual routers, an advertisement each 10 ms.
+                let heard = cells.last().and_then(|cell| cell.parse::<u32>().ok());
+                ensure!(heard.is_some_and(|heard| heard > 100), "{name}: {cells:?}");
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As on a real network: all that the client knows is an address, and all that breaks is what it is told to run.
+#[test]
+fn a_client_of_a_real_network_tells_what_a_command_cost() -> Result<()> {
+    let test = "a_client_of_a_real_network_tells_what_a_command_cost";
+    in_cluster(test, &Manifest::article(), |cluster| {
+        let proxy = cluster.pid(Gateway::One, Part::Proxy)?;
+        let mut probe = Command::new(env!("CARGO_BIN_EXE_bench-failover"));
+        probe.args(["probe", "--address", &format!("{VIP_SERVER1}:{PORT}")]);
+        probe.args(["--repeat", "1", "--settle", "1", "--heal-command", "true"]);
+        probe.args(["--fault-command", &format!("kill -9 {proxy}")]);
+        let output = cluster.lab.client().output(probe)?;
+        let shown = String::from_utf8_lossy(&output.stdout);
+        println!("{shown}\n{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{}", output.status);
+        let cells = row(&shown, "fault")?;
+        ensure!(cells.get(1) == Some(&"1"), "{cells:?}");
+        let told = shown.lines().find(|line| line.starts_with("#1 fault"));
+        let is_lost = |line: &str| line.contains("RST") || line.contains("FIN");
+        ensure!(told.is_some_and(is_lost), "{told:?}");
+        Ok(())
+    })
 }
 
 #[test]

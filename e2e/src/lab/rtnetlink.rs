@@ -12,8 +12,11 @@ use nix::sys::socket::{
 
 /// Types of messages, flags and groups of linux/netlink.h and linux/rtnetlink.h.
 const ERROR: u16 = 2;
+const NEW_LINK: u16 = 16;
+const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const DELETED_ADDRESS: u16 = 21;
+const REQUEST: u16 = 0x1;
 const REQUEST_AND_ACK: u16 = 0x1 | 0x4;
 const IPV4_ADDRESSES: u32 = 0x10;
 const UP: u32 = 0x1;
@@ -25,25 +28,37 @@ const LOCAL: u16 = 2;
 
 /// Sets the link of this number up or down, in the caller's network namespace; returns when the kernel has done so.
 pub(super) fn set(index: u32, is_up: bool) -> Result<()> {
+    let flags = if is_up { UP } else { 0 };
+    ask(SET_LINK, REQUEST_AND_ACK, index, flags, UP)?;
+    if is_up {
+        // A switch forwards as soon as it has the link. The kernel would tell the bridge up to a second later; asked
+        // about the link, it does so at once.
+        ask(GET_LINK, REQUEST, index, 0, 0)?;
+    }
+    Ok(())
+}
+
+/// Sends a request about a link and waits for its answer.
+fn ask(kind: u16, how: u16, index: u32, flags: u32, change: u32) -> Result<()> {
     let socket = open(0)?;
     let mut message = Vec::with_capacity(2 * HEADER);
     message.extend(u32::try_from(2 * HEADER)?.to_ne_bytes());
-    message.extend(SET_LINK.to_ne_bytes());
-    message.extend(REQUEST_AND_ACK.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(how.to_ne_bytes());
     message.extend([0; 8]);
     // ifinfomsg: no family, no type; which one; its flags, and which of them are meant.
     message.extend([0; 4]);
     message.extend(index.to_ne_bytes());
-    message.extend(if is_up { UP } else { 0 }.to_ne_bytes());
-    message.extend(UP.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend(change.to_ne_bytes());
     let kernel = NetlinkAddr::new(0, 0);
     sendto(socket.as_raw_fd(), &message, &kernel, MsgFlags::empty())
-        .context("cannot ask the kernel to set a link")?;
-    let mut answer = [0; 256];
+        .context("cannot ask the kernel about a link")?;
+    let mut answer = vec![0; 16 << 10];
     let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
     let answer = answer.get(..length).unwrap_or_default();
     match (number(answer, 4), answer.get(HEADER..HEADER + 4)) {
-        (Some(ERROR), Some(&[0, 0, 0, 0])) => Ok(()),
+        (Some(ERROR), Some(&[0, 0, 0, 0])) | (Some(NEW_LINK), _) => Ok(()),
         (Some(ERROR), Some(&[a, b, c, d])) => {
             let errno = Errno::from_raw(-i32::from_ne_bytes([a, b, c, d]));
             Err(errno).with_context(|| format!("cannot set link {index}"))

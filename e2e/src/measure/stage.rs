@@ -11,7 +11,7 @@ use crate::arp::ArpWatch;
 use crate::backend::Backends;
 use crate::control::ControlTimer;
 use crate::fault::Fault;
-use crate::lab::{Lab, VIP_SERVER1, VIP_SERVER2, Vacated};
+use crate::lab::{Host, Lab, VIP_SERVER1, VIP_SERVER2, Vacated};
 use crate::probe::{Probe, Timing};
 use crate::subject::Gateways;
 use crate::wait;
@@ -104,6 +104,10 @@ impl<'lab> Stage<'lab> {
         } else {
             std::thread::sleep(self.gateways.longest_timer().mul_f64(phases.any()));
         }
+        if fault.is_noticed_by_host() {
+            // The kernel tells of this one, and for a second of no other.
+            spare(self.lab, Host::cable_cut)?;
+        }
         let hit = Instant::now();
         fault.strike(&mut self.gateways, victim)?;
         let vacated = gone.map(|gone| {
@@ -127,6 +131,9 @@ impl<'lab> Stage<'lab> {
         };
         survived.map_err(|error| failed(&sample, error))?;
 
+        if fault.is_noticed_by_host() {
+            spare(self.lab, Host::cable_mended)?;
+        }
         let healed = Instant::now();
         let settled = fault
             .heal(&mut self.gateways, victim)
@@ -178,6 +185,11 @@ impl<'lab> Stage<'lab> {
         }
         Ok(())
     }
+}
+
+/// Does something to a host that nobody needs.
+fn spare(lab: &Lab, what: impl Fn(&Host) -> Result<()>) -> Result<()> {
+    lab.backends().last().map_or(Ok(()), what)
 }
 
 fn arp(lab: &Lab) -> Result<ArpWatch> {

@@ -29,8 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Room for seconds of advertisements, should the thread have to wait.
 const BACKLOG: usize = 4 << 20;
 
-/// Judges by VRID.
-type Judges = BTreeMap<u8, Judge>;
+/// Judges by the first virtual address: stacks number their virtual routers differently.
+type Judges = BTreeMap<Ipv4Addr, Judge>;
 
 /// Follows virtual routers on the wire.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Follows each VRID by its judge, from now on.
-    pub fn start(lab: &Lab, judges: impl IntoIterator<Item = (u8, Judge)>) -> Result<Self> {
+    /// Follows each virtual address by its judge, from now on.
+    pub fn start(lab: &Lab, judges: impl IntoIterator<Item = (Ipv4Addr, Judge)>) -> Result<Self> {
         let socket = lab.on_switch(open)??;
         let judges = Arc::new(Mutex::new(judges.into_iter().collect::<Judges>()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -53,9 +53,9 @@ impl Capture {
                 // Not for the times, which are the kernel's: so that nothing is lost.
                 real_time();
                 while !ended.load(Ordering::Relaxed) {
-                    if let Some((at, vrid, source, priority)) = receive(&socket) {
+                    if let Some((at, address, source, priority)) = receive(&socket) {
                         let mut judges = judging.lock().unwrap_or_else(PoisonError::into_inner);
-                        if let Some(judge) = judges.get_mut(&vrid) {
+                        if let Some(judge) = judges.get_mut(&address) {
                             judge.note(at, source, priority);
                         }
                     }
@@ -98,8 +98,8 @@ fn open() -> Result<Socket> {
     Ok(socket)
 }
 
-/// An advertisement: its time of arrival, VRID, source and priority. `None`: nothing came, or something else.
-fn receive(socket: &Socket) -> Option<(Duration, u8, Ipv4Addr, u8)> {
+/// An advertisement: its time of arrival, first address, source and priority. `None`: nothing came, or something else.
+fn receive(socket: &Socket) -> Option<(Duration, Ipv4Addr, Ipv4Addr, u8)> {
     let mut frame = [0; 256];
     let mut room = nix::cmsg_space!(nix::sys::time::TimeSpec);
     let mut buffers = [IoSliceMut::new(&mut frame)];
@@ -114,18 +114,21 @@ fn receive(socket: &Socket) -> Option<(Duration, u8, Ipv4Addr, u8)> {
         ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
         _ => None,
     })?;
-    let (vrid, source, priority) = advertisement(&frame)?;
-    Some((at, vrid, source, priority))
+    let (address, source, priority) = advertisement(&frame)?;
+    Some((at, address, source, priority))
 }
 
-/// VRID, source and priority of an IPv4 advertisement of either version (RFC 9568 section 5.2, RFC 3768 section 5.3).
-fn advertisement(frame: &[u8]) -> Option<(u8, Ipv4Addr, u8)> {
+/// First address, source and priority of an IPv4 advertisement of either version (RFC 9568 section 5.2, RFC 3768
+/// section 5.3).
+fn advertisement(frame: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, u8)> {
     let ip = frame.get(14..)?;
     let header = usize::from(*ip.first()? & 0x0f) * 4;
     if *ip.get(9)? != VRRP {
         return None;
     }
     let source: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
-    let [kind, vrid, priority] = ip.get(header..header + 3)?.try_into().ok()?;
-    matches!(kind, 0x21 | 0x31).then_some((vrid, source.into(), priority))
+    let vrrp = ip.get(header..header + 12)?;
+    let address: [u8; 4] = vrrp.get(8..)?.try_into().ok()?;
+    let [kind, _, priority] = *vrrp.first_chunk()?;
+    matches!(kind, 0x21 | 0x31).then_some((address.into(), source.into(), priority))
 }

@@ -131,7 +131,10 @@ fn follow(lab: &Lab, interval: Duration) -> Result<Capture> {
             .gateways()
             .into_iter()
             .find(|it| it.name() == router.owner)?;
-        Some((router.vrid, Judge::new(owner.address(), interval, BACKUP)))
+        Some((
+            router.address,
+            Judge::new(owner.address(), interval, BACKUP),
+        ))
     };
     Capture::start(lab, Router::ARTICLE.iter().filter_map(judge))
 }
