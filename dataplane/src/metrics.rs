@@ -109,6 +109,7 @@ metrics! {
     VrrpTransitions, Counter, "wsha_vrrp_transitions", "Changes of state of a virtual router, by the state entered";
     VrrpAdvertisementsSent, Counter, "wsha_vrrp_advertisements_sent", "Advertisements sent";
     VrrpAdvertisementsFailed, Counter, "wsha_vrrp_advertisements_failed", "Advertisements that did not leave the host";
+    VrrpLateAdvertisements, Counter, "wsha_vrrp_late_advertisements", "Advertisements that left more than half an interval after they were due";
     VrrpAdvertisementsReceived, Counter, "wsha_vrrp_advertisements_received", "Advertisements accepted";
     VrrpForeignAdvertisements, Counter, "wsha_vrrp_foreign_advertisements", "Advertisements of virtual routers that this host does not take part in";
     VrrpTimerDelay, Gauge, "wsha_vrrp_timer_delay_seconds", "Longest delay of a timer of the state machines in the last minute";

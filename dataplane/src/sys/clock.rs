@@ -1,8 +1,8 @@
 //! Clocks that all processes of the host share.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: the same in every process of the host, untouched by clock
 /// steps, so it may be written to a shared page and compared on the other side.
@@ -13,6 +13,13 @@ pub fn monotonic_ns() -> u64 {
         let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
         seconds * 1_000_000_000 + nanos
     })
+}
+
+/// How fine timers of `CLOCK_MONOTONIC` are: a nanosecond with high-resolution timers, else the kernel's
+/// tick (time(7)).
+pub fn resolution() -> Duration {
+    // The call cannot fail for this clock.
+    clock_getres(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Milliseconds since the Unix epoch; zero before it.

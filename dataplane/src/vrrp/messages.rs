@@ -105,6 +105,8 @@ pub(super) struct Observed {
     /// Why the newest advertisement did not leave, if it did not: the error's number.
     pub(super) failure: Option<i32>,
     pub(super) received: u64,
+    /// Own advertisements that left late.
+    pub(super) late: u64,
 }
 
 /// The machine thread to the netlink thread.

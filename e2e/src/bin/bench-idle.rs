@@ -28,9 +28,9 @@ const ANNOUNCEMENTS: Duration = Duration::from_secs(7);
 /// Measures what gateways cost that hold many addresses, or back them up, while nothing happens.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Virtual routers: server1 is Active for all, server2 Backup for all.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=40))]
-    routers: u8,
+    /// Virtual routers, a table for each number: server1 is Active for all, server2 Backup for all.
+    #[arg(long, value_delimiter = ',', default_values_t = [20, 100], value_parser = clap::value_parser!(u8).range(1..=100))]
+    routers: Vec<u8>,
     /// How long CPU time is counted, in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -52,18 +52,26 @@ fn run(options: &Options) -> Result<()> {
     }
     tools::install_backend()?;
     tools::install_peers()?;
-    let begun = Instant::now();
     let (_, allowed) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, allowed, allowed)?;
     let binary = tools::wsha_binary(options.wsha_binary.as_deref())?;
+    for routers in &options.routers {
+        measure(options, *routers, &binary)?;
+    }
+    Ok(())
+}
+
+/// One table, for so many virtual routers.
+fn measure(options: &Options, routers: u8, binary: &Path) -> Result<()> {
+    let begun = Instant::now();
     let router = |number| Router {
         vrid: 100 + number,
         address: Ipv4Addr::new(192, 168, 1, 100 + number),
         owner: "server1",
     };
     let settings = Settings {
-        wsha_binary: Some(binary.clone()),
-        routers: (1..=options.routers).map(router).collect(),
+        wsha_binary: Some(binary.to_owned()),
+        routers: (1..=routers).map(router).collect(),
         ..Settings::default()
     };
 
@@ -78,9 +86,9 @@ fn run(options: &Options) -> Result<()> {
     }
     settle(&stages)?;
 
-    let before = wsha_states(&stages[0], &binary)?;
+    let before = wsha_states(&stages[0], binary)?;
     let (spent, window) = count(&stages, Duration::from_secs(options.seconds))?;
-    let after = wsha_states(&stages[0], &binary)?;
+    let after = wsha_states(&stages[0], binary)?;
     ensure!(
         before == after,
         "a virtual router of wsha changed its state while CPU time was counted"
@@ -114,7 +122,7 @@ fn run(options: &Options) -> Result<()> {
     println!(
         "{} virtual routers with an advertisement each {} ms; CPU time over {:.1} s without sessions; 100 is one core.\n\
          Bytes a session: growth of proportional memory by {} idle sessions after one echo each. Load {}. {:.0} s in all.",
-        options.routers,
+        routers,
         settings.advertisement.as_millis(),
         window.as_secs_f64(),
         options.sessions,

@@ -1,6 +1,6 @@
 //! From a configuration to what the state machine takes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use ::vrrp::{
     Centiseconds, Config, ConfigError, Preemption, Priority, Settings, Version, Vrid,
@@ -8,7 +8,8 @@ use ::vrrp::{
 };
 use node_api::{VrrpVersion, is_link_local_v6};
 
-use crate::ipc::Router;
+use super::timers;
+use crate::{ipc::Router, sys::clock};
 
 /// Why a virtual router cannot be run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -19,6 +20,18 @@ pub(super) enum RouterError {
     /// An interval that no version can state.
     #[error("advertisementInterval is not a whole number of hundredths of a second up to 255s")]
     Interval,
+    /// An interval that this host cannot keep.
+    #[error(
+        "advertisementInterval is {} ms, and timers of this host's kernel are only as fine as {} ms: use \
+         three times that or more, or a kernel with high-resolution timers",
+        .interval.as_millis(), .resolution.as_millis()
+    )]
+    Resolution {
+        /// As configured.
+        interval: Duration,
+        /// Of the clock.
+        resolution: Duration,
+    },
     /// What the state machine refuses.
     #[error(transparent)]
     Config(ConfigError),
@@ -42,6 +55,14 @@ pub(super) fn config(router: &Router, priority: u8, source: IpAddr) -> Result<Co
 fn settings(router: &Router, priority: u8, source: IpAddr) -> Result<Settings, RouterError> {
     let interval = Centiseconds::from_duration(router.settings.advertisement_interval)
         .ok_or(RouterError::Interval)?;
+    let resolution = clock::resolution();
+    if !timers::can_keep(interval.as_duration(), resolution) {
+        let interval = interval.as_duration();
+        return Err(RouterError::Resolution {
+            interval,
+            resolution,
+        });
+    }
     Ok(Settings {
         version: version(router),
         source,

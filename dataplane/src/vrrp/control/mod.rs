@@ -14,6 +14,7 @@ mod report;
 mod residual;
 mod settle;
 mod succession;
+mod timers;
 mod tracking;
 
 use std::{
@@ -51,8 +52,6 @@ use crate::{
 
 /// Reports go out at most this often.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
-/// A timer later than this is worth a warning: half of the default interval.
-const LATE: Duration = Duration::from_millis(50);
 /// Far more pools than a host has virtual routers for.
 const MOST_POOLS: usize = 4096;
 const SHOW_DELAY_FOR: Duration = Duration::from_mins(1);
@@ -458,13 +457,9 @@ impl Control {
         let mut standing = self.warnings.clone();
         standing.extend(self.foreign_addresses());
         let delay = self.delay.0;
-        if delay > LATE {
-            standing.push(format!(
-                "timers of the vrrp process ran up to {} ms late: give the host more processor \
-                 time, or the process CAP_SYS_NICE",
-                delay.as_millis()
-            ));
-        }
+        let routers = self.routers.iter();
+        let intervals = routers.map(|router| router.spec.settings.advertisement_interval);
+        standing.extend(timers::too_late(delay, intervals));
         let report = report::report(&self.routers, told, snapshot, &standing, delay, now);
         self.ends.outbox.post(FromVrrp::Report(report));
     }

@@ -221,12 +221,14 @@ fn samples(
     let failed = observed.map_or(0, |observed| observed.failed);
     let received = observed.map_or(0, |observed| observed.received);
     let priority = observed.map_or(router.priority, |observed| observed.priority.get());
+    let late = observed.map_or(0, |observed| observed.late);
     for (metric, value) in [
         (Metric::VrrpState, state),
         (Metric::VrrpPriority, priority.into()),
         (Metric::VrrpLoweredBy, router.lowered_by.len() as u64),
         (Metric::VrrpAdvertisementsSent, sent),
         (Metric::VrrpAdvertisementsFailed, failed),
+        (Metric::VrrpLateAdvertisements, late),
         (Metric::VrrpAdvertisementsReceived, received),
         (Metric::VrrpAddressConflicts, conflicts.len() as u64),
     ] {

@@ -4,6 +4,7 @@
 //! nothing per packet or timer.
 
 pub(super) mod io;
+mod punctuality;
 pub(super) mod segment;
 pub(super) mod slot;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use ::vrrp::{
     wire::{self, ChecksumReading, Ends, Received, resolution},
 };
 
-use super::{io::Io, segment::SegmentId};
+use super::{io::Io, now, punctuality::Punctuality, segment::SegmentId};
 use crate::{
     sys::pages::RouterRow,
     vrrp::messages::{FromMachine, LeaseCommand, Observed, PairingNumber, RouterId, Term},
@@ -33,6 +33,7 @@ pub(in crate::vrrp) struct Slot {
     failed: u64,
     failure: Option<i32>,
     received: u64,
+    punctuality: Punctuality,
 }
 
 impl Slot {
@@ -57,6 +58,7 @@ impl Slot {
             failed: 0,
             failure: None,
             received: 0,
+            punctuality: Punctuality::default(),
         })
     }
 
@@ -101,6 +103,7 @@ impl Slot {
                 Effect::Transition(transition) => {
                     if transition.to != State::Active {
                         self.row.not_active();
+                        self.punctuality.ceased();
                     }
                     io.tell(FromMachine::Transition(self.id, transition));
                 }
@@ -146,6 +149,7 @@ impl Slot {
             failed: self.failed,
             failure: self.failure,
             received: self.received,
+            late: self.punctuality.late(),
         }
     }
 
@@ -171,6 +175,9 @@ impl Slot {
             self.sent += 1;
             if !priority.is_release() && self.router.state() == State::Active {
                 self.row.advertised(now.as_nanos());
+                let interval = self.router.config().settings.interval;
+                // Not when the turn began: packets that were read before it count, too.
+                self.punctuality.left(self::now(), interval.as_duration());
             }
         }
     }
