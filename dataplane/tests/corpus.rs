@@ -178,7 +178,7 @@ fn manifests() {
     );
 }
 
-fn stream_outcome<M>(decoded: Result<Decoded<M>, node_api::DecodeError>) -> String {
+fn stream_outcome<M>(decoded: &Result<Decoded<M>, node_api::DecodeError>) -> String {
     match decoded {
         Ok(Decoded::Message(_)) => "message",
         Ok(Decoded::UnknownKind(_)) => "unknown kind",
@@ -190,7 +190,7 @@ fn stream_outcome<M>(decoded: Result<Decoded<M>, node_api::DecodeError>) -> Stri
 
 #[test]
 fn messages_to_a_node() {
-    let outcome = |bytes: &[u8]| stream_outcome(ToNode::decode(text(bytes)));
+    let outcome = |bytes: &[u8]| stream_outcome(&ToNode::decode(text(bytes)));
     let expected = [
         ("recorded-welcome", "message"),
         ("recorded-watching", "message"),
@@ -211,7 +211,7 @@ fn messages_to_a_node() {
 
 #[test]
 fn messages_to_a_controller() {
-    let outcome = |bytes: &[u8]| stream_outcome(ToController::decode(text(bytes)));
+    let outcome = |bytes: &[u8]| stream_outcome(&ToController::decode(text(bytes)));
     let expected = [
         ("recorded-facts", "message"),
         ("recorded-facts-short", "message"),

@@ -118,7 +118,7 @@ fn idle_gateways_are_measured() -> Result<()> {
     bench(
         "idle_gateways_are_measured",
         env!("CARGO_BIN_EXE_bench-idle"),
-        &["--seconds", "1", "--sessions", "100"],
+        &["--routers", "20", "--seconds", "1", "--sessions", "100"],
         |text| {
             for name in ["agent", "vrrp", "proxy", "keepalived", "nginx"] {
                 let cells = row(text, name)?;

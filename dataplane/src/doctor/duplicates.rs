@@ -87,8 +87,8 @@ fn asked(report: &NodeReport) -> impl Iterator<Item = (&str, IpAddr, bool)> {
 struct Link {
     index: u32,
     mac: Mac,
-    /// Of its own, for IPv6.
-    link_local: Option<Ipv6Addr>,
+    /// Its own link-local address.
+    source: Option<Ipv6Addr>,
 }
 
 fn links() -> io::Result<BTreeMap<String, Link>> {
@@ -110,7 +110,7 @@ fn links() -> io::Result<BTreeMap<String, Link>> {
             Link {
                 index: link.index,
                 mac: Mac(link.mac?),
-                link_local: link_local(link.index),
+                source: link_local(link.index),
             },
         )),
         _ => None,
@@ -125,13 +125,9 @@ fn ask(
     addresses: &BTreeSet<IpAddr>,
 ) -> io::Result<Answers> {
     let link = link.map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-    let Link {
-        index,
-        mac,
-        link_local,
-    } = link.ok_or(io::ErrorKind::NotFound)?;
+    let Link { index, mac, source } = link.ok_or(io::ErrorKind::NotFound)?;
     let (socket, source) = if is_ipv6 {
-        let source = link_local.ok_or_else(|| io::Error::other("it has no link-local address"))?;
+        let source = source.ok_or_else(|| io::Error::other("it has no link-local address"))?;
         (ResolutionSocket::neighbour_discovery(index)?, source)
     } else {
         (ResolutionSocket::arp(index)?, Ipv6Addr::UNSPECIFIED)

@@ -70,7 +70,8 @@ fn raise_budget() -> io::Result<()> {
     check(unsafe { libc::setrlimit(libc::RLIMIT_RTTIME, &raw const limit) })
 }
 
-/// Keeps all memory of the process in RAM, now and later.
+/// Keeps in RAM what the process has used so far and what it comes to use: from the first use of a page on
+/// (`MCL_ONFAULT`). The program is that of three processes, and of most of it this one uses nothing.
 ///
 /// # Errors
 /// Without `CAP_IPC_LOCK` and an unlimited `RLIMIT_MEMLOCK`: under a limit, later allocations would
@@ -88,8 +89,9 @@ pub fn lock_memory() -> io::Result<()> {
             "no CAP_IPC_LOCK, and RLIMIT_MEMLOCK is not unlimited",
         ));
     }
+    let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
     // SAFETY: plain flags.
-    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) })
+    check(unsafe { libc::mlockall(flags) })
 }
 
 /// Ends the process without unwinding, handlers or a core dump.

@@ -17,6 +17,7 @@ mod machine;
 mod messages;
 mod neighbours;
 mod outbox;
+mod rehearsal;
 mod world;
 
 use std::{
@@ -60,7 +61,7 @@ use crate::{
 const QUEUE: usize = MOST_ROUTERS * 8;
 /// The agent may be stopped for as long as it likes; a thread of its own waits for it.
 const AGENT_PATIENCE: Duration = Duration::from_hours(24);
-/// Stack of the machine and the netlink thread; memory is locked, so it is small.
+/// Stack of each thread: none of them goes deep.
 const STACK: usize = 256 * 1024;
 /// Above ordinary real-time programs, below the kernel's own threads.
 const MACHINE_PRIORITY: i32 = 50;
@@ -243,6 +244,7 @@ fn start_machine(machine: Machine) -> anyhow::Result<Option<String>> {
     start("machine", move || {
         // The receiver waits for exactly this.
         drop(report.send(realtime::real_time_or_favoured(MACHINE_PRIORITY)));
+        rehearsal::rehearse();
         if let Err(error) = machine.run() {
             // Without this thread the process is of no use; the agent starts another one.
             tracing::error!(%error, "the machine thread cannot wait for its sockets");

@@ -51,6 +51,17 @@ fn used(node: &Node) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// Minor and major page faults of the thread that sends the advertisements, so far.
+fn faults(node: &Node) -> [u64; 2] {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.process.id())).unwrap();
+    let stats = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")));
+    let mut stats = stats.map(Result::unwrap);
+    let stat = stats.find(|stat| stat.contains("(machine)")).unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    [7, 9].map(|field| fields[field].parse().unwrap())
+}
+
 fn resident_kib(node: &Node) -> String {
     let path = format!("/proc/{}/status", node.process.id());
     let status = std::fs::read_to_string(path).unwrap();
@@ -58,7 +69,7 @@ fn resident_kib(node: &Node) -> String {
     line.unwrap_or_default().to_owned()
 }
 
-/// The target is 2 % of a core for the optimised program; this one is not, and shares its cores.
+/// The target is 3 % of a core for a hundred and for the optimised program; this one is not, and shares its cores.
 #[test]
 fn twenty_virtual_routers_are_cheap() {
     let Some(lab) = Lab::start(2) else { return };
@@ -66,6 +77,7 @@ fn twenty_virtual_routers_are_cheap() {
     wait_all(&mut a, Active);
     let mut b = Node::serving(&lab.hosts[1], &routers(235));
     wait_all(&mut b, Backup);
+    let faults_before = (faults(&a), faults(&b));
     let before = (used(&a), used(&b));
     // A span to measure over, not a synchronisation.
     std::thread::sleep(SPAN);
@@ -81,7 +93,11 @@ fn twenty_virtual_routers_are_cheap() {
         resident_kib(&b)
     );
     assert!(active < 10.0 && backup < 10.0);
+    // Hundreds of advertisements, sent and heard: from memory that is there and locked.
+    assert_eq!((faults(&a), faults(&b)), faults_before);
     wait_all(&mut b, Backup);
+    let [_, before] = faults(&b);
     a.send(&ToVrrp::Leave);
     wait_all(&mut b, Active);
+    assert_eq!(faults(&b)[1], before, "a takeover waits for no disk");
 }

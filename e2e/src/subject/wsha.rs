@@ -70,7 +70,7 @@ pub(super) fn processes(host: &Host, part: &str) -> Vec<Pid> {
     })
 }
 
-/// Any number of virtual routers up to forty, otherwise as in [`MANIFEST`].
+/// Any number of virtual routers up to a hundred, otherwise as in [`MANIFEST`].
 fn in_pools_of_ten(routers: &[Router]) -> Manifest {
     let entry = |router: &Router| {
         format!(
@@ -78,9 +78,10 @@ fn in_pools_of_ten(routers: &[Router]) -> Manifest {
             router.address, router.vrid, router.owner
         )
     };
-    let pools = ["chat", "news", "quotes", "games"]
-        .into_iter()
-        .zip(routers.chunks(10));
+    let names = [
+        "chat", "news", "quotes", "games", "rooms", "orders", "prices", "scores", "stocks", "trips",
+    ];
+    let pools = names.into_iter().zip(routers.chunks(10));
     Manifest::of(
         pools
             .map(|(name, routers)| Pool::new(name, routers.iter().map(entry).collect()))

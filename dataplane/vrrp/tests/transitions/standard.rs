@@ -34,7 +34,7 @@ pub(crate) fn owner_starts_as_active(version: Version) {
 
 /// RFC 9568 6.1, RFC 3768 6.1.2 (`Preempt_Mode`): the owner preempts whatever the mode and without delay.
 pub(crate) fn owner_preempts_whatever_the_mode(version: Version) {
-    let delay = Duration::from_secs(60);
+    let delay = Duration::from_mins(1);
     for preemption in [Preemption::Disabled, Preemption::Enabled { delay }] {
         let mut config = config(version);
         config.settings.preemption = preemption;
