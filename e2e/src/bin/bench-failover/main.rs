@@ -17,7 +17,7 @@ use e2e::{control, tools};
 /// if wsha does not reach what it must; the reasons stand below the table.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
-struct Options {
+struct CommandLine {
     #[command(subcommand)]
     other: Option<Other>,
     #[command(flatten)]
@@ -32,7 +32,7 @@ enum Other {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = CommandLine::parse();
     e2e::exit(match &options.other {
         None => faults::run(&options.faults),
         Some(Other::Load(options)) => load::run(options),
