@@ -236,7 +236,7 @@ fn ranges() {
     );
     one(
         chat(&simple, "  accessLog: {mode: Enabled, samplePercent: 0}"),
-        "spec.accessLog.samplePercent: is 0; use a number from 1 to 100, or set mode to Disabled",
+        "spec.accessLog.samplePercent: is 0; use a number from 1 to 100",
     );
     one(
         chat(&simple, "  vrrp: {version: 4}"),

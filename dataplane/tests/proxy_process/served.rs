@@ -403,7 +403,7 @@ async fn access_records_are_lines_of_json_also_of_sessions_that_end_with_the_pro
     assert_eq!(record["endedBy"], "left");
     assert_eq!(record["closeCode"], 1012);
     assert_eq!(record["fromClient"]["messages"], 1);
-    assert_eq!(record["fromEndpoint"]["bytes"], 7);
+    assert_eq!(record["fromEndpoint"]["messages"], 1);
     assert!(process.ended().success());
 }
 

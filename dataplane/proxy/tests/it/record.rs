@@ -118,8 +118,10 @@ async fn handshakes_that_fail_are_recorded_with_their_status() {
     drop(rig.answers(b"nonsense\r\n\r\n").await);
     let record = rig.record().await;
     assert_eq!((record.status, record.path), (Some(400), None));
-    // One that says nothing.
-    drop(TcpStream::connect(rig.address).await.unwrap());
+    // One that goes before it has said what it wants.
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    stream.write_all(b"GET /").await.unwrap();
+    drop(stream);
     let record = rig.record().await;
     assert_eq!(record.handshake, HandshakeResult::ClientGone);
     assert_eq!(record.status, None);
