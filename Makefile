@@ -49,12 +49,11 @@ e2e: install-tools ## controller, gateways and chart on a real control plane and
 	@# Apart, as it links the programs anew. WSHA_E2E_KUBECONFIG or WSHA_E2E_CLUSTER=kind: another cluster (e2e/README.md).
 	$(CARGO) test --package e2e --test cluster $(TEST_ARGS)
 
-nightly: ## what takes longer: SEEDS segments of the simulation (200000), HEALS partitions of real hosts (50, root), all cases of Autobahn
+nightly: install-tools ## what takes longer: SEEDS segments of the simulation (200000), HEALS partitions of real hosts (50, root), every fault with every version and family, all cases of Autobahn
 	VRRP_LAN_SEEDS=$(or $(SEEDS),200000) $(CARGO) test --release --package vrrp --test lan -- --show-output
 	WSHA_HEALS=$(or $(HEALS),50) $(CARGO) test --package dataplane --test netns_vrrp partition -- --show-output
 	$(CARGO) build --package dataplane --bins
 	WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test faults --test interop -- --ignored --show-output
-	$(CARGO) build --package dataplane --bins
 	WSHA_AUTOBAHN=all WSHA_DATAPLANE=$(TARGET)/debug/wsha-dataplane $(CARGO) test --package e2e --test autobahn -- --show-output
 
 lint: ## formatting, clippy, documentation, generated files

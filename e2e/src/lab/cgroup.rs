@@ -139,6 +139,19 @@ pub(super) fn limit_cpu(name: &str, hundredths: u32, processes: &[Pid]) -> Resul
     bail!("no control group limits the CPU")
 }
 
+/// How often the processes of a group had used up what [`limit_cpu`] gives them.
+pub(super) fn throttled(name: &str) -> Result<u64> {
+    let mut files = hierarchies()
+        .iter()
+        .map(|hierarchy| hierarchy.root.join(name).join("cpu.stat"));
+    let count = files.find_map(|file| {
+        let text = fs::read_to_string(file).ok()?;
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix("nr_throttled ")?.parse().ok())
+    });
+    count.context("no control group counts")
+}
+
 /// The processes of a group and those below it, in any hierarchy.
 pub(super) fn processes(name: &str) -> Vec<Pid> {
     let mut found = BTreeSet::new();

@@ -1,5 +1,6 @@
 //! One host is struck, or a part of it: the other one goes on with its own address, and takes the first one's.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -29,20 +30,20 @@ pub(crate) enum Other {
 /// What `status` must tell afterwards.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Story {
-    /// Why the other host rose, if it did.
-    pub(crate) heir: &'static str,
+    /// Why the other host rose, if it did: one of these.
+    pub(crate) heir: &'static [&'static str],
     /// Why the struck host let go, one of these; empty where it went without a word, or never did.
     pub(crate) struck: &'static [&'static str],
 }
 
 /// The struck host told that it goes.
-pub(crate) const RELEASED: &str = "left";
+pub(crate) const RELEASED: &[&str] = &["left"];
 /// It told nothing.
-pub(crate) const SILENT: &str = "fell silent";
+pub(crate) const SILENT: &[&str] = &["fell silent"];
 
 impl Story {
     /// Nobody was left to tell.
-    pub(crate) const fn of(heir: &'static str) -> Self {
+    pub(crate) const fn of(heir: &'static [&'static str]) -> Self {
         Self { heir, struck: &[] }
     }
 }
@@ -102,12 +103,7 @@ pub(crate) fn fault(
 }
 
 /// Fails if `status` of the two hosts does not tell what happened since `began`.
-pub(crate) fn told(
-    cluster: &Cluster,
-    address: std::net::IpAddr,
-    story: Story,
-    began: u64,
-) -> Result<()> {
+pub(crate) fn told(cluster: &Cluster, address: IpAddr, story: Story, began: u64) -> Result<()> {
     let of = |report: RouterReport| -> Vec<Transition> {
         let transitions = report.transitions.into_iter();
         transitions.filter(|it| it.at_unix_ms >= began).collect()
@@ -117,10 +113,10 @@ pub(crate) fn told(
         let wanted = match it.to {
             RouterState::Active => story.heir,
             // It went back to where it belongs.
-            _ => "is Active with the higher priority",
+            _ => &["is Active with the higher priority"],
         };
         ensure!(
-            it.cause.contains(wanted),
+            wanted.iter().any(|word| it.cause.contains(word)),
             "server2 tells {:?} and not {wanted:?}, of all {heir:#?}",
             it.cause
         );

@@ -25,7 +25,7 @@ fn address_removed_by_hand(test: &str, wire: Wire) -> Result<()> {
         |_| Ok(()),
     )
 }
-row!(address_removed_by_hand: v3, ipv6; nightly: v2);
+row!(address_removed_by_hand: v3; nightly: v2, ipv6);
 
 /// Adds a listener to the pool on both hosts.
 fn edited(cluster: &mut Cluster, wire: Wire) -> Result<()> {

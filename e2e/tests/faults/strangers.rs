@@ -48,7 +48,7 @@ fn address_at_a_stranger(test: &str, wire: Wire) -> Result<()> {
         watch.settles(cluster, address, HIT)
     })
 }
-row!(address_at_a_stranger: v3, ipv6; nightly: v2);
+row!(address_at_a_stranger: v3; nightly: v2, ipv6);
 
 /// keepalived on a host of its own, with a VRID that is taken, another address and the higher priority.
 fn stranger(host: &Host, wire: Wire, vrid: u8) -> Result<Process> {

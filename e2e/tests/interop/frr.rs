@@ -200,6 +200,7 @@ fn version_3_with_frr_active() -> Result<()> {
 }
 
 #[test]
+#[ignore = "make nightly"]
 fn ipv6_with_wsha_active() -> Result<()> {
     roles::wsha_active_beside::<Frr>("frr::ipv6_with_wsha_active", Group::of(3, V6))
 }

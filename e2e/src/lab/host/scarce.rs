@@ -18,6 +18,11 @@ impl Host {
         cgroup::limit_cpu(&name, hundredths, processes)
     }
 
+    /// In how many slices the processes of [`Self::slow`] had to wait for the next one.
+    pub fn throttled(&self) -> Result<u64> {
+        cgroup::throttled(&self.cgroup())
+    }
+
     /// Puts a disk of `kibibytes` at `dir`, until [`Self::power_off`].
     pub fn small_disk(&self, dir: &Path, kibibytes: u32) -> Result<()> {
         fs::create_dir_all(dir)?;
