@@ -12,7 +12,7 @@ use vrrp::{
         AddressList, Arp, ChecksumReading, Destination, EmitError, Ends, GROUP_V4, GROUP_V6, Mac,
         Neighbour, advertisement,
         arp::Operation,
-        emit_ipv4, emit_ipv6, ipv4, ipv6,
+        emit_frame, emit_ipv4, emit_ipv6, ipv4, ipv6,
         neighbour::{self, ALL_NODES, Kind},
         parse_ipv4, parse_ipv6, resolution,
     },
@@ -48,6 +48,32 @@ fn advertise(
         interval: Centiseconds::new(interval),
         addresses: AddressList::from_slice(addresses),
     }
+}
+
+/// RFC 9568 sections 7.2 and 7.3, RFC 1112 section 6.4, RFC 2464 section 7.
+#[test]
+fn frames_go_from_the_virtual_routers_hardware_address_to_the_group() {
+    let vrid = Vrid::new(51).unwrap();
+    let mut buffer = [0; 128];
+    let addresses = [v4(110)];
+    let advertisement = advertise(Version::V3, 51, 50, 10, &addresses);
+    let mac = Mac::of_virtual_router(vrid, Family::V4);
+    let ends = Ends::to_group(SOURCE.into());
+    let reading = ChecksumReading::WithPseudoHeader;
+    let length = emit_frame(&mut buffer, mac, ends, 1, &advertisement, reading).unwrap();
+    assert_eq!(buffer[..14], hex!("01005e00001200005e0001330800"));
+    assert_eq!(buffer[14..length], V3);
+
+    let addresses = ["fe80::110".parse().unwrap()];
+    let advertisement = advertise(Version::V3, 51, 50, 10, &addresses);
+    let mac = Mac::of_virtual_router(vrid, Family::V6);
+    let ends = Ends::to_group("fe80::1".parse().unwrap());
+    let length = emit_frame(&mut buffer, mac, ends, 1, &advertisement, reading).unwrap();
+    assert_eq!(buffer[..14], hex!("33330000001200005e00023386dd"));
+    let heard = parse_ipv6(&buffer[14..length], Destination::Multicast).unwrap();
+    assert_eq!(heard.advertisement, advertisement);
+    let short = emit_frame(&mut [0; 13], mac, ends, 1, &advertisement, reading);
+    assert_eq!(short, Err(EmitError::BufferTooShort { need: 14, have: 13 }));
 }
 
 #[test]

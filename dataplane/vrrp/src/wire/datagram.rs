@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Advertisement, ChecksumReading, EmitError, Ends, group, ipv4, ipv6};
+use super::{Advertisement, ChecksumReading, EmitError, Ends, Mac, ethernet, group, ipv4, ipv6};
 use crate::{Discard, types::Family};
 
 /// Where advertisements of a virtual router are expected.
@@ -111,6 +111,29 @@ pub fn emit_ipv4(
     };
     let payload_len = advertisement.emit(payload, header.into(), reading)?;
     Ok(header.emit(head, payload_len)? + payload_len)
+}
+
+/// Writes an Ethernet frame from the virtual router's own hardware address, to the group of its family
+/// (RFC 9568 section 7.2), otherwise as [`emit`] does.
+pub fn emit_frame(
+    buffer: &mut [u8],
+    mac: Mac,
+    ends: Ends,
+    identification: u16,
+    advertisement: &Advertisement<'_>,
+    reading: ChecksumReading,
+) -> Result<usize, EmitError> {
+    let have = buffer.len();
+    let need = ethernet::HEADER_LEN;
+    let Some((head, packet)) = buffer.split_at_mut_checked(need) else {
+        return Err(EmitError::BufferTooShort { need, have });
+    };
+    let (group, ethertype) = match ends.destination() {
+        IpAddr::V4(group) => (Mac::of_group_v4(group), ethernet::IPV4),
+        IpAddr::V6(group) => (Mac::of_group(group), ethernet::IPV6),
+    };
+    ethernet::emit(head, mac, group, ethertype);
+    Ok(need + emit(packet, ends, identification, advertisement, reading)?)
 }
 
 /// Reads an IPv6 packet from its header on, as [`parse_ipv4`] does.

@@ -1,9 +1,13 @@
-//! The Ethernet header before ARP and neighbour discovery.
+//! The Ethernet header.
 
 use super::{Mac, number, put};
 
 /// Bytes of the header.
 pub(super) const HEADER_LEN: usize = 14;
+/// Ethernet type of IPv4.
+pub(super) const IPV4: u16 = 0x0800;
+/// Ethernet type of IPv6.
+pub(super) const IPV6: u16 = 0x86dd;
 
 mod field {
     pub(super) const DESTINATION: usize = 0;

@@ -1,6 +1,9 @@
 //! Hardware addresses of Ethernet.
 
-use std::{fmt, net::Ipv6Addr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use crate::types::{Family, Vrid};
 
@@ -19,6 +22,12 @@ impl Mac {
             Family::V6 => 2,
         };
         Self([0, 0, 0x5e, 0, kind, vrid.get()])
+    }
+
+    /// Where frames to an IPv4 group go (RFC 1112 section 6.4).
+    pub const fn of_group_v4(group: Ipv4Addr) -> Self {
+        let [_, b, c, d] = group.octets();
+        Self([0x01, 0x00, 0x5e, b & 0x7f, c, d])
     }
 
     /// Where frames to an IPv6 group go (RFC 2464 section 7).

@@ -25,7 +25,7 @@ pub use advertisement::Advertisement;
 pub use arp::Arp;
 pub use checksum::ChecksumReading;
 pub use datagram::{
-    Destination, Received, emit, emit_ipv4, emit_ipv6, parse, parse_ipv4, parse_ipv6,
+    Destination, Received, emit, emit_frame, emit_ipv4, emit_ipv6, parse, parse_ipv4, parse_ipv6,
 };
 pub use mac::Mac;
 pub use neighbour::Neighbour;
