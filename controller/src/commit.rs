@@ -14,7 +14,7 @@ use crds::{Committed, NodePriority, Retiring, VirtualIPStatus, WebSocketHAPool};
 use node_api::{PoolRef, VirtualRouter};
 
 use crate::{
-    desired::{Desired, interval, version_number},
+    desired::{Desired, interval, version_number, written_mac_address},
     snapshot::{Ledger, RetiredRouter, Snapshot, additional, entries, holders, wanted},
 };
 
@@ -318,6 +318,7 @@ impl Writer<'_> {
                 && agreed.nodes == nodes
                 && agreed.version == version_number(router.version)
                 && agreed.advertisement_interval == interval(router.advertisement_interval)
+                && agreed.mac_address == written_mac_address(router.mac_address)
         };
         let sequence = match agreed.filter(same) {
             Some(agreed) => agreed.sequence,
@@ -337,6 +338,7 @@ impl Writer<'_> {
                 nodes,
                 version: version_number(router.version),
                 advertisement_interval: interval(router.advertisement_interval),
+                mac_address: written_mac_address(router.mac_address),
             }),
             retiring: (!waiting.is_empty()).then(|| Retiring {
                 node_names: waiting.into_iter().collect(),

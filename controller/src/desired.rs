@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use crds::{VirtualIPStatus, WebSocketHAPool};
+use crds::{MacAddressMode, VirtualIPStatus, WebSocketHAPool};
 use node_api::{
-    Endpoint, Pool, PoolRef, VirtualRouter, VrrpVersion,
+    Endpoint, MacAddress, Pool, PoolRef, VirtualRouter, VrrpVersion,
     stream::{ResourceName, Revision},
 };
 use plan::{Outline, Plan};
@@ -337,6 +337,10 @@ fn committed(planned: &VirtualRouter, entry: &VirtualIPStatus) -> Option<Virtual
             VrrpVersion::V3
         },
         advertisement_interval: agreed.advertisement_interval.get(),
+        mac_address: match agreed.mac_address.mode {
+            MacAddressMode::Interface => MacAddress::Interface,
+            MacAddressMode::VirtualRouter => MacAddress::VirtualRouter,
+        },
         nodes: plan::ranked_nodes(priorities),
         sequence: agreed.sequence,
         ..planned.clone()
@@ -349,6 +353,15 @@ pub fn version_number(version: VrrpVersion) -> u8 {
         VrrpVersion::V2 => 2,
         VrrpVersion::V3 => 3,
     }
+}
+
+/// Hardware address as the API writes it.
+pub fn written_mac_address(mac_address: MacAddress) -> crds::MacAddress {
+    let mode = match mac_address {
+        MacAddress::Interface => MacAddressMode::Interface,
+        MacAddress::VirtualRouter => MacAddressMode::VirtualRouter,
+    };
+    crds::MacAddress { mode }
 }
 
 /// Interval as the API writes it.

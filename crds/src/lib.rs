@@ -13,10 +13,11 @@ pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
     AccessLog, AccessLogMode, Check, CommandCheck, Committed, ConsistentHash, Drain, Endpoint,
     Gateways, HashKey, HashKeyType, Heartbeat, HttpCheck, Isolation, Listener, ListenerStatus,
-    LoadBalancing, LoadBalancingType, NodePriority, NodeSelector, Preemption, PreemptionMode,
-    ProxyProtocol, ProxyProtocolMode, Retiring, SentProxyProtocol, ServiceReference, Summary,
-    Tally, TcpCheck, TrackedInterface, TrackedUpstream, Tracking, Upstream, VirtualIP,
-    VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus,
+    LoadBalancing, LoadBalancingType, MacAddress, MacAddressMode, NodePriority, NodeSelector,
+    Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, SentProxyProtocol,
+    ServiceReference, Summary, Tally, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
+    Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec,
+    WebSocketHAPoolStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -227,6 +227,7 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
             version: intent.timing.version,
             advertisement_interval: intent.timing.advertisement_interval,
             preemption: intent.timing.preemption,
+            mac_address: intent.timing.mac_address,
             nodes: Vec::new(),
             sequence: 0,
         })

@@ -1,5 +1,5 @@
 use controller::desired::Body;
-use node_api::{Pool, stream::ResourceName};
+use node_api::{MacAddress, Pool, stream::ResourceName};
 use serde_json::json;
 
 use crate::world::{World, pool_ref};
@@ -41,6 +41,25 @@ fn virtual_routers_are_told_as_they_are_committed_and_the_rest_as_it_is_planned(
         pool_of(&world, "n3", "chat").virtual_routers[0].nodes.len(),
         3
     );
+}
+
+/// It is committed as the version is: a sequence of its own, and told only then.
+#[test]
+fn the_hardware_address_is_told_once_it_is_committed() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    let before = pool_of(&world, "n1", "chat").virtual_routers[0].clone();
+    assert_eq!(before.mac_address, MacAddress::Interface);
+    world.edit("chat", |spec| {
+        spec["virtualIPs"] = json!([{"address": "192.168.1.110"}]);
+        spec["vrrp"] = json!({"macAddress": {"mode": "VirtualRouter"}});
+    });
+    assert_eq!(pool_of(&world, "n1", "chat").virtual_routers[0], before);
+    world.settle();
+    let after = pool_of(&world, "n1", "chat").virtual_routers[0].clone();
+    assert_eq!(after.mac_address, MacAddress::VirtualRouter);
+    assert!(after.sequence > before.sequence);
 }
 
 #[test]

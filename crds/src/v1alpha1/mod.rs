@@ -7,6 +7,7 @@
 
 mod access_log;
 mod gateways;
+mod mac_address;
 mod pool;
 mod proxies;
 mod sessions;
@@ -18,6 +19,7 @@ mod vrrp;
 
 pub use access_log::{AccessLog, AccessLogMode};
 pub use gateways::{Gateways, NodeSelector};
+pub use mac_address::{MacAddress, MacAddressMode};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
 pub use proxies::{ProxyProtocol, ProxyProtocolMode, SentProxyProtocol};
 pub use sessions::{Drain, Heartbeat, Listener};

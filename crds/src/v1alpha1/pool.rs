@@ -75,6 +75,10 @@ use crate::duration;
 #[x_kube(validation = Rule::new(
     "self.vrrp.version == oldSelf.vrrp.version || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
 ).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.version"))]
+// Nodes give an address up before they hold it under another hardware address.
+#[x_kube(validation = Rule::new(
+    "self.vrrp.macAddress.mode == oldSelf.vrrp.macAddress.mode || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
+).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.macAddress.mode"))]
 #[x_kube(validation = Rule::new(interval_stays_rule()).message("cannot change with version 2 while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.advertisementInterval"))]
 #[x_kube(validation = Rule::new(
     "self.vrrp.version != 2 || self.virtualIPs.all(v, !isIP(v.address) || ip(v.address).family() == 4)"

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NodePriority;
+use super::{MacAddress, NodePriority};
 use crate::Duration;
 
 /// What the controller made of the object.
@@ -161,6 +161,10 @@ pub struct Committed {
 
     /// Advertisement interval.
     pub advertisement_interval: Duration,
+
+    /// Hardware address.
+    #[serde(default)]
+    pub mac_address: MacAddress,
 }
 
 /// An address on its way out.

@@ -4,6 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::MacAddress;
 use crate::{Duration, schema::duration_rule};
 
 /// How nodes agree on who holds an address.
@@ -41,6 +42,10 @@ pub struct Vrrp {
     /// When a node that holds an address gives it up because it seems to be cut off.
     #[serde(default)]
     pub isolation: Isolation,
+
+    /// The hardware address at which clients find the addresses.
+    #[serde(default)]
+    pub mac_address: MacAddress,
 }
 
 impl Default for Vrrp {
@@ -50,6 +55,7 @@ impl Default for Vrrp {
             advertisement_interval: None,
             preemption: Preemption::default(),
             isolation: Isolation::default(),
+            mac_address: MacAddress::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::tracking::Tracking;
+use crate::{MacAddress, tracking::Tracking};
 
 /// Everything one node is to do. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -80,6 +80,9 @@ pub struct VirtualRouter {
     pub advertisement_interval: Duration,
     /// Whether a better node takes over from a living one.
     pub preemption: Preemption,
+    /// Its hardware address.
+    #[serde(default, skip_serializing_if = "MacAddress::is_default")]
+    pub mac_address: MacAddress,
     /// All candidates in order, best first, this node among them.
     pub nodes: Vec<RankedNode>,
     /// Number of the commitment that these settings come from: a node ignores an older one. 0 on

@@ -7,6 +7,7 @@
 
 pub mod config;
 mod decode;
+mod mac_address;
 mod protocol;
 pub mod report;
 mod resources;
@@ -20,6 +21,7 @@ pub use config::{
     VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};
+pub use mac_address::MacAddress;
 pub use protocol::Protocol;
 pub use report::{
     AddressConflict, EndpointReport, ListenerReport, Lowering, NodeReport, PeerReport, PoolReport,

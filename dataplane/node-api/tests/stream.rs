@@ -48,6 +48,7 @@ fn pool() -> Pool {
             version: VrrpVersion::V3,
             advertisement_interval: Duration::from_millis(100),
             preemption: Preemption::Disabled,
+            mac_address: node_api::MacAddress::Interface,
             nodes: vec![RankedNode {
                 node_name: "server1".to_owned(),
                 priority: 250,

@@ -74,17 +74,18 @@ pub(super) fn added_under_way(old: &NodeConfig, new: &NodeConfig) -> BTreeSet<So
         .collect()
 }
 
-/// How many virtual routers of `old` leave with `new`; one with another VRID or other addresses is
-/// another virtual router.
+/// How many virtual routers of `old` leave with `new`; one with another VRID, other addresses or
+/// another hardware address is another virtual router.
 pub(super) fn leaving(old: &NodeConfig, new: &NodeConfig) -> usize {
     let keys = |config| {
         let key = |router: Router| {
             let VirtualRouter {
                 virtual_router_id,
                 addresses,
+                mac_address,
                 ..
             } = router.settings;
-            (virtual_router_id, addresses)
+            (virtual_router_id, addresses, mac_address)
         };
         let routers = routers(config, &BTreeSet::new()).into_iter();
         routers.map(key).collect::<HashSet<_>>()
@@ -159,6 +160,7 @@ pub(super) mod tests {
             version: VrrpVersion::V3,
             advertisement_interval: Duration::from_millis(100),
             preemption: Preemption::Disabled,
+            mac_address: node_api::MacAddress::Interface,
             nodes: vec![RankedNode {
                 node_name: "server1".to_owned(),
                 priority: 250,

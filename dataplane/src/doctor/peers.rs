@@ -269,6 +269,7 @@ mod tests {
             version: VrrpVersion::V3,
             advertisement_interval: Duration::from_millis(interval_ms),
             preemption: Preemption::Disabled,
+            mac_address: node_api::MacAddress::Interface,
             nodes: nodes.iter().map(node).collect(),
             sequence: 0,
         }

@@ -4,6 +4,8 @@ use std::io;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
+use super::raw::TC_PRIO_CONTROL;
+
 /// What a packet socket is bound to, or sends to: the interface with this index, and a protocol in
 /// network order.
 pub(super) fn link_address(index: u32, protocol: u16) -> io::Result<SockAddr> {
@@ -40,6 +42,7 @@ impl FrameSocket {
     pub fn open() -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
+        socket.set_priority(TC_PRIO_CONTROL)?;
         Ok(Self(socket))
     }
 

@@ -15,7 +15,7 @@ use socket2::{
 pub const BUFFER: usize = 2048;
 
 /// Queueing priority of what controls the network: before all else in the interface's queue.
-const TC_PRIO_CONTROL: u32 = 7;
+pub(super) const TC_PRIO_CONTROL: u32 = 7;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: usize = 40;
 

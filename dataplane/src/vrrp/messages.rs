@@ -136,6 +136,9 @@ pub(super) enum ToHost {
     Forget { id: RouterId, keep_addresses: bool },
     /// Remove an address that a former process left behind.
     Remove(u32, IpAddr),
+    /// Remove the links of virtual routers that a former process left behind, but for those that belong
+    /// to a virtual router of now.
+    RemoveLinks,
     /// End the thread.
     Quit,
 }
@@ -145,6 +148,8 @@ pub(super) enum ToHost {
 pub(super) struct Registration {
     pub(super) id: RouterId,
     pub(super) index: u32,
+    /// Its own hardware address, on a link of its own; `None`: that of the interface.
+    pub(super) mac: Option<Mac>,
     pub(super) addresses: Vec<IpAddr>,
     /// Where the machine thread records its advertisements: the permit.
     pub(super) row: &'static RouterRow,

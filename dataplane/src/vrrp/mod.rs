@@ -115,6 +115,9 @@ pub fn remove_addresses(addresses: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
         .own()
         .filter(|(_, address)| addresses.contains(address))
     {
+        if world.is_on(index) {
+            requests.switch_link(index, false)?;
+        }
         requests.remove(index, address)?;
         removed.push(address);
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use node_api::is_link_local_v6;
 
-use crate::sys::netlink::{Address, Change, Link};
+use crate::sys::netlink::{Address, Change, Link, VirtualLink};
 
 /// What rtnetlink told.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -68,10 +68,14 @@ impl World {
     /// Applies a change; tells whether anything but own addresses differs now.
     pub(super) fn apply(&mut self, change: Change) -> bool {
         match change {
-            Change::Link(link) => self.links.insert(link.index, link.clone()) != Some(link),
+            Change::Link(link) => {
+                let is_own = link.virtual_router.is_some();
+                self.links.insert(link.index, link.clone()) != Some(link) && !is_own
+            }
             Change::LinkGone(index) => {
                 self.addresses.retain(|address| address.index != index);
-                self.links.remove(&index).is_some()
+                let gone = self.links.remove(&index);
+                gone.is_some_and(|link| link.virtual_router.is_none())
             }
             Change::Address(address) => {
                 if self.addresses.contains(&address) {
@@ -110,6 +114,24 @@ impl World {
         let mut links = self.links.values();
         let link = links.find(|link| link.name == name)?;
         Some((link.index, link.is_up))
+    }
+
+    /// The links that carry hardware addresses of virtual routers.
+    pub(super) fn virtual_links(&self) -> impl Iterator<Item = (u32, VirtualLink)> {
+        let links = self.links.values();
+        links.filter_map(|link| Some((link.index, link.virtual_router?)))
+    }
+
+    /// Whether such a link is switched on.
+    pub(super) fn is_on(&self, index: u32) -> bool {
+        let link = self.links.get(&index).and_then(|it| it.virtual_router);
+        link.is_some_and(|link| link.is_on)
+    }
+
+    /// The interface on whose segment this one is: itself, but for such a link.
+    pub(super) fn beneath(&self, index: u32) -> u32 {
+        let link = self.links.get(&index).and_then(|it| it.virtual_router);
+        link.map_or(index, |link| link.beneath)
     }
 
     /// Addresses that carry our mark.
@@ -259,6 +281,7 @@ fn contains(own: &Address, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::netlink::ArpSettings;
 
     fn link(index: u32, name: &str) -> Change {
         Change::Link(Link {
@@ -267,6 +290,8 @@ mod tests {
             is_up: true,
             is_loopback: name == "lo",
             mac: Some([0, 0, 0, 0, 0, u8::try_from(index).unwrap()]),
+            arp: ArpSettings::default(),
+            virtual_router: None,
         })
     }
 
@@ -419,6 +444,8 @@ mod tests {
             is_up: false,
             is_loopback: false,
             mac: Some([0; 6]),
+            arp: ArpSettings::default(),
+            virtual_router: None,
         };
         world.apply(Change::Link(link.clone()));
         for own in ["2001:db8:2::5/64", "fe80::6/64"] {

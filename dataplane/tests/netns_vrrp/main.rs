@@ -21,6 +21,7 @@ mod proxy_life;
 mod routers;
 mod sockets;
 mod tracking;
+mod vmac;
 mod wire;
 
 /// The virtual address of most tests; its VRID is 110.

@@ -55,6 +55,7 @@ pub(crate) fn router(address: &str, priority: u8) -> Router {
             preemption: Preemption::Enabled {
                 delay: Duration::ZERO,
             },
+            mac_address: node_api::MacAddress::Interface,
             nodes: Vec::new(),
             sequence: 0,
         },

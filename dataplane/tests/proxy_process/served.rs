@@ -180,6 +180,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
         version: VrrpVersion::V3,
         advertisement_interval: Duration::from_millis(100),
         preemption: Preemption::Disabled,
+        mac_address: node_api::MacAddress::Interface,
         nodes: Vec::new(),
         sequence: 0,
     };

@@ -40,6 +40,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
         preemption: Preemption::Enabled {
             delay: Duration::ZERO,
         },
+        mac_address: node_api::MacAddress::Interface,
         nodes: vec![RankedNode {
             node_name: "server1".to_owned(),
             priority: 250,

@@ -41,6 +41,8 @@ fn what_makes_two_actives_cannot_change_under_a_living_address() -> Result<()> {
                     json!({"/virtualIPs/0/additionalAddresses": []}),
                     json!({"/virtualIPs/0": {"address": "2001:db8::110", "additionalAddresses": ["fe80::110"]}}),
                     json!({"/virtualIPs": [{"address": "192.168.1.113", "virtualRouterID": 7}], "/vrrp": {"version": 2}}),
+                    json!({"/virtualIPs": [{"address": "192.168.1.113"}], "/vrrp": {"macAddress": {"mode": "VirtualRouter"}}}),
+                    json!({"/vrrp": {"macAddress": {"mode": "Interface"}}}),
                     // Nothing is committed: no node has been told anything.
                     json!({"/virtualIPs/1/virtualRouterID": 7}),
                 ],

@@ -21,6 +21,7 @@ pub(crate) fn status() -> WebSocketHAPoolStatus {
         }],
         version: 3,
         advertisement_interval: crds::Duration::from_millis(100),
+        mac_address: crds::MacAddress::default(),
     };
     let virtual_ip = |last: u8| VirtualIPStatus {
         address: format!("192.168.1.{last}"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use node_api::{Drain, Heartbeat, Preemption, VrrpVersion};
+use node_api::{Drain, Heartbeat, MacAddress, Preemption, VrrpVersion};
 
 use super::{preemption, version_name};
 use crate::Problem;
@@ -19,6 +19,8 @@ pub struct Timing {
     pub advertisement_interval: Duration,
     /// Whether a better node takes over.
     pub preemption: Preemption,
+    /// At which hardware address it is found.
+    pub mac_address: MacAddress,
 }
 
 /// `spec.vrrp`; `None` only together with a problem.
@@ -70,7 +72,16 @@ pub(super) fn timing(problems: &mut Vec<Problem>, spec: &crds::Vrrp) -> Option<T
         version,
         advertisement_interval: Duration::from_millis(u64::try_from(millis).unwrap_or_default()),
         preemption,
+        mac_address: mac_address(&spec.mac_address),
     })
+}
+
+/// Hardware address as the data plane wants it.
+fn mac_address(spec: &crds::MacAddress) -> MacAddress {
+    match spec.mode {
+        crds::MacAddressMode::Interface => MacAddress::Interface,
+        crds::MacAddressMode::VirtualRouter => MacAddress::VirtualRouter,
+    }
 }
 
 pub(super) fn heartbeat(problems: &mut Vec<Problem>, spec: &crds::Heartbeat) -> Heartbeat {

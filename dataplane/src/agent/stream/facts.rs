@@ -102,7 +102,7 @@ fn facts(changes: Vec<Change>, routes: &[DefaultRoute]) -> (NodeFacts, Vec<(u32,
     let mut addresses = Vec::new();
     for change in changes {
         match change {
-            Change::Link(link) if !link.is_loopback => {
+            Change::Link(link) if !link.is_loopback && link.virtual_router.is_none() => {
                 let facts = InterfaceFacts {
                     name: link.name,
                     ..InterfaceFacts::default()
@@ -156,7 +156,7 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::netlink::{Address, Link};
+    use crate::sys::netlink::{Address, ArpSettings, Link};
 
     fn link(index: u32, name: &str) -> Change {
         Change::Link(Link {
@@ -165,6 +165,8 @@ mod tests {
             is_up: true,
             is_loopback: name == "lo",
             mac: None,
+            arp: ArpSettings::default(),
+            virtual_router: None,
         })
     }
 

@@ -40,6 +40,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
         version: VrrpVersion::V3,
         advertisement_interval: Duration::from_millis(100),
         preemption: Preemption::Disabled,
+        mac_address: node_api::MacAddress::Interface,
         nodes: vec![RankedNode {
             node_name: NODE.to_owned(),
             priority: 250,

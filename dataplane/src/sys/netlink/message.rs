@@ -2,10 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::virtual_link::{self, ArpSettings, VirtualLink};
+
 /// Value of `IFA_PROTO` that marks addresses as ours. Below 4 are the kernel's own.
 pub const OWN_PROTOCOL: u8 = 87;
 
 pub(super) const HEADER: usize = 16;
+/// Bytes of an `ifinfomsg`.
+pub(super) const LINK_HEADER: usize = 16;
 pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
 pub(super) const NLMSG_OVERRUN: u16 = 4;
@@ -38,14 +42,14 @@ const IFA_F_OPTIMISTIC: u32 = 0x04;
 const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_TENTATIVE: u32 = 0x40;
 const IFA_F_NOPREFIXROUTE: u32 = 0x200;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFF_UP: u32 = 0x1;
+pub(super) const IFLA_ADDRESS: u16 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
 const IFF_RUNNING: u32 = 0x40;
-const AF_UNSPEC: u8 = 0;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(super) const AF_UNSPEC: u8 = 0;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
 
 /// An interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,6 +64,10 @@ pub struct Link {
     pub is_loopback: bool,
     /// Ethernet address, where it has one.
     pub mac: Option<[u8; 6]>,
+    /// What it says of addresses of IPv4.
+    pub arp: ArpSettings,
+    /// Whether it is a virtual router's own link.
+    pub virtual_router: Option<VirtualLink>,
 }
 
 /// An address of an interface.
@@ -153,6 +161,16 @@ impl Request {
         self.0.extend_from_slice(bytes);
     }
 
+    /// An attribute that holds others.
+    pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let start = self.0.len();
+        self.0.extend_from_slice(&[0; 2]);
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        fill(self);
+        let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
+        put(&mut self.0, start, &length.to_ne_bytes());
+    }
+
     pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend_from_slice(&length.to_ne_bytes());
@@ -238,8 +256,13 @@ fn link(body: &[u8]) -> Option<Link> {
         is_up: flags & IFF_UP != 0 && flags & IFF_RUNNING != 0,
         is_loopback: flags & IFF_LOOPBACK != 0,
         mac: None,
+        arp: ArpSettings::default(),
+        virtual_router: None,
     };
-    for (kind, value) in attributes(body.get(16..)?) {
+    let attached = body.get(LINK_HEADER..)?;
+    link.arp = virtual_link::arp_settings(attached);
+    link.virtual_router = virtual_link::read(attached, flags & IFF_UP != 0);
+    for (kind, value) in attributes(attached) {
         match kind {
             IFLA_IFNAME => {
                 let name = value.split(|byte| *byte == 0).next().unwrap_or_default();

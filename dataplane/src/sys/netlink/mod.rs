@@ -5,6 +5,7 @@ mod neighbour;
 mod route;
 mod said;
 mod sockets;
+mod virtual_link;
 
 use std::{
     io,
@@ -17,6 +18,7 @@ use message::{DUMP_INTERRUPTED, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN,
 pub use route::DefaultRoute;
 pub use said::{Said, said};
 pub use sockets::Sockets;
+pub use virtual_link::{ArpSettings, NewVirtualLink, VirtualLink};
 
 /// Larger than any datagram that the kernel makes for a dump.
 const BUFFER: usize = 64 * 1024;

@@ -4,9 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use ::vrrp::{
     Centiseconds, Config, ConfigError, Preemption, Priority, Settings, Version, Vrid,
-    machine::default_linger,
+    machine::default_linger, wire::Mac,
 };
-use node_api::{VrrpVersion, is_link_local_v6};
+use node_api::{MacAddress, VrrpVersion, is_link_local_v6};
 
 use super::timers;
 use crate::{ipc::Router, sys::clock};
@@ -75,6 +75,14 @@ fn settings(router: &Router, priority: u8, source: IpAddr) -> Result<Settings, R
         },
         linger: default_linger(version(router), interval),
     })
+}
+
+/// The virtual router's own hardware address, if it is to have one.
+pub(super) fn own_mac(router: &Router, config: &Config) -> Option<Mac> {
+    match router.settings.mac_address {
+        MacAddress::Interface => None,
+        MacAddress::VirtualRouter => Some(Mac::of_virtual_router(config.vrid, config.family())),
+    }
 }
 
 const fn version(router: &Router) -> Version {

@@ -58,7 +58,8 @@ fn held(router: &Managed) -> Option<Held> {
     (router.state == RouterState::Active && binding.index == instance.index).then(|| Held {
         id: instance.id,
         index: instance.index,
-        mac: Mac(binding.mac),
+        mac: instance.mac.unwrap_or(Mac(binding.mac)),
+        asks_from: Mac(binding.mac),
         source: binding.source,
         addresses: router.addresses().to_vec(),
         row: instance.row,

@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, net::IpAddr};
 
-use ::vrrp::{Family, Instant, Settings};
-use node_api::{Lowering, RouterState, Transition};
+use ::vrrp::{Family, Instant, Settings, wire::Mac};
+use node_api::{Lowering, MacAddress, RouterState, Transition};
 
 use crate::{
     ipc::Router,
@@ -25,6 +25,7 @@ pub(super) struct Key {
     virtual_router_id: u8,
     /// Another list is another virtual router: it is replaced.
     addresses: Vec<IpAddr>,
+    mac_address: MacAddress,
 }
 
 impl Key {
@@ -38,6 +39,7 @@ impl Key {
                 .map_or(Family::V4, Family::of),
             virtual_router_id: settings.virtual_router_id,
             addresses: settings.addresses.clone(),
+            mac_address: settings.mac_address,
         }
     }
 
@@ -86,6 +88,8 @@ pub(super) struct Managed {
 pub(super) struct Instance {
     pub(super) id: RouterId,
     pub(super) index: u32,
+    /// Its own hardware address, if it has one.
+    pub(super) mac: Option<Mac>,
     pub(super) row: &'static RouterRow,
     /// What the state machine was told.
     pub(super) settings: Settings,

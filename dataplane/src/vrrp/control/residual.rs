@@ -25,7 +25,7 @@ impl Control {
             let is_late = instance.resume.is_some_and(|last| last + limit < now);
             if is_late && std::mem::take(&mut instance.keeps_residual) {
                 let index = instance.index;
-                for address in addresses {
+                for (index, address) in self.residual_of(index, &addresses) {
                     self.remove_residual(index, address);
                 }
             }
@@ -34,13 +34,14 @@ impl Control {
             return;
         }
         self.is_cleaned = true;
+        let beneath = |index| self.world.as_ref().map_or(index, |it| it.beneath(index));
         let kept = |index: u32, address: IpAddr| {
             self.routers.iter().any(|router| {
                 router.addresses().contains(&address)
                     && router
                         .instance
                         .as_ref()
-                        .is_some_and(|i| i.index == index && i.keeps_residual)
+                        .is_some_and(|i| i.index == beneath(index) && i.keeps_residual)
             })
         };
         let residual: Vec<_> = self
@@ -52,7 +53,18 @@ impl Control {
         for (index, address) in residual {
             self.remove_residual(index, address);
         }
+        self.tell_host(ToHost::RemoveLinks);
         self.free_rows();
+    }
+
+    /// Where the host has those of `addresses` that are on this interface, or on links above it.
+    fn residual_of(&self, index: u32, addresses: &[IpAddr]) -> Vec<(u32, IpAddr)> {
+        let Some(world) = &self.world else {
+            return Vec::new();
+        };
+        let own = world.own();
+        own.filter(|(at, address)| world.beneath(*at) == index && addresses.contains(address))
+            .collect()
     }
 
     /// Gives back the rows of virtual routers that only a former process had.

@@ -10,7 +10,7 @@ use ::vrrp::{Family, Instant};
 
 use super::{
     Control,
-    config::config,
+    config::{config, own_mac},
     managed::{Instance, Key, Managed, Stage},
     unix_ms,
 };
@@ -268,6 +268,7 @@ impl Control {
         let row = table
             .row(RouterKey::new(binding.index, family, config.vrid.get()))
             .ok_or("there are more virtual routers than the host has room for: use fewer")?;
+        let mac = own_mac(&router.spec, &config);
         let addresses = config.addresses.clone();
         let interval = config.settings.interval.as_duration();
         let settings = config.settings.clone();
@@ -281,11 +282,12 @@ impl Control {
         self.open_segment(binding)?;
         let id = self.next_id;
         self.next_id += 1;
-        let slot = Slot::new(id, SegmentId::of(binding), config, row)
+        let slot = Slot::new(id, SegmentId::of(binding), config, mac, row)
             .map_err(|error| error.to_string())?;
         self.tell_host(ToHost::Register(Registration {
             id,
             index: binding.index,
+            mac,
             addresses,
             row,
             interval,
@@ -297,6 +299,7 @@ impl Control {
             router.instance = Some(Instance {
                 id,
                 index: binding.index,
+                mac,
                 row,
                 settings,
                 stage: Stage::Live,

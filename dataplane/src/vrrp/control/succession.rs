@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use ::vrrp::Instant;
-use node_api::RouterState;
+use node_api::{MacAddress, RouterState};
 
 use super::{
     Control,
@@ -37,6 +37,9 @@ impl Control {
                 new.addresses == old.addresses
                     && new.interface == old.interface
                     && new.virtual_router_id != old.virtual_router_id
+                    // Another VRID is another hardware address.
+                    && old.mac_address == MacAddress::Interface
+                    && new.mac_address == old.mac_address
             })
     }
 

@@ -194,6 +194,7 @@ mod tests {
                 version: VrrpVersion::V3,
                 advertisement_interval: Duration::from_millis(100),
                 preemption: Preemption::Disabled,
+                mac_address: node_api::MacAddress::Interface,
                 nodes,
                 sequence: 0,
             },

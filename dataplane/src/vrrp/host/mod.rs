@@ -4,6 +4,8 @@
 //! Netlink requests wait for a lock of the kernel that anyone on the host may hold for long, which
 //! is why they are made here.
 
+mod virtual_links;
+
 use std::{
     io,
     net::IpAddr,
@@ -15,7 +17,9 @@ use std::{
 use ::vrrp::{
     Instant,
     lease::{LIFETIME_SECONDS, Lease, Missing, Todo},
+    wire::Mac,
 };
+use virtual_links::{OwnLink, VirtualLinks};
 
 use super::{
     inbox::Sender,
@@ -24,7 +28,7 @@ use super::{
     world::World,
 };
 use crate::sys::{
-    netlink::{Change, Events, Requests},
+    netlink::{Change, Events, NewVirtualLink, Requests},
     pages::Beat,
     ring::{Consumer, Producer},
     wait::{Waiter, Wake},
@@ -54,15 +58,56 @@ pub(super) struct Ends {
 #[derive(Debug)]
 struct Holding {
     what: Registration,
+    /// Where its hardware address is, if it has one of its own.
+    link: Option<OwnLink>,
     lease: Lease,
     /// Echoed in answers.
     term: Term,
 }
 
 impl Holding {
+    fn new(what: Registration) -> Self {
+        let wanted = |mac: Mac| NewVirtualLink {
+            beneath: what.index,
+            mac: mac.0,
+            is_ipv6: what.addresses.iter().any(IpAddr::is_ipv6),
+        };
+        Self {
+            link: what.mac.map(wanted).map(OwnLink::new),
+            lease: Lease::new(what.interval),
+            term: 0,
+            what,
+        }
+    }
+
+    /// The interface that has its addresses; `None`: it is not there.
+    fn index(&self) -> Option<u32> {
+        match &self.link {
+            Some(link) => link.index,
+            None => Some(self.what.index),
+        }
+    }
+
     /// When the machine thread last advertised as Active.
     fn advertised_at(&self) -> Option<Instant> {
         self.what.row.last_advertisement().map(Instant::from_nanos)
+    }
+
+    /// Has the addresses for the time of a lease from now on, on a link that is switched on: a renewal
+    /// finds it so, unless somebody else has his hand in it.
+    fn hold(&mut self, requests: &mut Requests, links: &mut VirtualLinks) -> Result<(), String> {
+        let index = match &mut self.link {
+            None => self.what.index,
+            Some(link) => links
+                .switch_on(requests, link)
+                .map_err(|error| format!("cannot use the link {}: {error}", link.wanted.name()))?,
+        };
+        for address in &self.what.addresses {
+            requests
+                .hold(index, *address, LIFETIME_SECONDS)
+                .map_err(|error| format!("the kernel refuses address {address}: {error}"))?;
+        }
+        Ok(())
     }
 
     fn todo(&self, now: Instant) -> Todo {
@@ -82,6 +127,7 @@ pub(super) struct Host {
     events: Events,
     world: World,
     holdings: Vec<Holding>,
+    links: VirtualLinks,
     /// Interface whose unresolved neighbours were forgotten last, and when.
     asked_anew: Option<(u32, Instant)>,
     beat: &'static Beat,
@@ -99,6 +145,7 @@ impl Host {
             ends,
             requests,
             events,
+            links: VirtualLinks::found(&world),
             world,
             holdings: Vec::new(),
             asked_anew: None,
@@ -161,11 +208,7 @@ impl Host {
 
     fn on_order(&mut self, order: ToHost) {
         match order {
-            ToHost::Register(what) => {
-                let lease = Lease::new(what.interval);
-                let term = 0;
-                self.holdings.push(Holding { what, lease, term });
-            }
+            ToHost::Register(what) => self.register(what),
             ToHost::Interval(id, interval) => {
                 if let Some(holding) = self.holdings.iter_mut().find(|it| it.what.id == id) {
                     holding.lease.set_interval(interval);
@@ -181,7 +224,11 @@ impl Host {
                 }
                 self.ends.control.host(FromHost::Forgotten(id));
             }
+            ToHost::RemoveLinks => self.remove_left_links(),
             ToHost::Remove(index, address) => {
+                if self.world.is_on(index) {
+                    self.switch_off(index);
+                }
                 if let Err(error) = self.requests.remove(index, address) {
                     tracing::warn!(%address, %error, "cannot remove an address of a former process");
                 }
@@ -210,6 +257,58 @@ impl Host {
         }
     }
 
+    // Links of virtual routers.
+
+    fn register(&mut self, what: Registration) {
+        let mut holding = Holding::new(what);
+        // Before it is needed, so that a takeover only has to switch it on.
+        if let Some(link) = &mut holding.link
+            && let Err(error) = self.links.make(&mut self.requests, link)
+        {
+            let text = format!("cannot make the link {}: {error}", link.wanted.name());
+            self.ends
+                .control
+                .host(FromHost::Problem(holding.what.id, text));
+        }
+        self.holdings.push(holding);
+    }
+
+    /// Before the addresses go, so that their end is not told to multicast routers from the virtual
+    /// router's hardware address.
+    fn switch_off(&mut self, index: u32) {
+        match self.requests.switch_link(index, false) {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => {
+                tracing::warn!(%error, "cannot switch the link of a virtual router off");
+            }
+            _ => {}
+        }
+    }
+
+    fn remove_link(&mut self, index: u32) {
+        if let Err(error) = self.requests.remove_link(index) {
+            tracing::warn!(%error, "cannot remove the link of a virtual router");
+        }
+    }
+
+    fn remove_left_links(&mut self) {
+        let is_left = |index: &u32| !self.holdings.iter().any(|it| it.index() == Some(*index));
+        let links = self.world.virtual_links().map(|(index, _)| index);
+        for index in links.filter(is_left).collect::<Vec<_>>() {
+            tracing::info!(
+                "removing the link of a virtual router that a former process left behind"
+            );
+            self.remove_link(index);
+        }
+        self.put_settings_back();
+    }
+
+    fn put_settings_back(&mut self) {
+        let links = || self.holdings.iter().filter_map(|it| it.link.as_ref());
+        let is_used =
+            |index: u32| links().any(|it| it.wanted.beneath == index && !it.wanted.is_ipv6);
+        self.links.put_back(&mut self.requests, is_used);
+    }
+
     // Addresses.
 
     fn position(&self, id: RouterId) -> Option<usize> {
@@ -235,22 +334,23 @@ impl Host {
         let Self {
             holdings,
             requests,
+            links,
             ends,
             asked_anew,
             ..
         } = self;
-        let Some(Holding { what, lease, term }) = holdings.get_mut(at) else {
+        let Some(holding) = holdings.get_mut(at) else {
             return;
         };
-        let was_held = lease.is_held();
-        for address in &what.addresses {
-            if let Err(error) = requests.hold(what.index, *address, LIFETIME_SECONDS) {
-                let text = format!("the kernel refuses address {address}: {error}");
-                ends.control.host(FromHost::Problem(what.id, text));
-                self.lose(at, "was refused");
-                return;
-            }
+        let was_held = holding.lease.is_held();
+        if let Err(text) = holding.hold(requests, links) {
+            ends.control.host(FromHost::Problem(holding.what.id, text));
+            self.lose(at, "was refused");
+            return;
         }
+        let Holding {
+            what, lease, term, ..
+        } = holding;
         let (id, term) = (what.id, *term);
         if !was_held
             && asked_anew
@@ -282,12 +382,18 @@ impl Host {
     }
 
     fn remove(&mut self, at: usize) {
+        let began = now();
+        let Some(index) = self.holdings.get(at).and_then(Holding::index) else {
+            return;
+        };
+        if self.holdings.get(at).is_some_and(|it| it.link.is_some()) {
+            self.switch_off(index);
+        }
         let Some(Holding { what, lease, .. }) = self.holdings.get_mut(at) else {
             return;
         };
-        let began = now();
         for address in &what.addresses {
-            if let Err(error) = self.requests.remove(what.index, *address) {
+            if let Err(error) = self.requests.remove(index, *address) {
                 // The lease ends it.
                 tracing::warn!(%address, %error, "cannot remove an address");
             }
@@ -301,17 +407,22 @@ impl Host {
     /// Of what was never asked for, only what a former process left is removed: the rest somebody
     /// set by hand.
     fn forget(&mut self, at: usize) {
-        let Some(Holding { what, lease, .. }) = self.holdings.get(at) else {
+        let Some(holding) = self.holdings.get(at) else {
             return;
         };
         let is_left_behind = |address: &IpAddr| {
             let mut own = self.world.own();
-            own.any(|own| own == (what.index, *address))
+            own.any(|(index, own)| holding.index() == Some(index) && own == *address)
         };
+        let Holding { what, lease, .. } = holding;
         if lease.is_wanted() || what.addresses.iter().any(is_left_behind) {
             self.remove(at);
         }
-        self.holdings.swap_remove(at);
+        let link = self.holdings.swap_remove(at).link;
+        if let Some(index) = link.and_then(|link| link.index) {
+            self.remove_link(index);
+            self.put_settings_back();
+        }
     }
 
     fn answer(&mut self, answer: LeaseAnswer) {
@@ -326,7 +437,7 @@ impl Host {
         let (mut matters, mut gone) = (false, false);
         let world = &mut self.world;
         let complete = self.events.take(|change| {
-            gone |= matches!(change, Change::AddressGone(_));
+            gone |= is_loss(&change);
             matters |= world.apply(change);
         })?;
         if !complete {
@@ -373,15 +484,27 @@ impl Host {
     /// Virtual routers that hold addresses which the host does not have. An interface that is down
     /// has lost those of IPv6 to the kernel, and its virtual routers are about to let go.
     fn missing(&self) -> Vec<RouterId> {
-        let has = |what: &Registration| {
-            let mut addresses = what.addresses.iter();
-            addresses.all(|address| self.world.has(what.index, *address))
+        let has = |holding: &Holding| {
+            let mut addresses = holding.what.addresses.iter();
+            let index = holding
+                .index()
+                .filter(|index| holding.link.is_none() || self.world.is_on(*index));
+            index.is_some_and(|index| addresses.all(|address| self.world.has(index, *address)))
         };
         self.holdings
             .iter()
-            .filter(|it| it.lease.is_held() && self.world.is_up(it.what.index) && !has(&it.what))
+            .filter(|it| it.lease.is_held() && self.world.is_up(it.what.index) && !has(it))
             .map(|it| it.what.id)
             .collect()
+    }
+}
+
+/// Whether it may have taken an address: itself, or with its link.
+fn is_loss(change: &Change) -> bool {
+    match change {
+        Change::AddressGone(_) | Change::LinkGone(_) => true,
+        Change::Link(link) => link.virtual_router.is_some_and(|link| !link.is_on),
+        Change::Address(_) => false,
     }
 }
 

@@ -77,6 +77,15 @@ impl Io {
             .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 
+    /// As [`Self::send`], but the packet is a frame from the virtual router's own hardware address: it
+    /// leaves by the interface beneath, whatever becomes of the link that carries the addresses.
+    pub(super) fn send_from_own_mac(&self, segment: SegmentId, length: usize) -> Result<(), i32> {
+        let frame = self.packet.get(..length).unwrap_or(&[]);
+        self.frames
+            .send(segment.index, frame)
+            .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
     pub(super) fn mac(&self, segment: SegmentId) -> Option<Mac> {
         self.segments
             .iter()

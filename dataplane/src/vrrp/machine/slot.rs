@@ -2,7 +2,7 @@
 
 use ::vrrp::{
     Advertisement, Config, ConfigError, Effect, Input, Instant, Priority, State, VirtualRouter,
-    wire::{self, ChecksumReading, Ends, Received, resolution},
+    wire::{self, ChecksumReading, Ends, Mac, Received, resolution},
 };
 
 use super::{io::Io, now, punctuality::Punctuality, segment::SegmentId};
@@ -18,6 +18,8 @@ pub(in crate::vrrp) struct Slot {
     /// Its interface.
     pub(in crate::vrrp) segment: SegmentId,
     pub(super) router: VirtualRouter,
+    /// Its own hardware address, if it has one.
+    mac: Option<Mac>,
     row: &'static RouterRow,
     /// The pairing under which it takes part; `None`: it does not.
     pub(super) pairing: Option<PairingNumber>,
@@ -42,12 +44,14 @@ impl Slot {
         id: RouterId,
         segment: SegmentId,
         config: Config,
+        mac: Option<Mac>,
         row: &'static RouterRow,
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             id,
             segment,
             router: VirtualRouter::new(config)?,
+            mac,
             row,
             pairing: None,
             stopping: false,
@@ -158,16 +162,19 @@ impl Slot {
     fn send(&mut self, io: &mut Io, now: Instant, priority: Priority) {
         self.identification = self.identification.wrapping_add(1);
         let advertisement = self.router.advertisement(priority);
-        let Ok(length) = wire::emit(
-            &mut io.packet,
-            Ends::to_group(self.router.config().settings.source),
-            self.identification,
-            &advertisement,
-            ChecksumReading::WithPseudoHeader,
-        ) else {
-            return;
+        let ends = Ends::to_group(self.router.config().settings.source);
+        let (number, reading) = (self.identification, ChecksumReading::WithPseudoHeader);
+        let buffer = &mut io.packet;
+        // The last word of one that is Active no more comes from the interface's own: a switch would
+        // look for the virtual router here.
+        let is_active = self.router.state() == State::Active;
+        let sent = match self.mac.filter(|_| is_active) {
+            None => wire::emit(buffer, ends, number, &advertisement, reading)
+                .map(|length| io.send(self.segment, length)),
+            Some(mac) => wire::emit_frame(buffer, mac, ends, number, &advertisement, reading)
+                .map(|length| io.send_from_own_mac(self.segment, length)),
         };
-        let sent = io.send(self.segment, length);
+        let Ok(sent) = sent else { return };
         self.failure = sent.err();
         if sent.is_err() {
             self.failed += 1;
@@ -185,7 +192,7 @@ impl Slot {
     /// One gratuitous ARP or unsolicited neighbour advertisement for each address (RFC 9568 section
     /// 6.4.2).
     fn announce(&self, io: &mut Io) {
-        let Some(mac) = io.mac(self.segment) else {
+        let Some(mac) = self.mac.or_else(|| io.mac(self.segment)) else {
             return;
         };
         for address in &self.router.config().addresses {

@@ -123,7 +123,7 @@ fn rig() -> Option<Rig> {
     rig.beats = Some(page);
     for number in 1..=COUNT {
         let row = table.row(RouterKey::new(id.index, 4, number)).unwrap();
-        let slot = Slot::new(number.into(), id, config(number), row).unwrap();
+        let slot = Slot::new(number.into(), id, config(number), None, row).unwrap();
         rig.command(ToMachine::Create(Box::new(slot)));
         rig.command(ToMachine::Participate {
             id: number.into(),

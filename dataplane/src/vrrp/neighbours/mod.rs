@@ -43,9 +43,11 @@ const FRAMES_PER_TURN: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) id: RouterId,
-    /// Interface, and its hardware address.
+    /// Interface, and the hardware address at which the addresses are.
     pub(super) index: u32,
     pub(super) mac: Mac,
+    /// That of the interface, to which answers come back.
+    pub(super) asks_from: Mac,
     /// Address of the interface that its advertisements are from.
     pub(super) source: IpAddr,
     pub(super) addresses: Vec<IpAddr>,
@@ -57,14 +59,17 @@ pub(super) struct Held {
 impl Held {
     /// Whether both say the same; rows are as many as virtual routers.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        (self.id, self.index, self.mac, self.source, self.interval)
-            == (
-                other.id,
-                other.index,
-                other.mac,
-                other.source,
-                other.interval,
+        let all = |it: &Self| {
+            (
+                it.id,
+                it.index,
+                it.mac,
+                it.asks_from,
+                it.source,
+                it.interval,
             )
+        };
+        all(self) == all(other)
     }
 
     const fn segment(&self) -> Segment {
@@ -277,7 +282,7 @@ impl Watch {
                 IpAddr::V6(source) => source,
             };
             self.send(&held, |frame| {
-                resolution::question(frame, held.mac, source, address)
+                resolution::question(frame, held.asks_from, source, address)
             });
         }
     }
