@@ -141,3 +141,27 @@ fn it_finds_what_costs_addresses_and_clients() {
         assert!(!said.contains(&format!("PROBLEM  {subject}")), "{said}");
     }
 }
+
+/// What leaves from the virtual router's own hardware address leaves its interface, too.
+#[test]
+fn it_understands_a_hardware_address_of_the_virtual_routers_own() {
+    let Some(host) = Host::new() else { return };
+    let _neighbour = Neighbour::new();
+    let text = manifests(&["server1", "server2"], &[8020]);
+    let own = "  vrrp: {macAddress: {mode: VirtualRouter}}\n  upstreams: [";
+    host.write(&text.replace("  upstreams: [", own));
+    let _agent = host.start(&[]);
+    host.wait_ready();
+    host.wait_status("Active", |report| {
+        let router = report.virtual_routers.first();
+        router.is_some_and(|router| router.state == RouterState::Active)
+    });
+    let said = doctor(&host);
+    for words in [
+        "Active here, its advertisements leave eth0, and nobody else advertises",
+        "ok       ARP on the segment of eth0: no other interface",
+        "ok       address 192.168.7.110: held here, and nobody else answers for it",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
