@@ -6,3 +6,4 @@ mod keepalived;
 mod multicast;
 mod peer;
 mod roles;
+mod vmac;
