@@ -1,6 +1,6 @@
 //! What the lease holder writes before any node is told, and what it may forget.
 //!
-//! A virtual router is committed by writing its VRID, order, version and interval to the status of
+//! A virtual router is committed by writing its VRID, order, version, interval and peers to the status of
 //! its pool; nodes are told what was read back from there. An address or VRID that left a pool is
 //! not free before every node that had it has given it up: until then it stays in the pool's status
 //! (`retiring`), or, where the pool is gone, in the [`Ledger`].
@@ -15,6 +15,7 @@ use node_api::{PoolRef, VirtualRouter};
 
 use crate::{
     desired::{Desired, interval, version_number, written_mac_address},
+    peers::{self, Step},
     snapshot::{Ledger, RetiredRouter, Snapshot, additional, entries, holders, wanted},
 };
 
@@ -293,6 +294,38 @@ impl Writer<'_> {
         result
     }
 
+    /// Nodes and peers to commit for an address that the pool has.
+    fn step(
+        &self,
+        name: &PoolRef,
+        address: IpAddr,
+        router: &VirtualRouter,
+        entry: Option<&VirtualIPStatus>,
+    ) -> Step {
+        let standing = entry.and_then(|entry| {
+            let mut standing = entry.committed.clone()?;
+            let exists = |node: &NodePriority| self.existing.contains(node.node_name.as_str());
+            standing.nodes.retain(exists);
+            (!standing.nodes.is_empty()).then_some(standing)
+        });
+        let members = standing.iter().flat_map(|it| &it.nodes);
+        let mut members = members.map(|node| &node.node_name);
+        let left = entry.and_then(|it| it.retiring.as_ref());
+        let left = left.map_or(&[][..], |it| &it.node_names);
+        let settled = router.peering.is_multicast()
+            || members.all(|node| self.carries_out(name, node))
+                && self.waiting(name, address, left.iter().cloned()).is_empty();
+        peers::step(router, standing.as_ref(), settled)
+    }
+
+    /// Whether the node does what it is told of the pool.
+    fn carries_out(&self, pool: &PoolRef, node: &str) -> bool {
+        let state = self.desired.nodes.get(node);
+        let told = state.and_then(|state| state.pool_revision(pool));
+        let view = self.snapshot.views.get(node);
+        view.is_some_and(|view| view.connected && view.carries_out(pool, told))
+    }
+
     /// An address that the pool has: what the plan says, under a new sequence where that is new.
     fn living(
         &mut self,
@@ -301,15 +334,8 @@ impl Writer<'_> {
         router: &VirtualRouter,
         entry: Option<&VirtualIPStatus>,
     ) -> VirtualIPStatus {
-        let nodes: Vec<NodePriority> = router
-            .nodes
-            .iter()
-            .map(|node| NodePriority {
-                node_name: node.node_name.clone(),
-                priority: node.priority,
-            })
-            .collect();
         let agreed = entry.and_then(|entry| entry.committed.as_ref());
+        let Step { nodes, peering } = self.step(name, address, router, entry);
         let addresses = router.addresses.iter().skip(1);
         let additional_addresses: Vec<_> = addresses.map(ToString::to_string).collect();
         let same = |agreed: &&Committed| {
@@ -319,6 +345,7 @@ impl Writer<'_> {
                 && agreed.version == version_number(router.version)
                 && agreed.advertisement_interval == interval(router.advertisement_interval)
                 && agreed.mac_address == written_mac_address(router.mac_address)
+                && agreed.peering == peering
         };
         let sequence = match agreed.filter(same) {
             Some(agreed) => agreed.sequence,
@@ -339,6 +366,7 @@ impl Writer<'_> {
                 version: version_number(router.version),
                 advertisement_interval: interval(router.advertisement_interval),
                 mac_address: written_mac_address(router.mac_address),
+                peering,
             }),
             retiring: (!waiting.is_empty()).then(|| Retiring {
                 node_names: waiting.into_iter().collect(),

@@ -17,7 +17,10 @@ use node_api::{
 };
 use plan::{Outline, Plan};
 
-use crate::snapshot::{Snapshot, entries};
+use crate::{
+    peers,
+    snapshot::{Snapshot, entries},
+};
 
 /// A resource as it is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -342,6 +345,7 @@ fn committed(planned: &VirtualRouter, entry: &VirtualIPStatus) -> Option<Virtual
             MacAddressMode::VirtualRouter => MacAddress::VirtualRouter,
         },
         nodes: plan::ranked_nodes(priorities),
+        peering: peers::told(agreed),
         sequence: agreed.sequence,
         ..planned.clone()
     })

@@ -20,6 +20,7 @@ pub mod desired;
 pub mod failure;
 pub mod lead;
 pub mod leader;
+mod peers;
 pub mod pki;
 pub mod plan_command;
 pub mod policy;

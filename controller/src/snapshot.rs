@@ -71,10 +71,14 @@ impl NodeView {
         let Some(report) = &self.report else {
             return false;
         };
-        let acked = self.acked.get(&ResourceName::Pool(pool.clone()));
         let mut routers = routers_of(report, pool).iter();
         let holds = routers.any(|router| router.addresses.contains(&address));
-        self.connected && acked == told && !holds
+        self.connected && self.carries_out(pool, told) && !holds
+    }
+
+    /// Whether it acknowledged what it is told of `pool`.
+    pub fn carries_out(&self, pool: &PoolRef, told: Option<&Revision>) -> bool {
+        self.acked.get(&ResourceName::Pool(pool.clone())) == told
     }
 }
 

@@ -11,10 +11,11 @@ pub mod v1alpha1;
 
 pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
-    AccessLog, AccessLogMode, Check, CommandCheck, Committed, ConsistentHash, Drain, Endpoint,
-    Gateways, HashKey, HashKeyType, Heartbeat, HttpCheck, Isolation, Listener, ListenerStatus,
-    LoadBalancing, LoadBalancingType, MacAddress, MacAddressMode, NodePriority, NodeSelector,
-    Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, SentProxyProtocol,
+    AccessLog, AccessLogMode, Authentication, AuthenticationMode, Check, CommandCheck, Committed,
+    CommittedPeering, ConsistentHash, Drain, Endpoint, Gateways, HashKey, HashKeyType, Heartbeat,
+    HttpCheck, Isolation, Listener, ListenerStatus, LoadBalancing, LoadBalancingType, MacAddress,
+    MacAddressMode, NodePriority, NodeSelector, Password, Peering, PeeringMode, Preemption,
+    PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, SentProxyProtocol,
     ServiceReference, Summary, Tally, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
     Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec,
     WebSocketHAPoolStatus,

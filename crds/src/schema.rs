@@ -31,12 +31,42 @@ pub(crate) fn address(_: &mut SchemaGenerator) -> Schema {
 /// Further addresses of a virtual router. One of IPv6 may be link-local: RFC 9568 section 5.2.9 asks
 /// for such a one.
 pub(crate) fn additional_addresses(_: &mut SchemaGenerator) -> Schema {
+    addresses(15)
+}
+
+/// Routers of a virtual router, ten of each family. With IPv6 they may be link-local: RFC 9568 section
+/// 5.1.2.1 has advertisements sent from there.
+pub(crate) fn peer_addresses(_: &mut SchemaGenerator) -> Schema {
+    addresses(20)
+}
+
+fn addresses(most: u8) -> Schema {
     let mut address = checked(&json!({
         "rule": "!isIP(self) || ip(self).isGlobalUnicast() || (ip(self).family() == 6 && ip(self).isLinkLocalUnicast())",
         "message": "must be the address of a host on a network: not loopback, multicast, broadcast or unspecified, and link-local with IPv6 only",
     }));
     address.insert("description".to_owned(), json!("An address."));
-    json_schema!({"type": "array", "maxItems": 15, "items": address})
+    json_schema!({"type": "array", "maxItems": most, "items": address})
+}
+
+/// Routers of a virtual router, in status: while the list changes, also those of before.
+pub(crate) fn observed_peers(generator: &mut SchemaGenerator) -> Schema {
+    let mut address = observed_address(generator);
+    address.insert("description".to_owned(), json!("An address."));
+    json_schema!({"type": "array", "maxItems": 32, "items": address})
+}
+
+/// A password. The format keeps it out of messages about files.
+pub(crate) fn password(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "format": "password",
+        "maxLength": 64,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[ -~]{1,8}$')",
+            "message": "must be 1 to 8 printable ASCII characters",
+        }],
+    })
 }
 
 /// Further addresses in status.

@@ -23,6 +23,7 @@ pub mod model;
 mod network;
 mod node;
 mod outline;
+mod peers;
 mod place;
 mod planner;
 mod policy;

@@ -117,6 +117,11 @@ impl<'a> Nodes<'a> {
         self.links[node]
     }
 
+    /// The object of the node.
+    pub(crate) fn object(&self, node: usize) -> &'a Node {
+        self.objects[node]
+    }
+
     /// Whether the node is to be emptied.
     pub(crate) fn cordoned(&self, node: usize) -> bool {
         let spec = self.objects[node].spec.as_ref();

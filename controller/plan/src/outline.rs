@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crds::WebSocketHAPool;
 use k8s_openapi::api::core::v1::{Node, Service};
-use node_api::{Pool, PoolRef, Upstream, VirtualRouter};
+use node_api::{Peering, Pool, PoolRef, Upstream, VirtualRouter};
 
 use crate::{
     Inputs, Problem, Shared,
@@ -229,6 +229,14 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
             preemption: intent.timing.preemption,
             mac_address: intent.timing.mac_address,
             nodes: Vec::new(),
+            peering: match &intent.peering {
+                model::Peering::Multicast => Peering::Multicast,
+                // Of candidates, those that are chosen.
+                peering => Peering::Unicast {
+                    addresses: peering.listed(virtual_ip.address).collect(),
+                },
+            },
+            password: intent.password.clone(),
             sequence: 0,
         })
     });

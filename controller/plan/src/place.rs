@@ -1,15 +1,19 @@
 //! Which nodes hold what: the part of a plan that takes thought.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use node_api::{Pool, PoolRef, RankedNode};
+use node_api::{Peering, Pool, PoolRef, RankedNode, VirtualRouter};
 
 use crate::{
     Inputs, Outline, Plan, Problem,
     assign::{self, Router},
     draft::{Draft, Drafts},
     membership::Nodes,
-    model::Order,
+    model::{self, Order},
     network::Network,
     priorities::{of_rank, ranked_nodes},
     resolve::resolve,
@@ -25,6 +29,8 @@ pub struct Placer {
     names: Vec<String>,
     /// The nodes of each virtual router, best first.
     placed: BTreeMap<(IpAddr, PoolRef), Vec<usize>>,
+    /// The addresses under which nodes are unicast peers.
+    peers: BTreeMap<(IpAddr, PoolRef), BTreeMap<usize, IpAddr>>,
     /// What leads nowhere among names of nodes, by place of the draft.
     unresolved: Vec<Vec<Problem>>,
     /// What was outlined, and what it is with its nodes.
@@ -80,11 +86,13 @@ impl Placer {
         let nodes = Nodes::new(inputs, &network);
         let mut routers: BTreeMap<(IpAddr, PoolRef), Router> = BTreeMap::new();
         self.unresolved.clear();
+        self.peers.clear();
         for draft in &drafts.accepted {
             let members = nodes.members(&draft.intent.match_labels);
-            let (resolved, unresolved) = resolve(&nodes, &members, inputs, draft);
-            routers.extend(resolved);
-            self.unresolved.push(unresolved);
+            let resolved = resolve(&nodes, &members, inputs, draft);
+            routers.extend(resolved.routers);
+            self.peers.extend(resolved.peers);
+            self.unresolved.push(resolved.unresolved);
         }
         let (keys, routers): (Vec<_>, Vec<_>) = routers.into_iter().unzip();
         let orders = self.orders.of(nodes.names(), routers);
@@ -99,8 +107,29 @@ impl Placer {
             let key = (virtual_ip.address, draft.intent.name.clone());
             let order = self.placed.get(&key).map_or(&[][..], Vec::as_slice);
             router.nodes = ranked(&self.names, order, &virtual_ip.order);
+            if !router.peering.is_multicast() {
+                self.address(&key, router);
+            }
+            if draft.intent.peering == model::Peering::Candidates {
+                let own = router.nodes.iter().filter_map(|node| node.address);
+                let own: BTreeSet<_> = own.collect();
+                router.peering = Peering::Unicast {
+                    addresses: own.into_iter().collect(),
+                };
+            }
         }
         pool
+    }
+}
+
+impl Placer {
+    /// Writes the addresses under which nodes are unicast peers to them.
+    fn address(&self, key: &(IpAddr, PoolRef), router: &mut VirtualRouter) {
+        let known = self.peers.get(key);
+        for node in &mut router.nodes {
+            let index = self.names.binary_search(&node.node_name).ok();
+            node.address = index.and_then(|index| known?.get(&index).copied());
+        }
     }
 }
 

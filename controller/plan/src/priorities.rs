@@ -23,6 +23,7 @@ pub fn ranked_nodes(nodes: impl IntoIterator<Item = (String, u8)>) -> Vec<Ranked
             node_name,
             priority,
             priority_without_endpoint: base.saturating_sub(rank).max(1),
+            address: None,
         })
         .collect()
 }

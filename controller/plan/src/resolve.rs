@@ -1,6 +1,9 @@
 //! From the names that pools mention to nodes that can hold their addresses.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use node_api::PoolRef;
 
@@ -9,14 +12,23 @@ use crate::{
     assign::{Router, Wish},
     draft::Draft,
     membership::{EXCLUDE_LABEL, Members, Nodes},
-    model::{Order, VirtualIpIntent},
+    model::{Order, Peering, VirtualIpIntent, family},
+    peers::{Peer, peer},
 };
 
 /// Most names in a sentence.
 const MOST_NAMES: usize = 20;
 
-/// Virtual routers, and what leads nowhere among the names of nodes.
-pub(crate) type Resolved = (Vec<((IpAddr, PoolRef), Router)>, Vec<Problem>);
+/// The virtual routers of a pool with names of nodes turned into indices.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    /// Each with what it is known by.
+    pub(crate) routers: Vec<((IpAddr, PoolRef), Router)>,
+    /// Addresses under which candidates are unicast peers, as far as they are known.
+    pub(crate) peers: Vec<((IpAddr, PoolRef), BTreeMap<usize, IpAddr>)>,
+    /// What leads nowhere.
+    pub(crate) unresolved: Vec<Problem>,
+}
 
 /// Turns names of nodes into indices, and notes those that lead nowhere.
 pub(crate) fn resolve(
@@ -34,6 +46,7 @@ pub(crate) fn resolve(
         ));
     }
     let mut routers = Vec::new();
+    let mut all_peers = Vec::new();
     for (index, virtual_ip) in draft.intent.virtual_ips.iter().enumerate() {
         let path = format!("spec.virtualIPs[{index}]");
         let key = (draft.intent.name.clone(), virtual_ip.address);
@@ -41,13 +54,19 @@ pub(crate) fn resolve(
         let committed = committed.flat_map(|it| &it.nodes);
         let committed: Vec<usize> = committed.filter_map(|name| nodes.index_of(name)).collect();
         let in_cluster = inputs.policy.cluster.is_some();
-        let candidates = candidates(nodes, members, virtual_ip, &committed, in_cluster);
+        let before = unresolved.len();
+        let mut candidates = candidates(nodes, members, virtual_ip, &committed, in_cluster);
+        let (peers, strange) = peers(nodes, inputs, draft, virtual_ip, &candidates);
+        candidates.retain(|node| !strange.contains(node));
+        unresolved.extend(no_peers(nodes, draft, virtual_ip, &strange));
         let index_of = |name: &str| {
             let node = nodes.index_of(name)?;
             candidates.contains(&node).then_some(node)
         };
-        let before = unresolved.len();
         let mut missing = |field: &str, name: &str| {
+            if nodes.index_of(name).is_some_and(|it| strange.contains(&it)) {
+                return; // told already
+            }
             let (reason, message) = why_not(nodes, members, virtual_ip, name);
             unresolved.push(Problem::of(reason, format!("{path}.{field}"), message));
         };
@@ -86,9 +105,77 @@ pub(crate) fn resolve(
             committed: committed.filter(|node| candidates.contains(node)).collect(),
             candidates,
         };
-        routers.push(((virtual_ip.address, key.0), router));
+        let key = (virtual_ip.address, key.0);
+        all_peers.push((key.clone(), peers));
+        routers.push((key, router));
     }
-    (routers, unresolved)
+    Resolved {
+        routers,
+        peers: all_peers,
+        unresolved,
+    }
+}
+
+/// The addresses of candidates that are unicast peers, and candidates that cannot be any.
+fn peers(
+    nodes: &Nodes<'_>,
+    inputs: &Inputs,
+    draft: &Draft,
+    virtual_ip: &VirtualIpIntent,
+    candidates: &BTreeSet<usize>,
+) -> (BTreeMap<usize, IpAddr>, BTreeSet<usize>) {
+    let (mut known, mut strange) = (BTreeMap::new(), BTreeSet::new());
+    let peering = &draft.intent.peering;
+    if *peering == Peering::Multicast {
+        return (known, strange);
+    }
+    let in_cluster = inputs.policy.cluster.is_some();
+    for &node in candidates {
+        let facts = inputs.facts.get(nodes.names()[node]);
+        let facts = facts.filter(|facts| !facts.interfaces.is_empty());
+        match peer(nodes.object(node), facts, in_cluster, virtual_ip, peering) {
+            Peer::Known(address) => {
+                known.insert(node, address);
+            }
+            Peer::Unknown => {}
+            Peer::Impossible => {
+                strange.insert(node);
+            }
+        }
+    }
+    (known, strange)
+}
+
+/// What to say of candidates that cannot be peers.
+fn no_peers(
+    nodes: &Nodes<'_>,
+    draft: &Draft,
+    virtual_ip: &VirtualIpIntent,
+    strange: &BTreeSet<usize>,
+) -> Option<Problem> {
+    if strange.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = strange.iter().map(|&node| nodes.names()[node]).collect();
+    let (names, address) = (present(&names), virtual_ip.address);
+    let (path, message) = match &draft.intent.peering {
+        Peering::Listed(_) => (
+            "spec.vrrp.peering.addresses",
+            format!(
+                "lists no address that {names} has on the link of {address}; list it, or choose other \
+                 nodes"
+            ),
+        ),
+        Peering::Candidates | Peering::Multicast => (
+            "spec.vrrp.peering.mode",
+            format!(
+                "is Unicast, and {names} has no {} address on the link of {address}; give it one (on \
+                 plain hosts, an InternalIP of its Node), or choose other nodes",
+                family(address)
+            ),
+        ),
+    };
+    Some(Problem::of(Reason::Unresolved, path, message))
 }
 
 /// Members that can hold the address. In a cluster one that has not told of its network has no data

@@ -84,7 +84,7 @@ fn misspelt_fields() {
     one(
         chat(&addresses(&["10.0.0.9"]), "  vrrp: {nonsense: 1}"),
         "spec.vrrp.nonsense: is not a known field; remove it or use one of advertisementInterval, \
-         isolation, macAddress, preemption, version",
+         authentication, isolation, macAddress, peering, preemption, version",
     );
     assert_eq!(
         refused(&["apiVersion: v1\nkind: Node\nmetadata: {name: a, lables: {gw: \"yes\"}}\n"]),

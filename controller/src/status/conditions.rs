@@ -110,7 +110,18 @@ pub(crate) fn listeners(
 fn accepted(desired: &Desired, observed: &Observed<'_>) -> Verdict {
     match desired.plan.rejected.get(&observed.name) {
         Some(problems) => Verdict::new(false, reason(problems), sentences(problems)),
-        None => Verdict::new(true, "Accepted", "the object is valid and permitted"),
+        None => Verdict::new(true, "Accepted", valid(desired, observed)),
+    }
+}
+
+fn valid(desired: &Desired, observed: &Observed<'_>) -> &'static str {
+    let pool = desired.plan.pools.get(&observed.name);
+    let mut routers = pool.into_iter().flat_map(|pool| &pool.virtual_routers);
+    if routers.any(|router| router.password.is_some()) {
+        "the object is valid and permitted; the password of spec.vrrp.authentication crosses the wire in \
+         clear and protects from nothing but mistakes"
+    } else {
+        "the object is valid and permitted"
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod commit;
 mod desired;
+mod peers;
 mod retire;
 mod status;
 mod world;

@@ -8,6 +8,7 @@
 mod access_log;
 mod gateways;
 mod mac_address;
+mod peering;
 mod pool;
 mod proxies;
 mod sessions;
@@ -20,11 +21,13 @@ mod vrrp;
 pub use access_log::{AccessLog, AccessLogMode};
 pub use gateways::{Gateways, NodeSelector};
 pub use mac_address::{MacAddress, MacAddressMode};
+pub use peering::{Authentication, AuthenticationMode, Password, Peering, PeeringMode};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
 pub use proxies::{ProxyProtocol, ProxyProtocolMode, SentProxyProtocol};
 pub use sessions::{Drain, Heartbeat, Listener};
 pub use status::{
-    Committed, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus, WebSocketHAPoolStatus,
+    Committed, CommittedPeering, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus,
+    WebSocketHAPoolStatus,
 };
 pub use tracking::{
     Check, CommandCheck, HttpCheck, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,

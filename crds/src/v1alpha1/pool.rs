@@ -80,6 +80,22 @@ use crate::duration;
     "self.vrrp.macAddress.mode == oldSelf.vrrp.macAddress.mode || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
 ).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.macAddress.mode"))]
 #[x_kube(validation = Rule::new(interval_stays_rule()).message("cannot change with version 2 while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.advertisementInterval"))]
+// The same for nodes that speak to the group and those that speak to each other, and for passwords.
+#[x_kube(validation = Rule::new(
+    "self.vrrp.peering.mode == oldSelf.vrrp.peering.mode || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
+).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.peering.mode"))]
+#[x_kube(validation = Rule::new(
+    "(self.vrrp.authentication.mode == oldSelf.vrrp.authentication.mode && self.vrrp.authentication.?password.orValue('') == oldSelf.vrrp.authentication.?password.orValue('')) || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
+).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.authentication"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.vrrp.peering.addresses) || size(self.vrrp.peering.addresses) == 0 || self.virtualIPs.all(v, !isIP(v.address) || self.vrrp.peering.addresses.filter(p, isIP(p) && ip(p).family() == ip(v.address).family()).size() >= 2)"
+).message("must list at least two routers of the family of each virtual address, the nodes' own addresses among them").field_path(".vrrp.peering.addresses"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.vrrp.peering.addresses) || self.vrrp.peering.addresses.all(p, !isIP(p) || self.virtualIPs.exists(v, !isIP(v.address) || ip(v.address).family() == ip(p).family()))"
+).message("an address is of a family that no virtual address has: remove it").field_path(".vrrp.peering.addresses"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.vrrp.peering.addresses) || self.vrrp.peering.addresses.all(p, !self.virtualIPs.exists(v, v.address == p || (has(v.additionalAddresses) && p in v.additionalAddresses)))"
+).message("an address is a virtual address of this pool: list the routers' own").field_path(".vrrp.peering.addresses"))]
 #[x_kube(validation = Rule::new(
     "self.vrrp.version != 2 || self.virtualIPs.all(v, !isIP(v.address) || ip(v.address).family() == 4)"
 ).message("version 2 has no IPv6: use version 3, or IPv4 addresses alone").field_path(".vrrp.version"))]

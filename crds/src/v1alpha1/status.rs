@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MacAddress, NodePriority};
+use super::{MacAddress, NodePriority, PeeringMode};
 use crate::Duration;
 
 /// What the controller made of the object.
@@ -165,6 +165,27 @@ pub struct Committed {
     /// Hardware address.
     #[serde(default)]
     pub mac_address: MacAddress,
+
+    /// How the nodes reach each other; by multicast when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CommittedPeering")]
+    pub peering: Option<CommittedPeering>,
+}
+
+/// How the nodes of a virtual router reach each other.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommittedPeering {
+    /// Where advertisements go.
+    #[serde(default)]
+    pub mode: PeeringMode,
+
+    /// With Unicast, all its routers: those that nodes send to and hear. Longer than spec says while
+    /// it changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::observed_peers")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub addresses: Vec<String>,
 }
 
 /// An address on its way out.

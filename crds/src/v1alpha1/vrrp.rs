@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::MacAddress;
+use super::{Authentication, MacAddress, Peering};
 use crate::{Duration, schema::duration_rule};
 
 /// How nodes agree on who holds an address.
@@ -20,6 +20,10 @@ use crate::{Duration, schema::duration_rule};
 #[x_kube(validation = Rule::new(isolation_rule())
     .message("must be at least three times advertisementInterval, or 0s for never")
     .field_path(".isolation.timeout"))]
+// RFC 5798 section 9 took the field out.
+#[x_kube(validation = Rule::new("self.version == 2 || self.authentication.mode == 'None'")
+    .message("version 3 has no passwords: set mode to None, or use version 2")
+    .field_path(".authentication.mode"))]
 pub struct Vrrp {
     /// VRRP version on the wire: 3 (RFC 9568), or 2 (RFC 3768) for groups that are shared with older
     /// routers. Changes only in an edit that replaces every address.
@@ -43,6 +47,14 @@ pub struct Vrrp {
     #[serde(default)]
     pub isolation: Isolation,
 
+    /// How nodes reach each other.
+    #[serde(default)]
+    pub peering: Peering,
+
+    /// What nodes ask of each other's advertisements. Only with version 2.
+    #[serde(default)]
+    pub authentication: Authentication,
+
     /// The hardware address at which clients find the addresses.
     #[serde(default)]
     pub mac_address: MacAddress,
@@ -56,6 +68,8 @@ impl Default for Vrrp {
             preemption: Preemption::default(),
             isolation: Isolation::default(),
             mac_address: MacAddress::default(),
+            peering: Peering::default(),
+            authentication: Authentication::default(),
         }
     }
 }

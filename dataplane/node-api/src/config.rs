@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MacAddress, tracking::Tracking};
+use crate::{MacAddress, Password, Peering, tracking::Tracking};
 
 /// Everything one node is to do. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -85,6 +85,12 @@ pub struct VirtualRouter {
     pub mac_address: MacAddress,
     /// All candidates in order, best first, this node among them.
     pub nodes: Vec<RankedNode>,
+    /// How they reach each other.
+    #[serde(default, skip_serializing_if = "Peering::is_multicast")]
+    pub peering: Peering,
+    /// What version 2 asks of each packet besides; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
     /// Number of the commitment that these settings come from: a node ignores an older one. 0 on
     /// plain hosts, which commit nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -106,6 +112,9 @@ pub struct RankedNode {
     pub priority: u8,
     /// What it advertises while it has none: its rank from the bottom, below every `priority`.
     pub priority_without_endpoint: u8,
+    /// Its own address among unicast peers; `None`: there are none, or it is for the node to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// Whether an IPv6 address is valid on one link only, and the same ones on each (RFC 4291 section

@@ -8,6 +8,7 @@
 pub mod config;
 mod decode;
 mod mac_address;
+mod peering;
 mod protocol;
 pub mod report;
 mod resources;
@@ -22,6 +23,7 @@ pub use config::{
 };
 pub use decode::{DecodeError, Decoded};
 pub use mac_address::MacAddress;
+pub use peering::{Password, Peering};
 pub use protocol::Protocol;
 pub use report::{
     AddressConflict, EndpointReport, ListenerReport, Lowering, NodeReport, PeerReport, PoolReport,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use node_api::{
     Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, MissingEndpoints,
-    Pool, PoolRef, Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion,
+    Password, Peering, Pool, PoolRef, Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion,
     stream::{
         EndpointsDelta, Hello, NodeFacts, ResourceName, Revision, ToController, ToNode, Welcome,
     },
@@ -18,6 +18,30 @@ fn pool_ref() -> PoolRef {
         namespace: "default".to_owned(),
         name: "chat".to_owned(),
     }
+}
+
+/// What a side that knows neither would not understand is told only where it is asked for.
+#[test]
+fn peers_and_passwords_are_told_where_there_are_any() {
+    let mut router = pool().virtual_routers.remove(0);
+    let plain = serde_json::to_value(&router).unwrap();
+    assert!(plain.get("peering").is_none() && plain.get("password").is_none());
+    assert!(plain["nodes"][0].get("address").is_none());
+    assert_eq!(
+        serde_json::from_value::<VirtualRouter>(plain).unwrap(),
+        router
+    );
+    router.peering = Peering::Unicast {
+        addresses: vec![[10, 0, 0, 1].into()],
+    };
+    router.password = Some(Password("geheim".to_owned()));
+    let told = serde_json::to_value(&router).unwrap();
+    assert_eq!(told["password"], "geheim");
+    assert_eq!(
+        serde_json::from_value::<VirtualRouter>(told).unwrap(),
+        router
+    );
+    assert!(!format!("{router:?}").contains("geheim"));
 }
 
 fn endpoint(port: u16) -> Endpoint {
@@ -53,7 +77,10 @@ fn pool() -> Pool {
                 node_name: "server1".to_owned(),
                 priority: 250,
                 priority_without_endpoint: 10,
+                address: None,
             }],
+            peering: Peering::Multicast,
+            password: None,
             sequence: 7,
         }],
         listeners: vec![Listener {

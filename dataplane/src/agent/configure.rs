@@ -143,7 +143,14 @@ impl App {
             self.retry_at = (!self.refused.is_empty()).then(|| Instant::now() + RETRY);
         }
 
-        let pools = config.pools.clone().into_iter().collect();
+        let mut pools = config.pools.clone();
+        let routers = pools
+            .values_mut()
+            .flat_map(|pool| &mut pool.virtual_routers);
+        for router in routers {
+            router.password = None; // it faces the clients and is not trusted
+        }
+        let pools = pools.into_iter().collect();
         let refused = self.refused.clone().into_iter().collect();
         let content = (pools, refused);
         if sockets.is_empty() && self.proxy_has.content.as_ref() == Some(&content) {

@@ -165,7 +165,10 @@ pub(super) mod tests {
                 node_name: "server1".to_owned(),
                 priority: 250,
                 priority_without_endpoint: 10,
+                address: None,
             }],
+            peering: node_api::Peering::Multicast,
+            password: None,
             sequence: 0,
         };
         Pool {

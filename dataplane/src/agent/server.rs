@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use node_api::VirtualRouter;
 use serde::de::DeserializeOwned;
 use tokio::{
     net::UnixListener,
@@ -125,6 +126,11 @@ fn serve(stream: UnixStream, door: &Door, events: &mpsc::Sender<Event>) -> io::R
                 let Snapshot {
                     report, routers, ..
                 } = snapshot;
+                let without_password = |router| VirtualRouter {
+                    password: None,
+                    ..router
+                };
+                let routers = routers.into_iter().map(without_password).collect();
                 channel.send(&Answer { report, routers }, &[])
             })
         }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use node_api::{NodeReport, RouterReport, RouterState, VirtualRouter};
+use node_api::{NodeReport, Peering, RouterReport, RouterState, VirtualRouter};
 
 use super::{
     Finding,
@@ -18,6 +18,9 @@ const LEAST_RECENT: Duration = Duration::from_millis(3500);
 /// What helps where packets do not arrive.
 const LET_PASS: &str = "let IP protocol 112 to 224.0.0.18 and ff02::12 through between the gateways (firewall, switch, \
                         IGMP and MLD snooping)";
+/// The same for unicast peers.
+const LET_PASS_UNICAST: &str = "let IP protocol 112 through between the addresses of the peers, which must list each \
+                                other (firewall, spec.vrrp.peering)";
 /// What helps where this host drops them.
 const FILTER: &str = "let IP protocol 112 in and out in this host's packet filters (`nft \
                       list ruleset`), and look at the interface's queue (`tc -s qdisc`)";
@@ -95,7 +98,10 @@ impl Looked<'_> {
             return Finding::problem(
                 subject,
                 format!("Active here, and {} advertises too", listed(&heard)),
-                format!("if that lasts, it does not hear this node: {LET_PASS}"),
+                format!(
+                    "if that lasts, it does not hear this node: {}",
+                    self.let_pass()
+                ),
             );
         }
         let arrived = self.arrived();
@@ -161,8 +167,17 @@ impl Looked<'_> {
         Finding::problem(
             subject,
             "Backup here, and nobody is heard",
-            format!("{LET_PASS}, unless this node takes over just now"),
+            format!("{}, unless this node takes over just now", self.let_pass()),
         )
+    }
+
+    fn let_pass(&self) -> &'static str {
+        let peering = self.settings.map(|settings| &settings.peering);
+        if peering.is_none_or(Peering::is_multicast) {
+            LET_PASS
+        } else {
+            LET_PASS_UNICAST
+        }
     }
 
     fn interface(&self) -> &str {
@@ -261,6 +276,7 @@ mod tests {
             node_name: (*name).to_owned(),
             priority: 250,
             priority_without_endpoint: 10,
+            address: None,
         };
         VirtualRouter {
             virtual_router_id: 7,
@@ -271,6 +287,8 @@ mod tests {
             preemption: Preemption::Disabled,
             mac_address: node_api::MacAddress::Interface,
             nodes: nodes.iter().map(node).collect(),
+            peering: Peering::Multicast,
+            password: None,
             sequence: 0,
         }
     }

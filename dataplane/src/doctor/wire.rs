@@ -97,7 +97,7 @@ impl Seen {
             Some(6) => Family::V6,
             _ => return,
         };
-        let Ok(received) = wire::parse(packet, family, Destination::Multicast) else {
+        let Ok(received) = wire::parse(packet, family, Destination::Any) else {
             return;
         };
         let key = Key {

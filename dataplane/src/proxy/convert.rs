@@ -143,6 +143,8 @@ mod tests {
             preemption: Preemption::Disabled,
             mac_address: node_api::MacAddress::Interface,
             nodes: Vec::new(),
+            peering: node_api::Peering::Multicast,
+            password: None,
             sequence: 0,
         }
     }

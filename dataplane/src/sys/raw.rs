@@ -27,7 +27,8 @@ const IPV6_HEADER: usize = 40;
 #[derive(Debug)]
 pub struct AdvertisementSocket {
     socket: Socket,
-    group: SockAddr,
+    is_ipv4: bool,
+    index: u32,
     protocol: u8,
 }
 
@@ -44,36 +45,46 @@ impl AdvertisementSocket {
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(name.as_bytes()))?;
         socket.set_priority(TC_PRIO_CONTROL)?;
-        let group = match group {
-            IpAddr::V4(group) => {
-                prepare_v4(&socket, index, group)?;
-                SockAddr::from(SocketAddr::new(group.into(), 0))
-            }
-            IpAddr::V6(group) => {
-                prepare_v6(&socket, index, group)?;
-                SockAddr::from(SocketAddrV6::new(group, 0, 0, index))
-            }
-        };
+        match group {
+            IpAddr::V4(group) => prepare_v4(&socket, index, group)?,
+            IpAddr::V6(group) => prepare_v6(&socket, index, group)?,
+        }
         Ok(Self {
             socket,
-            group,
+            is_ipv4: group.is_ipv4(),
+            index,
             protocol,
         })
     }
 
-    /// Sends a packet, IP header first, to the group. An error also tells of a packet that the host
-    /// itself dropped: by a full queue (`ENOBUFS`) or a filter (`EPERM`).
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        let result = self.socket.send_to(packet, &self.group).map(drop);
-        if result.is_err() {
-            self.forget_errors();
-        }
-        result
+    /// Sends a packet, IP header first, to the group or to a host of the link. An error also tells of a
+    /// packet that the host itself dropped: by a full queue (`ENOBUFS`) or a filter (`EPERM`).
+    pub fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
+        let address = match to {
+            IpAddr::V4(_) => SockAddr::from(SocketAddr::new(to, 0)),
+            IpAddr::V6(to) => SockAddr::from(SocketAddrV6::new(to, 0, 0, self.index)),
+        };
+        let send = || {
+            let result = self.socket.send_to(packet, &address).map(drop);
+            if result.is_err() {
+                self.forget_errors();
+            }
+            result
+        };
+        // A unicast peer that is gone, or does not speak VRRP, is told of by ICMP, and the kernel tells it
+        // to whoever sends next, whereto that may be.
+        send().or_else(|first| {
+            if to.is_multicast() {
+                Err(first)
+            } else {
+                send()
+            }
+        })
     }
 
     /// Takes a waiting packet, IP header first; `None`: none waits.
     pub fn receive<'a>(&self, buffer: &'a mut [u8; BUFFER]) -> io::Result<Option<&'a [u8]>> {
-        let received = if self.group.is_ipv4() {
+        let received = if self.is_ipv4 {
             self.receive_v4(buffer)
         } else {
             self.receive_v6(buffer)

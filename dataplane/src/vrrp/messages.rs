@@ -58,7 +58,7 @@ pub(super) enum ToMachine {
     /// Planned stop; answered by [`FromMachine::Stopped`].
     Stop(RouterId),
     /// New settings, without leaving the state.
-    Update(RouterId, Settings),
+    Update(RouterId, Box<Settings>),
     /// Whether the host has a usable endpoint.
     EndpointUsable(RouterId, bool),
     /// Fill this and send it back.
@@ -78,6 +78,8 @@ pub(super) enum FromMachine {
     Returned(Box<Slot>),
     Closed(Box<Segment>),
     Snapshot(Box<Snapshot>),
+    /// Settings that were taken over, to be dropped.
+    Spent(Box<Settings>),
 }
 
 /// State of the machine thread.

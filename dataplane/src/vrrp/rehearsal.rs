@@ -5,7 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ::vrrp::{
-    Centiseconds, Config, Effect, Family, Input, Priority, Settings, Version, VirtualRouter, Vrid,
+    Authentication, Centiseconds, Config, Effect, Family, Input, Peering, Priority, Settings,
+    Version, VirtualRouter, Vrid,
     machine::{Preemption, default_linger},
     wire::{self, ChecksumReading, Destination, Ends, Mac, resolution},
 };
@@ -40,6 +41,8 @@ fn takeover(family: Family) -> Option<usize> {
         vrid: Vrid::new(1)?,
         addresses: vec![host(9)],
         settings: Settings {
+            peering: Peering::Multicast,
+            authentication: Authentication::None,
             version: Version::V3,
             source: host(1),
             priority: Priority::new(100),

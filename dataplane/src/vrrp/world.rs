@@ -49,6 +49,11 @@ pub(super) enum Unbound {
         interface: String,
         family: &'static str,
     },
+    #[error(
+        "none of this host's addresses on {interface} is among the unicast peers ({peers}): list the one \
+         that it has there in spec.vrrp.peering.addresses, or make it the InternalIP of its Node"
+    )]
+    NoPeer { interface: String, peers: String },
     #[error("interface {0} is not an Ethernet: choose another")]
     NotEthernet(String),
     #[error("{0} is on every link: set `interface`")]
@@ -163,11 +168,13 @@ impl World {
     ///
     /// From an interface that goes down the kernel takes its IPv6 addresses, and one that comes up
     /// has none before it knows that nobody else has them: a virtual router that is there already
-    /// stays meanwhile, as without a link.
+    /// stays meanwhile, as without a link. Of unicast `peers` the host is one: others listen to none
+    /// that is not.
     pub(super) fn bind(
         &self,
         interface: Option<&str>,
         addresses: &[IpAddr],
+        peers: Option<&[IpAddr]>,
         present: Option<Present>,
     ) -> Result<Binding, Unbound> {
         let is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
@@ -178,13 +185,25 @@ impl World {
             .ok_or_else(|| Unbound::NotEthernet(link.name.clone()))?;
         let former = present.filter(|present| {
             let is_soon = !link.is_up || self.is_tentative(link.index);
-            is_v6 && present.index == link.index && is_soon
+            let is_peer = peers.is_none_or(|peers| peers.contains(&present.source));
+            is_v6 && present.index == link.index && is_soon && is_peer
         });
-        let found = self.source(link.index, addresses);
+        let found = match peers {
+            None => self.source(link.index, addresses),
+            Some(peers) => self.own_among(peers, link.index),
+        };
         let source = found.or_else(|| former.map(|former| former.source));
-        let source = source.ok_or_else(|| Unbound::NoSource {
-            interface: link.name.clone(),
-            family: if is_v6 { "IPv6 link-local" } else { "IPv4" },
+        let interface = link.name.clone();
+        let source = source.ok_or_else(|| match peers {
+            None => Unbound::NoSource {
+                interface,
+                family: if is_v6 { "IPv6 link-local" } else { "IPv4" },
+            },
+            Some(peers) => {
+                let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
+                let peers = peers.join(", ");
+                Unbound::NoPeer { interface, peers }
+            }
         })?;
         Ok(Binding {
             index: link.index,
@@ -244,6 +263,17 @@ impl World {
     fn is_tentative(&self, index: u32) -> bool {
         let mut addresses = self.addresses.iter();
         addresses.any(|own| own.index == index && own.is_tentative && is_link_local_v6(own.address))
+    }
+
+    /// The first of `peers` that the interface has for itself, and may use.
+    fn own_among(&self, peers: &[IpAddr], index: u32) -> Option<IpAddr> {
+        let is_here = |peer: &IpAddr| {
+            let mut addresses = self.addresses.iter();
+            addresses.any(|own| {
+                own.index == index && own.address == *peer && !own.is_own && !own.is_tentative
+            })
+        };
+        peers.iter().copied().find(is_here)
     }
 
     /// The primary address of the interface: the first whose prefix contains the first of
@@ -330,7 +360,9 @@ mod tests {
         let at = |present: Option<u32>| {
             let source = ip("192.168.1.1");
             let present = present.map(|index| Present { index, source });
-            let binding = world.bind(None, &[ip("192.168.1.110")], present).unwrap();
+            let binding = world
+                .bind(None, &[ip("192.168.1.110")], None, present)
+                .unwrap();
             binding.interface
         };
         assert_eq!(at(None), "eth1");
@@ -341,7 +373,9 @@ mod tests {
 
     #[test]
     fn interface_is_found_by_prefix_and_source_is_not_a_virtual_address() {
-        let binding = world().bind(None, &[ip("192.168.1.110")], None).unwrap();
+        let binding = world()
+            .bind(None, &[ip("192.168.1.110")], None, None)
+            .unwrap();
         assert_eq!(binding.interface, "eth1");
         assert_eq!(binding.source, ip("192.168.1.1"));
     }
@@ -350,7 +384,7 @@ mod tests {
     fn the_longest_prefix_wins() {
         let mut world = world();
         assert!(world.apply(address(3, "10.1.0.9/16", false)));
-        let binding = world.bind(None, &[ip("10.1.2.3")], None).unwrap();
+        let binding = world.bind(None, &[ip("10.1.2.3")], None, None).unwrap();
         assert_eq!(
             (binding.interface.as_str(), binding.source),
             ("eth1", ip("10.1.0.9"))
@@ -360,7 +394,7 @@ mod tests {
     #[test]
     fn a_named_interface_may_be_on_another_network() {
         let binding = world()
-            .bind(Some("eth0"), &[ip("192.168.1.110")], None)
+            .bind(Some("eth0"), &[ip("192.168.1.110")], None, None)
             .unwrap();
         assert_eq!(binding.source, ip("10.0.0.5"));
     }
@@ -369,15 +403,15 @@ mod tests {
     fn what_is_missing_is_named() {
         let world = world();
         assert_eq!(
-            world.bind(Some("eth9"), &[ip("10.0.0.9")], None),
+            world.bind(Some("eth9"), &[ip("10.0.0.9")], None, None),
             Err(Unbound::NoInterface("eth9".to_owned()))
         );
         assert_eq!(
-            world.bind(None, &[ip("172.16.0.1")], None),
+            world.bind(None, &[ip("172.16.0.1")], None, None),
             Err(Unbound::NoPrefix(ip("172.16.0.1")))
         );
         assert!(matches!(
-            world.bind(Some("eth1"), &[ip("fe80::1")], None),
+            world.bind(Some("eth1"), &[ip("fe80::1")], None, None),
             Err(Unbound::NoSource { .. })
         ));
     }
@@ -410,17 +444,17 @@ mod tests {
     fn ipv6_is_sent_from_the_link_local_address() {
         let world = v6_world();
         let both = [ip("2001:db8:2::110"), ip("fe80::110")];
-        let binding = world.bind(None, &both, None).unwrap();
+        let binding = world.bind(None, &both, None, None).unwrap();
         assert_eq!(
             (binding.interface.as_str(), binding.source, binding.is_up),
             ("eth1", ip("fe80::6"), true)
         );
         let alone = [ip("fe80::110")];
         assert_eq!(
-            world.bind(None, &alone, None),
+            world.bind(None, &alone, None, None),
             Err(Unbound::OnEveryLink(ip("fe80::110")))
         );
-        let named = world.bind(Some("eth0"), &alone, None).unwrap();
+        let named = world.bind(Some("eth0"), &alone, None, None).unwrap();
         assert_eq!(named.source, ip("fe80::5"));
     }
 
@@ -435,7 +469,7 @@ mod tests {
             source: ip("fe80::6"),
         });
         let state = |world: &World| {
-            let binding = world.bind(None, &addresses, present);
+            let binding = world.bind(None, &addresses, None, present);
             binding.map(|binding| (binding.source, binding.is_up))
         };
         let mut link = Link {
@@ -455,7 +489,7 @@ mod tests {
             world.apply(Change::AddressGone(own));
         }
         assert_eq!(state(&world), Ok((ip("fe80::6"), false)));
-        assert!(world.bind(None, &addresses, None).is_err());
+        assert!(world.bind(None, &addresses, None, None).is_err());
 
         link.is_up = true;
         world.apply(Change::Link(link));

@@ -21,6 +21,7 @@ mod proxy_life;
 mod routers;
 mod sockets;
 mod tracking;
+mod unicast;
 mod vmac;
 mod wire;
 

@@ -57,6 +57,8 @@ pub(crate) fn router(address: &str, priority: u8) -> Router {
             },
             mac_address: node_api::MacAddress::Interface,
             nodes: Vec::new(),
+            peering: node_api::Peering::Multicast,
+            password: None,
             sequence: 0,
         },
         priority,

@@ -22,6 +22,7 @@ fn group(tracking: &Tracking) -> [Router; 2] {
             node_name: name.to_owned(),
             priority,
             priority_without_endpoint,
+            address: None,
         })
         .to_vec();
     [250, 235].map(|priority| {

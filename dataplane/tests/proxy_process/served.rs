@@ -182,6 +182,8 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
         preemption: Preemption::Disabled,
         mac_address: node_api::MacAddress::Interface,
         nodes: Vec::new(),
+        peering: node_api::Peering::Multicast,
+        password: None,
         sequence: 0,
     };
     let pool = Pool {

@@ -45,7 +45,10 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             node_name: "server1".to_owned(),
             priority: 250,
             priority_without_endpoint: 10,
+            address: None,
         }],
+        peering: node_api::Peering::Multicast,
+        password: None,
         sequence,
     };
     Pool {

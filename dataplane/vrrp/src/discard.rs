@@ -40,8 +40,9 @@ pub enum Discard {
     /// No address in the packet.
     #[error("advertisement lists no address")]
     NoAddress,
-    /// Version 2 with an authentication type other than none (RFC 3768 section 5.3.6).
-    #[error("authentication type is not 0")]
+    /// Version 2: an authentication type that is unknown, or not the one configured (RFC 2338 section
+    /// 5.3.6; RFC 3768 section 7.1).
+    #[error("authentication type is not the one configured")]
     Authentication,
     /// Neither reading of the checksum matches.
     #[error("checksum does not match")]
@@ -59,6 +60,12 @@ pub enum Discard {
     /// that differs and is not the owner's (RFC 3768 section 7.1).
     #[error("address list is not this virtual router's")]
     OtherAddresses,
+    /// Version 2: another password than the one configured (RFC 2338 section 7.1).
+    #[error("password is not the one configured")]
+    Password,
+    /// From an address that is no peer's, where peers are listed.
+    #[error("source is no unicast peer of this virtual router")]
+    NotPeer,
     /// Sent from this router's own address: a reflection, or a host with the same address.
     #[error("source is this router's own address")]
     OwnSource,
@@ -78,7 +85,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, for counters that exist before the first packet.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Truncated,
         Self::TrailingBytes,
         Self::IpHeader,
@@ -97,6 +104,8 @@ impl Discard {
         Self::OtherVersion,
         Self::OtherInterval,
         Self::OtherAddresses,
+        Self::Password,
+        Self::NotPeer,
         Self::OwnSource,
         Self::NotArp,
         Self::ArpKind,
@@ -125,6 +134,8 @@ impl Discard {
             Self::OtherVersion => "other_version",
             Self::OtherInterval => "other_interval",
             Self::OtherAddresses => "other_addresses",
+            Self::Password => "password",
+            Self::NotPeer => "not_peer",
             Self::OwnSource => "own_source",
             Self::NotArp => "not_arp",
             Self::ArpKind => "arp_kind",

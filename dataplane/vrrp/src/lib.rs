@@ -12,6 +12,7 @@
 //! master), the others are *Backup*.
 #![forbid(unsafe_code)]
 
+pub mod authentication;
 pub mod discard;
 pub mod lease;
 pub mod machine;
@@ -19,10 +20,11 @@ pub mod time;
 pub mod types;
 pub mod wire;
 
+pub use authentication::{Authentication, Password};
 pub use discard::Discard;
 pub use machine::{
-    Cause, Config, ConfigError, Effect, Input, Peer, Preemption, Settings, State, Transition,
-    VirtualRouter,
+    Cause, Config, ConfigError, Effect, Group, Input, Peer, Peering, Preemption, Settings, State,
+    Transition, VirtualRouter,
 };
 pub use time::Instant;
 pub use types::{Centiseconds, Family, Priority, Version, Vrid, active_down_interval, skew_time};

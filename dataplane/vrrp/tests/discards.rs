@@ -11,7 +11,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use vrrp::{
-    Advertisement, Centiseconds, Discard, Priority, Version, Vrid,
+    Advertisement, Authentication, Centiseconds, Discard, Priority, Version, Vrid,
     wire::{AddressList, ChecksumReading, Destination, GROUP_V4, emit_ipv4, parse_ipv4},
 };
 
@@ -27,6 +27,7 @@ fn packet(version: Version, reading: ChecksumReading) -> Vec<u8> {
         vrid: Vrid::new(51).unwrap(),
         priority: Priority::new(100),
         interval: Some(Centiseconds::SECOND),
+        authentication: Authentication::None,
         addresses: AddressList::from_slice(&addresses),
     };
     let mut buffer = [0; 128];
@@ -241,11 +242,12 @@ fn rfc9568_5_2_3_vrid_zero() {
     }
 }
 
-/// "MUST perform authentication specified by Auth Type" (RFC 3768 7.1): of types other than none there
-/// is nothing to be had here.
+/// "MUST perform authentication specified by Auth Type" (RFC 3768 7.1): of those that RFC 2338 5.3.6
+/// had, a password is read, and whether it is the right one is for the virtual router to say.
 #[test]
 fn rfc3768_7_1_authentication_type() {
-    for kind in [1, 2, 255] {
+    assert_eq!(fate(Version::V2, |it| it[IP + 4] = 1), Ok(()));
+    for kind in [2, 9, 255] {
         let change = |it: &mut Vec<u8>| it[IP + 4] = kind;
         assert_eq!(fate(Version::V2, change), Err(Discard::Authentication));
     }

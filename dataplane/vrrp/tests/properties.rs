@@ -5,8 +5,9 @@ use std::{net::IpAddr, time::Duration};
 
 use proptest::prelude::*;
 use vrrp::{
-    Advertisement, Centiseconds, Config, Effect, Input, Instant, Preemption, Priority, Settings,
-    State, Version, VirtualRouter, Vrid, machine::default_linger, wire::AddressList,
+    Advertisement, Authentication, Centiseconds, Config, Effect, Input, Instant, Peering,
+    Preemption, Priority, Settings, State, Version, VirtualRouter, Vrid, machine::default_linger,
+    wire::AddressList,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,8 @@ fn settings(version: Version, priority: u8, interval: u16, preemption: Preemptio
         priority_without_endpoint: Priority::new(3),
         interval,
         preemption,
+        peering: Peering::Multicast,
+        authentication: Authentication::None,
         linger: default_linger(version, interval),
     }
 }
@@ -135,6 +138,7 @@ impl Driven {
                         Version::V2 => Some(Centiseconds::SECOND),
                         Version::V3 => Centiseconds::new(interval),
                     },
+                    authentication: Authentication::None,
                     addresses: AddressList::from_slice(&addresses),
                 };
                 let input = Input::Advertisement {

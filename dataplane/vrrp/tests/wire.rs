@@ -7,14 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hex_literal::hex;
 use proptest::prelude::*;
 use vrrp::{
-    Advertisement, Centiseconds, Discard, Family, Priority, Version, Vrid,
+    Advertisement, Authentication, Centiseconds, Discard, Family, Password, Priority, Version,
+    Vrid,
     wire::{
         AddressList, Arp, ChecksumReading, Destination, EmitError, Ends, GROUP_V4, GROUP_V6, Mac,
         Neighbour, advertisement,
         arp::Operation,
-        emit_frame, emit_ipv4, emit_ipv6, ipv4, ipv6,
+        emit, emit_frame, emit_ipv4, emit_ipv6, ipv4, ipv6,
         neighbour::{self, ALL_NODES, Kind},
-        parse_ipv4, parse_ipv6, resolution,
+        parse, parse_ipv4, parse_ipv6, resolution,
     },
 };
 
@@ -46,6 +47,7 @@ fn advertise(
         vrid: Vrid::new(vrid).unwrap(),
         priority: Priority::new(priority),
         interval: Centiseconds::new(interval),
+        authentication: Authentication::None,
         addresses: AddressList::from_slice(addresses),
     }
 }
@@ -528,4 +530,78 @@ proptest! {
         arp.emit_frame(&mut buffer, Mac(sender), Mac::BROADCAST).unwrap();
         prop_assert_eq!(Arp::parse_frame(&buffer), Ok(arp));
     }
+}
+
+/// RFC 9568 section 5.2.8: the pseudo header holds the destination, so each peer gets a checksum of its
+/// own.
+#[test]
+fn each_unicast_peer_gets_its_own_checksum() {
+    let own: IpAddr = "fd00::11".parse().unwrap();
+    let virtual_v6: IpAddr = "fd00::110".parse().unwrap();
+    let v4 = IpAddr::from([192, 168, 1, 110]);
+    let to = |source: IpAddr, destination: &str, addresses: &[IpAddr]| {
+        let advertisement = advertise(Version::V3, 51, 100, 10, addresses);
+        let ends = Ends::between(source, destination.parse().unwrap()).unwrap();
+        let mut buffer = [0; 128];
+        let reading = ChecksumReading::WithPseudoHeader;
+        let len = emit(&mut buffer, ends, 1, &advertisement, reading).unwrap();
+        buffer[..len].to_vec()
+    };
+    let checked = |packet: &[u8], expected: &str| {
+        let family = if packet[0] >> 4 == 6 {
+            Family::V6
+        } else {
+            Family::V4
+        };
+        assert_eq!(
+            parse(packet, family, Destination::Multicast),
+            Err(Discard::Destination)
+        );
+        for kind in [Destination::Unicast, Destination::Any] {
+            let received = parse(packet, family, kind).unwrap();
+            assert_eq!(received.destination.to_string(), expected);
+            assert_eq!(received.checksum, ChecksumReading::WithPseudoHeader);
+        }
+    };
+    let [twelve, thirteen] = ["fd00::12", "fd00::13"].map(|to_| to(own, to_, &[virtual_v6]));
+    assert_ne!(twelve[46..48], thirteen[46..48]);
+    checked(&twelve, "fd00::12");
+    checked(&thirteen, "fd00::13");
+    let mut misdirected = twelve;
+    misdirected[39] = 0x13;
+    assert_eq!(
+        parse(&misdirected, Family::V6, Destination::Any),
+        Err(Discard::Checksum)
+    );
+    let source = IpAddr::from([192, 168, 1, 11]);
+    checked(&to(source, "192.168.1.12", &[v4]), "192.168.1.12");
+    let group = to(source, "224.0.0.18", &[v4]);
+    assert!(parse(&group, Family::V4, Destination::Any).is_ok());
+    let other_group = to(source, "224.0.0.5", &[v4]);
+    assert_eq!(
+        parse(&other_group, Family::V4, Destination::Any),
+        Err(Discard::Destination)
+    );
+    assert_eq!(Ends::between(source, own), None);
+}
+
+/// RFC 2338 sections 5.3.6 and 5.3.10, and what keepalived sends.
+#[test]
+fn version_2_carries_a_password() {
+    let addresses = [IpAddr::from([192, 168, 1, 110])];
+    let mut advertisement = advertise(Version::V2, 51, 100, 100, &addresses);
+    advertisement.authentication = Authentication::SimplePassword(Password::new("secret").unwrap());
+    let mut buffer = [0xaa; 64];
+    let reading = ChecksumReading::MessageOnly;
+    let len = emit_ipv4(&mut buffer, SOURCE, GROUP_V4, 1, &advertisement, reading).unwrap();
+    assert_eq!(buffer[24], 1);
+    assert_eq!(&buffer[len - 8..len], b"secret\0\0");
+    let received = parse_ipv4(&buffer[..len], Destination::Multicast).unwrap();
+    assert_eq!(received.advertisement, advertisement);
+    // The checksum covers it.
+    buffer[len - 8] ^= 1;
+    assert_eq!(
+        parse_ipv4(&buffer[..len], Destination::Multicast),
+        Err(Discard::Checksum)
+    );
 }

@@ -65,6 +65,11 @@ fn with_version_2_the_interval_cannot_change_either() -> Result<()> {
                 json!({"/vrrp": {"version": 2, "advertisementInterval": "1000ms"}}),
                 json!({"/vrrp": {"version": 2, "preemption": {"mode": "Disabled"}}}),
                 json!({"/virtualIPs": [{"address": "192.168.1.113"}], "/vrrp": {"version": 2, "advertisementInterval": "2s"}}),
+                json!({"/virtualIPs": [{"address": "192.168.1.113"}], "/vrrp": {
+                    "version": 2,
+                    "authentication": {"mode": "SimplePassword", "password": "geheim"},
+                    "peering": {"mode": "Unicast", "addresses": ["192.168.1.14", "192.168.1.15"]},
+                }}),
             ],
         )
     })

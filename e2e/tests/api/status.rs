@@ -22,6 +22,7 @@ pub(crate) fn status() -> WebSocketHAPoolStatus {
         version: 3,
         advertisement_interval: crds::Duration::from_millis(100),
         mac_address: crds::MacAddress::default(),
+        peering: None,
     };
     let virtual_ip = |last: u8| VirtualIPStatus {
         address: format!("192.168.1.{last}"),

@@ -56,6 +56,15 @@ impl Group {
         last.copied().unwrap_or(IpAddr::V4(VIP_SERVER1))
     }
 
+    /// What a host advertises from to the multicast group.
+    pub(crate) fn primary(self, host: &Host) -> IpAddr {
+        if self.shared().is_ipv4() {
+            host.address().into()
+        } else {
+            host.mac().link_local().into()
+        }
+    }
+
     /// Gives the hosts addresses of the family; a host that was switched off has lost its own.
     pub(crate) fn number(self, hosts: &[&Host]) -> Result<()> {
         let mut hosts = hosts.iter().filter(|_| self.shared().is_ipv6());

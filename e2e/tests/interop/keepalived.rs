@@ -1,10 +1,11 @@
 //! Debian's keepalived as the peer.
 
 use std::fs;
+use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::{Result, bail};
-use e2e::lab::{INTERFACE, Process};
+use e2e::lab::{Host, INTERFACE, Process};
 use e2e::testing::{Cluster, Gateway, SETTLE};
 use e2e::tools;
 use nix::sys::signal::Signal;
@@ -77,6 +78,12 @@ impl Peer for Keepalived {
             Role::Backup => "Entering BACKUP STATE",
         };
         Ok(self.log()?.matches(told).count())
+    }
+
+    fn source(host: &Host, group: Group) -> IpAddr {
+        let lines = group.instance.iter();
+        let mut named = lines.filter_map(|line| line.strip_prefix("unicast_src_ip ")?.parse().ok());
+        named.next().unwrap_or_else(|| group.primary(host))
     }
 
     fn stop(self) -> Result<String> {

@@ -6,4 +6,5 @@ mod keepalived;
 mod multicast;
 mod peer;
 mod roles;
+mod unicast;
 mod vmac;

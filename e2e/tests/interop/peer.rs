@@ -43,11 +43,7 @@ pub(crate) trait Peer: Sized {
 
     /// The address that it advertises from.
     fn source(host: &Host, group: Group) -> IpAddr {
-        if group.shared().is_ipv4() {
-            host.address().into()
-        } else {
-            host.mac().link_local().into()
-        }
+        group.primary(host)
     }
 
     /// The hardware address that answers for the shared address while it is Active.

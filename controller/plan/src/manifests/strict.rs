@@ -31,6 +31,10 @@ pub(super) fn check(value: &Value, schema: &Value, path: &str, problems: &mut Ve
         refuse("has no value; write {} for none, or leave the field out".to_owned());
         return;
     }
+    if schema["format"] == "password" && !value.is_string() {
+        refuse("is no text; put it in quotes".to_owned());
+        return;
+    }
     let expected = match schema["type"].as_str() {
         Some("object") => value.is_object(),
         Some("array") => value.is_array(),
@@ -55,7 +59,9 @@ pub(super) fn check(value: &Value, schema: &Value, path: &str, problems: &mut Ve
         Value::Object(fields) => object(fields, schema, path, problems),
         Value::Array(items) => array(items, schema, path, problems),
         Value::String(text) => {
-            if let Some(message) = string(text, schema) {
+            if schema["format"] != "password"
+                && let Some(message) = string(text, schema)
+            {
                 refuse(message);
             }
         }

@@ -8,6 +8,7 @@
 mod address;
 mod balancing;
 mod origin;
+mod peering;
 mod proxies;
 mod timing;
 mod tracking;
@@ -20,11 +21,15 @@ use std::{
 
 use crds::{VirtualIP, WebSocketHAPool};
 use k8s_openapi::jiff::Timestamp;
-use node_api::{AccessLog, Drain, Heartbeat, Listener, PoolRef, Preemption, Tracking, VrrpVersion};
+use node_api::{
+    AccessLog, Drain, Heartbeat, Listener, Password, PoolRef, Preemption, Tracking, VrrpVersion,
+};
 
 pub(crate) use address::targets;
 pub use address::{AddressError, endpoint_address, parse_address};
 pub(crate) use balancing::is_token;
+pub use peering::Peering;
+pub(crate) use peering::family;
 pub use timing::Timing;
 pub(crate) use tracking::{is_file_name, is_request_target};
 pub use upstream::{EndpointSource, ServicePort, UpstreamIntent};
@@ -54,6 +59,10 @@ pub struct PoolIntent {
     pub upstreams: Vec<UpstreamIntent>,
     /// Version, interval and preemption.
     pub timing: Timing,
+    /// How nodes reach each other.
+    pub peering: Peering,
+    /// What version 2 asks of each packet besides.
+    pub password: Option<Password>,
     /// Pings.
     pub heartbeat: Heartbeat,
     /// Ends of sessions.
@@ -118,6 +127,9 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
                 format!("is 2, which has no IPv6, and {address} is an IPv6 address; use 3"),
             ));
         }
+        let peering = peering::peering(&mut problems, &spec.vrrp.peering, &virtual_ips);
+        let authentication = &spec.vrrp.authentication;
+        let password = peering::password(&mut problems, authentication, spec.vrrp.version);
         let heartbeat = timing::heartbeat(&mut problems, &spec.heartbeat);
         let drain = timing::drain(&mut problems, &spec.drain);
         let tracking = tracking::tracking(&mut problems, spec, timing);
@@ -131,6 +143,8 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
                 listeners,
                 upstreams,
                 timing,
+                peering,
+                password,
                 heartbeat,
                 drain,
                 tracking,

@@ -45,7 +45,10 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             node_name: NODE.to_owned(),
             priority: 250,
             priority_without_endpoint: 10,
+            address: None,
         }],
+        peering: node_api::Peering::Multicast,
+        password: None,
         sequence,
     };
     Pool {

@@ -181,6 +181,7 @@ mod tests {
             vrid: Vrid::new(vrid).unwrap(),
             priority: Priority::new(100),
             interval: Centiseconds::new(100),
+            authentication: ::vrrp::Authentication::None,
             addresses: AddressList::from_slice(&addresses),
         };
         let received = Received {

@@ -3,8 +3,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use ::vrrp::{
-    Centiseconds, Config, ConfigError, Preemption, Priority, Settings, Version, Vrid,
-    machine::default_linger, wire::Mac,
+    Authentication, Centiseconds, Config, ConfigError, Group, Password, Peering, Preemption,
+    Priority, Settings, Version, Vrid,
+    machine::{MOST_MEMBERS, default_linger},
+    wire::Mac,
 };
 use node_api::{MacAddress, VrrpVersion, is_link_local_v6};
 
@@ -32,6 +34,12 @@ pub(super) enum RouterError {
         /// Of the clock.
         resolution: Duration,
     },
+    /// More unicast peers than there is room for.
+    #[error("peering.addresses are {0}; use at most {MOST_MEMBERS}")]
+    Peers(usize),
+    /// A password that no packet can carry.
+    #[error("authentication.password is not 1 to 8 printable ASCII characters")]
+    Password,
     /// What the state machine refuses.
     #[error(transparent)]
     Config(ConfigError),
@@ -73,6 +81,8 @@ fn settings(router: &Router, priority: u8, source: IpAddr) -> Result<Settings, R
             node_api::Preemption::Enabled { delay } => Preemption::Enabled { delay },
             node_api::Preemption::Disabled => Preemption::Disabled,
         },
+        peering: peering(router)?,
+        authentication: authentication(router)?,
         linger: default_linger(version(router), interval),
     })
 }
@@ -83,6 +93,22 @@ pub(super) fn own_mac(router: &Router, config: &Config) -> Option<Mac> {
         MacAddress::Interface => None,
         MacAddress::VirtualRouter => Some(Mac::of_virtual_router(config.vrid, config.family())),
     }
+}
+
+fn peering(router: &Router) -> Result<Peering, RouterError> {
+    let Some(peers) = router.settings.peering.unicast() else {
+        return Ok(Peering::Multicast);
+    };
+    let group = Group::new(peers).ok_or(RouterError::Peers(peers.len()))?;
+    Ok(Peering::Unicast(group))
+}
+
+fn authentication(router: &Router) -> Result<Authentication, RouterError> {
+    let Some(password) = &router.settings.password else {
+        return Ok(Authentication::None);
+    };
+    let password = Password::new(&password.0).ok_or(RouterError::Password)?;
+    Ok(Authentication::SimplePassword(password))
 }
 
 const fn version(router: &Router) -> Version {

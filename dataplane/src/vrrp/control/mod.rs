@@ -389,6 +389,7 @@ impl Control {
                 self.tell_host(ToHost::Forget { id, keep_addresses });
             }
             FromMachine::Closed(segment) => drop(segment),
+            FromMachine::Spent(settings) => drop(settings),
             FromMachine::Snapshot(snapshot) => self.on_snapshot(&snapshot),
         }
     }

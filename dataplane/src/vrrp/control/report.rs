@@ -114,6 +114,13 @@ fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<St
     if let Some(problem) = &router.problem {
         warnings.push(format!("{address} (VRID {vrid}): {problem}"));
     }
+    if router.spec.settings.password.is_some() {
+        warnings.push(format!(
+            "{address} (VRID {vrid}): the password of spec.vrrp.authentication crosses the wire in \
+             clear and protects from nothing but mistakes: leave it out, unless a router of the group \
+             asks for it"
+        ));
+    }
     if let Some(failure) = observed.and_then(|observed| observed.failure) {
         let interface = router.binding.as_ref().map_or("?", |it| &it.interface);
         warnings.push(format!(

@@ -201,8 +201,9 @@ impl Control {
             source: instance.settings.source,
         });
         let interface = router.spec.settings.interface.as_deref();
+        let peers = router.spec.settings.peering.unicast();
         let binding = world
-            .bind(interface, router.addresses(), present)
+            .bind(interface, router.addresses(), peers, present)
             .map_err(|unbound| unbound.to_string())?;
         config(&router.spec, router.priority, binding.source).map_err(|error| error.to_string())?;
         Ok(binding)
@@ -225,7 +226,7 @@ impl Control {
             instance.settings.clone_from(&config.settings);
             let interval = config.settings.interval.as_duration();
             self.tell_host(ToHost::Interval(id, interval));
-            self.tell_machine(ToMachine::Update(id, config.settings));
+            self.tell_machine(ToMachine::Update(id, Box::new(config.settings)));
         }
         self.tell_link(&binding);
     }

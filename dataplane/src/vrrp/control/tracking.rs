@@ -178,6 +178,7 @@ mod tests {
                 node_name: format!("node{priority}"),
                 priority,
                 priority_without_endpoint,
+                address: None,
             })
             .collect();
         Router {
@@ -188,6 +189,8 @@ mod tests {
             priority: nodes[0].priority,
             priority_without_endpoint: nodes[0].priority_without_endpoint,
             settings: VirtualRouter {
+                peering: node_api::Peering::Multicast,
+                password: None,
                 virtual_router_id: 7,
                 addresses: vec!["192.0.2.7".parse().unwrap()],
                 interface: None,

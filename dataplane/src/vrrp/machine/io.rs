@@ -1,7 +1,7 @@
 //! What effects act on: sockets, queues and counters of the machine thread. Nothing here waits or
 //! allocates.
 
-use std::{os::fd::AsFd, sync::Arc};
+use std::{net::IpAddr, os::fd::AsFd, sync::Arc};
 
 use ::vrrp::{Discard, wire::Mac};
 
@@ -67,13 +67,13 @@ impl Io {
     }
 
     /// Sends the first bytes of [`Self::packet`]; the error's number, where they did not leave.
-    pub(super) fn send(&self, segment: SegmentId, length: usize) -> Result<(), i32> {
+    pub(super) fn send(&self, segment: SegmentId, to: IpAddr, length: usize) -> Result<(), i32> {
         let packet = self.packet.get(..length).unwrap_or(&[]);
         let entry = self.segments.iter().find(|entry| entry.id == segment);
         let entry = entry.ok_or(libc::ENODEV)?;
         entry
             .socket
-            .send(packet)
+            .send(packet, to)
             .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 

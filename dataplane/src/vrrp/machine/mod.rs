@@ -378,6 +378,7 @@ impl Machine {
                     slot.router.update(now, &settings).ok();
                     slot.carry_out(&mut self.io, now);
                 }
+                self.io.tell(FromMachine::Spent(settings));
             }
             ToMachine::EndpointUsable(id, usable) => {
                 self.hand_in(id, Input::EndpointUsable(usable));
@@ -465,7 +466,7 @@ impl Machine {
 
 /// Parses a packet and hands it to its virtual router.
 fn deliver(slots: &mut [Box<Slot>], io: &mut Io, segment: SegmentId, packet: &[u8]) {
-    let received = match wire::parse(packet, segment.family, Destination::Multicast) {
+    let received = match wire::parse(packet, segment.family, Destination::Any) {
         Ok(received) => received,
         Err(discard) => {
             io.discarded(discard);

@@ -1,8 +1,9 @@
 //! One virtual router on the machine thread: the only place that knows the interface of the core.
 
 use ::vrrp::{
-    Advertisement, Config, ConfigError, Effect, Input, Instant, Priority, State, VirtualRouter,
-    wire::{self, ChecksumReading, Ends, Mac, Received, resolution},
+    Advertisement, Config, ConfigError, Discard, Effect, Input, Instant, Peering, Priority, State,
+    VirtualRouter,
+    wire::{self, ChecksumReading, Mac, Received, resolution},
 };
 
 use super::{io::Io, now, punctuality::Punctuality, segment::SegmentId};
@@ -74,6 +75,11 @@ impl Slot {
 
     /// Hands in an advertisement and counts it, if it is accepted.
     pub(super) fn hear(&mut self, io: &mut Io, now: Instant, received: &Received<'_>) {
+        let peering = &self.router.config().settings.peering;
+        if !peering.is_for(received.destination) {
+            io.discarded(Discard::Destination);
+            return;
+        }
         let input = Input::Advertisement {
             source: received.source,
             advertisement: &received.advertisement,
@@ -162,23 +168,32 @@ impl Slot {
     fn send(&mut self, io: &mut Io, now: Instant, priority: Priority) {
         self.identification = self.identification.wrapping_add(1);
         let advertisement = self.router.advertisement(priority);
-        let ends = Ends::to_group(self.router.config().settings.source);
         let (number, reading) = (self.identification, ChecksumReading::WithPseudoHeader);
-        let buffer = &mut io.packet;
         // The last word of one that is Active no more comes from the interface's own: a switch would
-        // look for the virtual router here.
+        // look for the virtual router here. So do those to peers, each at an address of its own.
+        let settings = &self.router.config().settings;
+        let is_multicast = matches!(settings.peering, Peering::Multicast);
         let is_active = self.router.state() == State::Active;
-        let sent = match self.mac.filter(|_| is_active) {
-            None => wire::emit(buffer, ends, number, &advertisement, reading)
-                .map(|length| io.send(self.segment, length)),
-            Some(mac) => wire::emit_frame(buffer, mac, ends, number, &advertisement, reading)
-                .map(|length| io.send_from_own_mac(self.segment, length)),
-        };
-        let Ok(sent) = sent else { return };
-        self.failure = sent.err();
-        if sent.is_err() {
-            self.failed += 1;
-        } else {
+        let mac = self.mac.filter(|_| is_active && is_multicast);
+        let (mut has_left, mut failure) = (false, None);
+        for ends in settings.ends() {
+            // Each peer has its own: the checksum covers the destination.
+            let buffer = &mut io.packet;
+            let sent = match mac {
+                None => wire::emit(buffer, ends, number, &advertisement, reading)
+                    .map(|length| io.send(self.segment, ends.destination(), length)),
+                Some(mac) => wire::emit_frame(buffer, mac, ends, number, &advertisement, reading)
+                    .map(|length| io.send_from_own_mac(self.segment, length)),
+            };
+            match sent {
+                Ok(Ok(())) => has_left = true,
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => return,
+            }
+        }
+        self.failure = failure;
+        // One that goes to nobody is lost to nobody.
+        if has_left || failure.is_none() {
             self.sent += 1;
             if !priority.is_release() && self.router.state() == State::Active {
                 self.row.advertised(now.as_nanos());
@@ -186,6 +201,8 @@ impl Slot {
                 // Not when the turn began: packets that were read before it count, too.
                 self.punctuality.left(self::now(), interval.as_duration());
             }
+        } else {
+            self.failed += 1;
         }
     }
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use ::vrrp::{
-    Advertisement, Centiseconds, Config, Priority, Settings, Version, Vrid,
+    Advertisement, Authentication, Centiseconds, Config, Peering, Priority, Settings, Version,
+    Vrid,
     machine::{Preemption, default_linger},
     wire::{self, AddressList, ChecksumReading},
 };
@@ -57,7 +58,7 @@ fn segment(name: &str) -> Segment {
             .dump()
             .unwrap(),
     );
-    let binding = world.bind(Some(name), &[address(1)], None).unwrap();
+    let binding = world.bind(Some(name), &[address(1)], None, None).unwrap();
     Segment::open(&binding).unwrap()
 }
 
@@ -150,6 +151,8 @@ fn config(number: u8) -> Config {
             priority_without_endpoint: Priority::new(10),
             interval: INTERVAL,
             preemption: Preemption::Disabled,
+            peering: Peering::Multicast,
+            authentication: Authentication::None,
             linger: default_linger(Version::V3, INTERVAL),
         },
     }
@@ -187,6 +190,7 @@ impl Rig {
                 vrid: Vrid::new(number).unwrap(),
                 priority: Priority::new(priority),
                 interval: Some(INTERVAL),
+                authentication: Authentication::None,
                 addresses: AddressList::from_slice(&addresses),
             };
             let length = wire::emit_ipv4(
@@ -198,7 +202,10 @@ impl Rig {
                 ChecksumReading::WithPseudoHeader,
             )
             .unwrap();
-            self.peer.socket.send(&packet[..length]).unwrap();
+            self.peer
+                .socket
+                .send(&packet[..length], wire::GROUP_V4.into())
+                .unwrap();
         }
     }
 

@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use crate::types::{Centiseconds, Family, Priority, Version, Vrid, skew_time};
+use super::Peering;
+use crate::{
+    Authentication,
+    types::{Centiseconds, Family, Priority, Version, Vrid, skew_time},
+};
 
 /// A virtual router on this host.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,6 +40,10 @@ pub struct Settings {
     pub interval: Centiseconds,
     /// Whether to take over from a living router of lower priority.
     pub preemption: Preemption,
+    /// How it reaches the others.
+    pub peering: Peering,
+    /// What its packets carry and those of others must; none in version 3.
+    pub authentication: Authentication,
     /// How long the addresses stay in place after the last advertisement of a planned leave, at
     /// most; see [`default_linger`].
     pub linger: Duration,
@@ -86,6 +94,12 @@ pub enum ConfigError {
     /// Version 2 on IPv6.
     #[error("version 2 has no IPv6; use version 3")]
     VersionHasNoIpv6,
+    /// A unicast peer of the other family.
+    #[error("peer {0} is not of the family of the virtual addresses")]
+    PeerFamily(IpAddr),
+    /// Version 3 has no authentication.
+    #[error("version 3 has no authentication; use version 2 or remove the password")]
+    VersionHasNoAuthentication,
     /// Priority 0 is a message, not a weight.
     #[error("priority 0 is only for leaving; use 1 to 255")]
     Priority,
@@ -131,6 +145,15 @@ impl Config {
         }
         if settings.version == Version::V2 && self.family() == Family::V6 {
             return Err(ConfigError::VersionHasNoIpv6);
+        }
+        if let Peering::Unicast(group) = &settings.peering {
+            let mut members = group.members().iter();
+            if let Some(other) = members.find(|peer| Family::of(**peer) != self.family()) {
+                return Err(ConfigError::PeerFamily(*other));
+            }
+        }
+        if settings.version == Version::V3 && settings.authentication != Authentication::None {
+            return Err(ConfigError::VersionHasNoAuthentication);
         }
         if settings.priority.is_release() || settings.priority_without_endpoint.is_release() {
             return Err(ConfigError::Priority);

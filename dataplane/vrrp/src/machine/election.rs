@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, net::IpAddr};
 
 use crate::{
-    Discard, Priority, Version,
+    Authentication, Discard, Priority, Version,
     wire::{AddressList, Advertisement},
 };
 
@@ -16,7 +16,7 @@ pub(super) fn compare(sender: (Priority, IpAddr), own: (Priority, IpAddr)) -> Or
 }
 
 /// Whether an advertisement is for the virtual router of `config` (RFC 9568 section 7.1; RFC 3768
-/// section 7.1).
+/// section 7.1; RFC 2338 section 7.1 for passwords).
 pub(super) fn check(
     config: &Config,
     source: IpAddr,
@@ -30,6 +30,18 @@ pub(super) fn check(
     }
     if source == config.settings.source {
         return Err(Discard::OwnSource);
+    }
+    if !config.settings.peering.has(source) {
+        return Err(Discard::NotPeer);
+    }
+    match (config.settings.authentication, advertisement.authentication) {
+        (Authentication::None, Authentication::None) => {}
+        (Authentication::SimplePassword(own), Authentication::SimplePassword(heard)) => {
+            if own != heard {
+                return Err(Discard::Password);
+            }
+        }
+        _ => return Err(Discard::Authentication),
     }
     let own = AddressList::from_slice(&config.addresses);
     let listed = advertisement.addresses;

@@ -171,6 +171,7 @@ impl VirtualRouter {
             vrid: self.config.vrid,
             priority,
             interval: Some(self.stated_interval()),
+            authentication: self.config.settings.authentication,
             addresses: AddressList::from_slice(&self.config.addresses),
         }
     }

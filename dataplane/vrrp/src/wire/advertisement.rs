@@ -21,7 +21,7 @@ use super::{
     AddressList, ChecksumReading, EmitError, Ends, PROTOCOL, byte, checksum::Sum, number, put, room,
 };
 use crate::{
-    Discard,
+    Authentication, Discard, Password,
     types::{Centiseconds, Family, Priority, Version, Vrid},
 };
 
@@ -29,6 +29,8 @@ use crate::{
 const HEADER_LEN: usize = 8;
 /// Authentication data of version 2, zero for authentication type 0 (RFC 3768 section 5.3.10).
 const AUTHENTICATION_LEN: usize = 8;
+/// Authentication type of a password (RFC 2338 section 5.3.6).
+const SIMPLE_PASSWORD: u8 = 1;
 /// The only packet type, ADVERTISEMENT.
 const TYPE: u8 = 1;
 
@@ -87,6 +89,11 @@ impl<'a> View<'a> {
         byte(self.0, field::AUTHENTICATION_TYPE)
     }
 
+    /// Version 2: authentication data, the last bytes.
+    pub fn authentication_data(&self) -> [u8; AUTHENTICATION_LEN] {
+        self.0.last_chunk().copied().unwrap_or_default()
+    }
+
     /// Version 2: interval in seconds.
     pub fn interval_seconds(&self) -> u8 {
         byte(self.0, field::INTERVAL_V2)
@@ -130,6 +137,8 @@ pub struct Advertisement<'a> {
     pub priority: Priority,
     /// The sender's interval; `None` where the field is zero, which keepalived accepts.
     pub interval: Option<Centiseconds>,
+    /// What else version 2 carries.
+    pub authentication: Authentication,
     /// The virtual addresses, at least one.
     pub addresses: AddressList<'a>,
 }
@@ -160,13 +169,16 @@ impl<'a> Advertisement<'a> {
         let reading = view.checksum_reading(ends).ok_or(Discard::Checksum)?;
         let vrid = Vrid::new(view.vrid()).ok_or(Discard::ZeroVrid)?;
         let interval = match version {
-            Version::V2 => {
-                if view.authentication_type() != 0 {
-                    return Err(Discard::Authentication);
-                }
-                Centiseconds::from_secs(view.interval_seconds())
-            }
+            Version::V2 => Centiseconds::from_secs(view.interval_seconds()),
             Version::V3 => Centiseconds::new(view.interval_centiseconds()),
+        };
+        let authentication = match (version, view.authentication_type()) {
+            (Version::V3, _) | (Version::V2, 0) => Authentication::None,
+            (Version::V2, SIMPLE_PASSWORD) => {
+                let data = view.authentication_data();
+                Authentication::SimplePassword(Password::from_bytes(data))
+            }
+            (Version::V2, _) => return Err(Discard::Authentication),
         };
         let addresses = bytes.get(HEADER_LEN..end).ok_or(Discard::Truncated)?;
         if addresses.is_empty() {
@@ -177,6 +189,7 @@ impl<'a> Advertisement<'a> {
             vrid,
             priority: Priority::new(view.priority()),
             interval,
+            authentication,
             addresses: AddressList::from_packet(ends.family(), addresses),
         };
         Ok((advertisement, reading))
@@ -223,6 +236,10 @@ impl<'a> Advertisement<'a> {
                 }
                 let seconds = interval.whole_secs().ok_or(EmitError::Interval)?;
                 put(packet, field::INTERVAL_V2, &[seconds]);
+                if let Authentication::SimplePassword(password) = &self.authentication {
+                    put(packet, field::AUTHENTICATION_TYPE, &[SIMPLE_PASSWORD]);
+                    put(packet, need - AUTHENTICATION_LEN, password.as_bytes());
+                }
             }
             Version::V3 => put(packet, field::INTERVAL_V3, &interval.get().to_be_bytes()),
         }

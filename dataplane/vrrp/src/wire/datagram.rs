@@ -13,6 +13,8 @@ pub enum Destination {
     Multicast,
     /// One of this host's own addresses.
     Unicast,
+    /// Either of them: which one it must be is the virtual router's to say.
+    Any,
 }
 
 /// An advertisement and where it came from.
@@ -73,9 +75,11 @@ pub fn parse_ipv4(bytes: &[u8], expected: Destination) -> Result<Received<'_>, D
 
 fn received(ends: Ends, payload: &[u8], expected: Destination) -> Result<Received<'_>, Discard> {
     let destination = ends.destination();
+    let is_group = destination == group(ends.family());
     let as_expected = match expected {
-        Destination::Multicast => destination == group(ends.family()),
+        Destination::Multicast => is_group,
         Destination::Unicast => !destination.is_multicast(),
+        Destination::Any => is_group || !destination.is_multicast(),
     };
     if !as_expected {
         return Err(Discard::Destination);

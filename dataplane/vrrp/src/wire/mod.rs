@@ -101,6 +101,21 @@ impl Ends {
         }
     }
 
+    /// Of an advertisement from `source` to `destination`; `None`: they are of different families.
+    pub const fn between(source: IpAddr, destination: IpAddr) -> Option<Self> {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Self::V4 {
+                source,
+                destination,
+            }),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Self::V6 {
+                source,
+                destination,
+            }),
+            _ => None,
+        }
+    }
+
     /// The family of both.
     pub const fn family(self) -> Family {
         match self {

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use vrrp::{
-    Centiseconds, Config, Family, Preemption, Priority, Settings, Version, Vrid,
-    machine::default_linger,
+    Authentication, Centiseconds, Config, Family, Peering, Preemption, Priority, Settings, Version,
+    Vrid, machine::default_linger,
 };
 
 use crate::{fault::Fault, random::Random};
@@ -91,6 +91,8 @@ impl Scenario {
                 priority_without_endpoint: Priority::new(self.hosts - rank),
                 interval: self.interval(rank),
                 preemption: self.preemption,
+                peering: Peering::Multicast,
+                authentication: Authentication::None,
                 linger: default_linger(self.version, self.interval(rank)),
             },
         };

@@ -3,9 +3,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use vrrp::{
-    Advertisement, Cause, Centiseconds, Config, Discard, Effect, Input, Instant, Preemption,
-    Priority, Settings, State, Version, VirtualRouter, Vrid, machine::default_linger,
-    wire::AddressList,
+    Advertisement, Authentication, Cause, Centiseconds, Config, Discard, Effect, Input, Instant,
+    Peering, Preemption, Priority, Settings, State, Version, VirtualRouter, Vrid,
+    machine::default_linger, wire::AddressList,
 };
 
 /// An effect, or the transition it records, in short form.
@@ -43,6 +43,8 @@ pub(crate) fn settings(version: Version) -> Settings {
         preemption: Preemption::Enabled {
             delay: Duration::ZERO,
         },
+        peering: Peering::Multicast,
+        authentication: Authentication::None,
         linger: default_linger(version, interval),
     }
 }
@@ -144,6 +146,7 @@ impl Bench {
             vrid: Vrid::new(51).unwrap(),
             priority: Priority::new(priority),
             interval: Some(interval),
+            authentication: Authentication::None,
             addresses: AddressList::from_slice(addresses),
         };
         self.input(Input::Advertisement {

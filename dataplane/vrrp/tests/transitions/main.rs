@@ -10,6 +10,7 @@
 mod bench;
 mod leaving;
 mod ours;
+mod peers;
 mod standard;
 mod versions;
 

@@ -285,6 +285,7 @@ pub(crate) fn foreign_advertisements_are_dropped(version: Version) {
         vrid: vrrp::Vrid::new(51).unwrap(),
         priority: Priority::new(200),
         interval: Some(second),
+        authentication: vrrp::Authentication::None,
         addresses: vrrp::wire::AddressList::from_slice(&addresses),
     };
     let source = host(12);
