@@ -13,9 +13,9 @@ pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
     AccessLog, AccessLogMode, Authentication, AuthenticationMode, Check, CommandCheck, Committed,
     CommittedPeering, ConsistentHash, Drain, Endpoint, Gateways, HashKey, HashKeyType, Heartbeat,
-    HttpCheck, Isolation, Listener, ListenerStatus, LoadBalancing, LoadBalancingType, MacAddress,
-    MacAddressMode, NodePriority, NodeSelector, Password, Peering, PeeringMode, Preemption,
-    PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, SentProxyProtocol,
+    HttpCheck, Isolation, Limits, Listener, ListenerStatus, LoadBalancing, LoadBalancingType,
+    MacAddress, MacAddressMode, NodePriority, NodeSelector, Password, Peering, PeeringMode,
+    Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, SentProxyProtocol,
     ServiceReference, Summary, Tally, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
     Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec,
     WebSocketHAPoolStatus,

@@ -163,6 +163,21 @@ pub(crate) fn percent(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 100})
 }
 
+/// How often something may happen in a second.
+pub(crate) fn rate(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 1_000_000})
+}
+
+/// Bytes of a frame: control frames have up to 125 (RFC 6455 section 5.5).
+pub(crate) fn frame_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 125, "maximum": 9_007_199_254_740_991_i64})
+}
+
+/// Bytes of a message.
+pub(crate) fn message_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_991_i64})
+}
+
 /// A bounded load: below 101 not all clients would find a server.
 pub(crate) fn load_percent(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 101, "maximum": 1000})

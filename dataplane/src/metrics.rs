@@ -134,6 +134,7 @@ metrics! {
     ProxyConnectTime, Histogram, "wsha_proxy_connect_duration_seconds", "Time in which endpoints took a connection, by pool";
     ProxyPingTime, Histogram, "wsha_proxy_ping_round_trip_seconds", "Time from a Ping of the proxy to its Pong, by pool and side; not counted where other frames came between";
     ProxyUnrecorded, Counter, "wsha_proxy_access_records_lost", "Access records that were not written, as whoever reads them is too slow";
+    ProxyLimitsHit, Counter, "wsha_proxy_limits_hit", "Times that somebody ran into a limit of a pool, by limit";
     ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left";
 }
 

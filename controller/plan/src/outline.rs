@@ -265,6 +265,7 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
         drain: intent.drain,
         tracking: intent.tracking.clone(),
         access_log: intent.access_log,
+        limits: intent.limits,
     };
     (pool, unresolved)
 }

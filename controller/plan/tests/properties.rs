@@ -5,6 +5,7 @@ mod common;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use common::{addresses, config, node, nodes, planned, pool, pool_ref, routers};
@@ -258,6 +259,45 @@ fn records_are_made_of_the_share_that_is_asked_for() {
     assert_eq!(share("  accessLog: {mode: Enabled}"), Some(100));
     let some = "  accessLog: {mode: Enabled, samplePercent: 5}";
     assert_eq!(share(some), Some(5));
+}
+
+#[test]
+fn what_clients_may_do_reaches_the_node() {
+    let limits = |limits: &str| {
+        let spec = pool(
+            "chat",
+            "  - address: 10.0.0.9",
+            &format!("  limits: {{{limits}}}"),
+        );
+        let plan = planned(&[&node("a"), &spec]);
+        config(&plan, "a").pools[&pool_ref("chat")].limits
+    };
+    let default = node_api::Limits {
+        slow_reader: Some(Duration::from_mins(1)),
+        ..node_api::Limits::default()
+    };
+    assert_eq!(limits(""), default);
+    assert!(limits("slowReaderTimeout: 0s").is_none());
+    let all = "maxSessions: 1, maxSessionsPerSource: 2, maxSessionsPerOrigin: 3, handshakesPerSecond: 4, \
+               maxFrameSize: 125, maxMessageSize: 6, messagesPerSecond: 7, messageBurst: 8, \
+               maxSessionAge: 9s, slowReaderTimeout: 10s";
+    let rate = |burst| node_api::MessageRate {
+        per_second: 7,
+        burst,
+    };
+    let expected = node_api::Limits {
+        sessions: Some(1),
+        sessions_per_source: Some(2),
+        sessions_per_origin: Some(3),
+        handshakes_per_second: Some(4),
+        frame_size: Some(125),
+        message_size: Some(6),
+        messages: Some(rate(8)),
+        session_age: Some(Duration::from_secs(9)),
+        slow_reader: Some(Duration::from_secs(10)),
+    };
+    assert_eq!(limits(all), expected);
+    assert_eq!(limits("messagesPerSecond: 7").messages, Some(rate(7)));
 }
 
 #[test]

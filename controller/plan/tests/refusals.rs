@@ -199,6 +199,45 @@ fn proxies_before_the_gateways_that_make_no_sense() {
 }
 
 #[test]
+fn limits_that_make_no_sense() {
+    for (limits, refusal) in [
+        (
+            "maxSessions: 0",
+            "maxSessions: is 0; use a number from 1 to 1000000",
+        ),
+        (
+            "maxFrameSize: 124",
+            "maxFrameSize: is 124; use a number from 125 to 9007199254740991",
+        ),
+        (
+            "maxFrameSize: 1Mi",
+            "maxFrameSize: is 1Mi; write a number without quotes",
+        ),
+        (
+            "messageBurst: 5",
+            "messageBurst: has no meaning without messagesPerSecond; remove it or set messagesPerSecond",
+        ),
+        ("maxSessionAge: 0s", "maxSessionAge: is 0s; use 1s to 8760h"),
+        (
+            "maxSessionAge: 8761h",
+            "maxSessionAge: is 8761h; use 1s to 8760h",
+        ),
+        (
+            "slowReaderTimeout: 61m",
+            "slowReaderTimeout: is 1h1m; use at most 1h",
+        ),
+    ] {
+        one(
+            chat(
+                &addresses(&["10.0.0.9"]),
+                &format!("  limits: {{{limits}}}"),
+            ),
+            &format!("spec.limits.{refusal}"),
+        );
+    }
+}
+
+#[test]
 fn several_mistakes_are_named_at_once() {
     let refusals = chat(
         "  - {address: 10.0.0.300}\n  - {address: 10.0.0.9, virtualRouterID: 256}",

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod gateways;
+mod limits;
 mod mac_address;
 mod peering;
 mod pool;
@@ -20,6 +21,7 @@ mod vrrp;
 
 pub use access_log::{AccessLog, AccessLogMode};
 pub use gateways::{Gateways, NodeSelector};
+pub use limits::Limits;
 pub use mac_address::{MacAddress, MacAddressMode};
 pub use peering::{Authentication, AuthenticationMode, Password, Peering, PeeringMode};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};

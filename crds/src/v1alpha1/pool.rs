@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessLog, Drain, Gateways, Heartbeat, Listener, Tracking, Upstream, VirtualIP, Vrrp,
+    AccessLog, Drain, Gateways, Heartbeat, Limits, Listener, Tracking, Upstream, VirtualIP, Vrrp,
     WebSocketHAPoolStatus,
 };
 use crate::duration;
@@ -156,6 +156,10 @@ pub struct WebSocketHAPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AccessLog")]
     pub access_log: Option<AccessLog>,
+
+    /// What clients may do, on each gateway by itself.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// With version 2 the interval stays, or every address goes. A text that is no duration is the

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MacAddress, Password, Peering, tracking::Tracking};
+use crate::{Limits, MacAddress, Password, Peering, tracking::Tracking};
 
 /// Everything one node is to do. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -52,6 +52,9 @@ pub struct Pool {
     /// Records of connections; `None`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
+    /// What clients may do on this node.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// Records of connections at their end.

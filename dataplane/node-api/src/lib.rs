@@ -7,6 +7,7 @@
 
 pub mod config;
 mod decode;
+mod limits;
 mod mac_address;
 mod peering;
 mod protocol;
@@ -22,6 +23,7 @@ pub use config::{
     VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};
+pub use limits::{Limits, MessageRate};
 pub use mac_address::MacAddress;
 pub use peering::{Password, Peering};
 pub use protocol::Protocol;

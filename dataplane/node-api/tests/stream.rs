@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use node_api::{
-    Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Listener, MissingEndpoints,
-    Password, Peering, Pool, PoolRef, Preemption, RankedNode, Upstream, VirtualRouter, VrrpVersion,
+    Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Limits, Listener, MessageRate,
+    MissingEndpoints, Password, Peering, Pool, PoolRef, Preemption, RankedNode, Upstream,
+    VirtualRouter, VrrpVersion,
     stream::{
         EndpointsDelta, Hello, NodeFacts, ResourceName, Revision, ToController, ToNode, Welcome,
     },
@@ -101,6 +102,16 @@ fn pool() -> Pool {
         },
         tracking: node_api::Tracking::default(),
         access_log: None,
+        limits: Limits {
+            sessions: Some(500),
+            frame_size: Some(1 << 40),
+            messages: Some(MessageRate {
+                per_second: 5,
+                burst: 9,
+            }),
+            session_age: Some(Duration::from_hours(24)),
+            ..Limits::default()
+        },
     }
 }
 
@@ -312,6 +323,22 @@ fn plain_hosts_and_older_versions_know_no_sequence() {
     value["sequence"] = json!(9);
     let newer: VirtualRouter = serde_json::from_value(value).unwrap();
     assert_eq!(newer.sequence, 9);
+}
+
+#[test]
+fn an_older_controller_sets_no_limits() {
+    let mut pool = serde_json::to_value(pool()).unwrap();
+    let limits = &pool["limits"];
+    assert_eq!(limits["sessionAge"], json!(86_400_000));
+    assert_eq!(
+        limits.get("slowReader"),
+        None,
+        "what is not set is not told"
+    );
+    pool.as_object_mut().unwrap().remove("limits");
+    let pool: Pool = serde_json::from_value(pool).unwrap();
+    assert!(pool.limits.is_none());
+    assert_eq!(serde_json::to_value(&pool).unwrap().get("limits"), None);
 }
 
 fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {

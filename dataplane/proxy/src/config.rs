@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::proxy_protocol;
+use crate::{limits::Limits, proxy_protocol};
 
 /// Desired state of the whole proxy. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Pool {
     pub drain: Drain,
     /// Of how many connections in a hundred a [`crate::Record`] is made; `None`: of none.
     pub access_log: Option<u8>,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 /// A named group of addresses on which clients are accepted.
@@ -215,6 +217,14 @@ pub enum ConfigError {
         /// Its listener.
         listener: String,
     },
+    /// A limit under which nothing is possible.
+    #[error("pool {pool}: limits.{field} is zero: give a number, or leave it out for no limit")]
+    ZeroLimit {
+        /// The pool.
+        pool: String,
+        /// Name of the field.
+        field: &'static str,
+    },
     /// A time-out in which nothing can happen.
     #[error("pool {pool}, upstream {upstream}: {field} is zero: give a duration, such as 2s")]
     ZeroTimeout {
@@ -309,6 +319,12 @@ impl Pool {
                     field,
                 });
             }
+        }
+        if let Some(field) = self.limits.impossible() {
+            return Err(ConfigError::ZeroLimit {
+                pool: pool(),
+                field,
+            });
         }
         // RFC 6455 section 7.4.1: 1004-1006 and 1015 are never sent; 7.4.2: below 3000 is reserved.
         if !matches!(self.drain.close_code, 1000..=1003 | 1007..=1014 | 3000..=4999) {

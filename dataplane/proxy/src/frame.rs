@@ -23,6 +23,9 @@ pub struct Frames {
     held_len: u8,
     closing: bool,
     closed: bool,
+    refused: bool,
+    /// Payload of the message under way, frames that have begun included.
+    message: u64,
 }
 
 /// What to look for.
@@ -34,6 +37,39 @@ pub struct Watch {
     pub pong: PingPayload,
     /// How many of them may be on their way. What comes beyond is the sender's own and passes.
     pub pongs: u8,
+    /// What may pass.
+    pub allowance: Allowance,
+}
+
+/// What the sender may send.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Allowance {
+    /// Bytes of payload of a frame.
+    pub frame: u64,
+    /// Bytes of payload of a message, over all its frames.
+    pub message: u64,
+    /// Messages now, as [`Scan::counted`] counts.
+    pub messages: u32,
+}
+
+impl Allowance {
+    /// Whatever it likes.
+    pub const ALL: Self = Self {
+        frame: u64::MAX,
+        message: u64::MAX,
+        messages: u32::MAX,
+    };
+}
+
+/// What a frame was beyond.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Excess {
+    /// [`Allowance::frame`].
+    Frame,
+    /// [`Allowance::message`].
+    Message,
+    /// [`Allowance::messages`].
+    Messages,
 }
 
 /// What a slice of the stream contained.
@@ -53,12 +89,17 @@ pub struct Scan {
     pub own_pongs: u32,
     /// Code of a Close frame that began here; the inner `None`: it has none.
     pub close: Option<Option<u16>>,
+    /// Messages begun that a limit counts: frames that end one, control frames but for a Close, and
+    /// fragments without payload, of which a message could have no end.
+    pub counted: u32,
+    /// Why a frame that began here is not passed on, nor anything behind it.
+    pub excess: Option<Excess>,
 }
 
 impl Frames {
     /// Whether everything passed on so far ends with a whole frame.
     pub fn at_boundary(&self) -> bool {
-        self.remaining == 0
+        self.remaining == 0 || self.refused
     }
 
     /// Whether a Close frame has passed whole; what follows it is not passed on (section 5.5.1).
@@ -94,7 +135,11 @@ impl Frames {
                 }
             }
             if scan.boundary.is_none() {
-                scan.boundary = Some(kept.len + (pos - kept.from));
+                scan.boundary = Some(if self.refused {
+                    kept.len
+                } else {
+                    kept.len + (pos - kept.from)
+                });
             }
             self.closed = self.closing;
             if self.closed || pos == buf.len() {
@@ -109,11 +154,21 @@ impl Frames {
                 break;
             };
             if head.is_pong(watch.pong) {
-                kept.close_gap(buf, pos);
+                if !self.refused {
+                    kept.close_gap(buf, pos);
+                    kept.from = pos + head.len + 8;
+                }
                 pos += head.len + 8;
-                kept.from = pos;
                 scan.own_pongs += 1;
                 continue;
+            }
+            if !self.refused {
+                scan.excess = self.excess(&head, &mut scan.counted, watch.allowance);
+                if scan.excess.is_some() {
+                    // The sender's Close is still to be found, so what follows is looked at.
+                    kept.close_gap(buf, pos);
+                    self.refused = true;
+                }
             }
             scan.frames += 1;
             scan.messages += u32::from(head.ends_message());
@@ -125,9 +180,37 @@ impl Frames {
             pos += head.len;
             self.remaining = head.payload;
         }
-        kept.close_gap(buf, pos);
+        if !self.refused {
+            kept.close_gap(buf, pos);
+        }
         scan.ready = kept.len;
         scan
+    }
+
+    /// Whether a frame that begins is more than what is allowed. Only heads are looked at: nothing
+    /// need be kept to know how long a message is.
+    fn excess(&mut self, head: &Head, counted: &mut u32, allowance: Allowance) -> Option<Excess> {
+        let is_control = head.opcode() >= CLOSE;
+        if !is_control {
+            let before = if head.opcode() == CONTINUATION {
+                self.message
+            } else {
+                0
+            };
+            self.message = before.saturating_add(head.payload);
+        }
+        // A Close ends what a limit would have to end.
+        let counts = head.first & FIN != 0 || is_control || head.payload == 0;
+        *counted += u32::from(counts && head.opcode() != CLOSE);
+        if head.payload > allowance.frame {
+            Some(Excess::Frame)
+        } else if self.message > allowance.message {
+            Some(Excess::Message)
+        } else if *counted > allowance.messages {
+            Some(Excess::Messages)
+        } else {
+            None
+        }
     }
 }
 
@@ -149,6 +232,7 @@ impl Kept {
     }
 }
 
+const CONTINUATION: u8 = 0;
 const CLOSE: u8 = 8;
 const PONG: u8 = 10;
 
@@ -243,6 +327,7 @@ mod tests {
         masked: false,
         pong: [0; 8],
         pongs: 0,
+        allowance: Allowance::ALL,
     };
 
     #[test]
@@ -278,6 +363,7 @@ mod tests {
             masked: true,
             pong: own,
             pongs: 1,
+            ..SERVER
         };
         let key = [9, 8, 7, 6];
         let pong = |payload: &[u8]| {
@@ -309,9 +395,9 @@ mod tests {
         let pong = |n: u8| [&[0x8a, 8][..], b"12345678", &[0x82, 1, n]].concat();
         let mut buf: Vec<u8> = (0..5).flat_map(pong).collect();
         let watch = Watch {
-            masked: false,
             pong: *b"12345678",
             pongs: 2,
+            ..SERVER
         };
         let scan = Frames::default().scan(&mut buf, watch);
         assert_eq!(
@@ -350,5 +436,96 @@ mod tests {
         assert_eq!(frames.scan(&mut [2], SERVER).boundary, None);
         let mut rest = [3, 0x82, 2, 1];
         assert_eq!(frames.scan(&mut rest, SERVER).boundary, Some(1));
+    }
+
+    /// Unmasked frames, each by its first byte and how much payload it has.
+    fn stream(frames: &[(u8, u8)]) -> Vec<u8> {
+        let frame = |(first, len): &(u8, u8)| {
+            let payload = std::iter::repeat_n(b'x', usize::from(*len));
+            [*first, *len].into_iter().chain(payload)
+        };
+        frames.iter().flat_map(frame).collect()
+    }
+
+    #[test]
+    fn nothing_of_a_frame_beyond_what_is_allowed_passes_nor_behind_it_but_its_close_is_found() {
+        let only = |allowance| Watch {
+            allowance,
+            ..SERVER
+        };
+        let frame = only(Allowance {
+            frame: 10,
+            ..Allowance::ALL
+        });
+        let message = only(Allowance {
+            message: 20,
+            ..Allowance::ALL
+        });
+        let messages = only(Allowance {
+            messages: 3,
+            ..Allowance::ALL
+        });
+        let (text, more, last, start, ping) = (0x81, 0x00, 0x80, 0x01, 0x89);
+        type Frames<'a> = &'a [(u8, u8)];
+        let cases: [(Watch, Frames<'_>, Frames<'_>, Excess); 5] = [
+            (
+                frame,
+                &[(text, 10), (text, 0)],
+                &[(text, 11)],
+                Excess::Frame,
+            ),
+            (
+                message,
+                &[
+                    (start, 10),
+                    (ping, 5),
+                    (more, 10),
+                    (last, 0),
+                    (text, 20),
+                    (start, 8),
+                ],
+                &[(last, 13)],
+                Excess::Message,
+            ),
+            (
+                messages,
+                &[(start, 1), (more, 1), (last, 1), (text, 1), (text, 1)],
+                &[(text, 1)],
+                Excess::Messages,
+            ),
+            (messages, &[(ping, 1); 3], &[(ping, 1)], Excess::Messages),
+            (
+                messages,
+                &[(start, 0), (more, 0), (more, 0)],
+                &[(more, 0)],
+                Excess::Messages,
+            ),
+        ];
+        for (watch, good, bad, excess) in cases {
+            let good = stream(good);
+            let end = stream(&[(text, 1), (0x88, 0)]);
+            let stream = [good.clone(), stream(bad), end].concat();
+            for cut in 0..=stream.len() {
+                let mut frames = super::Frames::default();
+                let mut passed = Vec::new();
+                let mut told = Vec::new();
+                let mut left = watch;
+                for part in [&stream[..cut], &stream[cut..]] {
+                    let mut buf = [frames.held(), part].concat();
+                    let scan = frames.scan(&mut buf, left);
+                    passed.extend_from_slice(&buf[..scan.ready]);
+                    told.extend(scan.excess);
+                    if watch.allowance.messages < u32::MAX {
+                        left.allowance.messages =
+                            left.allowance.messages.saturating_sub(scan.counted);
+                    }
+                    assert!(scan.boundary.is_none_or(|at| at <= scan.ready));
+                    assert!(told.is_empty() || frames.at_boundary());
+                }
+                assert_eq!(passed, good, "cut at {cut}");
+                assert_eq!(told, [excess], "cut at {cut}");
+                assert!(frames.is_closed(), "cut at {cut}");
+            }
+        }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! Where to look: `handshake` reads and writes HTTP without I/O, `open` brings a client to an
 //! endpoint, `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
-//! listeners and sessions of one thread, `leaving` is its part in a planned stop, `live` is the configuration with its counts.
+//! listeners and sessions of one thread, `leaving` is its part in a planned stop,
+//! `limits` is what a pool allows, `live` is the configuration with its counts.
 #![deny(unsafe_code)]
 
 mod balance;
@@ -21,6 +22,7 @@ pub mod frame;
 pub mod handshake;
 mod heartbeat;
 mod leaving;
+mod limits;
 mod listener;
 mod live;
 mod observe;
@@ -40,9 +42,10 @@ pub use config::{
     Balancing, Config, ConfigError, ConsistentHash, Drain, Endpoint, HashKey, Heartbeat, Listener,
     Phase, Pool, Upstream,
 };
+pub use limits::{Limit, Limits, MessageRate};
 pub use observe::{
-    EndpointProblem, EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, PoolSnapshot,
-    Snapshot,
+    EndpointProblem, EndpointSnapshot, Event, LimitSnapshot, ListenerProblem, ListenerSnapshot,
+    PoolSnapshot, Snapshot,
 };
 pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
 pub use record::{Record, Volume};

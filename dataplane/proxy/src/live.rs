@@ -16,6 +16,7 @@ use crate::{
     balance::Turn,
     config::{self, Balancing, Config, Drain, Heartbeat, Phase},
     endpoint::Endpoint,
+    limits::{Admission, Limits},
     observe::{Event, ListenerProblem},
     proxy::Patience,
     proxy_protocol,
@@ -43,6 +44,8 @@ pub(crate) struct Pool {
     pub(crate) access_log: Option<u8>,
     /// What each worker measured.
     pub(crate) times: Arc<[WorkerTimes]>,
+    pub(crate) limits: Limits,
+    pub(crate) admission: Arc<Admission>,
 }
 
 /// Its servers.
@@ -150,6 +153,7 @@ impl Compiler {
             let before = old.pools.get(name);
             let turn = before.map(|pool| Arc::clone(&pool.upstream.turn));
             let times = before.map(|pool| Arc::clone(&pool.times));
+            let admission = before.map(|pool| Arc::clone(&pool.admission));
             let pool = Arc::new(Pool {
                 name: name.clone(),
                 upstream: Upstream {
@@ -170,6 +174,8 @@ impl Compiler {
                 drain: settings.drain,
                 access_log: settings.access_log,
                 times: times.unwrap_or_else(|| unmeasured(self.workers)),
+                limits: settings.limits,
+                admission: admission.unwrap_or_default(),
             });
             for listener in &settings.listeners {
                 let allowed_origins: Arc<[String]> = listener.allowed_origins.clone().into();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-use crate::{stats::Counters, times::PoolTimes};
+use crate::{limits::Limit, stats::Counters, times::PoolTimes};
 
 /// Something the caller should know at once. Sent on the channel given at the start.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -88,6 +88,8 @@ pub struct Snapshot {
     pub endpoints: Vec<EndpointSnapshot>,
     /// Pools, by name.
     pub pools: Vec<PoolSnapshot>,
+    /// Limits that somebody ran into, pool by pool.
+    pub limits: Vec<LimitSnapshot>,
     /// Usable endpoints by pool, as told with [`Event::UsableEndpoints`].
     pub usable: BTreeMap<String, usize>,
     /// Counters since the start, over all workers.
@@ -101,6 +103,17 @@ pub struct PoolSnapshot {
     pub name: String,
     /// What took time since it is served, over all workers.
     pub times: PoolTimes,
+}
+
+/// One limit of a pool.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LimitSnapshot {
+    /// The pool.
+    pub pool: String,
+    /// The limit.
+    pub limit: Limit,
+    /// How often somebody ran into it, since the pool was first served.
+    pub hits: u64,
 }
 
 /// One address.

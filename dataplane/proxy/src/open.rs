@@ -16,7 +16,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     endpoint::{self, ConnectFault, Endpoint},
     forward,
     handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, Response, ResponseParser},
+    limits::{Limit, Place},
     live::Route,
     observe::EndpointProblem,
     origin, proxy_protocol,
@@ -76,6 +77,7 @@ pub(crate) async fn open(
                 Arc::clone(&ready.route.pool),
                 Arc::clone(&ready.route.gate),
                 ready.lease,
+                ready.place,
             ));
             let session = Session::new(
                 Rc::clone(&worker),
@@ -121,6 +123,7 @@ fn result_of(reject: Reject) -> HandshakeResult {
     match reject {
         Reject::Timeout => HandshakeResult::ClientTimeout,
         Reject::Origin => HandshakeResult::Forbidden,
+        Reject::TooMany | Reject::Full => HandshakeResult::Limited,
         Reject::BadGateway => HandshakeResult::BadGateway,
         Reject::Unavailable => HandshakeResult::Unavailable,
         Reject::GatewayTimeout => HandshakeResult::GatewayTimeout,
@@ -182,6 +185,7 @@ struct Ready {
     route: Arc<Route>,
     backend: TcpStream,
     lease: Lease,
+    place: Place,
     response: Vec<u8>,
     early_client: Vec<u8>,
     early_backend: Vec<u8>,
@@ -227,6 +231,7 @@ async fn establish(
         return Err(Failure::Refuse(Reject::Timeout));
     };
     let request = request?;
+    wait_for_turn(&*route()?, deadline).await?;
     let mut tried = Vec::new();
     let mut failure = None;
     loop {
@@ -255,6 +260,7 @@ async fn establish(
                     route,
                     backend,
                     lease,
+                    place: request.place,
                     response,
                     early_client: received,
                     early_backend: early,
@@ -268,6 +274,18 @@ async fn establish(
             Err(Attempt::Final(reject)) => return Err(Failure::Refuse(reject)),
         }
     }
+}
+
+/// Waits until another handshake may be brought to an endpoint. Half of the time that is left is kept
+/// for the endpoint to answer: who would have to wait longer is told so at once.
+async fn wait_for_turn(route: &Route, deadline: Instant) -> Result<(), Failure> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let turn = route.pool.admission.turn(&route.pool.limits, left / 2);
+    let wait = turn.map_err(|_| Failure::Refuse(Reject::Full))?;
+    if !wait.is_zero() {
+        sleep(wait).await;
+    }
+    Ok(())
 }
 
 /// Until when the endpoint tried last may take: half of the time that is left, while there is
@@ -327,6 +345,7 @@ struct Asked {
     ends: Ends,
     /// What it is known by, where endpoints are chosen by that.
     key: Option<u64>,
+    place: Place,
 }
 
 /// Reads the client's request. What it sent behind it is left in `received`.
@@ -353,10 +372,22 @@ async fn read_request(
                 if !origin::is_allowed(&route.allowed_origins, &request.fields) {
                     return Err(Failure::Refuse(Reject::Origin));
                 }
+                let origin = request.fields.all("origin").next();
+                let place = route
+                    .pool
+                    .admission
+                    .enter(&route.pool.limits, source.ip(), origin)
+                    .map_err(|limit| {
+                        Failure::Refuse(match limit {
+                            Limit::SessionsPerSource => Reject::TooMany,
+                            _ => Reject::Full,
+                        })
+                    })?;
                 let asked = Asked {
                     head: forward::request(&request, ends, is_trusted),
                     ends: Ends { source, ..ends },
                     key: balance::key(&route.pool.upstream.balancing, &request, source.ip()),
+                    place,
                 };
                 received.drain(..end);
                 received.shrink_to_fit();

@@ -17,8 +17,12 @@ use tokio::sync::mpsc as orders;
 
 use crate::{
     config::{Config, ConfigError},
+    limits::Limit,
     live::{Compiler, Shared},
-    observe::{EndpointSnapshot, Event, ListenerProblem, ListenerSnapshot, PoolSnapshot, Snapshot},
+    observe::{
+        EndpointSnapshot, Event, LimitSnapshot, ListenerProblem, ListenerSnapshot, PoolSnapshot,
+        Snapshot,
+    },
     record::Record,
     stats::Counters,
     times::PoolTimes,
@@ -375,6 +379,14 @@ impl Proxy {
                 name: name.clone(),
                 times,
             });
+            let limits = Limit::ALL.iter().map(|limit| LimitSnapshot {
+                pool: name.clone(),
+                limit: *limit,
+                hits: pool.admission.hits(*limit),
+            });
+            snapshot
+                .limits
+                .extend(limits.filter(|limit| limit.hits > 0));
         }
         snapshot.usable.clone_from(&self.shared.told());
         snapshot.counters = self.counters();

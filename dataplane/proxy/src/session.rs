@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     balance::Lease,
+    limits::{Limit, Place},
     live::{Gate, Pool},
     stats::Ended,
 };
@@ -49,6 +50,11 @@ pub(crate) struct Control {
     pub(crate) pool: RefCell<Arc<Pool>>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) lease: Lease,
+    _place: Place,
+    /// When it began.
+    pub(crate) begun: Instant,
+    /// When it has lasted as long as its pool allows.
+    pub(crate) old_at: Cell<Option<Instant>>,
     pub(crate) order: Cell<Option<End>>,
     /// When an order to end falls due because the endpoint went.
     pub(crate) drain_at: Cell<Option<Instant>>,
@@ -62,7 +68,13 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(id: u64, pool: Arc<Pool>, gate: Arc<Gate>, lease: Lease) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        pool: Arc<Pool>,
+        gate: Arc<Gate>,
+        lease: Lease,
+        place: Place,
+    ) -> Self {
         gate.sessions.fetch_add(1, Relaxed);
         lease.endpoint.sessions.fetch_add(1, Relaxed);
         Self {
@@ -70,6 +82,9 @@ impl Control {
             pool: RefCell::new(pool),
             gate,
             lease,
+            _place: place,
+            begun: Instant::now(),
+            old_at: Cell::new(None),
             order: Cell::new(None),
             drain_at: Cell::new(None),
             lost_at: Cell::new(None),
@@ -78,6 +93,11 @@ impl Control {
             due: Cell::new(false),
             waker: RefCell::new(None),
         }
+    }
+
+    /// It ran into a limit of its pool.
+    pub(crate) fn hit(&self, limit: Limit) {
+        self.pool.borrow().admission.hit(limit);
     }
 
     /// Remembers the task, at its first poll: a task's waker does not change.

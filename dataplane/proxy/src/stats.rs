@@ -16,6 +16,8 @@ pub enum HandshakeResult {
     /// What a connection had to begin with, a header of the PROXY protocol from a trusted proxy, was
     /// not there (closed without an answer).
     ProxyHeader,
+    /// A limit of the pool left no room for it (429, 503).
+    Limited,
     /// The client was too slow (408, or nothing when it sent nothing).
     ClientTimeout,
     /// The client went away.
@@ -43,6 +45,8 @@ pub enum Ended {
     ClientSilent,
     /// The backend did not answer our heartbeat.
     BackendSilent,
+    /// It ran into a limit of its pool.
+    Limit,
     /// Its endpoint was removed or is terminating.
     EndpointGone,
     /// Its listener, address or pool was removed.
@@ -113,6 +117,7 @@ closed!(HandshakeResult:
     Refused = "refused",
     Forbidden = "forbidden",
     ProxyHeader = "proxy_header",
+    Limited = "limited",
     ClientTimeout = "client_timeout",
     ClientGone = "client_gone",
     BadGateway = "bad_gateway",
@@ -126,6 +131,7 @@ closed!(Ended:
     BackendLost = "backend_lost",
     ClientSilent = "client_silent",
     BackendSilent = "backend_silent",
+    Limit = "limit",
     EndpointGone = "endpoint_gone",
     ListenerGone = "listener_gone",
     Left = "left",

@@ -229,7 +229,10 @@ impl Worker {
                 control.end(End::listener_gone(&pool));
                 continue;
             };
-            if route.pool.heartbeat != pool.heartbeat {
+            if route.pool.limits.session_age != pool.limits.session_age {
+                self.set_age(control, route.pool.limits.session_age);
+            }
+            if route.pool.heartbeat != pool.heartbeat || route.pool.limits != pool.limits {
                 control.revise();
             }
             *control.pool.borrow_mut() = Arc::clone(&route.pool);
@@ -256,6 +259,18 @@ impl Worker {
             control.drain_at.set(Some(now + over * slot / slots));
             control.revise();
         }
+    }
+
+    /// Says when a session is too old: in the last tenth of its time, each at another moment, so that
+    /// clients which came together do not come back together. Those that are that old already when it
+    /// is said are spread in the same way.
+    fn set_age(&self, control: &Control, most: Option<Duration>) {
+        let at = most.map(|most| {
+            let part = self.secret.hash_one(control.id) & 0xffff;
+            let part = most / 10 * u32::try_from(part).unwrap_or(0) / 0x1_0000;
+            (control.begun + most - part).max(Instant::now() + part)
+        });
+        control.old_at.set(at);
     }
 
     pub(crate) fn close_listeners(&self, which: impl Fn(SocketAddr) -> bool) {
@@ -393,6 +408,7 @@ impl Worker {
         match self.route(control.gate.address) {
             Some(route) if route.pool.name == pool.name => {
                 *control.pool.borrow_mut() = Arc::clone(&route.pool);
+                self.set_age(control, route.pool.limits.session_age);
                 if !control.lease.endpoint.keeps_sessions() {
                     control.drain_at.set(Some(Instant::now()));
                 }

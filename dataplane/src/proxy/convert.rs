@@ -40,6 +40,7 @@ impl Desired {
                     close_code: pool.drain.close_code,
                 },
                 access_log: pool.access_log.map(|log| log.sample_percent),
+                limits: limits(&pool.limits),
             };
             desired.config.pools.insert(name, pool);
         }
@@ -122,6 +123,23 @@ fn balancing(balancing: &node_api::Balancing) -> proxy::Balancing {
     }
 }
 
+fn limits(limits: &node_api::Limits) -> proxy::Limits {
+    proxy::Limits {
+        sessions: limits.sessions,
+        sessions_per_source: limits.sessions_per_source,
+        sessions_per_origin: limits.sessions_per_origin,
+        handshakes_per_second: limits.handshakes_per_second,
+        frame_size: limits.frame_size,
+        message_size: limits.message_size,
+        messages: limits.messages.map(|rate| proxy::MessageRate {
+            per_second: rate.per_second,
+            burst: rate.burst,
+        }),
+        session_age: limits.session_age,
+        slow_reader: limits.slow_reader,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -193,6 +211,7 @@ mod tests {
             },
             tracking: node_api::Tracking::default(),
             access_log: None,
+            limits: node_api::Limits::default(),
         };
         (pool_ref, pool)
     }

@@ -112,6 +112,13 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
     for pool in &snapshot.pools {
         times(pool, &mut samples);
     }
+    for limit in &snapshot.limits {
+        let labels = [
+            ("pool", limit.pool.as_str()),
+            ("limit", limit.limit.label()),
+        ];
+        samples.push(Sample::new(Metric::ProxyLimitsHit, &labels, limit.hits));
+    }
     counters(&snapshot.counters, &mut samples);
     samples
 }
@@ -186,7 +193,10 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
 mod tests {
     use std::collections::HashSet;
 
-    use proxy::{Distribution, EndpointProblem, EndpointSnapshot, ListenerSnapshot, PoolTimes};
+    use proxy::{
+        Distribution, EndpointProblem, EndpointSnapshot, Limit, LimitSnapshot, ListenerSnapshot,
+        PoolTimes,
+    };
 
     use super::*;
 
@@ -217,6 +227,11 @@ mod tests {
                     backend_pings: seen,
                     ..PoolTimes::default()
                 },
+            }],
+            limits: vec![LimitSnapshot {
+                pool: "default/chat".to_owned(),
+                limit: Limit::FrameSize,
+                hits: 3,
             }],
             usable: BTreeMap::from([("default/chat".to_owned(), 0)]),
             counters: Counters::default(),

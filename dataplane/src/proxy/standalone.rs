@@ -105,6 +105,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             close_code: 1001,
         },
         access_log: None,
+        limits: proxy::Limits::default(),
     };
     proxy::Config {
         pools: BTreeMap::from([(NAME.to_owned(), pool)]),

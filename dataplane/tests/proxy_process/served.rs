@@ -220,6 +220,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
         },
         tracking: node_api::Tracking::default(),
         access_log: None,
+        limits: node_api::Limits::default(),
     };
     (pool_ref(name), pool)
 }

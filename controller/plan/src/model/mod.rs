@@ -7,6 +7,7 @@
 
 mod address;
 mod balancing;
+mod limits;
 mod origin;
 mod peering;
 mod proxies;
@@ -22,7 +23,8 @@ use std::{
 use crds::{VirtualIP, WebSocketHAPool};
 use k8s_openapi::jiff::Timestamp;
 use node_api::{
-    AccessLog, Drain, Heartbeat, Listener, Password, PoolRef, Preemption, Tracking, VrrpVersion,
+    AccessLog, Drain, Heartbeat, Limits, Listener, Password, PoolRef, Preemption, Tracking,
+    VrrpVersion,
 };
 
 pub(crate) use address::targets;
@@ -71,6 +73,8 @@ pub struct PoolIntent {
     pub tracking: Tracking,
     /// Records of connections.
     pub access_log: Option<AccessLog>,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 /// A virtual address that makes sense by itself.
@@ -134,6 +138,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
         let drain = timing::drain(&mut problems, &spec.drain);
         let tracking = tracking::tracking(&mut problems, spec, timing);
         let access_log = access_log(&mut problems, spec.access_log.as_ref());
+        let limits = limits::limits(&mut problems, &spec.limits);
         match timing {
             Some(timing) if problems.is_empty() => Ok(Self {
                 name: pool_ref(pool),
@@ -149,6 +154,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
                 drain,
                 tracking,
                 access_log,
+                limits,
             }),
             _ => Err(problems),
         }

@@ -1,5 +1,13 @@
 //! Refusals that a client gets before an upgrade.
 
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, RandomState},
+};
+
+/// Seconds within which clients that find no room are asked to come again, each at one of its own.
+const RETRY_WITHIN: u64 = 10;
+
 /// Why a request is refused. Each has its status (RFC 9110 section 15) and a sentence for a person.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reject {
@@ -21,6 +29,10 @@ pub enum Reject {
     HttpVersion,
     /// The web page that asks is not one of those that may (RFC 6455 section 4.2.2, item 4).
     Origin,
+    /// The client's address has all the sessions that one may have.
+    TooMany,
+    /// The pool has all the sessions that it may have, or they come too fast.
+    Full,
     /// No endpoint gave a usable answer.
     BadGateway,
     /// There is no endpoint, or this host has no room.
@@ -39,9 +51,12 @@ impl Reject {
             Self::Timeout => 408,
             Self::TargetTooLong => 414,
             Self::NotAnUpgrade | Self::Version => 426,
+            // RFC 6585 section 4: the client's own doing; of the others it cannot know (RFC 9110
+            // section 15.6.4).
+            Self::TooMany => 429,
             Self::FieldsTooLarge => 431,
             Self::BadGateway => 502,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::Full => 503,
             Self::GatewayTimeout => 504,
             Self::HttpVersion => 505,
         }
@@ -57,7 +72,8 @@ impl Reject {
             Self::NotAnUpgrade | Self::Version => "Upgrade Required",
             Self::FieldsTooLarge => "Request Header Fields Too Large",
             Self::BadGateway => "Bad Gateway",
-            Self::Unavailable => "Service Unavailable",
+            Self::TooMany => "Too Many Requests",
+            Self::Unavailable | Self::Full => "Service Unavailable",
             Self::GatewayTimeout => "Gateway Timeout",
             Self::HttpVersion => "HTTP Version Not Supported",
         }
@@ -74,6 +90,8 @@ impl Reject {
             Self::Version => "This address speaks version 13 of WebSocket.",
             Self::HttpVersion => "This address speaks HTTP/1.1.",
             Self::Origin => "Pages of this origin may not connect.",
+            Self::TooMany => "There are too many sessions from this address.",
+            Self::Full => "No more sessions can be taken now.",
             Self::BadGateway => "No endpoint gave a usable answer.",
             Self::Unavailable => "No endpoint can take the connection now.",
             Self::GatewayTimeout => "No endpoint answered in time.",
@@ -81,17 +99,21 @@ impl Reject {
     }
 
     /// Fields that belong to the status.
-    fn fields(self) -> &'static str {
+    fn fields(self) -> Cow<'static, str> {
         match self {
             // RFC 9110 section 15.5.6.
-            Self::Method => "Allow: GET\r\n",
+            Self::Method => "Allow: GET\r\n".into(),
             // RFC 9110 section 15.5.22; RFC 6455 section 4.4.
             Self::NotAnUpgrade | Self::Version => {
-                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".into()
             }
-            // RFC 9110 section 10.2.3.
-            Self::Unavailable => "Retry-After: 1\r\n",
-            _ => "",
+            // RFC 9110 section 10.2.3. Clients that are turned away together are not to come back
+            // together.
+            Self::Unavailable | Self::Full | Self::TooMany => {
+                let seconds = 1 + RandomState::new().hash_one(()) % RETRY_WITHIN;
+                format!("Retry-After: {seconds}\r\n").into()
+            }
+            _ => "".into(),
         }
     }
 

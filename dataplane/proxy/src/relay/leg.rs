@@ -22,6 +22,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Unsent {
     pub(super) bytes: Vec<u8>,
     pub(super) pos: usize,
+    /// How much was acknowledged when that was looked at last, and since when no more was.
+    acknowledged: Option<(u64, Instant)>,
 }
 
 /// One side of a session.
@@ -145,6 +147,20 @@ impl Leg {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Since when its peer has taken nothing of what waits for it, as far as was looked: what counts
+    /// is what the kernel at the other end took, since ours takes more only when much of it is gone.
+    pub(super) fn stalls_since(&mut self, now: Instant) -> Option<Instant> {
+        self.unsent.as_ref()?;
+        let acknowledged = self.acknowledged_now();
+        let unsent = self.unsent.as_mut()?;
+        let before = unsent.acknowledged;
+        let stalls = before.filter(|(before, _)| *before == acknowledged);
+        let (_, since) = *unsent
+            .acknowledged
+            .insert(stalls.unwrap_or((acknowledged, now)));
+        Some(since)
     }
 
     pub(super) fn acknowledged_now(&self) -> u64 {

@@ -5,11 +5,12 @@
 //! a socket did not take is copied, and while there is such a rest nothing more is read for it.
 
 //!
-//! Here frames are passed on; `leg` is one side of it, `speak` puts in frames of our own, `ending`
-//! is how all of it comes to an end.
+//! Here frames are passed on; `leg` is one side of it, `speak` puts in frames of our own, `limit` is
+//! what a session may not do, `ending` is how all of it comes to an end.
 
 mod ending;
 mod leg;
+mod limit;
 mod speak;
 
 use std::{
@@ -81,6 +82,10 @@ pub(crate) struct Session {
     /// Whether the kernel probes both sides, in place of heartbeats.
     probed: bool,
     entry: Entry,
+    /// Whether the timers know of a side that takes nothing.
+    readers_watched: bool,
+    /// When the client's next message would be due, if they came evenly.
+    messages_due: Option<Instant>,
 }
 
 impl Session {
@@ -109,6 +114,8 @@ impl Session {
             tell_at: None,
             probed: false,
             entry,
+            readers_watched: false,
+            messages_due: None,
         };
         session.client.queue(response);
         session.preload(Side::Client, &mut early_client);
@@ -123,6 +130,7 @@ impl Session {
         let scan = self.scan(side, early);
         let (_, to) = self.legs(side);
         to.queue(&early[..scan.ready]);
+        self.charge(side, &scan);
         self.after_scan(side, &scan);
     }
 
@@ -143,6 +151,7 @@ impl Session {
                 PingPayload::default()
             },
             pongs,
+            allowance: self.allowance(side),
         };
         let (from, _) = self.legs(side);
         let scan = from.frames.scan(buf, watch);
@@ -248,9 +257,13 @@ impl Session {
             }
             let slow = to.unsent.is_some();
             self.legs(side).0.adapt_reads(n, slow);
+            if slow {
+                self.watch_readers();
+            }
         } else if from.frames.at_boundary() && !dropped && !is_closed {
             self.insert_waiting(other(side));
         }
+        self.charge(side, &scan);
         self.after_scan(side, &scan);
     }
 
@@ -288,7 +301,12 @@ impl Session {
             self.client.probe(probed);
             self.backend.probe(probed);
         }
+        let readers = [Side::Client, Side::Backend].map(|side| self.patience(side, now));
+        self.readers_watched = readers.iter().any(Option::is_some);
         let mut next = [
+            self.age(now, cx),
+            readers[0],
+            readers[1],
             self.control.drain_at.get(),
             self.control.lost_at.get().map(lost_for),
             self.beat(Side::Client, now),
@@ -298,8 +316,8 @@ impl Session {
             None,
         ];
         // Not before: a side that is found silent brings these about.
-        (next[5], next[6]) = (self.end_by(), self.tell_at);
-        let hard = next[4].into_iter().chain(next[5]);
+        (next[8], next[9]) = (self.end_by(), self.tell_at);
+        let hard = next[7].into_iter().chain(next[8]);
         if hard.min().is_some_and(|at| at <= now) {
             // Out of time: a frame that never ended leaves no way to speak but a reset.
             let waits = |leg: &Leg| leg.insert.is_some() || leg.unsent.is_some();

@@ -218,6 +218,13 @@ async fn refusals_are_whole_answers() {
     assert_eq!(snapshot.counters.live_sessions, 0);
 }
 
+/// Seconds after which a client is asked to come again.
+pub(crate) fn retry_after(answer: &str) -> u32 {
+    let mut lines = answer.lines();
+    let seconds = lines.find_map(|line| line.strip_prefix("Retry-After: "));
+    seconds.expect("no Retry-After").parse().unwrap()
+}
+
 #[tokio::test]
 async fn pages_of_other_origins_are_refused() {
     let mut rig = Rig::new(&[echo().await]);
@@ -278,7 +285,7 @@ async fn failures_of_backends_have_their_status() {
         none.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
         "{none}"
     );
-    assert!(none.contains("\r\nRetry-After: 1\r\n"), "{none}");
+    assert!((1..=10).contains(&retry_after(&none)), "{none}");
 
     let rig = Rig::new(&[nowhere()]);
     let refused = exchange(&rig, REQUEST).await;

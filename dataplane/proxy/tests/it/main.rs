@@ -17,6 +17,7 @@ mod handshake;
 mod heartbeat;
 mod http;
 mod leave;
+mod limits;
 mod pressure;
 mod properties;
 mod proxies;

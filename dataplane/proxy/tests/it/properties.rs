@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use proxy::{
-    frame::{Frames, PingPayload, Watch},
+    frame::{Allowance, Frames, PingPayload, Watch},
     handshake::{Outcome, RequestParser, ResponseParser},
 };
 
@@ -193,7 +193,7 @@ proptest! {
                 break;
             }
         }
-        let watch = Watch { masked: true, pong: OWN, pongs };
+        let watch = Watch { masked: true, pong: OWN, pongs, allowance: Allowance::ALL };
         let (passed, boundaries, last) = feed(&pieces(&stream, &cuts), watch);
         prop_assert!(last.at_boundary() && last.held().is_empty());
         prop_assert_eq!(passed, expected);
@@ -207,7 +207,7 @@ proptest! {
         stream in vec(any::<u8>(), 0..400),
         cuts in vec(any::<Index>(), 0..10),
     ) {
-        let watch = Watch { masked: false, pong: OWN, pongs: 0 };
+        let watch = Watch { masked: false, pong: OWN, pongs: 0, allowance: Allowance::ALL };
         let (passed, _, last) = feed(&pieces(&stream, &cuts), watch);
         let (at_once, _, same) = feed(&[&stream], watch);
         prop_assert_eq!(&passed, &at_once);

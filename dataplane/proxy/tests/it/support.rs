@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use proxy::{
-    Balancing, Config, Drain, Endpoint, Event, Heartbeat, Listener, Options, Patience, Phase, Pool,
-    Proxy, Record, Snapshot, Upstream,
+    Balancing, Config, Drain, Endpoint, Event, Heartbeat, Limits, Listener, Options, Patience,
+    Phase, Pool, Proxy, Record, Snapshot, Upstream,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -168,6 +168,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             close_code: 1001,
         },
         access_log: None,
+        limits: Limits::default(),
     }
 }
 

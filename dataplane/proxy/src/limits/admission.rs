@@ -1,0 +1,236 @@
+//! Who may begin a session, and when.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{Limit, Limits, Rate};
+
+/// What is known of a pool's sessions as a whole, over all workers and successive configurations.
+///
+/// Sessions are counted whether they are limited or not, so that a limit which is set later counts
+/// those that are there.
+#[derive(Debug, Default)]
+pub(crate) struct Admission {
+    counts: Mutex<Counts>,
+    /// When the next handshake would be due.
+    due: Mutex<Option<Instant>>,
+    hits: [AtomicU64; Limit::ALL.len()],
+    hash: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    sessions: u32,
+    /// By a hash, with a key of our own, of what they have in common.
+    alike: HashMap<u64, u32>,
+}
+
+impl Counts {
+    fn of(&self, key: u64) -> u32 {
+        self.alike.get(&key).copied().unwrap_or(0)
+    }
+}
+
+/// One session among those that are counted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    admission: Arc<Admission>,
+    source: u64,
+    origin: Option<u64>,
+}
+
+impl Admission {
+    /// A place for a client, if there is one.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        limits: &Limits,
+        client: IpAddr,
+        origin: Option<&[u8]>,
+    ) -> Result<Place, Limit> {
+        let source = self.hash.hash_one(source(client));
+        let origin = origin.map(|origin| self.hash.hash_one(origin.to_ascii_lowercase()));
+        let mut counts = self.counts();
+        let full = |most: Option<u32>, count| most.is_some_and(|most| count >= most);
+        // A source's own limit first: it is told what it can change.
+        let hit = if full(limits.sessions_per_source, counts.of(source)) {
+            Some(Limit::SessionsPerSource)
+        } else if origin.is_some_and(|key| full(limits.sessions_per_origin, counts.of(key))) {
+            Some(Limit::SessionsPerOrigin)
+        } else if full(limits.sessions, counts.sessions) {
+            Some(Limit::Sessions)
+        } else {
+            None
+        };
+        if let Some(limit) = hit {
+            self.hit(limit);
+            return Err(limit);
+        }
+        counts.sessions += 1;
+        for key in std::iter::once(source).chain(origin) {
+            *counts.alike.entry(key).or_default() += 1;
+        }
+        Ok(Place {
+            admission: Arc::clone(self),
+            source,
+            origin,
+        })
+    }
+
+    /// How long a handshake has to wait for its turn, `patience` at most. Turns are given as they
+    /// are asked for, so nothing need be kept of those that wait.
+    pub(crate) fn turn(&self, limits: &Limits, patience: Duration) -> Result<Duration, Limit> {
+        let Some(per_second) = limits.handshakes_per_second else {
+            return Ok(Duration::ZERO);
+        };
+        // Few at once, since the limit is there for endpoints that cannot take them at once.
+        let rate = Rate::new(per_second, per_second / 10);
+        let now = Instant::now();
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = rate.wait(*due, now);
+        if wait > patience {
+            self.hit(Limit::HandshakesPerSecond);
+            return Err(Limit::HandshakesPerSecond);
+        }
+        *due = rate.after(*due, 1, now);
+        Ok(wait)
+    }
+
+    /// Somebody ran into a limit.
+    pub(crate) fn hit(&self, limit: Limit) {
+        self.hits[limit as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How often that was.
+    pub(crate) fn hits(&self, limit: Limit) -> u64 {
+        self.hits[limit as usize].load(Relaxed)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.admission.counts();
+        counts.sessions -= 1;
+        for key in std::iter::once(self.source).chain(self.origin) {
+            if let Some(count) = counts.alike.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.alike.remove(&key);
+                }
+            }
+        }
+        // After a storm the table would stay as large as it was at its height.
+        if counts.alike.capacity() > 4 * counts.alike.len() + 64 {
+            counts.alike.shrink_to_fit();
+        }
+    }
+}
+
+/// By what clients count as one: a host has all addresses of its /64 (RFC 4291 section 2.5.4, RFC
+/// 7421), and may use each of them.
+fn source(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.to_bits().into(),
+        // No prefix in use is that small, so the families do not meet: RFC 4291 section 2.4.
+        IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_the_first_half_of_one() {
+        let admission = Arc::new(Admission::default());
+        let limits = Limits {
+            sessions_per_source: Some(1),
+            ..Limits::default()
+        };
+        let mut places = Vec::new();
+        let mut enter = |client| {
+            let place = admission.enter(&limits, ip(client), None);
+            place.map(|place| places.push(place)).err()
+        };
+        for (client, is_new) in [
+            ("192.0.2.1", true),
+            ("192.0.2.2", true),
+            ("::ffff:192.0.2.1", false),
+            ("2001:db8::1", true),
+            ("2001:db8::ffff:0:0:1", false),
+            ("2001:db8:0:1::1", true),
+        ] {
+            let hit = (!is_new).then_some(Limit::SessionsPerSource);
+            assert_eq!(enter(client), hit, "{client}");
+        }
+        places.clear();
+        assert!(admission.counts().alike.is_empty());
+        assert_eq!(admission.counts().sessions, 0);
+        assert_eq!(admission.hits(Limit::SessionsPerSource), 2);
+    }
+
+    #[test]
+    fn a_limit_counts_those_that_came_before_it_was_set() {
+        let admission = Arc::new(Admission::default());
+        let enter = |limits: &Limits, client, origin: Option<&str>| {
+            admission.enter(limits, ip(client), origin.map(str::as_bytes))
+        };
+        let page = "https://chat.example.com";
+        let first = enter(&Limits::default(), "192.0.2.1", Some(page)).unwrap();
+        let limits = Limits {
+            sessions: Some(3),
+            sessions_per_source: Some(2),
+            sessions_per_origin: Some(1),
+            ..Limits::default()
+        };
+        let hit = enter(&limits, "192.0.2.2", Some("HTTPS://chat.example.com"));
+        assert_eq!(hit.err(), Some(Limit::SessionsPerOrigin));
+        let second = enter(&limits, "192.0.2.1", None).unwrap();
+        let hit = enter(&limits, "192.0.2.1", None);
+        assert_eq!(hit.err(), Some(Limit::SessionsPerSource));
+        let third = enter(&limits, "192.0.2.2", Some("https://other.example")).unwrap();
+        assert_eq!(
+            enter(&limits, "192.0.2.3", None).err(),
+            Some(Limit::Sessions)
+        );
+        drop((first, second));
+        enter(&limits, "192.0.2.1", Some(page)).unwrap();
+        drop(third);
+    }
+
+    #[test]
+    fn no_more_handshakes_wait_than_come_to_their_turn_in_time() {
+        let admission = Admission::default();
+        let limits = Limits {
+            handshakes_per_second: Some(100),
+            ..Limits::default()
+        };
+        let patience = Duration::from_secs(1);
+        let mut turns = Vec::new();
+        while let Ok(turn) = admission.turn(&limits, patience) {
+            turns.push(turn);
+        }
+        // Ten at once, and those of a second; more if the test was slow to ask.
+        assert!(turns.len() >= 110, "{}", turns.len());
+        assert!(turns.is_sorted());
+        assert!(turns.iter().all(|turn| *turn <= patience));
+        assert_eq!(admission.hits(Limit::HandshakesPerSecond), 1);
+        let unlimited = admission.turn(&Limits::default(), Duration::ZERO);
+        assert_eq!(unlimited, Ok(Duration::ZERO));
+    }
+}

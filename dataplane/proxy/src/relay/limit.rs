@@ -1,0 +1,108 @@
+//! What a session may not do, and how it ends when it does.
+
+use std::{task::Context, time::Instant};
+
+use super::{Session, Side, leg::Leg, other, speak::Insert};
+use crate::{
+    close,
+    frame::{Allowance, Excess, Scan},
+    limits::Limit,
+    session::End,
+    stats::Ended,
+};
+
+impl Session {
+    /// What one side may send now.
+    pub(super) fn allowance(&self, from: Side) -> Allowance {
+        let limits = &self.control.pool.borrow().limits;
+        let mut allowance = limits.allowance();
+        if let (Side::Client, Some(rate)) = (from, limits.message_rate()) {
+            allowance.messages = rate.room(self.messages_due, Instant::now());
+        }
+        allowance
+    }
+
+    /// Counts what was sent, and ends the session if it was too much: what was is not passed on.
+    pub(super) fn charge(&mut self, from: Side, scan: &Scan) {
+        let rate = self.control.pool.borrow().limits.message_rate();
+        if let (Side::Client, Some(rate), 1..) = (from, rate, scan.counted) {
+            let now = Instant::now();
+            self.messages_due = rate.after(self.messages_due, scan.counted, now);
+        }
+        let Some(excess) = scan.excess else { return };
+        // Section 7.4.1 of RFC 6455 has a code for each; the other side has done nothing wrong.
+        let (limit, code, reason) = match excess {
+            Excess::Frame => (Limit::FrameSize, close::TOO_BIG, "frame too big"),
+            Excess::Message => (Limit::MessageSize, close::TOO_BIG, "message too big"),
+            Excess::Messages => (Limit::MessagesPerSecond, close::POLICY, "too many messages"),
+        };
+        let (told_code, told) = match from {
+            Side::Client => (close::CLIENT_LOST, "client sent more than it may"),
+            Side::Backend => (close::BACKEND_FAILED, "backend sent more than it may"),
+        };
+        self.ends(Ended::Limit);
+        self.control.hit(limit);
+        self.insert_soon(from, Insert::Close(code, reason));
+        self.insert_soon(other(from), Insert::Close(told_code, told));
+    }
+
+    /// Ends the session if it is too old; when it will be.
+    pub(super) fn age(&mut self, now: Instant, cx: &mut Context<'_>) -> Option<Instant> {
+        let is_told =
+            |leg: &Leg| !leg.takes_frames() || matches!(leg.insert, Some(Insert::Close(..)));
+        if is_told(&self.client) && is_told(&self.backend) {
+            return None;
+        }
+        let at = self.control.old_at.get()?;
+        if at > now {
+            return Some(at);
+        }
+        self.control.old_at.set(None);
+        self.control.hit(Limit::SessionAge);
+        let end = End {
+            by: Ended::Limit,
+            code: close::GOING_AWAY,
+            reason: "session too old",
+        };
+        self.obey(end, cx);
+        None
+    }
+
+    /// Gives a side up that has taken nothing for too long; when to look again.
+    pub(super) fn patience(&mut self, side: Side, now: Instant) -> Option<Instant> {
+        let limit = self.control.pool.borrow().limits.slow_reader?;
+        let (leg, _) = self.legs(side);
+        let since = leg.stalls_since(now)?;
+        if since + limit > now {
+            return Some(since + limit);
+        }
+        self.control.hit(Limit::SlowReader);
+        self.ends(Ended::Limit);
+        // What it does not take would stand before any word of ours.
+        let (leg, other_leg) = self.legs(side);
+        leg.input_ended = true;
+        leg.output_fails();
+        leg.reset();
+        if !leg.frames.at_boundary() && other_leg.takes_frames() {
+            self.cut();
+            return None;
+        }
+        let (code, reason) = match side {
+            Side::Client => (close::CLIENT_LOST, "client does not read"),
+            Side::Backend => (close::TRY_AGAIN, "backend does not read"),
+        };
+        self.insert_soon(other(side), Insert::Close(code, reason));
+        self.legs(other(side)).0.fin = true;
+        self.hurry();
+        None
+    }
+
+    /// Has the timers looked at, once, if a side has begun to take nothing.
+    pub(super) fn watch_readers(&mut self) {
+        let is_limited = || self.control.pool.borrow().limits.slow_reader.is_some();
+        if !self.readers_watched && is_limited() {
+            self.readers_watched = true;
+            self.control.due.set(true);
+        }
+    }
+}
