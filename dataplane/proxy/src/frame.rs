@@ -439,7 +439,9 @@ mod tests {
     }
 
     /// Unmasked frames, each by its first byte and how much payload it has.
-    fn stream(frames: &[(u8, u8)]) -> Vec<u8> {
+    type Sent<'a> = &'a [(u8, u8)];
+
+    fn stream(frames: Sent<'_>) -> Vec<u8> {
         let frame = |(first, len): &(u8, u8)| {
             let payload = std::iter::repeat_n(b'x', usize::from(*len));
             [*first, *len].into_iter().chain(payload)
@@ -466,8 +468,7 @@ mod tests {
             ..Allowance::ALL
         });
         let (text, more, last, start, ping) = (0x81, 0x00, 0x80, 0x01, 0x89);
-        type Frames<'a> = &'a [(u8, u8)];
-        let cases: [(Watch, Frames<'_>, Frames<'_>, Excess); 5] = [
+        let cases: [(Watch, Sent<'_>, Sent<'_>, Excess); 5] = [
             (
                 frame,
                 &[(text, 10), (text, 0)],
@@ -506,7 +507,7 @@ mod tests {
             let end = stream(&[(text, 1), (0x88, 0)]);
             let stream = [good.clone(), stream(bad), end].concat();
             for cut in 0..=stream.len() {
-                let mut frames = super::Frames::default();
+                let mut frames = Frames::default();
                 let mut passed = Vec::new();
                 let mut told = Vec::new();
                 let mut left = watch;

@@ -268,7 +268,7 @@ impl Worker {
         let at = most.map(|most| {
             let part = self.secret.hash_one(control.id) & 0xffff;
             let part = most / 10 * u32::try_from(part).unwrap_or(0) / 0x1_0000;
-            (control.begun + most - part).max(Instant::now() + part)
+            (control.begun + most.saturating_sub(part)).max(Instant::now() + part)
         });
         control.old_at.set(at);
     }

@@ -7,6 +7,7 @@
 //! does not start it, a tiny process (`parent`) does.
 
 mod access_log;
+mod ceilings;
 mod convert;
 mod pairing;
 mod parent;

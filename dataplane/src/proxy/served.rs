@@ -25,13 +25,12 @@ use crate::{
     proxy::{
         Ending, LEAVE_LIMIT,
         access_log::AccessLog,
+        ceilings::Ceilings,
         convert::Desired,
         pairing::{Beats, Pairing},
         report,
     },
-    sys::{
-        channel::Channel, limits, memory::Shared, outgoing, pages::WorkerBeats, privileges, signals,
-    },
+    sys::{channel::Channel, memory::Shared, outgoing, pages::WorkerBeats, privileges, signals},
 };
 
 /// How long the agent may leave its socket full before it counts as gone.
@@ -63,7 +62,7 @@ pub(super) enum Input {
 /// descriptor `beats`, too, where the process was started with one.
 pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow::Result<Ending> {
     signals::ignore_stop().context("cannot ignore signals")?;
-    let open_files = limits::raise_open_files();
+    let ceilings = Ceilings::find(workers);
     let parent = beats.map(|number| begin_to_beat(number, workers));
     let parent = parent.transpose().context("cannot use --beats")?;
     let path = run_dir.join(PROXY_SOCKET);
@@ -73,7 +72,12 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
     let agent = Channel::new(socket, PATIENCE)?;
     agent.send(&Hello::Proxy { workers }, &[])?;
     privileges::give_up_all()?;
-    tracing::info!(workers, open_files, "proxy started");
+    tracing::info!(
+        workers,
+        open_files = ceilings.open_files,
+        memory = ceilings.memory(),
+        "proxy started"
+    );
 
     let (inputs, queue) = mpsc::sync_channel(QUEUE);
     let beats = Arc::new(Beats::default());
@@ -101,6 +105,7 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
         workers,
         beats,
         inputs,
+        ceilings,
         pools: BTreeMap::new(),
         refused: HashMap::new(),
         warnings: Vec::new(),
@@ -179,6 +184,7 @@ struct Served {
     workers: usize,
     beats: Arc<Beats>,
     inputs: SyncSender<Input>,
+    ceilings: Ceilings,
     /// Pools of the configuration in force, by the relay's name for them.
     pools: BTreeMap<String, PoolRef>,
     /// Listeners that the agent could not open, with the reason.
@@ -434,7 +440,11 @@ impl Served {
 
     fn report(&self) -> ProxyReport {
         let snapshot = self.relay.snapshot();
-        report::report(&snapshot, &self.pools, &self.refused, self.warnings.clone())
+        let usage = self.ceilings.usage(&snapshot);
+        let warnings = self.warnings.iter().cloned().chain(usage.warnings());
+        let mut report = report::report(&snapshot, &self.pools, &self.refused, warnings.collect());
+        report.samples.extend(usage.samples());
+        report
     }
 
     /// Half a message would garble what follows, so a failure ends the connection: the thread that

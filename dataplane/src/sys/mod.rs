@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
 pub mod carrier;
+pub mod cgroup;
 pub mod channel;
 pub mod clock;
 #[cfg(test)]

@@ -74,6 +74,8 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_read,
     libc::SYS_readv,
+    // What was opened before, such as the account of memory.
+    libc::SYS_pread64,
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_getsockopt,

@@ -54,10 +54,14 @@ impl Drop for Rig {
 
 impl Rig {
     fn new(name: &str) -> Self {
+        Self::start(name, Process::start)
+    }
+
+    fn start(name: &str, start: impl FnOnce(&[&str]) -> Process) -> Self {
         let run_dir = std::env::temp_dir().join(format!("wsha-{name}-{}", std::process::id()));
         fs::create_dir_all(&run_dir).unwrap();
         let listener = UnixListener::bind(run_dir.join(PROXY_SOCKET)).unwrap();
-        let process = Process::start(&["--run-dir", run_dir.to_str().unwrap()]);
+        let process = start(&["--run-dir", run_dir.to_str().unwrap()]);
         // It says this after it has connected, so that `accept` does not wait.
         process.logged("proxy started");
         let agent = channel(listener.accept().unwrap().0);
@@ -332,6 +336,41 @@ async fn it_leaves_on_the_agent_s_word() {
     assert_eq!(rig.answer(), FromProxy::Left);
     assert_eq!(close_code(&mut ws).await, 1012);
     assert!(rig.ended().success());
+}
+
+#[tokio::test]
+async fn a_report_warns_when_few_descriptors_are_left_and_no_longer_once_they_are_back() {
+    const MOST: u32 = 300;
+    let mut rig = Rig::start("ceiling", |arguments| {
+        Process::with_descriptors(MOST, arguments)
+    });
+    let addresses = rig.configure();
+    let value = |report: &ProxyReport, metric| {
+        let mut samples = report.samples.iter();
+        samples
+            .find(|sample| sample.metric == metric)
+            .map(|sample| sample.value)
+    };
+    let mut sessions = Vec::new();
+    for _ in 0..110 {
+        sessions.push(connect(addresses[0]).await);
+    }
+    let quiet = rig.report(|report| value(report, Metric::ProxyOpenFiles) >= Some(220.0));
+    assert_eq!(
+        value(&quiet, Metric::ProxyOpenFilesLimit),
+        Some(f64::from(MOST))
+    );
+    assert!(quiet.warnings.is_empty(), "{:?}", quiet.warnings);
+    for _ in 0..10 {
+        sessions.push(connect(addresses[0]).await);
+    }
+    let near = rig.report(|report| !report.warnings.is_empty());
+    assert!(
+        near.warnings[0].contains("of the 300 file descriptors"),
+        "{near:?}"
+    );
+    sessions.truncate(10);
+    rig.report(|report| report.warnings.is_empty());
 }
 
 #[tokio::test]

@@ -43,7 +43,22 @@ impl Drop for Process {
 
 impl Process {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wsha-dataplane"))
+        let program = Command::new(env!("CARGO_BIN_EXE_wsha-dataplane"));
+        Self::spawn(program, arguments)
+    }
+
+    /// One that may have so many descriptors, and no more by any right.
+    pub(crate) fn with_descriptors(most: u32, arguments: &[&str]) -> Self {
+        let mut program = Command::new("setpriv");
+        program
+            .args(["--bounding-set", "-sys_resource", "prlimit"])
+            .arg(format!("--nofile={most}:{most}"))
+            .arg(env!("CARGO_BIN_EXE_wsha-dataplane"));
+        Self::spawn(program, arguments)
+    }
+
+    fn spawn(mut program: Command, arguments: &[&str]) -> Self {
+        let mut child = program
             .args(["proxy", "--log-format", "json", "--workers"])
             .arg(WORKERS.to_string())
             .args(arguments)

@@ -99,7 +99,7 @@ impl Admission {
             self.hit(Limit::HandshakesPerSecond);
             return Err(Limit::HandshakesPerSecond);
         }
-        *due = rate.after(*due, 1, now);
+        *due = Some(rate.after(*due, 1, now));
         Ok(wait)
     }
 

@@ -32,8 +32,8 @@ impl Rate {
     }
 
     /// When the next one would be due after `count` more.
-    pub(crate) fn after(self, due: Option<Instant>, count: u32, now: Instant) -> Option<Instant> {
-        Some(now + ahead(due, now) + self.interval * count)
+    pub(crate) fn after(self, due: Option<Instant>, count: u32, now: Instant) -> Instant {
+        now + ahead(due, now) + self.interval * count
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
                 (rate.room(due, now), rate.wait(due, now)),
                 (room, Duration::ZERO)
             );
-            due = rate.after(due, 1, now);
+            due = Some(rate.after(due, 1, now));
         }
         assert_eq!(rate.room(due, now), 0);
         assert_eq!(rate.wait(due, now), Duration::from_millis(100));
@@ -67,7 +67,7 @@ mod tests {
             3,
             "no more than a burst is saved up"
         );
-        let all = rate.after(due, 3, at(5000));
+        let all = Some(rate.after(due, 3, at(5000)));
         assert_eq!(rate.room(all, at(5000)), 0);
     }
 
@@ -78,7 +78,7 @@ mod tests {
         let mut due = None;
         for turn in 0..50 {
             assert_eq!(rate.wait(due, now), Duration::from_millis(10) * turn);
-            due = rate.after(due, 1, now);
+            due = Some(rate.after(due, 1, now));
         }
     }
 }

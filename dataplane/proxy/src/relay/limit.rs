@@ -27,7 +27,7 @@ impl Session {
         let rate = self.control.pool.borrow().limits.message_rate();
         if let (Side::Client, Some(rate), 1..) = (from, rate, scan.counted) {
             let now = Instant::now();
-            self.messages_due = rate.after(self.messages_due, scan.counted, now);
+            self.messages_due = Some(rate.after(self.messages_due, scan.counted, now));
         }
         let Some(excess) = scan.excess else { return };
         // Section 7.4.1 of RFC 6455 has a code for each; the other side has done nothing wrong.

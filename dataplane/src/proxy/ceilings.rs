@@ -1,0 +1,124 @@
+//! What the process may have at most, found at its start, and how near it is to that.
+
+use proxy::{HandshakeResult, Snapshot};
+
+use crate::{
+    metrics::{Metric, Sample},
+    sys::{cgroup::MemoryLimit, limits},
+};
+
+/// Share of a ceiling from which on it is warned, in percent.
+const NEAR: u64 = 80;
+
+/// The ceilings.
+#[derive(Debug)]
+pub(super) struct Ceilings {
+    workers: usize,
+    /// Descriptors, after the limit was raised as far as is allowed.
+    pub(super) open_files: Option<u64>,
+    memory: Option<MemoryLimit>,
+}
+
+impl Ceilings {
+    /// Raises what can be raised, and finds the rest; to be called before the process is confined.
+    pub(super) fn find(workers: usize) -> Self {
+        Self {
+            workers,
+            open_files: limits::raise_open_files(),
+            memory: MemoryLimit::find(),
+        }
+    }
+
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.memory.as_ref().map(|limit| limit.bytes)
+    }
+
+    /// What is in use now, as far as there is a limit to it.
+    pub(super) fn usage(&self, snapshot: &Snapshot) -> Usage {
+        let used = |limit: &MemoryLimit| Some((limit.used()?, limit.bytes));
+        Usage {
+            open_files: self
+                .open_files
+                .map(|most| (open_files(snapshot, self.workers), most)),
+            memory: self.memory.as_ref().and_then(used),
+        }
+    }
+}
+
+/// Descriptors of listeners, clients and endpoints: all but a few. A confined process cannot look, and
+/// need not.
+fn open_files(snapshot: &Snapshot, workers: usize) -> u64 {
+    let counters = &snapshot.counters;
+    let ended = HandshakeResult::ALL.iter();
+    let ended: u64 = ended.map(|result| counters.handshakes(*result)).sum();
+    let under_way = counters.accepted.saturating_sub(ended);
+    let listening = snapshot.listeners.iter().filter(|one| one.accepting);
+    (listening.count() * workers) as u64 + 2 * (counters.live_sessions + under_way)
+}
+
+/// What is in use, and how much there may be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Usage {
+    open_files: Option<(u64, u64)>,
+    memory: Option<(u64, u64)>,
+}
+
+impl Usage {
+    /// A sentence for each ceiling that is near. They say nothing that changes from one report to the
+    /// next.
+    pub(super) fn warnings(self) -> impl Iterator<Item = String> {
+        let is_near = |(used, most): &(u64, u64)| used.saturating_mul(100) >= most * NEAR;
+        let open_files = self.open_files.filter(is_near).map(|(_, most)| {
+            format!(
+                "{NEAR} % of the {most} file descriptors that the proxy may have are in use, two for each \
+                 session: raise the limit of open files (LimitNOFILE= of the unit), or set \
+                 limits.maxSessions"
+            )
+        });
+        let memory = self.memory.filter(is_near).map(|(_, most)| {
+            format!(
+                "{NEAR} % of the {} MiB of memory that the proxy's control group may have are in use: \
+                 raise its limit (MemoryMax= of the unit, resources.limits.memory of the container), or \
+                 set limits.maxSessions",
+                most >> 20
+            )
+        });
+        open_files.into_iter().chain(memory)
+    }
+
+    pub(super) fn samples(self) -> impl Iterator<Item = Sample> {
+        let pair = |used, most, usage: Option<(u64, u64)>| {
+            usage.map(|(now, limit)| [Sample::new(used, &[], now), Sample::new(most, &[], limit)])
+        };
+        let open_files = pair(
+            Metric::ProxyOpenFiles,
+            Metric::ProxyOpenFilesLimit,
+            self.open_files,
+        );
+        let memory = pair(Metric::ProxyMemory, Metric::ProxyMemoryLimit, self.memory);
+        open_files.into_iter().chain(memory).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_four_fifths_on_each_ceiling_is_warned_about() {
+        let warned = |open_files, memory| {
+            let usage = Usage { open_files, memory };
+            usage.warnings().collect::<Vec<_>>()
+        };
+        assert!(warned(Some((799, 1000)), Some((799, 1000))).is_empty());
+        assert!(warned(None, None).is_empty());
+        let near = warned(Some((800, 1000)), Some((900 << 20, 1000 << 20)));
+        let [open_files, memory] = near.as_slice() else {
+            panic!("{near:?}");
+        };
+        assert!(
+            open_files.contains("1000 file descriptors") && open_files.contains("LimitNOFILE=")
+        );
+        assert!(memory.contains("1000 MiB of memory") && memory.contains("MemoryMax="));
+    }
+}

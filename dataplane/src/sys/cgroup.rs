@@ -1,0 +1,128 @@
+//! How much memory the control group of the process may have, and has (cgroups(7)).
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// The files of one version of control groups.
+struct Version {
+    /// Where its hierarchy is, below the place of all.
+    folder: &'static str,
+    /// The controller in `/proc/self/cgroup`.
+    controller: &'static str,
+    limit: &'static str,
+    usage: &'static str,
+}
+
+const VERSIONS: [Version; 2] = [
+    Version {
+        folder: "",
+        controller: "",
+        limit: "memory.max",
+        usage: "memory.current",
+    },
+    Version {
+        folder: "memory",
+        controller: "memory",
+        limit: "memory.limit_in_bytes",
+        usage: "memory.usage_in_bytes",
+    },
+];
+
+/// What version 1 has for no limit is the largest number of pages; nobody has an exbibyte.
+const NO_LIMIT: u64 = 1 << 60;
+
+/// The control group with the lowest limit of memory among those that the process is in.
+#[derive(Debug)]
+pub struct MemoryLimit {
+    /// Bytes that it may have.
+    pub bytes: u64,
+    /// Open, as a confined process can open nothing.
+    usage: File,
+}
+
+impl MemoryLimit {
+    /// The limit that the process has now; `None`: none, or it cannot be read.
+    pub fn find() -> Option<Self> {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        Self::among(&groups, Path::new("/sys/fs/cgroup"))
+    }
+
+    /// The limit with these groups (`/proc/self/cgroup`) and the hierarchies at `root`.
+    fn among(groups: &str, root: &Path) -> Option<Self> {
+        VERSIONS
+            .iter()
+            .filter_map(|version| version.lowest(groups, &root.join(version.folder)))
+            .min_by_key(|limit| limit.bytes)
+    }
+
+    /// Bytes that it has, the kernel's buffers of its sockets included.
+    pub fn used(&self) -> Option<u64> {
+        let mut text = [0; 24];
+        let len = self.usage.read_at(&mut text, 0).ok()?;
+        number(str::from_utf8(text.get(..len)?).ok()?)
+    }
+}
+
+impl Version {
+    fn lowest(&self, groups: &str, root: &Path) -> Option<MemoryLimit> {
+        let is_meant = |line: &&str| {
+            let mut controllers = line.split(':').nth(1).unwrap_or_default().split(',');
+            controllers.any(|controller| controller == self.controller)
+        };
+        let path = groups.lines().find(is_meant)?.splitn(3, ':').nth(2)?;
+        // In a container the path may be that of the host, and the group itself be the root here.
+        let folder: PathBuf = root.join(path.trim_start_matches('/'));
+        let folders = folder.ancestors().take_while(|at| at.starts_with(root));
+        let limits = folders.filter_map(|folder| {
+            let limit = fs::read_to_string(folder.join(self.limit)).ok()?;
+            let bytes = number(&limit).filter(|bytes| *bytes < NO_LIMIT)?;
+            let usage = File::open(folder.join(self.usage)).ok()?;
+            Some(MemoryLimit { bytes, usage })
+        });
+        limits.min_by_key(|limit| limit.bytes)
+    }
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_limit_on_the_way_up_is_found_in_either_version() {
+        let root = std::env::temp_dir().join(format!("wsha-cgroup-{}", std::process::id()));
+        let write = |folder: &str, files: &[(&str, &str)]| {
+            let folder = root.join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            for (name, content) in files {
+                fs::write(folder.join(name), content).unwrap();
+            }
+        };
+        let version_2 = |limit, usage| [("memory.max", limit), ("memory.current", usage)];
+        write("a", &version_2("5000\n", "70\n"));
+        write("a/b", &version_2("max\n", "60\n"));
+        let (limit, usage) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
+        write(
+            "memory",
+            &[(limit, "9223372036854771712\n"), (usage, "9\n")],
+        );
+        write("memory/c", &[(limit, "4000\n"), (usage, "8\n")]);
+        let found = |groups| {
+            let limit = MemoryLimit::among(groups, &root)?;
+            Some((limit.bytes, limit.used().unwrap()))
+        };
+        assert_eq!(found("0::/a/b\n"), Some((5000, 70)));
+        assert_eq!(found("0::/\n"), None, "the root has none");
+        assert_eq!(found("4:cpu,memory:/c\n0::/\n"), Some((4000, 8)));
+        assert_eq!(found("4:memory:/kubepods/x\n0::/\n"), None);
+        assert_eq!(found("4:memory:/c\n0::/a\n"), Some((4000, 8)));
+        assert_eq!(found("no such thing"), None);
+        fs::remove_dir_all(&root).unwrap();
+    }
+}
