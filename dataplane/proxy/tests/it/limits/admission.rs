@@ -142,9 +142,9 @@ async fn in_a_storm_sessions_go_on_those_in_the_queue_are_served_and_the_others_
         pool.upstream.handshake_timeout = Duration::from_secs(4);
     });
     let mut established = rig.connect().await;
-    let (fares, mut faring) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::unbounded_channel();
     for _ in 0..CLIENTS {
-        let fares = fares.clone();
+        let tell = tell.clone();
         let address = rig.address;
         tokio::spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -155,12 +155,12 @@ async fn in_a_storm_sessions_go_on_those_in_the_queue_are_served_and_the_others_
             } else {
                 Fared::Served
             };
-            fares.send(fared).unwrap();
+            tell.send(fared).unwrap();
             // Whoever is served stays.
             let _ended = stream.read_u8().await;
         });
     }
-    drop(fares);
+    drop(tell);
     let (over, mut is_over) = oneshot::channel::<()>();
     let echoing = tokio::spawn(async move {
         let mut echoes = 0;
@@ -170,16 +170,16 @@ async fn in_a_storm_sessions_go_on_those_in_the_queue_are_served_and_the_others_
         }
         echoes
     });
-    let mut fared = Vec::new();
-    while fared.len() < CLIENTS {
-        fared.push(soon(faring.recv()).await.unwrap());
+    let mut all = Vec::new();
+    while all.len() < CLIENTS {
+        all.push(soon(told.recv()).await.unwrap());
     }
     over.send(()).unwrap();
     let echoes = echoing.await.unwrap();
-    let served = fared.iter().filter(|one| **one == Fared::Served).count();
+    let served = all.iter().filter(|one| **one == Fared::Served).count();
     assert!(served >= QUEUE - 5, "only {served} were served");
-    let last = |which| fared.iter().rposition(|one| *one == which).unwrap();
-    let behind = fared[last(Fared::Refused)..].iter();
+    let last = |which| all.iter().rposition(|one| *one == which).unwrap();
+    let behind = all[last(Fared::Refused)..].iter();
     let behind = behind.filter(|one| **one == Fared::Served).count();
     assert!(
         behind > QUEUE / 2,

@@ -58,7 +58,7 @@ async fn a_frame_that_is_too_big_is_refused_by_its_head_and_nothing_of_it_passes
     assert_eq!(told(&mut backend).await, (1001, reason));
     backend.write_all(b"\x88\x00").await.unwrap();
     // The client sends on, as one does that does not look; nothing reaches the backend.
-    drop(client.write_all(&[7; 100_000]).await);
+    drop(client.write_all(&vec![7; 100_000]).await);
     let mut rest = Vec::new();
     backend.shutdown().await.unwrap();
     drop(soon(backend.read_to_end(&mut rest)).await);
