@@ -47,7 +47,7 @@ fn count(node: &mut Node, metric: Metric, reason: Option<&str>) -> u64 {
         reason.is_none_or(|reason| sample.labels.iter().any(|(_, value)| value == reason))
     });
     let sum: f64 = of_reason.map(|sample| sample.value).sum();
-    sum as u64
+    format!("{sum}").parse().expect("whole packets")
 }
 
 fn discarded(node: &mut Node, reason: &str) -> u64 {

@@ -165,7 +165,7 @@ async fn flood(frame: &'static [u8]) {
     assert_eq!(good, frame.repeat(usize::try_from(BURST).unwrap()));
     assert_eq!(
         &close[..2],
-        [0x88, 0x80 | 30],
+        [0x88, 0x80 | 0x1e],
         "then a Close for the backend"
     );
 }

@@ -35,7 +35,7 @@ async fn old_sessions_are_told_each_at_a_moment_of_its_own() {
 #[tokio::test]
 async fn an_edit_of_the_age_ends_those_beyond_it_and_none_within() {
     let mut rig = Rig::with(&[echo().await], |pool| {
-        pool.limits.session_age = Some(Duration::from_secs(3600));
+        pool.limits.session_age = Some(Duration::from_hours(1));
     });
     let mut old = rig.connect().await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
