@@ -195,7 +195,7 @@ fn encode_value(
         Kind::Histogram => {
             let bounds = proxy::BOUNDS.iter().map(std::time::Duration::as_secs_f64);
             // How the encoder is told of infinity.
-            let bounds = bounds.chain([f64::MAX]);
+            let bounds = bounds.chain([f64::INFINITY]);
             let counts = sample.buckets.iter().copied();
             let buckets: Vec<_> = bounds.zip(counts).collect();
             let count = sample.buckets.iter().sum();
