@@ -60,6 +60,7 @@ pub(crate) fn observed_peers(generator: &mut SchemaGenerator) -> Schema {
 pub(crate) fn password(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
+        "format": "password",
         "maxLength": 64,
         "x-kubernetes-validations": [{
             "rule": "self.matches('^[ -~]{1,8}$')",

@@ -29,6 +29,7 @@ pub mod signals;
 pub mod spawn;
 pub mod tap;
 pub mod tcp;
+pub mod text;
 pub mod users;
 pub mod wait;
 

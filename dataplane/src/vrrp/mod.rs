@@ -18,6 +18,7 @@ mod messages;
 mod neighbours;
 mod outbox;
 mod rehearsal;
+mod residence;
 mod world;
 
 use std::{
@@ -76,17 +77,11 @@ pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
     end_at_a_panic();
     signals::ignore_stop().context("cannot ignore SIGTERM and SIGINT")?;
     check_rights()?;
-    let mut warnings = Vec::new();
-    if let Err(error) = realtime::lock_memory() {
-        warnings.push(format!(
-            "the vrrp process cannot lock its memory ({error}): give it CAP_IPC_LOCK"
-        ));
-    }
     let path = args.run_dir.join(AGENT_SOCKET);
     let (channel, table) = greet(&path)?;
     // Pages are held through their mapping to the end of the process.
     let table = Shared::<RouterTable>::from_fd(table)?.leak();
-    serve(&channel, table, warnings)
+    serve(&channel, table)
 }
 
 /// A process of which one thread is missing is of no use, and would look alive: its end is noticed
@@ -154,11 +149,7 @@ fn greet(path: &Path) -> anyhow::Result<(Channel, OwnedFd)> {
 }
 
 /// Starts the threads and runs control on this one.
-fn serve(
-    channel: &Channel,
-    table: &'static RouterTable,
-    mut warnings: Vec<String>,
-) -> anyhow::Result<()> {
+fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
     let wake = Arc::new(Wake::new()?);
     let host_wake = Arc::new(Wake::new()?);
     let bell = Arc::new(Bell::new()?);
@@ -186,7 +177,10 @@ fn serve(
         &table.machine_beat,
         MOST_ROUTERS,
     );
-    warnings.extend(start_machine(machine)?);
+    let warning = start_machine(machine)?;
+    if let Some(warning) = &warning {
+        tracing::warn!("{warning}");
+    }
     let host = Host::open(
         host::Ends {
             commands: lease_orders,
@@ -220,9 +214,6 @@ fn serve(
         .context("cannot open a socket to ask for default routes")?;
     start("isolation", move || watching.run())?;
     read_agent(channel.try_clone()?, sender.clone())?;
-    for warning in &warnings {
-        tracing::warn!("{warning}");
-    }
     let ends = control::Ends {
         wake,
         events,
@@ -238,7 +229,7 @@ fn serve(
         isolation,
         outbox: Outbox::start(channel.try_clone()?)?,
     };
-    Control::new(ends, table, warnings).run()
+    Control::new(ends, table, warning).run()
 }
 
 /// Starts the machine thread; returns what it has to do without.

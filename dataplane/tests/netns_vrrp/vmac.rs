@@ -15,7 +15,7 @@ use std::{
 use dataplane::ipc::Router;
 use nix::sys::socket::{LinkAddr, recvfrom};
 use node_api::{
-    MacAddress,
+    MacAddress, Peering,
     RouterState::{Active, Backup, Initialize},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -318,4 +318,33 @@ fn an_interface_that_comes_back_gets_the_link_again() {
     ear.wait_announcement(ADDRESS, MAC);
     host.wait_shown(ADDRESS);
     assert_eq!(arp_settings(host), ["1", "2"]);
+}
+
+/// Advertisements to peers leave from the interface's own hardware address: each goes to an address of its own,
+/// for which the kernel asks.
+#[test]
+fn unicast_peers_share_a_hardware_address() {
+    let Some(lab) = Lab::start(3) else { return };
+    lab.hosts[..2].iter().for_each(serve);
+    let client = &lab.hosts[2];
+    let group = |priority| {
+        let mut router = with_own_mac(ADDRESS, priority);
+        let peers = ["192.168.1.1", "192.168.1.2"];
+        router.settings.peering = Peering::Unicast {
+            addresses: peers.map(|peer| peer.parse().unwrap()).to_vec(),
+        };
+        [router]
+    };
+    let mut first = Node::serving(&lab.hosts[0], &group(250));
+    first.wait_state(Active);
+    let mut second = Node::serving(&lab.hosts[1], &group(235));
+    second.wait_router(|router| router.state == Backup && !router.peers.is_empty());
+    assert!(connects(client, ADDRESS));
+    let before = known(client, ADDRESS);
+    assert!(before.contains(&MAC.to_string()), "{before}");
+    first.kill();
+    second.wait_state(Active);
+    eventually("the heir serves", || connects(client, ADDRESS));
+    let after = known(client, ADDRESS);
+    assert!(after.contains(&MAC.to_string()), "{after}");
 }

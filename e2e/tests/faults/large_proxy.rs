@@ -1,7 +1,5 @@
 //! A proxy with gigabytes resident is killed: the kernel needs long to tear its memory down, and nobody waits for that.
 
-use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::arp::ArpWatch;
 use e2e::ballast;
 use e2e::lab::{PORT, VIP_SERVER1, VIP_SERVER2};
-use e2e::testing::{Client, Gateway, Manifest, Part, SETTLE, Watch, in_cluster};
+use e2e::testing::{Event, Gateway, Manifest, Part, SETTLE, Session, Watch, in_cluster};
 use e2e::wait;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -34,18 +32,13 @@ fn a_large_proxy_is_missed_before_it_has_ended() -> Result<()> {
     in_cluster(test, &Manifest::article(), |cluster| {
         let watch = Watch::start(cluster, &[VIP_SERVER1, VIP_SERVER2])?;
         let arp = ArpWatch::start(&cluster.lab, &[VIP_SERVER1], Duration::from_millis(10))?;
-        let client = Client::from(cluster.lab.client());
         let proxy = cluster.pid(HIT, Part::Proxy)?;
         ballast::load(&[proxy], RESIDENT)?;
         watch.settles(cluster, VIP_SERVER1, HIT)?;
-        // It says nothing, and so learns of nothing but what it is told.
-        let mut quiet = client.within(|| {
-            let target = SocketAddr::new(VIP_SERVER1.into(), PORT);
-            let stream = TcpStream::connect_timeout(&target, SETTLE)?;
-            stream.set_read_timeout(Some(SETTLE))?;
-            Ok(stream)
-        })?;
-        let reader = thread::spawn(move || (quiet.read(&mut [0]), Instant::now()));
+        // It says nothing more, and so learns of nothing but what it is told.
+        let mut quiet = Session::open_many(cluster.lab.client(), VIP_SERVER1, PORT, 1)?;
+        let mut quiet = quiet.pop().context("no session")?;
+        let reader = thread::spawn(move || (quiet.next_event(), Instant::now()));
 
         let struck = Instant::now();
         cluster.signal(HIT, Part::Proxy, Signal::SIGKILL)?;
@@ -69,9 +62,10 @@ fn a_large_proxy_is_missed_before_it_has_ended() -> Result<()> {
         println!(
             "announced after {announced:?}, client told after {told_after:?}, ended after {died:?}"
         );
+        let told = told?;
         ensure!(
-            told.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
-            "the client was not reset"
+            matches!(told, Event::Reset),
+            "the client was not reset: {told:?}"
         );
         ensure!(
             announced < died,

@@ -39,6 +39,7 @@ use super::{
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
     neighbours::{Conflict, Held, Neighbours},
     outbox::Outbox,
+    residence,
     world::World,
 };
 use crate::{
@@ -109,6 +110,8 @@ pub(super) struct Control {
     is_cleaned: bool,
     is_leaving: bool,
     warnings: Vec<String>,
+    /// Whether memory is locked, or cannot be.
+    is_resident: bool,
     report: ReportState,
     /// The longest delay of a timer in the last minute or so, and when it was noticed.
     delay: (Duration, Instant),
@@ -131,7 +134,7 @@ struct ReportState {
 }
 
 impl Control {
-    pub(super) fn new(ends: Ends, table: &'static RouterTable, warnings: Vec<String>) -> Self {
+    pub(super) fn new(ends: Ends, table: &'static RouterTable, warning: Option<String>) -> Self {
         Self {
             ends,
             table,
@@ -155,7 +158,8 @@ impl Control {
             next_id: 1,
             is_cleaned: false,
             is_leaving: false,
-            warnings,
+            warnings: warning.into_iter().collect(),
+            is_resident: false,
             report: ReportState::default(),
             delay: (Duration::ZERO, Instant::ZERO),
         }
@@ -175,6 +179,10 @@ impl Control {
             }
             let now = machine::now();
             self.settle(now);
+            if !self.is_resident && !self.routers.is_empty() {
+                self.is_resident = true;
+                self.warnings.extend(residence::take());
+            }
             if self.is_leaving && self.routers.is_empty() {
                 break;
             }
