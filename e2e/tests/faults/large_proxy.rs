@@ -18,11 +18,15 @@ const RESIDENT: u64 = 3 << 30;
 /// How often the dying process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Whether its files may still be open: a zombie has none, and one that was reaped is no more.
+/// Whether its files may still be open: the last thread tears the memory down and closes them then, when the first one
+/// may be a zombie already.
 fn is_dying(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-    state.is_some_and(|state| !state.starts_with('Z'))
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_some_and(|state| !state.starts_with('Z'))
+    })
 }
 
 /// The other host announces the address, and clients are told, while the dead proxy has not even ended.
