@@ -85,7 +85,7 @@ use crate::duration;
     "self.vrrp.peering.mode == oldSelf.vrrp.peering.mode || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
 ).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.peering.mode"))]
 #[x_kube(validation = Rule::new(
-    "(self.vrrp.authentication.mode == oldSelf.vrrp.authentication.mode && self.vrrp.authentication.?password.orValue('') == oldSelf.vrrp.authentication.?password.orValue('')) || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
+    "(self.vrrp.authentication.mode == oldSelf.vrrp.authentication.mode && has(self.vrrp.authentication.password) == has(oldSelf.vrrp.authentication.password) && (!has(self.vrrp.authentication.password) || self.vrrp.authentication.password == oldSelf.vrrp.authentication.password)) || !self.virtualIPs.exists(v, oldSelf.virtualIPs.exists(o, o.address == v.address))"
 ).message("cannot change while an address stays: replace every address in the same edit, or delete the pool and create it again").field_path(".vrrp.authentication"))]
 #[x_kube(validation = Rule::new(
     "!has(self.vrrp.peering.addresses) || size(self.vrrp.peering.addresses) == 0 || self.virtualIPs.all(v, !isIP(v.address) || self.vrrp.peering.addresses.filter(p, isIP(p) && ip(p).family() == ip(v.address).family()).size() >= 2)"
