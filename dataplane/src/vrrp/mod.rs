@@ -8,6 +8,7 @@
 //! * [`neighbours`] looks for others who answer for the addresses.
 //! * Small threads read the two sockets, write to the agent, and wait for the end of the proxy.
 
+mod asking;
 mod carrier;
 mod control;
 mod host;
@@ -35,9 +36,7 @@ use anyhow::{Context, bail, ensure};
 use control::Control;
 use host::Host;
 use inbox::{Event, Sender};
-use isolation::Isolation;
 use machine::{Bell, Inputs, Machine, io::Outputs};
-use neighbours::Neighbours;
 use outbox::Outbox;
 use world::World;
 
@@ -206,10 +205,10 @@ fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
         drop(realtime::real_time_or_favoured(HOST_PRIORITY));
         watch.run();
     })?;
-    let (neighbours, orders) = Neighbours::new()?;
+    let (neighbours, orders) = asking::orders()?;
     let looking = neighbours::Watch::new(orders, sender.clone());
     start("neighbours", move || looking.run())?;
-    let (isolation, orders) = Isolation::new()?;
+    let (isolation, orders) = asking::orders()?;
     let watching = isolation::Watch::new(orders, sender.clone())
         .context("cannot open a socket to ask for default routes")?;
     start("isolation", move || watching.run())?;

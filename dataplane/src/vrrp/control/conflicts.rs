@@ -15,7 +15,7 @@ impl Control {
             && held.iter().zip(&self.held).all(|(one, it)| one.is_like(it));
         if !is_same {
             self.held.clone_from(&held);
-            self.ends.neighbours.look_after(held);
+            self.ends.neighbours.give(held);
         }
     }
 

@@ -24,7 +24,7 @@ impl Control {
                 .all(|(one, it)| one.is_like(it));
         if !is_same {
             self.watched.clone_from(&watched);
-            self.ends.isolation.watch(watched);
+            self.ends.isolation.give(watched);
         }
     }
 

@@ -32,12 +32,13 @@ use pairing::{Pairing, Served, Usable};
 use succession::Estate;
 
 use super::{
+    asking::Orders,
     carrier::{self, Carrier},
     inbox::{Event, Sender},
-    isolation::{Heard, Isolation, Watched, Word},
+    isolation::{Heard, Watched, Word},
     machine::{self, Bell, segment::SegmentId},
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
-    neighbours::{Conflict, Held, Neighbours},
+    neighbours::{Conflict, Held},
     outbox::Outbox,
     residence,
     world::World,
@@ -70,8 +71,8 @@ pub(super) struct Ends {
     pub(super) host_wake: Arc<Wake>,
     pub(super) host_thread: JoinHandle<()>,
     pub(super) carrier: mpsc::Sender<carrier::Watched>,
-    pub(super) neighbours: Neighbours,
-    pub(super) isolation: Isolation,
+    pub(super) neighbours: Orders<Held>,
+    pub(super) isolation: Orders<Watched>,
     pub(super) outbox: Outbox,
 }
 

@@ -12,39 +12,29 @@ mod silence;
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc,
     },
     time::Duration,
 };
 
-use ::vrrp::{
-    Instant,
-    wire::{
-        Mac,
-        resolution::{self, FRAME_LEN},
-    },
-};
+use ::vrrp::{Instant, wire::Mac};
 use silence::Silence;
 
 use super::{
+    asking::{self, Inbox, Segment, Sockets},
     inbox::{Event, Sender},
     machine::now,
     messages::RouterId,
 };
 use crate::sys::{
-    clock,
     netlink::{DefaultRoute, Requests},
-    resolution::ResolutionSocket,
-    wait::{Waiter, Wake},
+    wait::Waiter,
 };
 
-/// Frames taken from one socket in one turn.
-const FRAMES_PER_TURN: usize = 256;
 /// How old what is known of default routes may be. A table may be long.
 const ROUTES_FOR: Duration = Duration::from_secs(10);
 /// Whoever did not run for so long beyond its time has not heard what was said meanwhile.
@@ -97,9 +87,6 @@ impl Watched {
     }
 }
 
-/// Interface, and whether it is for IPv6: what there is a socket for.
-type Segment = (u32, bool);
-
 /// What is to be said of a virtual router that is watched.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Word {
@@ -109,47 +96,14 @@ pub(super) enum Word {
     NoGateway,
 }
 
-/// Control's end.
-#[derive(Debug)]
-pub(super) struct Isolation {
-    orders: mpsc::Sender<Vec<Watched>>,
-    wake: Arc<Wake>,
-}
-
-impl Isolation {
-    pub(super) fn new() -> io::Result<(Self, Orders)> {
-        let (orders, receiver) = mpsc::channel();
-        let wake = Arc::new(Wake::new()?);
-        let theirs = Orders {
-            receiver,
-            wake: Arc::clone(&wake),
-        };
-        Ok((Self { orders, wake }, theirs))
-    }
-
-    /// From now on these are watched, and no others.
-    pub(super) fn watch(&self, watched: Vec<Watched>) {
-        // A thread that ended said why.
-        drop(self.orders.send(watched));
-        self.wake.wake();
-    }
-}
-
-/// The thread's end.
-#[derive(Debug)]
-pub(super) struct Orders {
-    receiver: mpsc::Receiver<Vec<Watched>>,
-    wake: Arc<Wake>,
-}
-
 /// The thread's state.
 #[derive(Debug)]
 pub(super) struct Watch {
-    orders: Orders,
+    orders: Inbox<Watched>,
     control: Sender,
     requests: Requests,
     waiter: Waiter,
-    sockets: Vec<(Segment, ResolutionSocket)>,
+    sockets: Sockets,
     watched: Vec<(Watched, Silence)>,
     /// What was known of default routes, and when.
     routes: Option<(Vec<DefaultRoute>, Instant)>,
@@ -159,15 +113,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(orders: Orders, control: Sender) -> io::Result<Self> {
+    pub(super) fn new(orders: Inbox<Watched>, control: Sender) -> io::Result<Self> {
         let mut waiter = Waiter::new();
-        waiter.watch(orders.wake.as_fd());
+        waiter.watch(orders.as_fd());
         Ok(Self {
             orders,
             control,
             requests: Requests::open()?,
             waiter,
-            sockets: Vec::new(),
+            sockets: Sockets::default(),
             watched: Vec::new(),
             routes: None,
             gateways: Vec::new(),
@@ -183,14 +137,9 @@ impl Watch {
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        loop {
-            self.orders.wake.clear();
-            loop {
-                match self.orders.receiver.try_recv() {
-                    Ok(watched) => self.adopt(watched),
-                    Err(mpsc::TryRecvError::Empty) => break,
-                    Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
-                }
+        while let Some(orders) = self.orders.take() {
+            for watched in orders {
+                self.adopt(watched);
             }
             self.listen();
             self.ask();
@@ -205,6 +154,7 @@ impl Watch {
                 }
             }
         }
+        Ok(())
     }
 
     /// Goes on with what stays; what is new counts from now on.
@@ -231,37 +181,9 @@ impl Watch {
     }
 
     fn open_sockets(&mut self) {
-        let Self {
-            sockets,
-            watched,
-            waiter,
-            ..
-        } = self;
-        sockets.retain(|(segment, socket)| {
-            let is_used = watched.iter().any(|(it, _)| it.segment() == *segment);
-            if !is_used {
-                waiter.forget(socket.as_fd());
-            }
-            is_used
-        });
-        for (one, _) in watched {
-            let segment = one.segment();
-            if sockets.iter().any(|(of, _)| *of == segment) {
-                continue;
-            }
-            let opened = match segment {
-                (index, false) => ResolutionSocket::arp(index),
-                (index, true) => ResolutionSocket::neighbour_discovery(index),
-            };
-            match opened {
-                Ok(socket) => {
-                    waiter.watch(socket.as_fd());
-                    sockets.push((segment, socket));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot notice whether this host is cut off");
-                }
-            }
+        let segments = self.watched.iter().map(|(it, _)| it.segment());
+        for (_, error) in self.sockets.keep(&mut self.waiter, segments) {
+            tracing::warn!(%error, "cannot notice whether this host is cut off");
         }
     }
 
@@ -289,32 +211,26 @@ impl Watch {
 
     fn listen(&mut self) {
         let now = now();
-        for (one, silence) in &mut self.watched {
+        let Self {
+            sockets,
+            waiter,
+            watched,
+            gateways,
+            ..
+        } = self;
+        for (one, silence) in &mut *watched {
             silence.hear(one.heard.last());
         }
-        for (segment, socket) in &self.sockets {
-            if !self.waiter.is_ready(socket.as_fd()) {
-                continue;
-            }
-            let mut gateways = self.gateways.iter();
-            let gateway = gateways.find(|(of, _)| of == segment).map(|(_, it)| *it);
-            for _ in 0..FRAMES_PER_TURN {
-                // An error belongs to the socket's past (interface down) and is cleared by this.
-                let Ok(Some(frame)) = socket.receive_waiting() else {
-                    break;
-                };
-                let Ok(Some((claimed, mac))) = resolution::claim(&frame) else {
-                    continue;
-                };
-                let here = self.watched.iter_mut();
-                for (one, silence) in here.filter(|(it, _)| it.segment() == *segment) {
-                    let is_known = Some(claimed) == gateway || Some(claimed) == one.peer;
-                    if is_known && mac != one.mac {
-                        silence.hear(now);
-                    }
+        sockets.hear(waiter, |segment, claimed, mac| {
+            let gateway = gateway_of(gateways, segment);
+            let here = watched.iter_mut();
+            for (one, silence) in here.filter(|(it, _)| it.segment() == segment) {
+                let is_known = Some(claimed) == gateway || Some(claimed) == one.peer;
+                if is_known && mac != one.mac {
+                    silence.hear(now);
                 }
             }
-        }
+        });
     }
 
     fn ask(&mut self) {
@@ -327,26 +243,11 @@ impl Watch {
         }
         self.look_for_gateways(now);
         for one in asking {
-            let mut gateways = self.gateways.iter();
-            let gateway = gateways.find(|(of, _)| *of == one.segment());
-            for address in gateway.map(|(_, it)| *it).into_iter().chain(one.peer) {
-                self.send(&one, address);
+            let gateway = gateway_of(&self.gateways, one.segment());
+            for address in gateway.into_iter().chain(one.peer) {
+                self.sockets
+                    .ask(one.segment(), one.mac, one.source, address);
             }
-        }
-    }
-
-    fn send(&self, one: &Watched, address: IpAddr) {
-        let source = match one.source {
-            IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
-            IpAddr::V6(source) => source,
-        };
-        let mut frame = [0; FRAME_LEN];
-        let socket = self.sockets.iter().find(|(of, _)| *of == one.segment());
-        if let Some((_, socket)) = socket
-            && let Ok(length) = resolution::question(&mut frame, one.mac, source, address)
-        {
-            // One that is lost is followed by another.
-            drop(socket.send(frame.get(..length).unwrap_or(&[])));
         }
     }
 
@@ -359,9 +260,7 @@ impl Watch {
             ..
         } = self;
         let words = watched.iter_mut().filter_map(|(one, silence)| {
-            let mut gateways = gateways.iter();
-            let gateway = gateways.find(|(of, _)| *of == one.segment());
-            let Some((_, gateway)) = gateway else {
+            let Some(gateway) = gateway_of(gateways, one.segment()) else {
                 return Some((one.id, Word::NoGateway));
             };
             if !silence.judge(now) {
@@ -371,8 +270,8 @@ impl Watch {
             let word = match known {
                 Some((_, word @ Word::Isolated { .. })) => *word,
                 _ => Word::Isolated {
-                    gateway: *gateway,
-                    since_unix_ms: unix_ms(silence.since(), now),
+                    gateway,
+                    since_unix_ms: asking::unix_ms(silence.since(), now),
                 },
             };
             Some((one.id, word))
@@ -385,7 +284,7 @@ impl Watch {
     }
 }
 
-fn unix_ms(at: Instant, now: Instant) -> u64 {
-    let age = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
-    clock::now_unix_ms().saturating_sub(age)
+fn gateway_of(gateways: &[(Segment, IpAddr)], segment: Segment) -> Option<IpAddr> {
+    let mut gateways = gateways.iter();
+    gateways.find(|(of, _)| *of == segment).map(|(_, it)| *it)
 }

@@ -7,37 +7,18 @@
 
 mod claim;
 
-use std::{
-    io,
-    net::{IpAddr, Ipv6Addr},
-    os::fd::AsFd,
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::{io, net::IpAddr, os::fd::AsFd, time::Duration};
 
-use ::vrrp::{
-    Instant,
-    wire::{
-        EmitError, Mac,
-        resolution::{self, FRAME_LEN},
-    },
-};
+use ::vrrp::{Instant, wire::Mac};
 use claim::Claim;
 
 use super::{
+    asking::{self, Inbox, Segment, Sockets},
     inbox::{Event, Sender},
     machine::now,
     messages::RouterId,
 };
-use crate::sys::{
-    clock,
-    pages::RouterRow,
-    resolution::ResolutionSocket,
-    wait::{Waiter, Wake},
-};
-
-/// Frames taken from one socket in one turn.
-const FRAMES_PER_TURN: usize = 256;
+use crate::sys::{pages::RouterRow, wait::Waiter};
 
 /// The addresses of a virtual router that is Active.
 #[derive(Clone, Debug)]
@@ -77,9 +58,6 @@ impl Held {
     }
 }
 
-/// Interface, and whether it is for IPv6: what there is a socket for.
-type Segment = (u32, bool);
-
 /// Somebody else who answers for an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Conflict {
@@ -90,60 +68,27 @@ pub(super) struct Conflict {
     pub(super) since_unix_ms: u64,
 }
 
-/// Control's end.
-#[derive(Debug)]
-pub(super) struct Neighbours {
-    orders: mpsc::Sender<Vec<Held>>,
-    wake: Arc<Wake>,
-}
-
-impl Neighbours {
-    pub(super) fn new() -> io::Result<(Self, Orders)> {
-        let (orders, receiver) = mpsc::channel();
-        let wake = Arc::new(Wake::new()?);
-        let theirs = Orders {
-            receiver,
-            wake: Arc::clone(&wake),
-        };
-        Ok((Self { orders, wake }, theirs))
-    }
-
-    /// From now on these addresses are held, and no others.
-    pub(super) fn look_after(&self, held: Vec<Held>) {
-        // A thread that ended said why.
-        drop(self.orders.send(held));
-        self.wake.wake();
-    }
-}
-
-/// The thread's end.
-#[derive(Debug)]
-pub(super) struct Orders {
-    receiver: mpsc::Receiver<Vec<Held>>,
-    wake: Arc<Wake>,
-}
-
 /// The thread's state.
 #[derive(Debug)]
 pub(super) struct Watch {
-    orders: Orders,
+    orders: Inbox<Held>,
     control: Sender,
     waiter: Waiter,
-    sockets: Vec<(Segment, ResolutionSocket)>,
+    sockets: Sockets,
     held: Vec<Held>,
     claims: Vec<(RouterId, IpAddr, Claim)>,
     told: Vec<Conflict>,
 }
 
 impl Watch {
-    pub(super) fn new(orders: Orders, control: Sender) -> Self {
+    pub(super) fn new(orders: Inbox<Held>, control: Sender) -> Self {
         let mut waiter = Waiter::new();
-        waiter.watch(orders.wake.as_fd());
+        waiter.watch(orders.as_fd());
         Self {
             orders,
             control,
             waiter,
-            sockets: Vec::new(),
+            sockets: Sockets::default(),
             held: Vec::new(),
             claims: Vec::new(),
             told: Vec::new(),
@@ -158,14 +103,9 @@ impl Watch {
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        loop {
-            self.orders.wake.clear();
-            loop {
-                match self.orders.receiver.try_recv() {
-                    Ok(held) => self.adopt(held),
-                    Err(mpsc::TryRecvError::Empty) => break,
-                    Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
-                }
+        while let Some(orders) = self.orders.take() {
+            for held in orders {
+                self.adopt(held);
             }
             self.listen();
             self.ask();
@@ -173,6 +113,7 @@ impl Watch {
             let next = self.claims.iter().map(|(.., claim)| claim.wake_at()).min();
             self.waiter.wait(next.map(|at| at.since(now())))?;
         }
+        Ok(())
     }
 
     /// Goes on with what stays, and asks at once for what is new.
@@ -196,114 +137,58 @@ impl Watch {
     }
 
     fn open_sockets(&mut self) {
-        let Self {
-            sockets,
-            held,
-            waiter,
-            ..
-        } = self;
-        sockets.retain(|(segment, socket)| {
-            let is_used = held.iter().any(|it| it.segment() == *segment);
-            if !is_used {
-                waiter.forget(socket.as_fd());
-            }
-            is_used
-        });
-        for one in held {
-            let segment = one.segment();
-            if sockets.iter().any(|(of, _)| *of == segment) {
-                continue;
-            }
-            let opened = match segment {
-                (index, false) => ResolutionSocket::arp(index),
-                (index, true) => ResolutionSocket::neighbour_discovery(index),
-            };
-            match opened {
-                Ok(socket) => {
-                    waiter.watch(socket.as_fd());
-                    sockets.push((segment, socket));
-                }
-                Err(error) => tracing::warn!(
-                    addresses = ?one.addresses, %error,
-                    "cannot look for other hosts that answer for the addresses"
-                ),
-            }
+        let segments = self.held.iter().map(Held::segment);
+        for (segment, error) in self.sockets.keep(&mut self.waiter, segments) {
+            let held = self.held.iter().filter(|it| it.segment() == segment);
+            let addresses: Vec<_> = held.flat_map(|it| &it.addresses).collect();
+            tracing::warn!(
+                ?addresses, %error,
+                "cannot look for other hosts that answer for the addresses"
+            );
         }
     }
 
     fn listen(&mut self) {
         let mut announcements = Vec::new();
-        for (segment, socket) in &self.sockets {
-            if !self.waiter.is_ready(socket.as_fd()) {
-                continue;
-            }
-            for _ in 0..FRAMES_PER_TURN {
-                // An error belongs to the socket's past (interface down) and is cleared by this.
-                let Ok(Some(frame)) = socket.receive_waiting() else {
-                    break;
-                };
-                let Ok(Some((claimed, mac))) = resolution::claim(&frame) else {
+        let Self {
+            sockets,
+            waiter,
+            held,
+            claims,
+            ..
+        } = self;
+        sockets.hear(waiter, |segment, claimed, mac| {
+            let now = now();
+            for (id, address, claim) in claims.iter_mut().filter(|(_, of, _)| *of == claimed) {
+                let is_of = |it: &&Held| it.id == *id && it.segment() == segment;
+                let Some(held) = held.iter().find(is_of) else {
                     continue;
                 };
-                let now = now();
-                let claims = self.claims.iter_mut();
-                for (id, address, claim) in claims.filter(|(_, of, _)| *of == claimed) {
-                    let is_of = |it: &&Held| it.id == *id && it.segment() == *segment;
-                    let Some(held) = self.held.iter().find(is_of) else {
-                        continue;
-                    };
-                    if mac != held.mac && claim.hear(now, mac) && is_active(held, now) {
-                        announcements.push((held.clone(), *address));
-                    }
+                if mac != held.mac && claim.hear(now, mac) && is_active(held, now) {
+                    announcements.push((segment, held.mac, *address));
                 }
             }
-        }
-        for (held, address) in announcements {
-            self.send(&held, |frame| {
-                resolution::announcement(frame, held.mac, address)
-            });
+        });
+        for (segment, mac, address) in announcements {
+            sockets.announce(segment, mac, address);
         }
     }
 
     fn ask(&mut self) {
         let now = now();
-        let mut questions = Vec::new();
         for (id, address, claim) in &mut self.claims {
             if !claim.ask(now) {
                 continue;
             }
             if let Some(held) = self.held.iter().find(|it| it.id == *id) {
-                questions.push((held.clone(), *address));
+                self.sockets
+                    .ask(held.segment(), held.asks_from, held.source, *address);
             }
-        }
-        for (held, address) in questions {
-            let source = match held.source {
-                IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
-                IpAddr::V6(source) => source,
-            };
-            self.send(&held, |frame| {
-                resolution::question(frame, held.asks_from, source, address)
-            });
-        }
-    }
-
-    fn send(&self, held: &Held, write: impl Fn(&mut [u8]) -> Result<usize, EmitError>) {
-        let mut frame = [0; FRAME_LEN];
-        let socket = self.sockets.iter().find(|(of, _)| *of == held.segment());
-        if let Some((_, socket)) = socket
-            && let Ok(length) = write(&mut frame)
-        {
-            // One that is lost is followed by another.
-            drop(socket.send(frame.get(..length).unwrap_or(&[])));
         }
     }
 
     fn tell(&mut self) {
         let now = now();
-        let unix_ms = |at: Instant| {
-            let age = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
-            clock::now_unix_ms().saturating_sub(age)
-        };
         let known = |id, address, mac| {
             let mut told = self.told.iter();
             told.find(|it| (it.id, it.address, it.mac) == (id, address, mac))
@@ -314,7 +199,7 @@ impl Watch {
                 id: *id,
                 address: *address,
                 mac,
-                since_unix_ms: unix_ms(since),
+                since_unix_ms: asking::unix_ms(since, now),
             };
             Some(known(*id, *address, mac).copied().unwrap_or_else(conflict))
         });
