@@ -24,9 +24,9 @@ use crate::{
     client::{self, Ends},
     endpoint::{self, ConnectFault, Endpoint},
     forward,
-    handshake::{Body, BodyEnd, Outcome, Reject, RequestParser, Response, ResponseParser},
+    handshake::{Body, BodyEnd, Outcome, Reject, Request, RequestParser, Response, ResponseParser},
     limits::{Limit, Place},
-    live::Route,
+    live::{Pool, Route},
     observe::EndpointProblem,
     origin, proxy_protocol,
     record::{self, Entry},
@@ -64,9 +64,11 @@ pub(crate) async fn open(
     peer: SocketAddr,
 ) -> HandshakeResult {
     let begun = std::time::Instant::now();
-    let route = worker.route(address);
-    let mut entry = Entry::begin(&worker, route.as_deref(), peer);
-    let failure = match establish(&worker, address, &mut client, peer, &mut entry).await {
+    let Some(route) = worker.route(address) else {
+        return HandshakeResult::ListenerGone;
+    };
+    let mut entry = Entry::begin(&worker, &route, peer);
+    let failure = match establish(&worker, &route, &mut client, peer, &mut entry).await {
         Ok(Opened::Session(ready)) => {
             entry.note(|record| {
                 record.handshake = HandshakeResult::Upgraded;
@@ -191,18 +193,19 @@ struct Ready {
     early_backend: Vec<u8>,
 }
 
+/// `first` is the route when the client came.
 async fn establish(
     worker: &Worker,
-    address: SocketAddr,
+    first: &Route,
     client: &mut TcpStream,
     peer: SocketAddr,
     entry: &mut Entry,
 ) -> Result<Opened, Failure> {
+    let address = first.gate.address;
     let route = || {
         let gone = Failure::Silent(HandshakeResult::ListenerGone);
         worker.route(address).ok_or(gone)
     };
-    let first = route()?;
     let limit = first.pool.upstream.handshake_timeout;
     if first.proxy_protocol && !client::is_trusted(&first.trusted_proxies, peer.ip()) {
         tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
@@ -365,30 +368,7 @@ async fn read_request(
             Outcome::Done(request, end) => {
                 let gone = Failure::Silent(HandshakeResult::ListenerGone);
                 let route = worker.route(address).ok_or(gone)?;
-                let trusted = &route.trusted_proxies;
-                let source = client::find(trusted, ends.source, &request.fields);
-                let is_trusted = client::is_trusted(trusted, ends.source.ip());
-                entry.note(|record| record.asks(&request, source));
-                if !origin::is_allowed(&route.allowed_origins, &request.fields) {
-                    return Err(Failure::Refuse(Reject::Origin));
-                }
-                let origin = request.fields.all("origin").next();
-                let place = route
-                    .pool
-                    .admission
-                    .enter(&route.pool.limits, source.ip(), origin)
-                    .map_err(|limit| {
-                        Failure::Refuse(match limit {
-                            Limit::SessionsPerSource => Reject::TooMany,
-                            _ => Reject::Full,
-                        })
-                    })?;
-                let asked = Asked {
-                    head: forward::request(&request, ends, is_trusted),
-                    ends: Ends { source, ..ends },
-                    key: balance::key(&route.pool.upstream.balancing, &request, source.ip()),
-                    place,
-                };
+                let asked = admit(&route, &request, ends, entry)?;
                 received.drain(..end);
                 received.shrink_to_fit();
                 return Ok(asked);
@@ -398,6 +378,42 @@ async fn read_request(
             return Err(Failure::Silent(HandshakeResult::ClientGone));
         }
     }
+}
+
+/// Whether the client may have a session, and what for.
+fn admit(
+    route: &Route,
+    request: &Request<'_>,
+    ends: Ends,
+    entry: &mut Entry,
+) -> Result<Asked, Failure> {
+    let trusted = &route.trusted_proxies;
+    let source = client::find(trusted, ends.source, &request.fields);
+    entry.note(|record| record.asks(request, source));
+    if !origin::is_allowed(&route.allowed_origins, &request.fields) {
+        return Err(Failure::Refuse(Reject::Origin));
+    }
+    let Pool {
+        admission,
+        limits,
+        upstream,
+        ..
+    } = &*route.pool;
+    let origin = request.fields.all("origin").next();
+    let place = admission.enter(limits, source.ip(), origin);
+    let place = place.map_err(|limit| {
+        Failure::Refuse(match limit {
+            Limit::SessionsPerSource => Reject::TooMany,
+            _ => Reject::Full,
+        })
+    })?;
+    let is_trusted = client::is_trusted(trusted, ends.source.ip());
+    Ok(Asked {
+        head: forward::request(request, ends, is_trusted),
+        ends: Ends { source, ..ends },
+        key: balance::key(&upstream.balancing, request, source.ip()),
+        place,
+    })
 }
 
 /// What an endpoint answered.

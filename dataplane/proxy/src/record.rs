@@ -130,12 +130,10 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 pub(crate) struct Entry(Option<(Rc<Worker>, Box<Record>)>);
 
 impl Entry {
-    pub(crate) fn begin(worker: &Rc<Worker>, route: Option<&Route>, peer: SocketAddr) -> Self {
-        let wanted = route.filter(|route| {
-            let percent = route.pool.access_log;
-            percent.is_some_and(|percent| worker.draws(percent))
-        });
-        Self(wanted.map(|route| (Rc::clone(worker), Record::new(route, peer))))
+    pub(crate) fn begin(worker: &Rc<Worker>, route: &Route, peer: SocketAddr) -> Self {
+        let percent = route.pool.access_log;
+        let is_wanted = percent.is_some_and(|percent| worker.draws(percent));
+        Self(is_wanted.then(|| (Rc::clone(worker), Record::new(route, peer))))
     }
 
     /// Fills in what has become known.

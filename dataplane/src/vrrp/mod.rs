@@ -237,6 +237,7 @@ fn start_machine(machine: Machine) -> anyhow::Result<Option<String>> {
     start("machine", move || {
         // The receiver waits for exactly this.
         drop(report.send(realtime::real_time_or_favoured(MACHINE_PRIORITY)));
+        // The depth of this thread's stack; what else it uses comes in with `residence`.
         rehearsal::rehearse();
         if let Err(error) = machine.run() {
             // Without this thread the process is of no use; the agent starts another one.
