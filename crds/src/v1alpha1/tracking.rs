@@ -9,7 +9,7 @@ use crate::{Duration, schema::duration_rule};
 ///
 /// While something named here is not as it should be on a node, what that node advertises is lowered
 /// by its weight, all weights together, for every address of the pool. It stays above the nodes that
-/// have no usable endpoint. The planner gives nodes 250, 235, 220 and so on: a weight of 20 lets the
+/// have no usable endpoint. The planner gives nodes 250, 244, 229, 214 and so on: a weight of 20 lets the
 /// next one take over, with preemption enabled.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -15,7 +15,7 @@ use crate::{tools, wait};
 type Priorities = [u8; 2];
 const ARTICLE: Priorities = [100, 50];
 /// wsha's planner's: near the top the skew is short, and so is the heir's wait.
-const BEST: Priorities = [250, 235];
+const BEST: Priorities = [250, 244];
 
 /// Writes the configurations of `host`.
 pub(super) fn configure(

@@ -222,7 +222,7 @@ fn footer(options: &Options, sizes: &[usize], took: Duration) -> String {
          Faults strike server1, which holds the address, at a random phase; those that the other learns by silence \
          evenly over the interval.\n\
          {labs}.\n\
-         best: VRRPv3, wsha's interval and priorities (250, 235), process events, real-time priority; article: VRRPv2, 1 s, \
+         best: VRRPv3, wsha's interval and priorities (250, 244), process events, real-time priority; article: VRRPv2, 1 s, \
          priorities 100 and 50, a script each 2 s.\n\
          proxy killed: wsha returns by itself once its proxy has accepted for 3 s; nginx is started by hand. {:.0} s in all.",
         options.repeat,

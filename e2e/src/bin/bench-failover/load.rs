@@ -48,7 +48,7 @@ const BOUND: Duration = Duration::from_secs(20);
 /// Less is too short to judge by.
 const ENOUGH: u64 = 60;
 /// A Backup router's priority, of all stacks.
-const BACKUP: u8 = 235;
+const BACKUP: u8 = 244;
 /// A gap of the control timer that is a whole interval of 10 ms.
 const GAP: Duration = Duration::from_millis(10);
 
