@@ -1,11 +1,15 @@
-//! What the threads that ask on segments (`neighbours`, `isolation`) are made of: orders from control, and a
-//! socket for each segment.
+//! What the threads that ask on segments (`neighbours`, `isolation`) are made of: orders from control, what the
+//! machine thread heard, and a socket for each segment.
 
 use std::{
     io,
     net::{IpAddr, Ipv6Addr},
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
 };
 
 use ::vrrp::{
@@ -27,6 +31,27 @@ const FRAMES_PER_TURN: usize = 256;
 
 /// Interface, and whether it is for IPv6: what there is a socket for.
 pub(super) type Segment = (u32, bool);
+
+/// When the machine thread last heard somebody.
+#[derive(Debug)]
+pub(super) struct Heard(AtomicU64);
+
+impl Heard {
+    /// Nobody so far.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(0)))
+    }
+
+    /// Somebody, now.
+    pub(super) fn note(&self, now: Instant) {
+        self.0.store(now.as_nanos(), Ordering::Release);
+    }
+
+    /// When that was; the clock's origin: never.
+    pub(super) fn last(&self) -> Instant {
+        Instant::from_nanos(self.0.load(Ordering::Acquire))
+    }
+}
 
 /// Control's end: each order replaces the one before.
 #[derive(Debug)]

@@ -1,13 +1,23 @@
 //! Somebody else answers for an address that is held (RFC 5227, RFC 4861).
 
-use std::time::Duration;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
-use dataplane::ipc::Router;
+use dataplane::{
+    ipc::Router,
+    sys::{raw::AdvertisementSocket, resolution::ResolutionSocket},
+};
 use node_api::{AddressConflict, RouterReport, RouterState::Active};
+use vrrp::{
+    Advertisement, Authentication, Centiseconds, Family, Priority, Version, Vrid,
+    wire::{self, AddressList, ChecksumReading, Ends, Mac, resolution},
+};
 
 use crate::{
     ADDRESS, ADDRESS_V6,
-    lab::Lab,
+    lab::{Host, Lab},
     node::{Node, router},
     wire::{Ear, Heard},
 };
@@ -70,6 +80,88 @@ fn stranger(address: &str) {
     assert!(!node.report.warnings.iter().any(told));
 }
 
+/// A router that hears nobody claims the address, and announces it several times while it rises. The true
+/// Active hears it, and has the last word each time: more often than it announces by itself in that time.
+#[test]
+fn who_hears_nobody_is_contradicted_each_time() {
+    contradicted(ADDRESS);
+}
+
+#[test]
+fn who_hears_nobody_is_contradicted_each_time_on_ipv6() {
+    contradicted(ADDRESS_V6);
+}
+
+fn contradicted(address: &'static str) {
+    let Some(lab) = Lab::start(2) else { return };
+    let (home, deaf) = (&lab.hosts[0], &lab.hosts[1]);
+    let routers = [router(address, 250)];
+    let mut node = Node::serving(home, &routers);
+    node.wait_state(Active);
+    home.wait_shown(address);
+    let mut ear = Ear::on(deaf);
+    let vrid = routers[0].settings.virtual_router_id;
+    let source = source(deaf, address);
+    let (own, mac) = (deaf.mac(), home.mac());
+    let socket = deaf.run(move || claim_to_be_active(address, source, vrid));
+    let announces =
+        |heard: &Heard, who: Mac| matches!(heard, Heard::Announcement { mac, .. } if *mac == who);
+    let began = Instant::now();
+    ear.wait(|heard| announces(heard, mac));
+    let mut frame = [0; resolution::FRAME_LEN];
+    let length = resolution::announcement(&mut frame, own, address.parse().unwrap()).unwrap();
+    // In five seconds the schedule of one that was contested has six.
+    for _ in 0..12 {
+        socket.send(&frame[..length]).unwrap();
+        // The claim itself is heard here, too: what comes after it is the answer.
+        ear.wait(|heard| announces(heard, own));
+        ear.wait(|heard| announces(heard, mac));
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "too slow to tell: {:?}",
+        began.elapsed()
+    );
+    let report = node.wait_state(Active);
+    assert_eq!(report.transitions.len(), 2, "{:?}", report.transitions);
+}
+
+/// The address that advertisements of `host` are from.
+fn source(host: &Host, address: &str) -> IpAddr {
+    let shown = if address.contains(':') {
+        host.ip("-6 -o addr show dev eth0 scope link")
+    } else {
+        host.ip("-4 -o addr show dev eth0")
+    };
+    let words = shown.split_whitespace().nth(3).unwrap();
+    words.split('/').next().unwrap().parse().unwrap()
+}
+
+/// Advertises as a router of lower priority, once; what it returns speaks of addresses.
+fn claim_to_be_active(address: &str, source: IpAddr, vrid: u8) -> ResolutionSocket {
+    let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+    let addresses = [address.parse().unwrap()];
+    let group = wire::group(Family::of(source));
+    let word = Advertisement {
+        version: Version::V3,
+        vrid: Vrid::new(vrid).unwrap(),
+        priority: Priority::new(235),
+        interval: Centiseconds::new(10),
+        authentication: Authentication::None,
+        addresses: AddressList::from_slice(&addresses),
+    };
+    let mut packet = [0; 128];
+    let (ends, reading) = (Ends::to_group(source), ChecksumReading::WithPseudoHeader);
+    let length = wire::emit(&mut packet, ends, 1, &word, reading).unwrap();
+    let speaker = AdvertisementSocket::open(index, "eth0", wire::PROTOCOL, group).unwrap();
+    speaker.send(&packet[..length], group).unwrap();
+    if source.is_ipv4() {
+        ResolutionSocket::arp(index).unwrap()
+    } else {
+        ResolutionSocket::neighbour_discovery(index).unwrap()
+    }
+}
+
 /// The host that had the address before answers until its lease ends: that is no stranger.
 #[test]
 fn the_host_before_is_no_stranger() {
@@ -82,7 +174,7 @@ fn the_host_before_is_no_stranger() {
     a.kill();
     b.wait_state(Active);
     assert!(!lab.hosts[0].shown(ADDRESS).is_empty(), "its lease");
-    let risen = std::time::Instant::now();
+    let risen = Instant::now();
     b.wait_router(|router| {
         assert_eq!(router.conflicts, []);
         risen.elapsed() > Duration::from_secs(6)

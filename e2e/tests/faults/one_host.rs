@@ -62,44 +62,56 @@ pub(crate) fn fault(
     strike: impl FnOnce(&mut Cluster) -> Result<()>,
     heal: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<()> {
-    let address = wire.one();
     in_cluster(test, wire, |cluster| {
-        let watch = Watch::start(cluster, &wire.both())?;
-        let risen = cluster.entered(Gateway::Two, address, RouterState::Active)?;
-        let (struck, began) = (Instant::now(), now());
-        strike(cluster)?;
-        match other {
-            Other::TakesOver => {
-                watch
-                    .settles(cluster, address, Gateway::Two)
-                    .context("after the fault")?;
-                cluster.wait_state(Gateway::Two, address, RouterState::Active)?;
-                watch.serves(address, Instant::now())?;
-            }
-            Other::TakesOverForAWhile => {
-                watch
-                    .settles_since(cluster, address, Gateway::Two, struck)
-                    .context("after the fault")?;
-                let active = RouterState::Active;
-                cluster.wait_entered_again(Gateway::Two, address, active, risen)?;
-                watch.serves(address, Instant::now())?;
-            }
-            Other::StaysBackup => stays(&watch, cluster, wire, risen)?,
-            Other::May | Other::MayOrNobodyNotices => {}
-        }
-        watch.settles(cluster, wire.two(), Gateway::Two)?;
-        cluster.wait_state(Gateway::Two, wire.two(), RouterState::Active)?;
-        heal(cluster)?;
-        at_home(&watch, cluster, wire).context("after the repair")?;
-        watch.serves(address, Instant::now())?;
-        let has_risen = cluster.entered(Gateway::Two, address, RouterState::Active)? > risen;
-        if other == Other::StaysBackup || (other == Other::MayOrNobodyNotices && !has_risen) {
-            watch.undisturbed(address, struck)?;
-        }
-        watch.undisturbed(wire.two(), struck)?;
-        told(cluster, address, story, began)?;
-        watch.never_split()
+        fault_in(cluster, wire, other, story, strike, heal)
     })
+}
+
+/// The same in a cluster that is there.
+pub(crate) fn fault_in(
+    cluster: &mut Cluster,
+    wire: Wire,
+    other: Other,
+    story: Story,
+    strike: impl FnOnce(&mut Cluster) -> Result<()>,
+    heal: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    let address = wire.one();
+    let watch = Watch::start(cluster, &wire.both())?;
+    let risen = cluster.entered(Gateway::Two, address, RouterState::Active)?;
+    let (struck, began) = (Instant::now(), now());
+    strike(cluster)?;
+    match other {
+        Other::TakesOver => {
+            watch
+                .settles(cluster, address, Gateway::Two)
+                .context("after the fault")?;
+            cluster.wait_state(Gateway::Two, address, RouterState::Active)?;
+            watch.serves(address, Instant::now())?;
+        }
+        Other::TakesOverForAWhile => {
+            watch
+                .settles_since(cluster, address, Gateway::Two, struck)
+                .context("after the fault")?;
+            let active = RouterState::Active;
+            cluster.wait_entered_again(Gateway::Two, address, active, risen)?;
+            watch.serves(address, Instant::now())?;
+        }
+        Other::StaysBackup => stays(&watch, cluster, wire, risen)?,
+        Other::May | Other::MayOrNobodyNotices => {}
+    }
+    watch.settles(cluster, wire.two(), Gateway::Two)?;
+    cluster.wait_state(Gateway::Two, wire.two(), RouterState::Active)?;
+    heal(cluster)?;
+    at_home(&watch, cluster, wire).context("after the repair")?;
+    watch.serves(address, Instant::now())?;
+    let has_risen = cluster.entered(Gateway::Two, address, RouterState::Active)? > risen;
+    if other == Other::StaysBackup || (other == Other::MayOrNobodyNotices && !has_risen) {
+        watch.undisturbed(address, struck)?;
+    }
+    watch.undisturbed(wire.two(), struck)?;
+    told(cluster, address, story, began)?;
+    watch.never_split()
 }
 
 /// Fails if `status` of the two hosts does not tell what happened since `began`.

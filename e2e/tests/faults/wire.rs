@@ -93,14 +93,20 @@ impl Wire {
 
     /// The article's pool.
     pub(crate) fn manifest(self) -> Manifest {
+        self.manifest_with(None)
+    }
+
+    /// The same, with a further field of `spec.vrrp`.
+    fn manifest_with(self, field: Option<&str>) -> Manifest {
         let entries = vec![
             format!("address: {}, preferredNodeName: server2", self.two()),
             format!("address: {}, preferredNodeName: server1", self.one()),
         ];
         let mut pool = Pool::new("chat", entries);
-        if self == Self::V2 {
-            let vrrp = "vrrp: { version: 2, advertisementInterval: 1s }";
-            pool.spec.push(vrrp.into());
+        let version = (self == Self::V2).then_some("version: 2, advertisementInterval: 1s");
+        let fields: Vec<&str> = version.into_iter().chain(field).collect();
+        if !fields.is_empty() {
+            pool.spec.push(format!("vrrp: {{ {} }}", fields.join(", ")));
         }
         Manifest::of(vec![pool])
     }
@@ -120,14 +126,7 @@ pub(crate) fn in_prepared_cluster(
     prepare: impl FnOnce(&Cluster) -> Result<()>,
     body: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<()> {
-    in_lab(test, |cluster| {
-        let [one, two] = cluster.lab.gateways();
-        wire.number(&[one, two, cluster.lab.client(), cluster.lab.observer()])?;
-        prepare(cluster)?;
-        cluster.apply(&wire.manifest())?;
-        cluster.start_both()?;
-        body(cluster)
-    })
+    start(test, wire, &wire.manifest(), prepare, body)
 }
 
 /// Runs `body` with wsha on both gateways and each address at home.
@@ -137,4 +136,43 @@ pub(crate) fn in_cluster(
     body: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<()> {
     in_prepared_cluster(test, wire, |_| Ok(()), body)
+}
+
+/// The same, where a host that hears nobody for so long gives its addresses up. The observer is the way out.
+pub(crate) fn in_cluster_with_isolation(
+    test: &str,
+    wire: Wire,
+    timeout: &str,
+    body: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    let field = format!("isolation: {{ timeout: {timeout} }}");
+    let way_out = |cluster: &Cluster| {
+        let observer = cluster.lab.observer().address();
+        for gateway in cluster.lab.gateways() {
+            gateway.ip(&format!("route add default via {observer}"))?;
+            if wire.one().is_ipv6() {
+                let [.., last] = observer.octets();
+                gateway.ip(&format!("-6 route add default via fd00:1::{last}"))?;
+            }
+        }
+        Ok(())
+    };
+    start(test, wire, &wire.manifest_with(Some(&field)), way_out, body)
+}
+
+fn start(
+    test: &str,
+    wire: Wire,
+    manifest: &Manifest,
+    prepare: impl FnOnce(&Cluster) -> Result<()>,
+    body: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    in_lab(test, |cluster| {
+        let [one, two] = cluster.lab.gateways();
+        wire.number(&[one, two, cluster.lab.client(), cluster.lab.observer()])?;
+        prepare(cluster)?;
+        cluster.apply(manifest)?;
+        cluster.start_both()?;
+        body(cluster)
+    })
 }

@@ -1,6 +1,8 @@
 //! Others who answer for addresses that this host holds (RFC 5227 for IPv4): who is asked about, and what people
 //! are told.
 
+use std::sync::Arc;
+
 use ::vrrp::wire::Mac;
 use node_api::{AddressConflict, RouterState};
 
@@ -63,6 +65,7 @@ fn held(router: &Managed) -> Option<Held> {
         source: binding.source,
         addresses: router.addresses().to_vec(),
         row: instance.row,
+        contested: Arc::clone(&instance.contested),
         interval: instance.settings.interval.as_duration(),
     })
 }

@@ -1,6 +1,6 @@
 //! One virtual router as control sees it.
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
 use ::vrrp::{Family, Instant, Settings, wire::Mac};
 use node_api::{Lowering, MacAddress, RouterState, Transition};
@@ -9,6 +9,7 @@ use crate::{
     ipc::Router,
     sys::pages::RouterRow,
     vrrp::{
+        asking::Heard,
         messages::{PairingNumber, RouterId},
         world::Binding,
     },
@@ -91,6 +92,8 @@ pub(super) struct Instance {
     /// Its own hardware address, if it has one.
     pub(super) mac: Option<Mac>,
     pub(super) row: &'static RouterRow,
+    /// When a router was heard, while Active, that has to yield to this one.
+    pub(super) contested: Arc<Heard>,
     /// What the state machine was told.
     pub(super) settings: Settings,
     pub(super) stage: Stage,

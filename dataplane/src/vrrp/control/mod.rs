@@ -32,10 +32,10 @@ use pairing::{Pairing, Served, Usable};
 use succession::Estate;
 
 use super::{
-    asking::Orders,
+    asking::{Heard, Orders},
     carrier::{self, Carrier},
     inbox::{Event, Sender},
-    isolation::{Heard, Watched, Word},
+    isolation::{Watched, Word},
     machine::{self, Bell, segment::SegmentId},
     messages::{FromHost, FromMachine, PairingNumber, RouterId, Snapshot, ToHost, ToMachine},
     neighbours::{Conflict, Held},

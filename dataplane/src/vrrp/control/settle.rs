@@ -285,6 +285,7 @@ impl Control {
         self.next_id += 1;
         let slot = Slot::new(id, SegmentId::of(binding), config, mac, row)
             .map_err(|error| error.to_string())?;
+        let contested = Arc::clone(&slot.contested);
         self.tell_host(ToHost::Register(Registration {
             id,
             index: binding.index,
@@ -302,6 +303,7 @@ impl Control {
                 index: binding.index,
                 mac,
                 row,
+                contested,
                 settings,
                 stage: Stage::Live,
                 pairing: None,

@@ -10,22 +10,13 @@
 
 mod silence;
 
-use std::{
-    io,
-    net::IpAddr,
-    os::fd::AsFd,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use ::vrrp::{Instant, wire::Mac};
 use silence::Silence;
 
 use super::{
-    asking::{self, Inbox, Segment, Sockets},
+    asking::{self, Heard, Inbox, Segment, Sockets},
     inbox::{Event, Sender},
     machine::now,
     messages::RouterId,
@@ -40,26 +31,6 @@ const ROUTES_FOR: Duration = Duration::from_secs(10);
 /// Whoever did not run for so long beyond its time has not heard what was said meanwhile.
 const BLIND_AFTER: Duration = Duration::from_millis(300);
 
-/// When another router was last heard on a segment; told by the machine thread.
-#[derive(Debug)]
-pub(super) struct Heard(AtomicU64);
-
-impl Heard {
-    /// Nobody so far.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(0)))
-    }
-
-    /// Somebody, now.
-    pub(super) fn note(&self, now: Instant) {
-        self.0.store(now.as_nanos(), Ordering::Release);
-    }
-
-    fn last(&self) -> Instant {
-        Instant::from_nanos(self.0.load(Ordering::Acquire))
-    }
-}
-
 /// A virtual router that holds its addresses, or gave them up for this.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
@@ -71,6 +42,7 @@ pub(super) struct Watched {
     pub(super) source: IpAddr,
     /// Another router that was heard for its VRID.
     pub(super) peer: Option<IpAddr>,
+    /// When another router was heard on the segment.
     pub(super) heard: Arc<Heard>,
     pub(super) timeout: Duration,
 }

@@ -9,7 +9,7 @@ use ::vrrp::{
 
 use crate::{
     sys::raw::AdvertisementSocket,
-    vrrp::{carrier::Carrier, isolation::Heard, world::Binding},
+    vrrp::{asking::Heard, carrier::Carrier, world::Binding},
 };
 
 /// One family on one interface: virtual routers of both may share it, and IPv6 may be out of order

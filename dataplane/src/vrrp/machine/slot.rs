@@ -1,5 +1,7 @@
 //! One virtual router on the machine thread: the only place that knows the interface of the core.
 
+use std::sync::Arc;
+
 use ::vrrp::{
     Advertisement, Config, ConfigError, Discard, Effect, Input, Instant, Peering, Priority, State,
     VirtualRouter,
@@ -9,7 +11,10 @@ use ::vrrp::{
 use super::{io::Io, now, punctuality::Punctuality, segment::SegmentId};
 use crate::{
     sys::pages::RouterRow,
-    vrrp::messages::{FromMachine, LeaseCommand, Observed, PairingNumber, RouterId, Term},
+    vrrp::{
+        asking::Heard,
+        messages::{FromMachine, LeaseCommand, Observed, PairingNumber, RouterId, Term},
+    },
 };
 
 /// A virtual router with its trace and its counters.
@@ -22,6 +27,8 @@ pub(in crate::vrrp) struct Slot {
     /// Its own hardware address, if it has one.
     mac: Option<Mac>,
     row: &'static RouterRow,
+    /// When a router was heard, while Active, that has to yield to this one.
+    pub(in crate::vrrp) contested: Arc<Heard>,
     /// The pairing under which it takes part; `None`: it does not.
     pub(super) pairing: Option<PairingNumber>,
     /// A planned stop that control waits for.
@@ -54,6 +61,7 @@ impl Slot {
             router: VirtualRouter::new(config)?,
             mac,
             row,
+            contested: Heard::new(),
             pairing: None,
             stopping: false,
             is_destroyed: false,
@@ -87,6 +95,10 @@ impl Slot {
         self.router.handle(now, input);
         if !self.carry_out(io, now) {
             self.received += 1;
+            // To all others it would have yielded itself.
+            if self.router.has_advertised() {
+                self.contested.note(now);
+            }
         }
     }
 

@@ -7,13 +7,13 @@
 
 mod claim;
 
-use std::{io, net::IpAddr, os::fd::AsFd, time::Duration};
+use std::{io, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use ::vrrp::{Instant, wire::Mac};
-use claim::Claim;
+use claim::{Claim, DEFEND_EVERY, Defence};
 
 use super::{
-    asking::{self, Inbox, Segment, Sockets},
+    asking::{self, Heard, Inbox, Segment, Sockets},
     inbox::{Event, Sender},
     machine::now,
     messages::RouterId,
@@ -34,6 +34,8 @@ pub(super) struct Held {
     pub(super) addresses: Vec<IpAddr>,
     /// Tells whether it still is.
     pub(super) row: &'static RouterRow,
+    /// When a router was heard that has to yield to this one.
+    pub(super) contested: Arc<Heard>,
     pub(super) interval: Duration,
 }
 
@@ -55,6 +57,23 @@ impl Held {
 
     const fn segment(&self) -> Segment {
         (self.index, self.source.is_ipv6())
+    }
+
+    /// How to answer somebody who claims an address. A router that has heard one of lower priority hears
+    /// what is said, and is the true Active. One that has heard nobody may have been deaf until now and be
+    /// the one that is wrong: it listens for as long as whoever is better needs to say so.
+    fn defence(&self, now: Instant) -> Defence {
+        if now.since(self.contested.last()) <= DEFEND_EVERY {
+            Defence::AtOnce
+        } else {
+            Defence::After(self.interval * 2)
+        }
+    }
+
+    /// Whether the virtual router advertised a moment ago: only then is the address its own to announce.
+    fn is_active(&self, now: Instant) -> bool {
+        let last = self.row.last_advertisement().map(Instant::from_nanos);
+        last.is_some_and(|last| now.since(last) <= self.interval * 2)
     }
 }
 
@@ -108,6 +127,7 @@ impl Watch {
                 self.adopt(held);
             }
             self.listen();
+            self.defend();
             self.ask();
             self.tell();
             let next = self.claims.iter().map(|(.., claim)| claim.wake_at()).min();
@@ -149,7 +169,6 @@ impl Watch {
     }
 
     fn listen(&mut self) {
-        let mut announcements = Vec::new();
         let Self {
             sockets,
             waiter,
@@ -159,18 +178,32 @@ impl Watch {
         } = self;
         sockets.hear(waiter, |segment, claimed, mac| {
             let now = now();
-            for (id, address, claim) in claims.iter_mut().filter(|(_, of, _)| *of == claimed) {
+            for (id, _, claim) in claims.iter_mut().filter(|(_, of, _)| *of == claimed) {
                 let is_of = |it: &&Held| it.id == *id && it.segment() == segment;
                 let Some(held) = held.iter().find(is_of) else {
                     continue;
                 };
-                if mac != held.mac && claim.hear(now, mac) && is_active(held, now) {
-                    announcements.push((segment, held.mac, *address));
+                if mac != held.mac {
+                    claim.hear(now, mac, held.defence(now));
                 }
             }
         });
-        for (segment, mac, address) in announcements {
-            sockets.announce(segment, mac, address);
+    }
+
+    /// Announces what somebody else has claimed.
+    fn defend(&mut self) {
+        let now = now();
+        for (id, address, claim) in &mut self.claims {
+            if !claim.defends(now) {
+                continue;
+            }
+            if let Some(held) = self
+                .held
+                .iter()
+                .find(|it| it.id == *id && it.is_active(now))
+            {
+                self.sockets.announce(held.segment(), held.mac, *address);
+            }
         }
     }
 
@@ -209,10 +242,4 @@ impl Watch {
             self.control.send(Event::Conflicts(conflicts));
         }
     }
-}
-
-/// Whether the virtual router advertised a moment ago: only then is the address its own to announce.
-fn is_active(held: &Held, now: Instant) -> bool {
-    let last = held.row.last_advertisement().map(Instant::from_nanos);
-    last.is_some_and(|last| now.since(last) <= held.interval * 2)
 }
