@@ -19,16 +19,22 @@ pub(crate) enum Defect {
     NoAnnouncement,
     /// A router that yields says nothing, as keepalived by default.
     NoFarewell,
+    /// A host that is cut off keeps the address.
+    NeverGivesUp,
+    /// One that gave up for that takes no part again.
+    NeverComesBack,
 }
 
 impl Defect {
-    pub(crate) const PLANTED: [Self; 6] = [
+    pub(crate) const PLANTED: [Self; 8] = [
         Self::NoSkew,
         Self::NoYield,
         Self::StaleTimer,
         Self::SpeaksFirst,
         Self::NoAnnouncement,
         Self::NoFarewell,
+        Self::NeverGivesUp,
+        Self::NeverComesBack,
     ];
 }
 

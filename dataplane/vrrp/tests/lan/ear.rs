@@ -83,6 +83,16 @@ impl Ear {
         };
     }
 
+    /// It listens from `now` on, and waits by the interval that it heard last, as if that had been now.
+    pub(crate) fn listen_anew(&mut self, now: Instant) {
+        *self = Self {
+            since: now,
+            last: self.last,
+            accepted: self.last.map(|word| Word { at: now, ..word }),
+            ..Self::default()
+        };
+    }
+
     pub(crate) fn is_released(&self) -> Option<Instant> {
         self.released
             .filter(|released| self.last.is_none_or(|last| last.at <= *released))

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use vrrp::{Config, Input, Instant, State, VirtualRouter, lease::Lease, wire::Mac};
 
-use crate::defect::{Defect, Driver};
+use crate::{
+    defect::{Defect, Driver},
+    silence::Silence,
+};
 
 /// What happens to the process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,6 +84,19 @@ pub(crate) struct Host {
     pub(crate) resumed: bool,
     /// How late its timers fire.
     pub(crate) lag: Duration,
+    /// While the thread looks whether the host is cut off.
+    pub(crate) silence: Option<Silence>,
+    /// It gave up because it is.
+    pub(crate) is_isolated: bool,
+    /// When it was first reached since then.
+    pub(crate) back_since: Option<Instant>,
+    /// Counts that thread's turns: an earlier one that was planned is void.
+    pub(crate) turns: u64,
+    /// When another router was heard, and which it was.
+    pub(crate) heard_at: Instant,
+    pub(crate) peer: Option<usize>,
+    /// When anything came that shows that the network is there.
+    pub(crate) reached_at: Instant,
 }
 
 impl Host {
@@ -115,6 +131,13 @@ impl Host {
             stood_for: Duration::ZERO,
             resumed: false,
             lag,
+            silence: None,
+            is_isolated: false,
+            back_since: None,
+            turns: 0,
+            heard_at: Instant::ZERO,
+            peer: None,
+            reached_at: Instant::ZERO,
         }
     }
 
@@ -145,8 +168,17 @@ impl Host {
         (self.term, self.lease_term, self.losses) = (0, 0, 0);
         self.lease = Lease::new(self.config.settings.interval.as_duration());
         self.sets = false;
+        (self.silence, self.is_isolated, self.peer) = (None, false, None);
         self.born_at = now;
         self.hold_until = Instant::ZERO;
+    }
+
+    /// Something came that shows that the network is there.
+    pub(crate) fn reached(&mut self, now: Instant) {
+        self.reached_at = now;
+        if self.is_isolated {
+            self.back_since.get_or_insert(now);
+        }
     }
 
     /// That of a dead process is none.

@@ -44,6 +44,12 @@ pub(crate) enum Rule {
     Usurped,
     /// The client's neighbour entry points to the wrong host.
     StaleNeighbour,
+    /// A host gave up as if it were cut off, although it had heard somebody.
+    GaveUpThoughHeard,
+    /// A host kept the address although it was cut off.
+    KeptThoughCutOff,
+    /// A host that had given up for that stayed away although it heard somebody.
+    StayedAway,
 }
 
 #[derive(Clone, Debug)]
@@ -97,11 +103,12 @@ pub(crate) struct Judge {
     left_at: [Option<(Instant, usize)>; 2],
     /// Since when the client's entry is wrong.
     stale_since: Option<Instant>,
+    isolation: Option<Duration>,
     pub(crate) found: Option<Violation>,
 }
 
 impl Judge {
-    pub(crate) fn new(hosts: &[Host]) -> Self {
+    pub(crate) fn new(hosts: &[Host], isolation: Option<Duration>) -> Self {
         let record = |host: &Host| Record {
             able: false,
             state: State::Initialize,
@@ -123,6 +130,7 @@ impl Judge {
             ears: vec![Ear::default(); hosts.len()],
             left_at: [None; 2],
             stale_since: None,
+            isolation,
             found: None,
         }
     }
@@ -152,9 +160,23 @@ impl Judge {
         self.ears[host].begin(now);
     }
 
+    /// A host that was cut off takes part again.
+    pub(crate) fn listens_anew(&mut self, now: Instant, host: usize) {
+        self.ears[host].listen_anew(now);
+    }
+
     /// An Active leaves in order, as it was told.
     pub(crate) fn left(&mut self, now: Instant, host: usize, it: &Host) {
         self.left_at[usize::from(it.side)] = Some((now, host));
+    }
+
+    /// A host gives up because it is cut off, as it believes.
+    pub(crate) fn gave_up(&mut self, now: Instant, at: usize, host: &Host) {
+        let silence = now.since(host.reached_at.max(host.born_at));
+        if self.isolation.is_none_or(|timeout| silence < timeout) {
+            let detail = format!("host {at} was reached {silence:?} before");
+            self.find(Rule::GaveUpThoughHeard, now, detail);
+        }
     }
 
     /// Looks at everything after each event.
@@ -183,6 +205,7 @@ impl Judge {
         self.without_address(now);
         self.without_role(now, hosts);
         self.neighbour(now, hosts, calm, neighbour);
+        self.isolation(now, hosts);
         self.forget(now, hosts);
     }
 
@@ -378,6 +401,30 @@ impl Judge {
         let (hold_until, woke_at) = (host.hold_until, host.woke_at);
         if !ear.may_rise(now, &host.config, record.priority, hold_until, woke_at) {
             self.find(Rule::RoseEarly, now, format!("host {at}: {ear:?}"));
+        }
+    }
+
+    /// A host that hears nobody for the timeout gives up, and takes part again at its next question after it
+    /// is reached.
+    fn isolation(&mut self, now: Instant, hosts: &[Host]) {
+        let Some(timeout) = self.isolation else {
+            return;
+        };
+        for (at, host) in hosts.iter().enumerate().filter(|(_, host)| host.runs()) {
+            let ran_since = host.woke_at.max(host.born_at);
+            if host.state() == State::Active {
+                let since = self.records[at].state_since.max(host.reached_at);
+                if now.since(since.max(ran_since)) > timeout + LATE {
+                    let detail = format!("host {at}, not reached since {since:?}");
+                    self.find(Rule::KeptThoughCutOff, now, detail);
+                }
+            } else if let Some(since) = host.back_since.filter(|_| host.is_isolated) {
+                let pause = (timeout / 4).min(Duration::from_secs(1));
+                if now.since(since.max(ran_since)) > pause + LATE {
+                    let detail = format!("host {at}, reached at {since:?}");
+                    self.find(Rule::StayedAway, now, detail);
+                }
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! A simulated segment: two to seven routers, their kernels, a client that learns from announcements, and all
-//! that goes wrong between them, drawn from a seed. Sixty simulated seconds per seed.
+//! A simulated segment: two to seven routers, their kernels, a client that learns from announcements, a default
+//! gateway, and all that goes wrong between them, drawn from a seed. Sixty simulated seconds per seed.
 //!
 //! `VRRP_LAN_SEED=N` runs seed N alone; `VRRP_LAN_SEEDS=N` runs that many (3000 by default).
 #![allow(
@@ -16,6 +16,9 @@ mod host;
 mod judge;
 mod random;
 mod scenario;
+/// The product's own rules for being cut off.
+#[path = "../../../src/vrrp/isolation/silence.rs"]
+mod silence;
 mod world;
 
 use std::{

@@ -27,10 +27,13 @@ pub(crate) struct Scenario {
     pub(crate) loss: usize,
     /// Packets late by 1-40 ms, which also turns their order, in ten thousand.
     pub(crate) spikes: usize,
+    /// After so long a silence a host asks itself whether it is cut off.
+    pub(crate) isolation: Option<Duration>,
 }
 
 impl Scenario {
-    pub(crate) fn draw(random: &mut Random) -> Self {
+    /// `weather` is of what was not always simulated: the rest of a seed stays as it was.
+    pub(crate) fn draw(random: &mut Random, weather: &mut Random) -> Self {
         let centiseconds = |value| Centiseconds::new(value).unwrap();
         let (version, interval) = random.pick(&[
             (Version::V2, centiseconds(100)),
@@ -66,6 +69,9 @@ impl Scenario {
             equal: random.chance(1_500),
             loss: random.pick(&[0, 0, 0, 50, 300]),
             spikes: random.pick(&[0, 0, 0, 20]),
+            isolation: weather
+                .chance(5_000)
+                .then(|| Duration::from_secs(1).max(interval.as_duration() * 3)),
         }
     }
 
@@ -105,6 +111,18 @@ impl Scenario {
         } else {
             self.other_interval
         }
+    }
+
+    /// When the default gateway is dead, within the first 48 seconds; empty where nobody asks it.
+    pub(crate) fn gateway_deaths(&self, weather: &mut Random) -> Vec<(Duration, Duration)> {
+        let mut deaths = Vec::new();
+        let mut at = weather.millis(1_000, 20_000);
+        while self.isolation.is_some() && at < Duration::from_secs(48) {
+            let lasts = weather.millis(500, 8_000);
+            deaths.push((at, lasts));
+            at += lasts + weather.millis(3_000, 20_000);
+        }
+        deaths
     }
 
     /// Faults for the first 48 of 60 seconds, some on top of each other.

@@ -24,7 +24,9 @@ impl World {
             self.tell(host, Input::HoldPreemption { until });
         }
         self.hosts[host].away = false;
-        self.tell(host, Input::Start);
+        if !self.hosts[host].is_isolated {
+            self.tell(host, Input::Start);
+        }
     }
 
     fn new_process(&mut self, host: usize) {
@@ -90,6 +92,7 @@ impl World {
                 self.hosts[host].busy = false;
                 self.tell(host, Input::EndpointUsable(true));
             }
+            Event::Gateway { is_there } => self.gateway = is_there,
             Event::Heal => self.divide(&[0; MOST]),
             Event::StormEnds => self.storm = false,
             _ => {}
@@ -206,6 +209,7 @@ impl World {
             // What the kernel was asked for before comes first.
             it.netlink_free_at = now + Duration::from_millis(2);
         }
+        self.missed_turns(host);
         self.tell(host, Input::Paused);
         // Answers come before packets, and what waited in the socket before the timer.
         while let Some((term, answer)) = self.hosts[host].answers.pop_front() {

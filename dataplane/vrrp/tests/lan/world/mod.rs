@@ -1,6 +1,7 @@
 //! The segment, its hosts, a client, and time.
 
 mod incidents;
+mod isolation;
 mod kernel;
 
 use std::{
@@ -92,6 +93,19 @@ enum Event {
     UpdateBack {
         host: usize,
     },
+    /// The thread that looks whether the host is cut off wakes up.
+    Turn {
+        host: usize,
+        number: u64,
+    },
+    /// The default gateway, or another host, has answered it.
+    Answer {
+        host: usize,
+    },
+    /// The default gateway is there from now on, or is not.
+    Gateway {
+        is_there: bool,
+    },
     Heal,
     StormEnds,
 }
@@ -105,6 +119,10 @@ pub(crate) struct World {
     judge: Judge,
     calm: Calm,
     random: Random,
+    /// Of what was not always simulated.
+    weather: Random,
+    /// The default gateway answers; it is on side 0.
+    gateway: bool,
     scenario: Scenario,
     storm: bool,
     /// When the newest packet from one host to another arrives.
@@ -118,7 +136,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, defect: Defect) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::draw(&mut random);
+        let mut weather = Random::new(!seed);
+        let scenario = Scenario::draw(&mut random, &mut weather);
         let hosts: Vec<_> = scenario
             .configs()
             .into_iter()
@@ -132,7 +151,7 @@ impl World {
             events: BTreeMap::new(),
             count: 0,
             neighbour: None,
-            judge: Judge::new(&hosts),
+            judge: Judge::new(&hosts, scenario.isolation),
             calm: Calm {
                 network: Instant::ZERO,
                 all: Instant::ZERO,
@@ -140,6 +159,8 @@ impl World {
                 wakes: Instant::ZERO,
             },
             random,
+            weather,
+            gateway: true,
             scenario,
             storm: false,
             arrivals: [[Instant::ZERO; MOST]; MOST],
@@ -156,6 +177,10 @@ impl World {
         let faults = world.scenario.faults(&mut world.random);
         for (at, fault) in faults {
             world.after(at, Event::Fault(fault));
+        }
+        for (at, lasts) in world.scenario.gateway_deaths(&mut world.weather) {
+            world.after(at, Event::Gateway { is_there: false });
+            world.after(at + lasts, Event::Gateway { is_there: true });
         }
         world
     }
@@ -275,6 +300,7 @@ impl World {
         let it = &mut self.hosts[host];
         assert_eq!(it.driver.router.lost_effects(), 0);
         it.last_advertisement = it.driver.router.last_advertisement();
+        self.look_for_isolation(host);
     }
 
     /// How long a packet takes; `None`: it is lost.
@@ -392,6 +418,12 @@ impl World {
                 self.after(again, Event::Ask);
             }
             Event::AskAgain => self.ask(),
+            Event::Turn { host, number } => {
+                if self.hosts[host].turns == number {
+                    self.turn(host);
+                }
+            }
+            Event::Answer { host } => self.answered(host),
             Event::Clean { host, incarnation } => {
                 let it = &mut self.hosts[host];
                 if it.incarnation == incarnation {
@@ -420,6 +452,12 @@ impl World {
     fn hear(&mut self, host: usize, bytes: &[u8]) {
         let family = self.hosts[host].config.family();
         let received = wire::parse(bytes, family, Destination::Multicast).unwrap();
+        let it = &mut self.hosts[host];
+        it.heard_at = self.now;
+        it.reached(self.now);
+        let peer = |it: &Host| it.config.settings.source == received.source;
+        let peer = self.hosts.iter().position(peer);
+        self.hosts[host].peer = peer;
         let advertisement = &received.advertisement;
         let heard = (advertisement.priority, advertisement.interval);
         self.judge.hear(self.now, host, &self.hosts[host], heard);
