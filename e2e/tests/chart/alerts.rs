@@ -60,6 +60,7 @@ fn alerts_look_at_metrics_that_exist() -> Result<()> {
         "WshaAdvertisementsLate",
         "WshaConfigurationStale",
         "WshaNoEndpoints",
+        "WshaCheckFailing",
     ] {
         ensure!(alerts.contains(name), "there is no alert {name}");
     }
