@@ -102,6 +102,8 @@ pub(super) struct Observed {
     pub(super) last_heard: Option<Peer>,
     pub(super) equal_priority: Option<Peer>,
     pub(super) differing: Option<IpAddr>,
+    /// Who states another interval, and which.
+    pub(super) differing_interval: Option<(IpAddr, std::time::Duration)>,
     pub(super) sent: u64,
     pub(super) failed: u64,
     /// Why the newest advertisement did not leave, if it did not: the error's number.

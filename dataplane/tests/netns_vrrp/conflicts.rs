@@ -146,7 +146,7 @@ fn claim_to_be_active(address: &str, source: IpAddr, vrid: u8) -> ResolutionSock
         version: Version::V3,
         vrid: Vrid::new(vrid).unwrap(),
         priority: Priority::new(235),
-        interval: Centiseconds::new(10),
+        interval: Centiseconds::new(10).unwrap(),
         authentication: Authentication::None,
         addresses: AddressList::from_slice(&addresses),
     };

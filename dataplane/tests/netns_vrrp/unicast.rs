@@ -75,7 +75,7 @@ impl Forged<'_> {
             version: Version::V3,
             vrid: Vrid::new(vrid).unwrap(),
             priority: Priority::new(self.priority),
-            interval: Centiseconds::new(10),
+            interval: Centiseconds::new(10).unwrap(),
             authentication: Authentication::None,
             addresses: AddressList::from_slice(&addresses),
         };

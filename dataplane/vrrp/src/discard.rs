@@ -37,7 +37,10 @@ pub enum Discard {
     /// VRID 0.
     #[error("VRID is 0")]
     ZeroVrid,
-    /// No address in the packet.
+    /// An interval of zero (RFC 9568 section 7.1, erratum 8301): its sender could not be waited for.
+    #[error("advertisement interval is 0")]
+    ZeroInterval,
+    /// No address in the packet (RFC 9568 section 5.2.5, erratum 8299).
     #[error("advertisement lists no address")]
     NoAddress,
     /// Version 2: an authentication type that is unknown, or not the one configured (RFC 2338 section
@@ -85,7 +88,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason, for counters that exist before the first packet.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Truncated,
         Self::TrailingBytes,
         Self::IpHeader,
@@ -97,6 +100,7 @@ impl Discard {
         Self::UnknownVersion,
         Self::Type,
         Self::ZeroVrid,
+        Self::ZeroInterval,
         Self::NoAddress,
         Self::Authentication,
         Self::Checksum,
@@ -127,6 +131,7 @@ impl Discard {
             Self::UnknownVersion => "unknown_version",
             Self::Type => "type",
             Self::ZeroVrid => "zero_vrid",
+            Self::ZeroInterval => "zero_interval",
             Self::NoAddress => "no_address",
             Self::Authentication => "authentication",
             Self::Checksum => "checksum",

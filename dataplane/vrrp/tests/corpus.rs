@@ -64,7 +64,7 @@ const COMMON: [(&str, Result<(), Discard>); 12] = [
     ("keepalived-priority-50", Ok(())),
     ("keepalived-priority-100-two-addresses", Ok(())),
     ("forged-priority-255", Ok(())),
-    ("forged-interval-0", Ok(())),
+    ("forged-interval-0", Err(Discard::ZeroInterval)),
     ("forged-checksum", Err(Discard::Checksum)),
     ("forged-truncated", Err(Discard::Truncated)),
     ("forged-trailing-bytes", Err(Discard::TrailingBytes)),

@@ -26,7 +26,7 @@ fn packet(version: Version, reading: ChecksumReading) -> Vec<u8> {
         version,
         vrid: Vrid::new(51).unwrap(),
         priority: Priority::new(100),
-        interval: Some(Centiseconds::SECOND),
+        interval: Centiseconds::SECOND,
         authentication: Authentication::None,
         addresses: AddressList::from_slice(&addresses),
     };
@@ -260,7 +260,7 @@ fn rfc9568_5_2_6_reserved_bits_are_ignored() {
     packet[IP + 4] |= 0xf0;
     mend(&mut packet);
     let received = parse_ipv4(&packet, Destination::Multicast).unwrap();
-    assert_eq!(received.advertisement.interval, Some(Centiseconds::SECOND));
+    assert_eq!(received.advertisement.interval, Centiseconds::SECOND);
 }
 
 /// RFC 9568 5.1.1.2: to the group and nowhere else.
@@ -316,15 +316,18 @@ fn rfc791_3_1_options_are_accepted() {
     }
 }
 
-/// Interval zero cannot be stated, but keepalived accepts it: the receiver goes by its own.
+/// "MUST verify that the Max Advertise Interval is non zero" (RFC 9568 7.1, erratum 8301): it would make a
+/// Backup rise at once. Version 2 has none either (RFC 3768 5.3.7).
 #[test]
-fn rfc9568_5_2_7_interval_zero_is_none() {
+fn rfc9568_7_1_interval_zero() {
     for version in BOTH {
-        let mut packet = packet(version, ChecksumReading::WithPseudoHeader);
-        // Version 2 has the authentication type before it, version 3 the reserved bits.
-        packet[IP + 4..IP + 6].fill(0);
-        mend(&mut packet);
-        let received = parse_ipv4(&packet, Destination::Multicast).unwrap();
-        assert_eq!(received.advertisement.interval, None);
+        // Version 2 has the authentication type before it, version 3 the reserved bits, which do not count.
+        for before in [0, 0xf0] {
+            let change = |it: &mut Vec<u8>| {
+                it[IP + 4] = if version == Version::V3 { before } else { 0 };
+                it[IP + 5] = 0;
+            };
+            assert_eq!(fate(version, change), Err(Discard::ZeroInterval));
+        }
     }
 }

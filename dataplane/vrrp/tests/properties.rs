@@ -42,7 +42,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let late = prop_oneof![4 => Just(0), 2 => 0..50_u64, 1 => 0..5_000_u64];
     let hear =
-        (0..=255_u8, 10..14_u8, 0..200_u16).prop_map(|(priority, from, interval)| Step::Hear {
+        (0..=255_u8, 10..14_u8, 1..200_u16).prop_map(|(priority, from, interval)| Step::Hear {
             priority,
             from,
             interval,
@@ -135,8 +135,8 @@ impl Driven {
                     vrid: Vrid::new(51).unwrap(),
                     priority: Priority::new(priority),
                     interval: match version {
-                        Version::V2 => Some(Centiseconds::SECOND),
-                        Version::V3 => Centiseconds::new(interval),
+                        Version::V2 => Centiseconds::SECOND,
+                        Version::V3 => Centiseconds::new(interval).unwrap(),
                     },
                     authentication: Authentication::None,
                     addresses: AddressList::from_slice(&addresses),

@@ -46,7 +46,7 @@ fn advertise(
         version,
         vrid: Vrid::new(vrid).unwrap(),
         priority: Priority::new(priority),
-        interval: Centiseconds::new(interval),
+        interval: Centiseconds::new(interval).unwrap(),
         authentication: Authentication::None,
         addresses: AddressList::from_slice(addresses),
     }

@@ -141,7 +141,7 @@ fn malformed_handshakes_are_answered_and_disturb_nobody() -> Result<()> {
 fn malformed_advertisements(
     proper: &Advertisement,
     source: Ipv4Addr,
-) -> [(&'static str, Vec<u8>, u32); 6] {
+) -> [(&'static str, Vec<u8>, u32); 7] {
     let good = proper.emit(source);
     let mut checksum = good.clone();
     checksum[6] ^= 0xff;
@@ -163,6 +163,15 @@ fn malformed_advertisements(
             "type",
             Advertisement {
                 kind: 2,
+                ..proper.clone()
+            }
+            .emit(source),
+            255,
+        ),
+        (
+            "zero_interval",
+            Advertisement {
+                interval: 0,
                 ..proper.clone()
             }
             .emit(source),

@@ -180,7 +180,7 @@ mod tests {
             version: Version::V3,
             vrid: Vrid::new(vrid).unwrap(),
             priority: Priority::new(100),
-            interval: Centiseconds::new(100),
+            interval: Centiseconds::new(100).unwrap(),
             authentication: ::vrrp::Authentication::None,
             addresses: AddressList::from_slice(&addresses),
         };

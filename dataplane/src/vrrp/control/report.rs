@@ -156,6 +156,13 @@ fn warnings(router: &Managed, observed: Option<&Observed>, warnings: &mut Vec<St
              give it the same configuration, or set another virtualRouterID"
         ));
     }
+    if let Some((source, stated)) = observed.and_then(|observed| observed.differing_interval) {
+        warnings.push(format!(
+            "{address} (VRID {vrid}): host {source} states an advertisement interval of {} ms, which is not \
+             this host's: give it that of spec.vrrp.advertisementInterval",
+            stated.as_millis()
+        ));
+    }
 }
 
 fn conflict_warnings(router: &Managed, conflicts: &[AddressConflict], warnings: &mut Vec<String>) {

@@ -167,6 +167,8 @@ impl Slot {
             last_heard: self.router.last_heard(),
             equal_priority: self.router.equal_priority_peer(),
             differing: self.router.differing_addresses_from(),
+            differing_interval: (self.router.differing_interval_from())
+                .map(|(source, stated)| (source, stated.as_duration())),
             sent: self.sent,
             failed: self.failed,
             failure: self.failure,

@@ -189,7 +189,7 @@ impl Rig {
                 version: Version::V3,
                 vrid: Vrid::new(number).unwrap(),
                 priority: Priority::new(priority),
-                interval: Some(INTERVAL),
+                interval: INTERVAL,
                 authentication: Authentication::None,
                 addresses: AddressList::from_slice(&addresses),
             };

@@ -47,7 +47,7 @@ pub(super) fn check(
     let listed = advertisement.addresses;
     let ours = match config.settings.version {
         Version::V2 => {
-            if advertisement.interval != Some(config.settings.interval) {
+            if advertisement.interval != config.settings.interval {
                 return Err(Discard::OtherInterval);
             }
             // RFC 3768 section 7.1: a list that differs is dropped unless the owner sent it.

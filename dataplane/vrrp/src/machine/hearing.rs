@@ -20,6 +20,7 @@ impl VirtualRouter {
     ) {
         let checked = election::check(&self.config, source, advertisement);
         self.note_addresses(source, advertisement, checked);
+        self.note_interval(source, advertisement, checked);
         if let Err(discard) = checked {
             self.effects.push(Effect::Discarded(discard));
             return;
@@ -36,9 +37,7 @@ impl VirtualRouter {
         {
             self.twin = None;
         }
-        let learned = advertisement
-            .interval
-            .unwrap_or(self.config.settings.interval);
+        let learned = advertisement.interval;
         self.last_interval = Some(learned);
         let release = advertisement.priority.is_release();
         match &mut self.phase {
@@ -200,6 +199,24 @@ impl VirtualRouter {
             self.stranger = Some(source);
         } else if self.stranger == Some(source) {
             self.stranger = None;
+        }
+    }
+
+    /// Keeps what [`Self::differing_interval_from`] tells.
+    fn note_interval(
+        &mut self,
+        source: IpAddr,
+        advertisement: &Advertisement<'_>,
+        checked: Result<(), Discard>,
+    ) {
+        if !matches!(checked, Ok(()) | Err(Discard::OtherInterval)) {
+            return;
+        }
+        let stated = advertisement.interval;
+        if stated != self.config.settings.interval {
+            self.other_interval = Some((source, stated));
+        } else if self.other_interval.is_some_and(|(of, _)| of == source) {
+            self.other_interval = None;
         }
     }
 

@@ -62,6 +62,7 @@ pub struct VirtualRouter {
     pub(super) last_interval: Option<Centiseconds>,
     pub(super) twin: Option<Peer>,
     pub(super) stranger: Option<IpAddr>,
+    pub(super) other_interval: Option<(IpAddr, Centiseconds)>,
 }
 
 impl VirtualRouter {
@@ -82,6 +83,7 @@ impl VirtualRouter {
             last_interval: None,
             twin: None,
             stranger: None,
+            other_interval: None,
         })
     }
 
@@ -170,7 +172,7 @@ impl VirtualRouter {
             version: self.config.settings.version,
             vrid: self.config.vrid,
             priority,
-            interval: Some(self.stated_interval()),
+            interval: self.stated_interval(),
             authentication: self.config.settings.authentication,
             addresses: AddressList::from_slice(&self.config.addresses),
         }
@@ -241,6 +243,12 @@ impl VirtualRouter {
     /// A router heard on this VRID with an address list that differs from this one's.
     pub fn differing_addresses_from(&self) -> Option<IpAddr> {
         self.stranger
+    }
+
+    /// A router heard on this VRID that states another interval than this one's, and which (RFC 9568 section
+    /// 7.1). Version 3 gets along with that, version 2 does not.
+    pub fn differing_interval_from(&self) -> Option<(IpAddr, Centiseconds)> {
+        self.other_interval
     }
 
     /// Effects lost because the driver did not read them; zero in a correct one.

@@ -135,8 +135,8 @@ pub struct Advertisement<'a> {
     pub vrid: Vrid,
     /// The sender's weight; [`Priority::RELEASE`] when it leaves.
     pub priority: Priority,
-    /// The sender's interval; `None` where the field is zero, which keepalived accepts.
-    pub interval: Option<Centiseconds>,
+    /// The sender's interval.
+    pub interval: Centiseconds,
     /// What else version 2 carries.
     pub authentication: Authentication,
     /// The virtual addresses, at least one.
@@ -172,6 +172,7 @@ impl<'a> Advertisement<'a> {
             Version::V2 => Centiseconds::from_secs(view.interval_seconds()),
             Version::V3 => Centiseconds::new(view.interval_centiseconds()),
         };
+        let interval = interval.ok_or(Discard::ZeroInterval)?;
         let authentication = match (version, view.authentication_type()) {
             (Version::V3, _) | (Version::V2, 0) => Authentication::None,
             (Version::V2, SIMPLE_PASSWORD) => {
@@ -216,7 +217,7 @@ impl<'a> Advertisement<'a> {
         let need = self.buffer_len(family);
         let packet = room(buffer, need)?;
         let count = u8::try_from(self.addresses.len()).map_err(|_| EmitError::TooManyAddresses)?;
-        let interval = self.interval.ok_or(EmitError::Interval)?;
+        let interval = self.interval;
         if !interval.fits(self.version) {
             return Err(EmitError::Interval);
         }

@@ -161,7 +161,7 @@ pub enum EmitError {
     /// More addresses than the count field can state.
     #[error("more than 255 addresses")]
     TooManyAddresses,
-    /// No interval, or one that the version cannot state.
+    /// An interval that the version cannot state.
     #[error("interval cannot be stated in this version")]
     Interval,
 }

@@ -141,9 +141,8 @@ impl Judge {
         now: Instant,
         host: usize,
         it: &Host,
-        (priority, interval): (Priority, Option<Centiseconds>),
+        (priority, interval): (Priority, Centiseconds),
     ) {
-        let interval = interval.unwrap_or(it.config.settings.interval);
         let own = it.driver.router.priority();
         self.ears[host].hear(now, own, priority, interval.as_duration());
     }

@@ -145,7 +145,7 @@ impl Bench {
             version: self.version,
             vrid: Vrid::new(51).unwrap(),
             priority: Priority::new(priority),
-            interval: Some(interval),
+            interval,
             authentication: Authentication::None,
             addresses: AddressList::from_slice(addresses),
         };

@@ -227,7 +227,7 @@ fn farewell_states_the_interval_of_the_winner() {
     bench.hear_interval(200, 12, Centiseconds::new(300).unwrap());
     assert_eq!(bench.input(Input::AddressesRemoved), [Send(100)]);
     let said = bench.router.advertisement(Priority::new(100));
-    assert_eq!(said.interval, Centiseconds::new(300));
+    assert_eq!(said.interval, Centiseconds::new(300).unwrap());
 }
 
 /// Farewell: what it says is heard by the winner as a lower Active, which then announces; and by no

@@ -116,7 +116,7 @@ fn rfc2338_7_1_passwords() {
             version: Version::V2,
             vrid: Vrid::new(51).unwrap(),
             priority: Priority::new(200),
-            interval: Some(Centiseconds::SECOND),
+            interval: Centiseconds::SECOND,
             authentication,
             addresses: AddressList::from_slice(&addresses),
         };

@@ -284,7 +284,7 @@ pub(crate) fn foreign_advertisements_are_dropped(version: Version) {
         version: other,
         vrid: vrrp::Vrid::new(51).unwrap(),
         priority: Priority::new(200),
-        interval: Some(second),
+        interval: second,
         authentication: vrrp::Authentication::None,
         addresses: vrrp::wire::AddressList::from_slice(&addresses),
     };
@@ -307,7 +307,8 @@ pub(crate) fn foreign_advertisements_are_dropped(version: Version) {
 
 /// RFC 9568 6.4.3, RFC 3768 6.4.3: two routers that both say they own the addresses (255) settle it by
 /// their source addresses, as any two do; the one that yields is an ordinary Backup then, and the other
-/// is reported.
+/// is reported. An owner does not discard what others say (RFC 9568 7.1 as erratum 8298 has it): with the
+/// sentence as it was printed, and in RFC 3768, two would stay Active for ever.
 pub(crate) fn two_owners_settle_by_address(version: Version) {
     let mut owner = config(version);
     owner.settings.priority = Priority::OWNER;

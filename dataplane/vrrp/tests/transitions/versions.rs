@@ -21,7 +21,7 @@ fn v3_backup_learns_the_interval() {
     assert_eq!(bench.armed(), Some(SECOND));
     assert_eq!(
         bench.router.advertisement(Priority::new(100)).interval,
-        Some(Centiseconds::SECOND)
+        Centiseconds::SECOND
     );
 }
 
@@ -46,7 +46,24 @@ fn v3_ignored_advertisement_teaches_nothing() {
     );
 }
 
-/// RFC 3768 section 7.1: another interval than the configured one is dropped.
+/// RFC 9568 section 7.1: "SHOULD also verify that the Max Advertise Interval [...] matches": it is followed, and
+/// reported until the same router states the right one.
+#[test]
+fn v3_other_interval_is_reported() {
+    let mut bench = Bench::backup(Version::V3);
+    bench.hear(200, 12);
+    assert_eq!(bench.router.differing_interval_from(), None);
+    let tenth = Centiseconds::new(10).unwrap();
+    assert_eq!(bench.hear_interval(200, 13, tenth), []);
+    let told = Some((host(13), tenth));
+    assert_eq!(bench.router.differing_interval_from(), told);
+    bench.hear(200, 12);
+    assert_eq!(bench.router.differing_interval_from(), told);
+    bench.hear(200, 13);
+    assert_eq!(bench.router.differing_interval_from(), None);
+}
+
+/// RFC 3768 section 7.1: another interval than the configured one is dropped, and reported.
 #[test]
 fn v2_other_interval_is_dropped() {
     let mut bench = Bench::backup(Version::V2);
@@ -55,6 +72,10 @@ fn v2_other_interval_is_dropped() {
     assert_eq!(
         bench.hear_interval(200, 12, two),
         [Dropped(Discard::OtherInterval)]
+    );
+    assert_eq!(
+        bench.router.differing_interval_from(),
+        Some((host(12), two))
     );
     assert_eq!(bench.armed(), Some(ACTIVE_DOWN - SECOND));
 }
