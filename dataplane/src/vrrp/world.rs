@@ -127,6 +127,13 @@ impl World {
         links.filter_map(|link| Some((link.index, link.virtual_router?)))
     }
 
+    /// Addresses that the kernel gave to such links, as a router advertisement says.
+    pub(super) fn learned_on_virtual_links(&self) -> Vec<Address> {
+        let is_virtual = |index: u32| self.virtual_links().any(|(of, _)| of == index);
+        let learned = self.addresses.iter().filter(|it| it.is_learned);
+        learned.filter(|it| is_virtual(it.index)).cloned().collect()
+    }
+
     /// Whether such a link is switched on.
     pub(super) fn is_on(&self, index: u32) -> bool {
         let link = self.links.get(&index).and_then(|it| it.virtual_router);
@@ -332,6 +339,7 @@ mod tests {
             address: net.addr(),
             prefix: net.prefix_len(),
             is_own,
+            is_learned: false,
             is_tentative: false,
         })
     }

@@ -190,10 +190,29 @@ fn new_directory() -> PathBuf {
     directory
 }
 
-fn spawn(host: &Host, listener: &UnixListener, directory: &std::path::Path) -> (Child, Channel) {
+/// `wsha-dataplane vrrp`.
+fn plainly() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_wsha-dataplane"))
+}
+
+/// The same where `/proc/sys` is read-only, as in a container.
+fn without_sysctl() -> Command {
+    let mut command = Command::new("unshare");
+    let script = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", script]);
+    command.arg(env!("CARGO_BIN_EXE_wsha-dataplane"));
+    command
+}
+
+fn spawn(
+    host: &Host,
+    program: fn() -> Command,
+    listener: &UnixListener,
+    directory: &std::path::Path,
+) -> (Child, Channel) {
     let directory = directory.to_owned();
     let process = host.run(move || {
-        Command::new(env!("CARGO_BIN_EXE_wsha-dataplane"))
+        program()
             .args(["vrrp", "--run-dir"])
             .arg(directory)
             .spawn()
@@ -222,9 +241,13 @@ fn read(channel: &Channel) -> mpsc::Receiver<FromVrrp> {
 impl Node {
     /// Starts the process and gives it the table, nothing more.
     pub(crate) fn start(host: &Host) -> Self {
+        Self::start_as(host, plainly)
+    }
+
+    fn start_as(host: &Host, program: fn() -> Command) -> Self {
         let directory = new_directory();
         let listener = UnixListener::bind(directory.join(AGENT_SOCKET)).unwrap();
-        let (process, channel) = spawn(host, &listener, &directory);
+        let (process, channel) = spawn(host, program, &listener, &directory);
         let table = RouterTable::create().unwrap();
         channel.send(&ToVrrp::Table, &[table.fd()]).unwrap();
         let messages = read(&channel);
@@ -243,10 +266,18 @@ impl Node {
 
     /// Starts it with a proxy that accepts, and these virtual routers.
     pub(crate) fn serving(host: &Host, routers: &[Router]) -> Self {
-        let mut node = Self::start(host);
-        node.pair(routers);
-        node.configure(routers);
-        node
+        Self::start(host).with(routers)
+    }
+
+    /// The same where `/proc/sys` is read-only.
+    pub(crate) fn serving_without_sysctl(host: &Host, routers: &[Router]) -> Self {
+        Self::start_as(host, without_sysctl).with(routers)
+    }
+
+    fn with(mut self, routers: &[Router]) -> Self {
+        self.pair(routers);
+        self.configure(routers);
+        self
     }
 
     /// kill -9.
@@ -258,7 +289,7 @@ impl Node {
     /// kill -9, and another process in its place, as the agent does it.
     pub(crate) fn restart(&mut self, host: &Host) {
         self.kill();
-        let (process, channel) = spawn(host, &self.listener, &self.directory);
+        let (process, channel) = spawn(host, plainly, &self.listener, &self.directory);
         channel.send(&ToVrrp::Table, &[self.table.fd()]).unwrap();
         self.messages = read(&channel);
         self.process = process;

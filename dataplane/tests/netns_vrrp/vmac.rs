@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     sync::{
         Arc, Mutex,
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane::ipc::Router;
+use dataplane::{ipc::Router, sys::resolution::ResolutionSocket};
 use nix::sys::socket::{LinkAddr, recvfrom};
 use node_api::{
     MacAddress, Peering,
@@ -347,4 +347,86 @@ fn unicast_peers_share_a_hardware_address() {
     eventually("the heir serves", || connects(client, ADDRESS));
     let after = known(client, ADDRESS);
     assert!(after.contains(&MAC.to_string()), "{after}");
+}
+
+/// A router advertisement (RFC 4861 section 4.2) to all nodes, of a /64 for addresses that hosts make themselves.
+fn advertise_prefix(router: &Host, prefix: Ipv6Addr) {
+    let source: Ipv6Addr = {
+        let shown = router.ip("-6 -o addr show dev eth0 scope link");
+        let address = shown.split_whitespace().nth(3).unwrap();
+        address.split('/').next().unwrap().parse().unwrap()
+    };
+    let (mac, all) = (router.mac(), vrrp::wire::neighbour::ALL_NODES);
+    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08];
+    message.extend([0; 8]);
+    message.extend([1, 1]);
+    message.extend(mac.0);
+    message.extend([
+        3, 4, 64, 0xc0, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0,
+    ]);
+    message.extend(prefix.octets());
+    let length = u16::try_from(message.len()).unwrap();
+    let pseudo = [
+        &source.octets()[..],
+        &all.octets(),
+        &[0, 0],
+        &length.to_be_bytes(),
+        &[0, 0, 0, 58],
+    ];
+    let covered = [&pseudo.concat()[..], &message].concat();
+    let words = covered
+        .chunks(2)
+        .map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])));
+    let sum = words.fold(0, |sum, word| (sum + word) % 0xffff);
+    message[2..4].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
+    let mut frame = [&Mac::of_group(all).0[..], &mac.0, &[0x86, 0xdd]].concat();
+    frame.extend([0x60, 0, 0, 0]);
+    frame.extend(length.to_be_bytes());
+    frame.extend([58, 255]);
+    frame.extend(source.octets());
+    frame.extend(all.octets());
+    frame.extend(message);
+    router.run(move || {
+        let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+        let socket = ResolutionSocket::neighbour_discovery(index).unwrap();
+        socket.send(&frame).unwrap();
+    });
+}
+
+/// RFC 9568 section 7.4: no address is made of the virtual router's hardware address, also where the kernel
+/// cannot be told to take none from router advertisements.
+#[test]
+fn nothing_is_learned_from_routers_without_sysctl() {
+    let Some(lab) = Lab::start(2) else { return };
+    let (host, router) = (&lab.hosts[0], &lab.hosts[1]);
+    let mut node = Node::serving_without_sysctl(host, &[with_own_mac(ADDRESS_V6, 250)]);
+    node.wait_state(Active);
+    host.wait_shown(ADDRESS_V6);
+    let name = "wsha6-16-2";
+    let setting = format!("/proc/sys/net/ipv6/conf/{name}/accept_ra");
+    let accepts = host.run(move || std::fs::read_to_string(setting).unwrap());
+    assert_eq!(
+        accepts.trim(),
+        "1",
+        "the kernel's default, which nobody could change"
+    );
+    let learned = |interface: &str, prefix: &str| {
+        let shown = host.ip(&format!("-6 -o addr show dev {interface} to {prefix}"));
+        !shown.is_empty()
+    };
+    // The host itself takes addresses, so that the advertisements were read; the link above reads each a
+    // little later, and the first before the last.
+    for number in 1..=5 {
+        let prefix = format!("fd00:9:{number}::");
+        advertise_prefix(router, prefix.parse().unwrap());
+        eventually("the host learns the prefix", || {
+            learned("eth0", &format!("{prefix}/64"))
+        });
+    }
+    eventually("the virtual router keeps none", || {
+        !learned(name, "fd00:9::/32")
+    });
+    assert!(!host.shown(ADDRESS_V6).is_empty());
+    let report = node.wait_state(Active);
+    assert_eq!(report.transitions.len(), 2, "{:?}", report.transitions);
 }

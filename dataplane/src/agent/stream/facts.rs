@@ -177,6 +177,7 @@ mod tests {
             address: address.parse().unwrap(),
             prefix: prefix.parse().unwrap(),
             is_own,
+            is_learned: false,
             is_tentative: false,
         })
     }

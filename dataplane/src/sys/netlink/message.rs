@@ -37,6 +37,8 @@ const IFA_LOCAL: u16 = 2;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
+/// `IFAPROT_KERNEL_RA`.
+const KERNEL_RA: u8 = 2;
 const IFA_F_NODAD: u32 = 0x02;
 const IFA_F_OPTIMISTIC: u32 = 0x04;
 const IFA_F_DADFAILED: u32 = 0x08;
@@ -81,6 +83,8 @@ pub struct Address {
     pub prefix: u8,
     /// Whether it carries [`OWN_PROTOCOL`].
     pub is_own: bool,
+    /// IPv6: whether the kernel took it from a router advertisement (RFC 4862 section 5.5.3).
+    pub is_learned: bool,
     /// IPv6: nothing may be sent from it yet, since somebody else may have it (RFC 4862 section 2).
     pub is_tentative: bool,
 }
@@ -120,7 +124,7 @@ impl Request {
     /// An address with a lifetime in whole seconds.
     pub(super) fn add_address(index: u32, address: IpAddr, lifetime: u32) -> Self {
         let mut request = Self::new(RTM_NEWADDR, ACK | CREATE | REPLACE);
-        request.address(index, address);
+        request.address(index, address, host_prefix(address));
         // Never a source of outgoing connections on IPv6; on IPv4 the notion does not exist.
         let preferred = if address.is_ipv6() { 0 } else { lifetime };
         let mut info = [0; 16];
@@ -137,14 +141,17 @@ impl Request {
     }
 
     pub(super) fn remove_address(index: u32, address: IpAddr) -> Self {
+        Self::remove_with_prefix(index, address, host_prefix(address))
+    }
+
+    pub(super) fn remove_with_prefix(index: u32, address: IpAddr, prefix: u8) -> Self {
         let mut request = Self::new(RTM_DELADDR, ACK);
-        request.address(index, address);
+        request.address(index, address, prefix);
         request
     }
 
-    /// `ifaddrmsg` and the address itself, as a host route: /32 or /128.
-    fn address(&mut self, index: u32, address: IpAddr) {
-        let prefix = if address.is_ipv4() { 32 } else { 128 };
+    /// `ifaddrmsg` and the address itself.
+    fn address(&mut self, index: u32, address: IpAddr, prefix: u8) {
         self.0.extend_from_slice(&[family(address), prefix, 0, 0]);
         self.0.extend_from_slice(&index.to_ne_bytes());
         match address {
@@ -294,9 +301,15 @@ fn address(body: &[u8]) -> Option<Address> {
         address: local.or(peer)?,
         prefix,
         is_own: protocol == OWN_PROTOCOL,
+        is_learned: protocol == KERNEL_RA,
         is_tentative: flags & IFA_F_OPTIMISTIC == 0
             && flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) != 0,
     })
+}
+
+/// Ours are host routes: /32 or /128.
+const fn host_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 pub(super) const fn family(address: IpAddr) -> u8 {
@@ -362,6 +375,7 @@ mod tests {
                 address,
                 prefix: 32,
                 is_own: true,
+                is_learned: false,
                 is_tentative: false,
             }))
         );
@@ -374,7 +388,7 @@ mod tests {
         let read = |flags: u32| {
             let address: IpAddr = "fe80::1".parse().unwrap();
             let mut request = Request::new(RTM_NEWADDR, 0);
-            request.address(7, address);
+            request.address(7, address, host_prefix(address));
             request.attribute(IFA_FLAGS, &flags.to_ne_bytes());
             let bytes = request.finish(1);
             match messages(&bytes).next().unwrap().change() {

@@ -56,7 +56,22 @@ impl Requests {
 
     /// Removes an address. That it, or its interface, is not there is success.
     pub fn remove(&mut self, index: u32, address: IpAddr) -> io::Result<()> {
-        match self.acknowledged(Request::remove_address(index, address)) {
+        self.removed(Request::remove_address(index, address))
+    }
+
+    /// The same for one that is none of ours, as the kernel told of it.
+    pub fn remove_foreign(&mut self, told: &Address) -> io::Result<()> {
+        let Address {
+            index,
+            address,
+            prefix,
+            ..
+        } = *told;
+        self.removed(Request::remove_with_prefix(index, address, prefix))
+    }
+
+    fn removed(&mut self, request: Request) -> io::Result<()> {
+        match self.acknowledged(request) {
             Err(error)
                 if matches!(
                     error.raw_os_error(),

@@ -447,10 +447,22 @@ impl Host {
         if gone {
             self.look_for_missing()?;
         }
+        self.remove_learned();
         if matters {
             self.ends.control.host(FromHost::World(self.world.clone()));
         }
         Ok(())
+    }
+
+    /// Where `accept_ra` cannot be set, the link of a virtual router takes addresses from router advertisements.
+    /// They go before the kernel has looked for duplicates, so that nothing is sent from them (RFC 9568 section
+    /// 7.4).
+    fn remove_learned(&mut self) {
+        for learned in self.world.learned_on_virtual_links() {
+            if let Err(error) = self.requests.remove_foreign(&learned) {
+                tracing::warn!(address = %learned.address, %error, "cannot remove what a router advertised");
+            }
+        }
     }
 
     /// Notices addresses that somebody else removed. Events may be older than our own requests, so
