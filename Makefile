@@ -1,6 +1,6 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test test-controller e2e nightly lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-proxy bench-control
+.PHONY: help install-tools test test-controller e2e nightly lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-proxy bench-control soak
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -117,3 +117,8 @@ bench-proxy: ## what messages, handshakes and idle sessions cost, wsha beside ng
 bench-control: ## how fast endpoints reach hundreds of gateways from a real API server, and what that costs; ARGS='--sizes 100x100'
 	$(CARGO) build --release --package controller --package e2e --bins
 	$(RELEASE)/bench-control $(ARGS)
+
+soak: ## SESSIONS clients (3000) for HOURS (2) and SECONDS (0) under faults and edits, from SEED (any): every close has a cause, memory is flat (root, or sudo); ARGS='--markdown FILE'
+	$(CARGO) build --release --package dataplane --package e2e --bins
+	$(SUDO) env WSHA_DATAPLANE=$(RELEASE)/wsha-dataplane $(RELEASE)/soak --sessions $(or $(SESSIONS),3000) \
+		--hours $(or $(HOURS),$(if $(SECONDS),0,2)) --seconds $(or $(SECONDS),0) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -5,7 +5,7 @@
 //! [`probe::Probe`] is the client, and [`measure`] turns what it saw into figures. A [`cluster`] is a
 //! real Kubernetes, an [`image`] what its nodes run, the [`chart`] how
 //! they come to run it, [`control_load`] gateways by the hundred, [`proxy_load`] clients and servers that cost less
-//! than the proxy between them. [`testing`] is what the integration
+//! than the proxy between them, [`soak`] all of it at once for hours. [`testing`] is what the integration
 //! tests share.
 
 #![forbid(unsafe_code)]
@@ -27,6 +27,7 @@ pub mod measure;
 mod neighbour;
 pub mod probe;
 pub mod proxy_load;
+pub mod soak;
 pub mod subject;
 pub mod takeover;
 pub mod testing;

@@ -1,0 +1,243 @@
+//! A soak: thousands of sessions through both gateways for as long as one likes, while servers, proxies and a whole
+//! gateway fail and come back and the pool's spec is edited, all drawn from a seed.
+//!
+//! Every byte is compared, every end of a session is attributed, and nothing may be left over: `crowd` is the
+//! clients, `director` does what is done to the rest, `ledger` brings together what clients saw, what proxies
+//! recorded and what was done, and `vitals` watches memory and descriptors.
+
+mod client;
+mod crowd;
+mod deed;
+mod director;
+mod ledger;
+mod random;
+mod report;
+mod servers;
+mod spec;
+mod vitals;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use self::crowd::{Gathering, Pace};
+use self::deed::Deeds;
+use self::director::Director;
+use self::ledger::{Ledger, Records};
+use self::random::Random;
+pub use self::report::Summary;
+use self::servers::Servers;
+use self::spec::Spec;
+use self::vitals::Vitals;
+use crate::testing::{Cluster, Gateway};
+use crate::wait;
+
+/// Bound against hangs for the last sessions and descriptors to go.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What is asked of a soak.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// From which everything is drawn.
+    pub seed: u64,
+    /// How many clients there are.
+    pub sessions: usize,
+    /// How long it goes on, at least: each fault and each edit comes once, however long that takes.
+    pub time: Duration,
+}
+
+impl Options {
+    /// Sessions last longer where there is more time, and everything is hurried where there is little.
+    fn pace(&self) -> Pace {
+        let is_short = self.time < Duration::from_mins(5);
+        let [longest, slowest] = if is_short { [20, 2] } else { [120, 6] };
+        Pace {
+            arrival: Duration::from_secs(if is_short { 2 } else { 10 }),
+            shortest: Duration::from_secs(2),
+            longest: Duration::from_secs(longest),
+            quickest: Duration::from_millis(200),
+            slowest: Duration::from_secs(slowest),
+        }
+    }
+
+    fn pauses(&self) -> [Duration; 2] {
+        if self.time < Duration::from_mins(5) {
+            [100, 1000].map(Duration::from_millis)
+        } else {
+            [1, 8].map(Duration::from_secs)
+        }
+    }
+
+    /// When buffers and caches have their size.
+    fn warm_up(&self) -> Duration {
+        (self.time / 4).min(Duration::from_mins(5))
+    }
+}
+
+/// A seed that nobody chose. It is printed, so that a run can be repeated.
+pub fn any_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::from(now.unwrap_or_default().subsec_nanos())
+}
+
+/// Soaks a lab without gateways at work. The summary says what was wrong, if something was.
+pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
+    let (_, allowed) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, allowed, allowed)?;
+    eprintln!("soak: seed {}, {} clients", options.seed, options.sessions);
+    let random = Random::new(options.seed);
+    let mut choices = random.fork(0);
+    let servers = Servers::start(&cluster.lab)?;
+    let spec = Spec::new(&cluster.lab);
+    cluster.apply(&spec.manifest())?;
+    cluster.start_both()?;
+    for gateway in Gateway::BOTH {
+        cluster.wait_sessions(gateway, 0)?;
+    }
+    let idle = vitals::descriptors(cluster)?;
+    let begun = Instant::now();
+    let client = cluster.lab.client();
+    let crowd = Gathering::start(
+        client,
+        options.sessions,
+        spec.ports(),
+        options.pace(),
+        random.fork(1),
+    )?;
+    let mut director = Director {
+        steady: choices.one_of(&Gateway::BOTH),
+        crowd,
+        servers,
+        spec,
+        deeds: Deeds::default(),
+        vitals: Vitals::default(),
+        random: choices,
+        faults: BTreeMap::new(),
+        edits: BTreeMap::new(),
+        pauses: options.pauses(),
+        begun,
+        cluster,
+    };
+    director.run(begun + options.time)?;
+    director.restore()?;
+    let Director {
+        cluster,
+        crowd,
+        deeds,
+        vitals,
+        faults,
+        edits,
+        steady,
+        // They serve until the last session has ended.
+        servers: _servers,
+        ..
+    } = director;
+    let tally = crowd.disperse()?;
+    let lasted = begun.elapsed();
+    for gateway in Gateway::BOTH {
+        cluster.wait_sessions(gateway, 0)?;
+    }
+    let descriptors = descriptors(cluster, &idle);
+    let records = Records::read(cluster)?;
+    let ledger = Ledger::close(&tally, &records, &deeds);
+    let mut wrong = counters(cluster, steady, &records)?;
+    let leaks = descriptors
+        .iter()
+        .filter(|(_, [before, after])| after > before);
+    wrong.extend(leaks.map(|(process, _)| format!("{process} has descriptors left over")));
+    wrong.extend(tally.wrong.iter().cloned());
+    if ledger.unattributed > 0 {
+        wrong.push(format!("{} closes without a cause", ledger.unattributed));
+    }
+    wrong.extend(ledger.told.iter().cloned());
+    if ledger.lost > 0 {
+        wrong.push(format!("{} messages were lost", ledger.lost));
+    }
+    let memory = vitals.lifetimes(options.warm_up());
+    let memory: Vec<_> = memory
+        .map(|(lifetime, memory)| (lifetime.gateway, lifetime.part, memory))
+        .collect();
+    for (gateway, part, memory) in &memory {
+        // A trend over seconds is none.
+        if memory.lasted > options.warm_up() * 2 && !memory.is_flat() {
+            let process = vitals::name(*gateway, *part);
+            wrong.push(format!("the memory of {process} grows: {memory:?}"));
+        }
+    }
+    Ok(Summary {
+        seed: options.seed,
+        lasted,
+        clients: options.sessions,
+        peak: tally.peak,
+        sessions: tally.ends.len() as u64,
+        messages: tally.messages,
+        bytes: tally.bytes,
+        turned_away: tally.turned_away,
+        faults,
+        edits,
+        closes: ledger.closes,
+        unattributed: ledger.unattributed,
+        lost: ledger.lost + tally.wrong.len() as u64,
+        memory,
+        descriptors,
+        wrong,
+    })
+}
+
+impl Summary {
+    /// Fails if something was not as it must be.
+    pub fn verdict(&self) -> Result<()> {
+        match self.wrong.as_slice() {
+            [] => Ok(()),
+            [first, rest @ ..] => bail!("{first}, and {} more of that kind", rest.len()),
+        }
+    }
+}
+
+/// Compares the counters of the gateway whose proxy lived all the time with the records that were read.
+fn counters(cluster: &Cluster, steady: Gateway, records: &Records) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let causes = records.causes(steady);
+    let count = |name: &str, labels: &[(&str, &str)]| cluster.count(steady, name, labels);
+    for (cause, recorded) in &causes {
+        let counted = count("wsha_proxy_sessions_ended", &[("by", cause)])?;
+        if counted != *recorded {
+            wrong.push(format!(
+                "{cause} counted {counted} times, recorded {recorded} times"
+            ));
+        }
+    }
+    let upgraded = count("wsha_proxy_handshakes", &[("result", "upgraded")])?;
+    let ended = count("wsha_proxy_sessions_ended", &[])?;
+    if upgraded != ended || ended != causes.values().sum::<u64>() {
+        wrong.push(format!(
+            "{upgraded} sessions began, {ended} ended, by cause {causes:?}"
+        ));
+    }
+    let lost = count("wsha_proxy_access_records_lost", &[])?;
+    if lost > 0 {
+        wrong.push(format!("{lost} access records were lost"));
+    }
+    Ok(wrong)
+}
+
+/// Descriptors of each process before the first session and after the last.
+fn descriptors(cluster: &Cluster, idle: &BTreeMap<String, usize>) -> BTreeMap<String, [usize; 2]> {
+    let mut now = BTreeMap::new();
+    let settled = wait::until("descriptors to be closed", PATIENCE, || {
+        now = vitals::descriptors(cluster)?;
+        let mut open = now.iter();
+        let is_back = open.all(|(process, open)| Some(open) <= idle.get(process));
+        Ok(is_back.then_some(()))
+    });
+    // Those that stay open the summary shows.
+    drop(settled);
+    let both = now.into_iter().map(|(process, after)| {
+        let before = idle.get(&process).copied().unwrap_or_default();
+        (process, [before, after])
+    });
+    both.collect()
+}

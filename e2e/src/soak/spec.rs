@@ -1,0 +1,194 @@
+//! The pool's spec as the soak edits it.
+
+use std::net::Ipv4Addr;
+
+use super::deed::Deed;
+use super::random::Random;
+use super::servers;
+use crate::lab::{Host, Lab, PORT};
+use crate::testing::{Endpoint, Manifest};
+
+/// What can be edited.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Edit {
+    EndpointAdded,
+    EndpointRemoved,
+    Weight,
+    Balancing,
+    Heartbeat,
+    Drain,
+    Limits,
+    TimeOuts,
+    ListenerAdded,
+    ListenerRemoved,
+}
+
+impl Edit {
+    pub(super) const ALL: [Self; 10] = [
+        Self::EndpointAdded,
+        Self::EndpointRemoved,
+        Self::Weight,
+        Self::Balancing,
+        Self::Heartbeat,
+        Self::Drain,
+        Self::Limits,
+        Self::TimeOuts,
+        Self::ListenerAdded,
+        Self::ListenerRemoved,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::EndpointAdded => "endpoint added",
+            Self::EndpointRemoved => "endpoint removed",
+            Self::Weight => "weight",
+            Self::Balancing => "balancing",
+            Self::Heartbeat => "heartbeat",
+            Self::Drain => "drain",
+            Self::Limits => "limits",
+            Self::TimeOuts => "time-outs",
+            Self::ListenerAdded => "listener added",
+            Self::ListenerRemoved => "listener removed",
+        }
+    }
+}
+
+/// Close codes that `drain.closeCode` gets.
+pub(super) const DRAIN_CODES: [u16; 2] = [1001, 1012];
+
+/// A side that is not there must be found within what a client that is gone waits, and a client that is only slow
+/// must not be.
+const HEARTBEATS: [&str; 3] = [
+    "interval: 4s, timeout: 5s",
+    "interval: 5s, timeout: 5s",
+    "interval: 6s, timeout: 4s",
+];
+
+const LIMITS: [Option<&str>; 6] = [
+    None,
+    Some("maxSessionAge: 20s"),
+    Some("maxMessageSize: 524288"),
+    Some("slowReaderTimeout: 1s"),
+    Some("handshakesPerSecond: 200"),
+    Some("maxFrameSize: 131072, messagesPerSecond: 50, messageBurst: 100"),
+];
+
+const BALANCING: [&str; 3] = [
+    "{ type: RoundRobin }",
+    "{ type: LeastConnections }",
+    "{ type: ConsistentHash, consistentHash: { key: { type: SourceAddress } } }",
+];
+
+const TIME_OUTS: [(&str, &str); 2] = [("2s", "5s"), ("1s", "3s")];
+
+/// Ports of listeners that come and go, beside the first one.
+const MORE_PORTS: [(&str, u16); 2] = [("second", 8021), ("third", 8022)];
+
+/// Endpoints that there are at least.
+const LEAST: usize = 2;
+
+/// The spec.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    all: Vec<Ipv4Addr>,
+    endpoints: Vec<Endpoint>,
+    listeners: Vec<(&'static str, u16)>,
+    balancing: &'static str,
+    heartbeat: &'static str,
+    drain: (&'static str, u16),
+    limits: Option<&'static str>,
+    time_outs: (&'static str, &'static str),
+}
+
+impl Spec {
+    /// What it begins with: all servers but the last.
+    pub(super) fn new(lab: &Lab) -> Self {
+        let all: Vec<_> = lab.backends().iter().map(Host::address).collect();
+        let first = all.iter().take(all.len() - 1);
+        Self {
+            endpoints: first.map(|address| servers::endpoint(*address)).collect(),
+            all,
+            listeners: vec![("ws", PORT)],
+            balancing: BALANCING[0],
+            heartbeat: HEARTBEATS[0],
+            drain: ("2s", DRAIN_CODES[0]),
+            limits: None,
+            time_outs: TIME_OUTS[0],
+        }
+    }
+
+    pub(super) fn manifest(&self) -> Manifest {
+        let mut manifest = Manifest::article();
+        let pool = manifest.pool();
+        pool.endpoints.clone_from(&self.endpoints);
+        pool.listeners.clone_from(&self.listeners);
+        let (connect, handshake) = self.time_outs;
+        pool.upstream = vec![
+            format!("loadBalancing: {}", self.balancing),
+            format!("connectTimeout: {connect}"),
+            format!("handshakeTimeout: {handshake}"),
+        ];
+        let (timeout, code) = self.drain;
+        pool.spec = vec![
+            "accessLog: { mode: Enabled, samplePercent: 100 }".to_owned(),
+            format!("heartbeat: {{ {} }}", self.heartbeat),
+            format!("drain: {{ timeout: {timeout}, closeCode: {code} }}"),
+        ];
+        let limits = self.limits.map(|limits| format!("limits: {{ {limits} }}"));
+        pool.spec.extend(limits);
+        manifest
+    }
+
+    pub(super) fn ports(&self) -> Vec<u16> {
+        self.listeners.iter().map(|(_, port)| *port).collect()
+    }
+
+    /// Changes it; which sessions that may end. `None`: there is nothing of that kind to change.
+    pub(super) fn edit(&mut self, edit: Edit, random: &mut Random) -> Option<Vec<Deed>> {
+        let mut deeds = Vec::new();
+        match edit {
+            Edit::EndpointAdded => {
+                let used =
+                    |address: &&Ipv4Addr| self.endpoints.iter().all(|it| it.address != **address);
+                let address = self.all.iter().find(used)?;
+                self.endpoints.push(servers::endpoint(*address));
+            }
+            Edit::EndpointRemoved => {
+                if self.endpoints.len() <= LEAST {
+                    return None;
+                }
+                let gone = self.endpoints.remove(random.index(self.endpoints.len()));
+                deeds.push(Deed::EndpointRemoved(gone.address));
+            }
+            Edit::Weight => {
+                let index = random.index(self.endpoints.len());
+                self.endpoints[index].weight = u16::try_from(random.between(1, 5)).ok()?;
+            }
+            Edit::Balancing => self.balancing = random.one_of(&BALANCING),
+            Edit::Heartbeat => self.heartbeat = random.one_of(&HEARTBEATS),
+            Edit::Drain => {
+                let timeout = random.one_of(&["0s", "1s", "5s"]);
+                self.drain = (timeout, random.one_of(&DRAIN_CODES));
+            }
+            Edit::Limits => {
+                self.limits = random.one_of(&LIMITS);
+                if self.limits.is_some() {
+                    deeds.push(Deed::Limited);
+                }
+            }
+            Edit::TimeOuts => self.time_outs = random.one_of(&TIME_OUTS),
+            Edit::ListenerAdded => {
+                let absent = |more: &&(&str, u16)| !self.listeners.contains(more);
+                self.listeners.push(*MORE_PORTS.iter().find(absent)?);
+            }
+            Edit::ListenerRemoved => {
+                if self.listeners.len() < 2 {
+                    return None;
+                }
+                let (_, port) = self.listeners.pop()?;
+                deeds.push(Deed::ListenerRemoved(port));
+            }
+        }
+        Some(deeds)
+    }
+}
