@@ -29,6 +29,11 @@ fn main() -> ExitCode {
         tools::install_autobahn().map(drop),
     );
     report(
+        "Python's module websockets",
+        tools::install_websockets().map(drop),
+    );
+    report("chromium, a browser", tools::install_chromium().map(drop));
+    report(
         "containerd, runc, network plugins and nft, for nodes",
         tools::install_node_programs(),
     );

@@ -2,6 +2,7 @@
 
 mod apt;
 mod autobahn;
+mod websockets;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use self::apt::Wanted;
 pub(crate) use self::apt::restore_policy;
 pub use self::autobahn::{install_autobahn, wstest};
+pub use self::websockets::install_websockets;
 
 /// Where a program is, as a shell would find it, with the directories of system programs added.
 pub fn find(program: &str) -> Option<PathBuf> {
@@ -123,6 +125,12 @@ pub fn install_nft() -> Result<()> {
 pub fn install_promtool() -> Result<PathBuf> {
     apt::install(&[Wanted::beside("promtool", "prometheus", "prometheus")])?;
     need("promtool", "prometheus")
+}
+
+/// Where a browser is, installed if it is not there.
+pub fn install_chromium() -> Result<PathBuf> {
+    apt::install(&[Wanted::program("chromium", "chromium")])?;
+    need("chromium", "chromium")
 }
 
 /// The programs, and in a cache outside the tree the module `ws` as `e2e/backend/package-lock.json` pins it.
