@@ -16,8 +16,8 @@ pub enum Body {
 /// Position in chunked content.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Chunk {
-    /// In the hexadecimal size.
-    Size(u64),
+    /// In the hexadecimal size; `None`: before its first digit.
+    Size(Option<u64>),
     /// In an extension of the size line.
     Extension(u64),
     /// Before the LF of the size line.
@@ -28,6 +28,8 @@ pub enum Chunk {
     DataEnd(u8),
     /// In the trailer; how many bytes its line has.
     Trailer(u64),
+    /// Before the LF of a line of the trailer, which had so many.
+    TrailerEnd(u64),
 }
 
 /// How far content goes.
@@ -57,7 +59,7 @@ impl Body {
             // connection's.
             (true, None) => Ok(match fields.list("transfer-encoding").last() {
                 Some(last) if last.eq_ignore_ascii_case(b"chunked") => {
-                    Self::Chunked(Chunk::Size(0))
+                    Self::Chunked(Chunk::Size(None))
                 }
                 _ => Self::UntilEnd,
             }),
@@ -111,22 +113,24 @@ impl Chunk {
             *self = match (*self, byte) {
                 (Self::Size(size), digit) if digit.is_ascii_hexdigit() => {
                     let value = char::from(digit).to_digit(16).map_or(0, u64::from);
-                    match size.checked_mul(16) {
-                        Some(size) => Self::Size(size + value),
+                    match size.unwrap_or(0).checked_mul(16) {
+                        Some(size) => Self::Size(Some(size + value)),
                         None => return BodyEnd::Broken(pos),
                     }
                 }
-                (Self::Size(size), b';' | b' ' | b'\t') => Self::Extension(size),
-                (Self::Size(size) | Self::Extension(size), b'\r') => Self::SizeEnd(size),
+                (Self::Size(Some(size)), b';' | b' ' | b'\t') => Self::Extension(size),
+                (Self::Size(Some(size)) | Self::Extension(size), b'\r') => Self::SizeEnd(size),
                 (Self::Extension(size), byte) if byte != b'\n' => Self::Extension(size),
-                // The CR of the empty line leaves the count at 0.
-                (Self::SizeEnd(0), b'\n') | (Self::Trailer(0), b'\r') => Self::Trailer(0),
+                (Self::SizeEnd(0), b'\n') => Self::Trailer(0),
                 (Self::SizeEnd(size), b'\n') => Self::Data(size),
                 (Self::DataEnd(b'\r'), b'\r') => Self::DataEnd(b'\n'),
-                (Self::DataEnd(b'\n'), b'\n') => Self::Size(0),
-                (Self::Trailer(0), b'\n') => return BodyEnd::At(pos),
-                (Self::Trailer(_), b'\n') => Self::Trailer(0),
-                (Self::Trailer(n), _) => Self::Trailer(n.saturating_add(1)),
+                (Self::DataEnd(b'\n'), b'\n') => Self::Size(None),
+                (Self::Trailer(length), b'\r') => Self::TrailerEnd(length),
+                (Self::Trailer(length), byte) if byte != b'\n' => {
+                    Self::Trailer(length.saturating_add(1))
+                }
+                (Self::TrailerEnd(0), b'\n') => return BodyEnd::At(pos),
+                (Self::TrailerEnd(_), b'\n') => Self::Trailer(0),
                 _ => return BodyEnd::Broken(pos),
             };
         }
@@ -143,7 +147,7 @@ mod tests {
         let content = b"5\r\nhello\r\n0a;x=y\r\n0123456789\r\n0\r\nA: b\r\n\r\n";
         let stream = [&content[..], b"HTTP/1.1 200 OK"].concat();
         for cut in 0..stream.len() {
-            let mut body = Body::Chunked(Chunk::Size(0));
+            let mut body = Body::Chunked(Chunk::Size(None));
             let end = match body.advance(&stream[..cut]) {
                 BodyEnd::More => match body.advance(&stream[cut..]) {
                     BodyEnd::At(end) => cut + end,
@@ -158,8 +162,17 @@ mod tests {
 
     #[test]
     fn what_is_not_chunks_is_broken() {
-        for bad in ["x\r\n", "5\nhello", "1\r\nab", "fffffffffffffffff\r\n"] {
-            let mut body = Body::Chunked(Chunk::Size(0));
+        for bad in [
+            "x\r\n",
+            "\r\n",
+            ";x\r\n",
+            "5\nhello",
+            "1\r\nab",
+            "fffffffffffffffff\r\n",
+            "0\r\nA: b\n",
+            "0\r\n\rA",
+        ] {
+            let mut body = Body::Chunked(Chunk::Size(None));
             let end = body.advance(bad.as_bytes());
             assert!(matches!(end, BodyEnd::Broken(_)), "{bad:?} gave {end:?}");
         }
