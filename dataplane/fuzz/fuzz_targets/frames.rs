@@ -1,0 +1,6 @@
+//! Streams of WebSocket frames.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| dataplane_fuzz::laws::frames::stream(bytes));

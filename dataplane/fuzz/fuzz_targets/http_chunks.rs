@@ -1,0 +1,6 @@
+//! Content in chunks.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| dataplane_fuzz::laws::http::chunks(bytes));
