@@ -8,7 +8,11 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{limits::Limits, proxy_protocol};
+use crate::{
+    limits::Limits,
+    proxy_protocol,
+    tls::{ClientTls, ServerTls},
+};
 
 /// Desired state of the whole proxy. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -49,6 +53,8 @@ pub struct Listener {
     /// Whether each connection begins with a header of the PROXY protocol; from others than
     /// `trusted_proxies` none is accepted then.
     pub proxy_protocol: bool,
+    /// Whether clients speak TLS, behind that header, and how.
+    pub tls: Option<ServerTls>,
 }
 
 /// A group of servers.
@@ -64,12 +70,14 @@ pub struct Upstream {
     pub slow_start: Duration,
     /// Live sessions that one gets at most.
     pub endpoint_sessions: Option<u32>,
-    /// Limit for one TCP connection attempt.
+    /// Limit for one attempt to connect, TLS included.
     pub connect_timeout: Duration,
     /// Limit from the client's first byte to the 101, tries on several endpoints included.
     pub handshake_timeout: Duration,
-    /// The header of the PROXY protocol that endpoints get before the handshake.
+    /// The header of the PROXY protocol that endpoints get before all else.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+    /// Whether endpoints are spoken to by TLS, and how.
+    pub tls: Option<ClientTls>,
 }
 
 /// One server.

@@ -19,17 +19,28 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},
 };
 
-use crate::{config::Phase, dial::dial, live::Shared, observe::EndpointProblem};
+use crate::{
+    config::{Phase, Upstream},
+    dial::dial,
+    live::Shared,
+    observe::EndpointProblem,
+    proxy_protocol,
+    stream::Stream,
+    tls::{self, ClientTls},
+};
 
 /// Pause between two attempts to reach an endpoint that failed.
 const RECHECK: Duration = Duration::from_secs(1);
 
 /// Limit for such an attempt.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an endpoint that has done its part of TLS may take to refuse ours.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// How long an endpoint that did not answer a handshake comes last.
 const SHUNNED: Duration = Duration::from_secs(10);
@@ -50,6 +61,11 @@ const SOUND: u8 = 1;
 const REFUSED: u8 = 2;
 const TIMED_OUT: u8 = 3;
 const UNREACHABLE: u8 = 4;
+const WRONG_HOSTNAME: u8 = 5;
+const EXPIRED: u8 = 6;
+const UNTRUSTED: u8 = 7;
+const TLS_REFUSED: u8 = 8;
+const TLS_FAILED: u8 = 9;
 
 /// A server of a pool, shared by all workers and by successive configurations.
 #[derive(Debug)]
@@ -63,12 +79,22 @@ pub(crate) struct Endpoint {
     /// Since when it takes new sessions, as far as is known.
     since: Mutex<Option<Instant>>,
     losses: Mutex<Losses>,
+    /// How it is spoken to.
+    access: Mutex<Access>,
     /// Live sessions and handshakes on their way.
     pub(crate) load: AtomicUsize,
     /// Live sessions.
     pub(crate) sessions: AtomicUsize,
     /// Place in the turn (`balance`).
     pub(crate) credit: AtomicI64,
+}
+
+/// How an endpoint is spoken to.
+#[derive(Clone, Debug, Default)]
+struct Access {
+    tls: Option<ClientTls>,
+    /// The header of the PROXY protocol that it wants first.
+    header: Option<proxy_protocol::Version>,
 }
 
 /// Sessions that broke one after the other.
@@ -105,6 +131,7 @@ impl Endpoint {
             shunned: Mutex::default(),
             since: Mutex::default(),
             losses: Mutex::default(),
+            access: Mutex::default(),
             load: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             credit: AtomicI64::new(0),
@@ -132,6 +159,20 @@ impl Endpoint {
             self.started(Some(Instant::now()));
         }
         self.fault.load(Acquire) != SOUND
+    }
+
+    /// Takes in how its upstream is spoken to, from the next connection on.
+    pub(crate) fn secure(&self, upstream: &Upstream) {
+        let access = Access {
+            tls: upstream.tls.clone(),
+            header: upstream.proxy_protocol,
+        };
+        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
+    }
+
+    fn access(&self) -> Access {
+        let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        access.clone()
     }
 
     /// It takes new sessions since then.
@@ -202,12 +243,7 @@ impl Endpoint {
             NOT_READY => return Some(EndpointProblem::NotReady),
             _ => return Some(EndpointProblem::Terminating),
         }
-        match self.fault.load(Acquire) {
-            REFUSED => Some(EndpointProblem::Refused),
-            TIMED_OUT => Some(EndpointProblem::ConnectTimeout),
-            UNREACHABLE => Some(EndpointProblem::Unreachable),
-            _ => None,
-        }
+        problem_of(self.fault.load(Acquire))
     }
 
     fn set_fault(&self, fault: u8, shared: &Shared) {
@@ -226,6 +262,20 @@ impl Endpoint {
     }
 }
 
+fn problem_of(fault: u8) -> Option<EndpointProblem> {
+    match fault {
+        REFUSED => Some(EndpointProblem::Refused),
+        TIMED_OUT => Some(EndpointProblem::ConnectTimeout),
+        UNREACHABLE => Some(EndpointProblem::Unreachable),
+        WRONG_HOSTNAME => Some(EndpointProblem::WrongHostname),
+        EXPIRED => Some(EndpointProblem::ExpiredCertificate),
+        UNTRUSTED => Some(EndpointProblem::UntrustedCertificate),
+        TLS_REFUSED => Some(EndpointProblem::TlsRefused),
+        TLS_FAILED => Some(EndpointProblem::TlsFailed),
+        _ => None,
+    }
+}
+
 /// Why a connection to an endpoint did not come about.
 #[derive(Debug)]
 pub(crate) enum ConnectFault {
@@ -235,30 +285,102 @@ pub(crate) enum ConnectFault {
     Local(io::Error),
 }
 
-/// Connects to `endpoint` and records what that tells of it.
+/// Connects to `endpoint` and records what that tells of it. Where it speaks TLS it gets `header` before
+/// that.
 pub(crate) async fn connect(
     endpoint: &Arc<Endpoint>,
+    header: &[u8],
     limit: Duration,
     shared: &Arc<Shared>,
-) -> Result<TcpStream, ConnectFault> {
-    let fault = match timeout(limit, dial(endpoint.address)).await {
+) -> Result<Stream, ConnectFault> {
+    let reached = reach(endpoint.address, endpoint.access().tls, header);
+    let fault = match timeout(limit, reached).await {
         Ok(Ok(stream)) => {
             endpoint.set_fault(SOUND, shared);
             return Ok(stream);
         }
-        Ok(Err(error)) => match classify(&error) {
-            Some(fault) => fault,
-            None => return Err(ConnectFault::Local(error)),
-        },
+        Ok(Err(Unreached::Fault(fault))) => fault,
+        Ok(Err(Unreached::Local(error))) => return Err(ConnectFault::Local(error)),
         Err(_elapsed) => TIMED_OUT,
     };
     endpoint.set_fault(fault, shared);
     check(endpoint, shared);
-    Err(ConnectFault::Endpoint(match fault {
-        REFUSED => EndpointProblem::Refused,
-        TIMED_OUT => EndpointProblem::ConnectTimeout,
-        _ => EndpointProblem::Unreachable,
-    }))
+    let problem = problem_of(fault).unwrap_or(EndpointProblem::Unreachable);
+    Err(ConnectFault::Endpoint(problem))
+}
+
+/// What it said instead of an answer may be that it refuses TLS: an endpoint that speaks TLS 1.3 has not
+/// seen our certificate yet when the handshake is over for us (RFC 8446 section 4.4).
+pub(crate) fn heard(endpoint: &Arc<Endpoint>, error: &io::Error, shared: &Arc<Shared>) {
+    if tls::error(error).is_some() {
+        endpoint.set_fault(fault_of_tls(error), shared);
+        check(endpoint, shared);
+    }
+}
+
+/// Why an endpoint was not reached.
+enum Unreached {
+    Fault(u8),
+    /// This host's fault.
+    Local(io::Error),
+}
+
+async fn reach(
+    address: SocketAddr,
+    tls: Option<ClientTls>,
+    header: &[u8],
+) -> Result<Stream, Unreached> {
+    let mut stream = match dial(address).await {
+        Ok(stream) => Stream::from(stream),
+        Err(error) => {
+            return Err(match classify(&error) {
+                Some(fault) => Unreached::Fault(fault),
+                None => Unreached::Local(error),
+            });
+        }
+    };
+    let Some(tls) = tls else { return Ok(stream) };
+    let secured = async {
+        stream.write_all(header).await?;
+        stream
+            .secure(tls.connect().map_err(io::Error::other)?)
+            .await
+    };
+    let secured = secured.await;
+    secured.map_err(|error| Unreached::Fault(fault_of_tls(&error)))?;
+    Ok(stream)
+}
+
+fn fault_of_tls(error: &io::Error) -> u8 {
+    match tls::error(error).map(tls::Fault::from) {
+        Some(tls::Fault::Hostname) => WRONG_HOSTNAME,
+        Some(tls::Fault::Validity) => EXPIRED,
+        Some(tls::Fault::Untrusted) => UNTRUSTED,
+        Some(tls::Fault::Refused) => TLS_REFUSED,
+        // Who ends the connection does not speak TLS, or will not.
+        Some(tls::Fault::Failed) | None => TLS_FAILED,
+    }
+}
+
+/// Reaches an endpoint and leaves it again. With TLS its word on our certificate is waited for, which it may
+/// say last.
+async fn visit(endpoint: &Endpoint) -> Result<(), Unreached> {
+    let Access { tls, header } = endpoint.access();
+    let header = header.map(proxy_protocol::own_header).unwrap_or_default();
+    let mut stream = reach(endpoint.address, tls, &header).await?;
+    if stream.is_secure() {
+        let last = async {
+            stream.shutdown().await?;
+            while stream.read(&mut [0; 512]).await? > 0 {}
+            Ok(())
+        };
+        if let Ok(Err(error)) = timeout(LAST_WORD, last).await
+            && tls::error(&error).is_some()
+        {
+            return Err(Unreached::Fault(fault_of_tls(&error)));
+        }
+    }
+    Ok(())
 }
 
 /// Whose fault an error is: the endpoint's, or (`None`) this host's.
@@ -295,12 +417,11 @@ pub(crate) fn check(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
                 sleep(RECHECK).await;
             }
             while endpoint.phase.load(Acquire) != REMOVED {
-                let fault = match timeout(CHECK_TIMEOUT, dial(endpoint.address)).await {
-                    Ok(Ok(_)) => SOUND,
+                let fault = match timeout(CHECK_TIMEOUT, visit(&endpoint)).await {
+                    Ok(Ok(())) => SOUND,
+                    Ok(Err(Unreached::Fault(fault))) => fault,
                     // What this host lacks says nothing of the endpoint.
-                    Ok(Err(error)) => {
-                        classify(&error).unwrap_or_else(|| endpoint.fault.load(Acquire))
-                    }
+                    Ok(Err(Unreached::Local(_))) => endpoint.fault.load(Acquire),
                     Err(_elapsed) => TIMED_OUT,
                 };
                 endpoint.set_fault(fault, &shared);

@@ -53,8 +53,13 @@ fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: impl Fn(&str) -> bo
 }
 
 /// The request as the backend gets it. `ends` are those of the connection by which it came, from a
-/// proxy that is trusted or not.
-pub(crate) fn request(request: &Request<'_>, ends: Ends, is_trusted: bool) -> Vec<u8> {
+/// proxy that is trusted or not, by TLS or not.
+pub(crate) fn request(
+    request: &Request<'_>,
+    ends: Ends,
+    is_trusted: bool,
+    is_secure: bool,
+) -> Vec<u8> {
     let fields = &request.fields;
     let mut head = Vec::with_capacity(1024);
     head.extend_from_slice(b"GET ");
@@ -69,6 +74,7 @@ pub(crate) fn request(request: &Request<'_>, ends: Ends, is_trusted: bool) -> Ve
     });
     let peer = ends.source.ip().to_canonical();
     let port = ends.destination.port().to_string();
+    let scheme = if is_secure { "https" } else { "http" };
     // Of a proxy that is trusted these are kept even if Connection names them: RFC 9110 section 7.6.1
     // does not let it, so that it is the client who wants them off.
     let said = |name| {
@@ -93,11 +99,11 @@ pub(crate) fn request(request: &Request<'_>, ends: Ends, is_trusted: bool) -> Ve
         }
     };
     add(&mut head, "X-Forwarded-For", peer.to_string().as_bytes());
-    keep(&mut head, "X-Forwarded-Proto", Some(b"http"));
+    keep(&mut head, "X-Forwarded-Proto", Some(scheme.as_bytes()));
     keep(&mut head, "X-Forwarded-Host", Some(request.host));
     keep(&mut head, "X-Forwarded-Port", Some(port.as_bytes()));
     keep(&mut head, "X-Real-IP", None);
-    let own = forwarded(peer, request.host);
+    let own = forwarded(peer, request.host, scheme);
     // Behind quotes that do not end nothing could be added.
     if is_trusted && client::forwarded(fields).is_some() {
         add(&mut head, "Forwarded", &own);
@@ -109,14 +115,15 @@ pub(crate) fn request(request: &Request<'_>, ends: Ends, is_trusted: bool) -> Ve
 }
 
 /// RFC 7239 section 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes.
-fn forwarded(client: IpAddr, host: &[u8]) -> Vec<u8> {
+fn forwarded(client: IpAddr, host: &[u8], scheme: &str) -> Vec<u8> {
     let client = match client {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("\"[{ip}]\""),
     };
     let mut value = format!("for={client};host=\"").into_bytes();
     value.extend_from_slice(host);
-    value.extend_from_slice(b"\";proto=http");
+    value.extend_from_slice(b"\";proto=");
+    value.extend_from_slice(scheme.as_bytes());
     value
 }
 

@@ -8,7 +8,8 @@
 //! Where to look: `handshake` reads and writes HTTP without I/O, `open` brings a client to an
 //! endpoint, `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
 //! listeners and sessions of one thread, `leaving` is its part in a planned stop,
-//! `limits` is what a pool allows, `live` is the configuration with its counts.
+//! `limits` is what a pool allows, `live` is the configuration with its counts, `stream` is a
+//! connection with TLS or without, `tls` is how that is agreed and spoken.
 #![deny(unsafe_code)]
 
 mod balance;
@@ -34,8 +35,10 @@ mod record;
 mod relay;
 mod session;
 mod stats;
+mod stream;
 mod sys;
 mod times;
+pub mod tls;
 mod worker;
 
 pub use config::{

@@ -129,7 +129,7 @@ impl Acceptor {
         sleep(PAUSE).await;
     }
 
-    /// Answers one client 503 with the spare descriptor.
+    /// Answers one client 503 with the spare descriptor, or closes its connection.
     ///
     /// Never waits while the spare is given up: the kernel says that there are no descriptors before
     /// it looks whether a client is there, and any other thread would take the one that is free.
@@ -139,7 +139,11 @@ impl Acceptor {
                 poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await
         {
             self.worker.stats().shed.add(1);
-            open::turn_away(&client, Reject::Unavailable);
+            let route = self.worker.route(self.gate.address);
+            // A client that speaks TLS could not read it.
+            if route.is_none_or(|route| route.tls.is_none()) {
+                open::turn_away(&client, Reject::Unavailable);
+            }
         }
         self.spare = spare();
     }

@@ -23,6 +23,7 @@ use crate::{
     record::Record,
     stats::WorkerStats,
     times::WorkerTimes,
+    tls::ServerTls,
 };
 
 /// What is served now.
@@ -70,6 +71,7 @@ pub(crate) struct Route {
     pub(crate) allowed_origins: Arc<[String]>,
     pub(crate) trusted_proxies: Arc<[IpNet]>,
     pub(crate) proxy_protocol: bool,
+    pub(crate) tls: Option<ServerTls>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) gate: Arc<Gate>,
 }
@@ -187,6 +189,7 @@ impl Compiler {
                         allowed_origins: Arc::clone(&allowed_origins),
                         trusted_proxies: Arc::clone(&trusted_proxies),
                         proxy_protocol: listener.proxy_protocol,
+                        tls: listener.tls.clone(),
                         pool: Arc::clone(&pool),
                         gate: gate.unwrap_or_else(|| Arc::new(Gate::new(*address))),
                     };
@@ -226,6 +229,7 @@ impl Compiler {
                 self.endpoints.insert(key, Arc::downgrade(&endpoint));
                 endpoint
             });
+            endpoint.secure(upstream);
             let says = (wanted.weight, wanted.phase);
             listed.push((Arc::clone(&endpoint), Some(says)));
             endpoint

@@ -65,6 +65,16 @@ pub enum EndpointProblem {
     ConnectTimeout,
     /// There is no way to it.
     Unreachable,
+    /// Its certificate is for another name.
+    WrongHostname,
+    /// The time of its certificate is over, or has not come.
+    ExpiredCertificate,
+    /// No CA that was given vouches for its certificate.
+    UntrustedCertificate,
+    /// It refuses TLS.
+    TlsRefused,
+    /// It does not speak TLS.
+    TlsFailed,
 }
 
 impl fmt::Display for EndpointProblem {
@@ -75,6 +85,17 @@ impl fmt::Display for EndpointProblem {
             Self::Refused => "it refuses connections",
             Self::ConnectTimeout => "it does not answer connection attempts in time",
             Self::Unreachable => "there is no route to it",
+            Self::WrongHostname => {
+                "its certificate is for another name: give tls.hostname a name that it is for"
+            }
+            Self::ExpiredCertificate => "its certificate is not valid at this time: renew it",
+            Self::UntrustedCertificate => {
+                "its certificate is not vouched for by the CA: give the right one in tls.caCertificateRef"
+            }
+            Self::TlsRefused => {
+                "it refuses TLS: it may want a client certificate, or another one, in tls.clientCertificateRef"
+            }
+            Self::TlsFailed => "TLS with it fails: it may speak none, or nothing that both know",
         })
     }
 }

@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     future::poll_fn,
     io::{self, Read, Write},
+    mem::take,
     net::{Shutdown, SocketAddr},
     pin::Pin,
     rc::Rc,
@@ -33,6 +34,8 @@ use crate::{
     relay::Session,
     session::Control,
     stats::HandshakeResult,
+    stream::Stream,
+    tls::{self, ServerTls},
     worker::Worker,
 };
 
@@ -60,10 +63,11 @@ enum Failure {
 pub(crate) async fn open(
     worker: Rc<Worker>,
     address: SocketAddr,
-    mut client: TcpStream,
+    client: TcpStream,
     peer: SocketAddr,
 ) -> HandshakeResult {
     let begun = std::time::Instant::now();
+    let mut client = Stream::from(client);
     let Some(route) = worker.route(address) else {
         return HandshakeResult::ListenerGone;
     };
@@ -113,7 +117,7 @@ pub(crate) async fn open(
             drop(entry);
             tracing::debug!(%peer, status = reject.status(), "handshake refused");
             let response = reject.response();
-            if timeout(LINGER, client.write_all(&response)).await.is_ok() {
+            if timeout(LINGER, say(&mut client, &response)).await.is_ok() {
                 linger(&worker, client).await;
             }
             result_of(reject)
@@ -145,9 +149,9 @@ pub(crate) fn turn_away(client: &TcpStream, reject: Reject) {
 
 /// Ends a connection so that the answer arrives: with unread bytes a close is a reset, which may
 /// overtake it (RFC 9112 section 9.6).
-async fn linger(worker: &Worker, mut client: TcpStream) {
-    drop(SockRef::from(&client).shutdown(Shutdown::Write));
+async fn linger(worker: &Worker, mut client: Stream) {
     let drain = async {
+        drop(client.shutdown().await);
         let mut dropped = Vec::new();
         let mut bytes = 0;
         while bytes < LINGER_BYTES {
@@ -162,9 +166,15 @@ async fn linger(worker: &Worker, mut client: TcpStream) {
     drop(timeout(LINGER, drain).await);
 }
 
+/// Hands all of it to the kernel.
+async fn say(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
 /// Reads once, by way of the worker's scratch: a handshake under way holds what it received and no
 /// more.
-async fn fill(worker: &Worker, stream: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<usize> {
+async fn fill(worker: &Worker, stream: &mut Stream, into: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|cx| {
         let mut scratch = worker.scratch();
         let mut buf = ReadBuf::new(&mut scratch[..READ]);
@@ -185,7 +195,7 @@ enum Opened {
 /// What a session begins with.
 struct Ready {
     route: Arc<Route>,
-    backend: TcpStream,
+    backend: Stream,
     lease: Lease,
     place: Place,
     response: Vec<u8>,
@@ -197,7 +207,7 @@ struct Ready {
 async fn establish(
     worker: &Worker,
     first: &Route,
-    client: &mut TcpStream,
+    client: &mut Stream,
     peer: SocketAddr,
     entry: &mut Entry,
 ) -> Result<Opened, Failure> {
@@ -228,6 +238,13 @@ async fn establish(
         let header = read_header(worker, client, &mut ends, &mut received);
         let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
         timeout_at(deadline, header).await.unwrap_or(late)?;
+    }
+    if let Some(tls) = &first.tls {
+        let secured = secure(worker, client, tls, &mut received);
+        // Half of the time is kept for what is to be said by way of it.
+        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
+        let until = begun + limit / 2;
+        timeout_at(until, secured).await.unwrap_or(late)?;
     }
     let request = read_request(worker, address, client, ends, &mut received, entry);
     let Ok(request) = timeout_at(deadline, request).await else {
@@ -304,11 +321,44 @@ fn share(route: &Route, tried: &[SocketAddr], deadline: Instant) -> Instant {
     }
 }
 
+/// Comes to TLS with a client that has sent `received` so far.
+async fn secure(
+    worker: &Worker,
+    client: &mut Stream,
+    tls: &ServerTls,
+    received: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    let gone = Failure::Silent(HandshakeResult::ClientGone);
+    while received.is_empty() {
+        if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {
+            return Err(gone);
+        }
+    }
+    // A method of HTTP, where TLS begins with 22 (RFC 8446 section 5.1). Its user is told in its own
+    // words.
+    if received.first().is_some_and(u8::is_ascii_uppercase) {
+        return Err(Failure::Refuse(Reject::Malformed(
+            "This port speaks TLS: use wss:// or https://.",
+        )));
+    }
+    let secured = match tls.accept(take(received)) {
+        Ok(tls) => client.secure(tls).await,
+        Err(error) => Err(io::Error::other(error)),
+    };
+    secured.map_err(|error| {
+        if tls::error(&error).is_none() {
+            return gone;
+        }
+        tracing::debug!(%error, "TLS with a client does not come about");
+        Failure::Silent(HandshakeResult::Tls)
+    })
+}
+
 /// Reads the header of the PROXY protocol that a listener requires, and takes over what it says. Before
 /// it nothing may be answered (section 2 of its text).
 async fn read_header(
     worker: &Worker,
-    client: &mut TcpStream,
+    client: &mut Stream,
     ends: &mut Ends,
     received: &mut Vec<u8>,
 ) -> Result<(), Failure> {
@@ -355,7 +405,7 @@ struct Asked {
 async fn read_request(
     worker: &Worker,
     address: SocketAddr,
-    client: &mut TcpStream,
+    client: &mut Stream,
     ends: Ends,
     received: &mut Vec<u8>,
     entry: &mut Entry,
@@ -368,7 +418,7 @@ async fn read_request(
             Outcome::Done(request, end) => {
                 let gone = Failure::Silent(HandshakeResult::ListenerGone);
                 let route = worker.route(address).ok_or(gone)?;
-                let asked = admit(&route, &request, ends, entry)?;
+                let asked = admit(&route, &request, ends, client.is_secure(), entry)?;
                 received.drain(..end);
                 received.shrink_to_fit();
                 return Ok(asked);
@@ -385,6 +435,7 @@ fn admit(
     route: &Route,
     request: &Request<'_>,
     ends: Ends,
+    is_secure: bool,
     entry: &mut Entry,
 ) -> Result<Asked, Failure> {
     let trusted = &route.trusted_proxies;
@@ -409,7 +460,7 @@ fn admit(
     })?;
     let is_trusted = client::is_trusted(trusted, ends.source.ip());
     Ok(Asked {
-        head: forward::request(request, ends, is_trusted),
+        head: forward::request(request, ends, is_trusted, is_secure),
         ends: Ends { source, ..ends },
         key: balance::key(&upstream.balancing, request, source.ip()),
         place,
@@ -419,7 +470,7 @@ fn admit(
 /// What an endpoint answered.
 enum Answer {
     Switch {
-        backend: TcpStream,
+        backend: Stream,
         response: Vec<u8>,
         early: Vec<u8>,
         subprotocol: Option<String>,
@@ -430,7 +481,7 @@ enum Answer {
 /// An answer other than 101.
 struct OtherAnswer {
     status: u16,
-    backend: TcpStream,
+    backend: Stream,
     head: Vec<u8>,
     content: Vec<u8>,
     body: Body,
@@ -457,7 +508,14 @@ async fn attempt(
     }
     let limit = route.pool.upstream.connect_timeout.min(left);
     let begun = Instant::now();
-    let backend = endpoint::connect(&lease.endpoint, limit, &worker.shared).await;
+    let Ends {
+        source,
+        destination,
+    } = request.ends;
+    let header = route.pool.upstream.proxy_protocol;
+    let header = header.map(|version| proxy_protocol::header(version, source, destination));
+    let header = header.unwrap_or_default();
+    let backend = endpoint::connect(&lease.endpoint, &header, limit, &worker.shared).await;
     if backend.is_ok() {
         let times = worker.times(&route.pool);
         times.connects.observe(begun.elapsed());
@@ -472,22 +530,15 @@ async fn attempt(
             Attempt::Final(Reject::Unavailable)
         }
     })?;
-    let opening = match route.pool.upstream.proxy_protocol {
-        None => Cow::Borrowed(&request.head),
-        Some(version) => {
-            let Ends {
-                source,
-                destination,
-            } = request.ends;
-            let mut opening = proxy_protocol::header(version, source, destination);
-            opening.extend_from_slice(&request.head);
-            Cow::Owned(opening)
-        }
+    let opening = if header.is_empty() || backend.is_secure() {
+        Cow::Borrowed(&request.head)
+    } else {
+        Cow::Owned([header, request.head.clone()].concat())
     };
     let exchange = async {
         // It may have closed already and still have said why: the answer decides.
-        drop(backend.write_all(&opening).await);
-        read_answer(worker, backend).await
+        drop(say(&mut backend, &opening).await);
+        read_answer(worker, lease, backend).await
     };
     if let Ok(answer) = timeout_at(until, exchange).await {
         lease.endpoint.shun(false);
@@ -499,15 +550,23 @@ async fn attempt(
     }
 }
 
-async fn read_answer(worker: &Worker, mut backend: TcpStream) -> Result<Answer, Attempt> {
+async fn read_answer(
+    worker: &Worker,
+    lease: &Lease,
+    mut backend: Stream,
+) -> Result<Answer, Attempt> {
     let mut received = Vec::new();
     let mut parser = ResponseParser::default();
     let mut interim = 0;
     loop {
         match parser.parse(&received) {
             Outcome::NeedMore => {
+                let filled = fill(worker, &mut backend, &mut received).await;
+                if let Err(error) = &filled {
+                    endpoint::heard(&lease.endpoint, error, &worker.shared);
+                }
                 // It died before the 101: nothing has reached the client, so the next is tried.
-                if !matches!(fill(worker, &mut backend, &mut received).await, Ok(n) if n > 0) {
+                if !matches!(filled, Ok(n) if n > 0) {
                     return Err(Attempt::Failed(Reject::BadGateway));
                 }
             }
@@ -555,7 +614,7 @@ fn subprotocol(response: &Response<'_>) -> Option<String> {
 /// Passes on an answer other than 101, content included, until it ends or time does.
 async fn pass_answer(
     worker: &Worker,
-    client: &mut TcpStream,
+    client: &mut Stream,
     answer: OtherAnswer,
     deadline: Instant,
 ) -> Result<Opened, Failure> {
@@ -571,7 +630,7 @@ async fn pass_answer(
             let end = body.advance(&content);
             let (BodyEnd::At(n) | BodyEnd::Broken(n)) = end else {
                 head.append(&mut content);
-                client.write_all(&head).await.map_err(|_| Cut::Client)?;
+                say(client, &head).await.map_err(|_| Cut::Client)?;
                 head.clear();
                 match fill(worker, &mut backend, &mut content).await {
                     Ok(0) => return Ok(()),
@@ -580,7 +639,7 @@ async fn pass_answer(
                 }
             };
             head.extend_from_slice(&content[..n]);
-            client.write_all(&head).await.map_err(|_| Cut::Client)?;
+            say(client, &head).await.map_err(|_| Cut::Client)?;
             return match end {
                 BodyEnd::Broken(_) => Err(Cut::Backend(HandshakeResult::BadGateway)),
                 _ => Ok(()),

@@ -192,6 +192,14 @@ pub fn header(version: Version, source: SocketAddr, destination: SocketAddr) -> 
     }
 }
 
+/// The header for a connection of our own, which nobody's is passed on by.
+pub fn own_header(version: Version) -> Vec<u8> {
+    match version {
+        Version::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        Version::V2 => [&SIGNATURE[..], &[0x20, 0, 0, 0]].concat(),
+    }
+}
+
 fn as_v6(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => Ipv4Addr::to_ipv6_mapped(&address),

@@ -16,9 +16,11 @@ pub enum HandshakeResult {
     /// What a connection had to begin with, a header of the PROXY protocol from a trusted proxy, was
     /// not there (closed without an answer).
     ProxyHeader,
+    /// TLS did not come about (told by an alert).
+    Tls,
     /// A limit of the pool left no room for it (429, 503).
     Limited,
-    /// The client was too slow (408, or nothing when it sent nothing).
+    /// The client was too slow (408, or nothing when it sent nothing, or not what TLS needs).
     ClientTimeout,
     /// The client went away.
     ClientGone,
@@ -117,6 +119,7 @@ closed!(HandshakeResult:
     Refused = "refused",
     Forbidden = "forbidden",
     ProxyHeader = "proxy_header",
+    Tls = "tls",
     Limited = "limited",
     ClientTimeout = "client_timeout",
     ClientGone = "client_gone",

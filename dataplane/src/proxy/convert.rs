@@ -61,6 +61,7 @@ fn listeners(pool: &Pool, problems: &mut Vec<String>) -> Vec<proxy::Listener> {
         allowed_origins: listener.allowed_origins.clone(),
         trusted_proxies: networks(&listener.trusted_proxies, problems),
         proxy_protocol: listener.proxy_protocol == ProxyProtocolMode::Required,
+        tls: None,
     };
     pool.listeners.iter().map(on_all_addresses).collect()
 }
@@ -100,6 +101,7 @@ fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
             ProxyProtocolVersion::V1 => proxy::proxy_protocol::Version::V1,
             ProxyProtocolVersion::V2 => proxy::proxy_protocol::Version::V2,
         }),
+        tls: None,
     }
 }
 

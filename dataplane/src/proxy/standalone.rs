@@ -85,6 +85,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            tls: None,
         }],
         upstream: proxy::Upstream {
             name: NAME.to_owned(),
@@ -95,6 +96,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
+            tls: None,
         },
         heartbeat: proxy::Heartbeat {
             interval: Duration::from_secs(20),

@@ -232,7 +232,13 @@ mod tests {
         io::{self, Read, Write},
         net::{TcpListener, TcpStream},
         process::Command,
+        sync::Arc,
         thread,
+    };
+
+    use rustls::{
+        ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConfig,
+        ServerConnection, SideData, crypto::aws_lc_rs, pki_types::PrivateKeyDer,
     };
 
     use super::*;
@@ -328,5 +334,61 @@ mod tests {
             sender.join().unwrap();
             server.join().unwrap();
         });
+    }
+
+    /// Keys are read, and random numbers drawn, without a file or a call that is not there.
+    #[test]
+    fn tls_comes_about() {
+        let name = "chat.example";
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let identity = proxy::tls::Identity {
+            name: name.to_owned(),
+            chain: made.cert.pem().into_bytes(),
+            key: made.signing_key.serialize_pem().into_bytes(),
+        };
+        confined(move || {
+            let keys = proxy::tls::TicketKeys(vec![[7; 32]]);
+            let oldest = proxy::tls::MinimumVersion::Tls12;
+            proxy::tls::ServerTls::new(&[identity], oldest, &keys).unwrap();
+
+            let provider = || Arc::new(aws_lc_rs::default_provider());
+            let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+            let config = ServerConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .unwrap();
+            let mut server = ServerConnection::new(Arc::new(config)).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(made.cert.der().clone()).unwrap();
+            let config = ClientConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = name.try_into().unwrap();
+            let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+            while client.is_handshaking() || server.is_handshaking() {
+                pass_on(&mut client, &mut server);
+                pass_on(&mut server, &mut client);
+            }
+        });
+    }
+
+    fn pass_on<A, B>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>)
+    where
+        A: SideData,
+        B: SideData,
+    {
+        let mut sent = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut sent).unwrap();
+        }
+        let mut sent = sent.as_slice();
+        while !sent.is_empty() {
+            to.read_tls(&mut sent).unwrap();
+            to.process_new_packets().unwrap();
+        }
     }
 }

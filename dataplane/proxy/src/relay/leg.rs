@@ -1,23 +1,22 @@
 //! One side of a session: its socket, what it did not take yet, and how far it has come to its end.
 
 use std::{
-    net::Shutdown,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 use super::{READ_LOG_MAX, READ_LOG_MIN, READ_LOG_START, speak::Insert};
-use crate::{frame::Frames, heartbeat::Pulse, sys};
+use crate::{frame::Frames, heartbeat::Pulse, stream::Stream, sys};
 
 /// With heartbeats off: silence after which the kernel probes a peer, and how often it then does.
 const PROBE_AFTER: Duration = Duration::from_mins(1);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 
-/// What a socket did not take yet.
+/// What a socket did not take yet. Nothing, where all that waits is in records of TLS.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     pub(super) bytes: Vec<u8>,
@@ -29,7 +28,7 @@ pub(super) struct Unsent {
 /// One side of a session.
 #[derive(Debug)]
 pub(super) struct Leg {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// What comes from this side.
     pub(super) frames: Frames,
     pub(super) pulse: Pulse,
@@ -48,15 +47,15 @@ pub(super) struct Leg {
     pub(super) unsent: Option<Box<Unsent>>,
     /// The socket took no more when it was tried last, so the other side is not read.
     pub(super) blocked: bool,
-    /// Bytes handed to the kernel, bytes in front of our Ping, bytes acknowledged when looked at
-    /// last: tell a peer that is slow from one that is dead.
+    /// Bytes that were sent, and those in front of our Ping and those acknowledged when looked at last,
+    /// of what the kernel was handed: tell a peer that is slow from one that is dead.
     pub(super) sent: u64,
     pub(super) ping_start: u64,
     pub(super) acknowledged: u64,
 }
 
 impl Leg {
-    pub(super) fn new(stream: TcpStream, now: Instant) -> Self {
+    pub(super) fn new(stream: Stream, now: Instant) -> Self {
         Self {
             stream,
             frames: Frames::default(),
@@ -98,7 +97,7 @@ impl Leg {
             return self.queue(bytes);
         }
         match Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            Poll::Ready(Ok(n)) if n == bytes.len() => self.sent += n as u64,
+            Poll::Ready(Ok(n)) if n == bytes.len() && !self.stream.holds() => self.sent += n as u64,
             Poll::Ready(Ok(n)) => {
                 self.sent += n as u64;
                 self.blocked = true;
@@ -124,29 +123,44 @@ impl Leg {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(unsent) = &mut self.unsent {
             let rest = &unsent.bytes[unsent.pos..];
-            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
+            let stream = Pin::new(&mut self.stream);
+            let written = if rest.is_empty() {
+                stream.poll_flush(cx).map_ok(|()| 0)
+            } else {
+                stream.poll_write(cx, rest)
+            };
             self.blocked = written.is_pending();
             match ready!(written) {
                 Ok(n) => {
                     self.sent += n as u64;
                     unsent.pos += n;
                     if unsent.pos == unsent.bytes.len() {
+                        if self.stream.holds() {
+                            (unsent.bytes, unsent.pos) = (Vec::new(), 0);
+                            continue;
+                        }
                         self.unsent = None;
+                        self.ping_start = self.ping_start.min(self.handed());
                     }
                 }
                 Err(_) => self.output_fails(),
             }
         }
         if self.fin && !self.fin_sent && !self.output_dead {
+            let ended = Pin::new(&mut self.stream).poll_shutdown(cx);
+            self.blocked = ended.is_pending();
+            self.output_dead = ready!(ended).is_err();
             self.fin_sent = true;
-            if SockRef::from(&self.stream)
-                .shutdown(Shutdown::Write)
-                .is_err()
-            {
-                self.output_dead = true;
-            }
         }
         Poll::Ready(())
+    }
+
+    /// Where TLS is spoken a peer is told the end even if no more is expected of it (RFC 8446 section 6.1).
+    pub(super) fn announce_end(&mut self, cx: &mut Context<'_>) {
+        if self.stream.is_secure() && !self.fin_sent && !self.output_dead {
+            // What does not go out now is not waited for.
+            drop(Pin::new(&mut self.stream).poll_shutdown(cx));
+        }
     }
 
     /// Since when its peer has taken nothing of what waits for it, as far as was looked: what counts
@@ -165,7 +179,22 @@ impl Leg {
 
     pub(super) fn acknowledged_now(&self) -> u64 {
         let open = sys::unacknowledged(&self.stream).unwrap_or(0);
-        self.sent.saturating_sub(open)
+        self.handed().saturating_sub(open)
+    }
+
+    /// Bytes handed to the kernel, as it counts them.
+    fn handed(&self) -> u64 {
+        self.stream.sealed().unwrap_or(self.sent)
+    }
+
+    /// Bytes that the kernel is handed before what is queued now. Where TLS is spoken and something waits,
+    /// that is known once all of it is gone: until then it is more than any number.
+    pub(super) fn ahead(&self) -> u64 {
+        match &self.unsent {
+            None => self.handed(),
+            Some(_) if self.stream.is_secure() => u64::MAX,
+            Some(unsent) => self.sent + (unsent.bytes.len() - unsent.pos) as u64,
+        }
     }
 
     /// How much to read at once after `n` bytes, if the other side takes them or is slow to.
@@ -204,8 +233,8 @@ mod tests {
     #[tokio::test]
     async fn reads_grow_while_they_are_filled_and_shrink_for_a_slow_reader() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap());
-        let mut leg = Leg::new(stream.await.unwrap(), Instant::now());
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let mut leg = Leg::new(stream.await.unwrap().into(), Instant::now());
         let sizes = |leg: &mut Leg, slow: bool| {
             let size = |_| {
                 leg.adapt_reads(1 << leg.read_log, slow);

@@ -22,10 +22,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use self::{leg::Leg, speak::Insert};
 use crate::{
@@ -34,6 +31,7 @@ use crate::{
     record::Entry,
     session::{Control, End, Farewell},
     stats::{CodeClass, Ended, TrafficCount},
+    stream::Stream,
     worker::Worker,
 };
 
@@ -94,8 +92,8 @@ impl Session {
     pub(crate) fn new(
         worker: Rc<Worker>,
         control: Rc<Control>,
-        (client, mut early_client): (TcpStream, Vec<u8>),
-        (backend, mut early_backend): (TcpStream, Vec<u8>),
+        (client, mut early_client): (Stream, Vec<u8>),
+        (backend, mut early_backend): (Stream, Vec<u8>),
         response: &[u8],
         entry: Entry,
     ) -> Self {
@@ -353,6 +351,10 @@ impl Future for Session {
             this.report_farewell(cx);
         }
         if this.is_over() {
+            if !this.over {
+                this.client.announce_end(cx);
+                this.backend.announce_end(cx);
+            }
             return Poll::Ready(());
         }
         if this.control.due.get() {

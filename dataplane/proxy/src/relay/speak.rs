@@ -41,8 +41,7 @@ impl Session {
         let (leg, other_leg) = self.legs(to);
         match insert {
             Insert::Ping => {
-                let waiting = leg.unsent.as_ref().map_or(0, |u| u.bytes.len() - u.pos);
-                leg.ping_start = leg.sent + waiting as u64;
+                leg.ping_start = leg.ahead();
                 leg.queue(&close::ping(&payload, mask));
                 leg.pulse.ping_sent(now);
                 leg.acknowledged = leg.acknowledged_now();

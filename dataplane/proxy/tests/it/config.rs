@@ -174,6 +174,7 @@ async fn a_removed_listener_closes_its_sessions_and_its_socket() {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            tls: None,
         });
     });
     let mut gone = open(&rig, 3).await;
@@ -366,6 +367,7 @@ fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
                 allowed_origins: Vec::new(),
                 trusted_proxies: Vec::new(),
                 proxy_protocol: false,
+                tls: None,
             });
         }
         Edit::DropListener => pool.listeners.truncate(1),

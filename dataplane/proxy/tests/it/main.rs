@@ -22,4 +22,5 @@ mod pressure;
 mod properties;
 mod proxies;
 mod record;
+mod tls;
 mod upstream;

@@ -24,7 +24,7 @@ fn recorded(backends: &[SocketAddr], percent: u8) -> Rig {
 }
 
 impl Rig {
-    async fn record(&self) -> Record {
+    pub(crate) async fn record(&self) -> Record {
         // The workers are on threads of their own; the backend is on this one.
         let begun = std::time::Instant::now();
         loop {

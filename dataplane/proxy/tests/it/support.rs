@@ -14,7 +14,7 @@ use proxy::{
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -148,6 +148,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            tls: None,
         }],
         upstream: Upstream {
             name: "echo".to_owned(),
@@ -158,6 +159,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
+            tls: None,
         },
         heartbeat: Heartbeat {
             interval: Duration::ZERO,
@@ -318,7 +320,7 @@ pub(crate) const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.org\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// Reads up to the empty line; `None`: the connection ended before.
-pub(crate) async fn read_head(stream: &mut TcpStream) -> Option<String> {
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -340,7 +342,7 @@ pub(crate) async fn raw_client(address: SocketAddr) -> TcpStream {
 }
 
 /// A frame with a payload of at most 125 bytes, unmasked.
-pub(crate) async fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+pub(crate) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
     let first = soon(stream.read_u8()).await.unwrap();
     let second = stream.read_u8().await.unwrap();
     let mut key = [0; 4];
@@ -390,7 +392,10 @@ pub(crate) fn close_frame(code: u16, reason: &'static str) -> CloseFrame {
 }
 
 /// Reads until the Close frame; what came before is dropped.
-pub(crate) async fn read_close(ws: &mut Ws) -> Option<(u16, String)> {
+pub(crate) async fn read_close<S>(ws: &mut WebSocketStream<S>) -> Option<(u16, String)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
         match soon(ws.next()).await {
             Some(Ok(Message::Close(Some(close)))) => {
@@ -402,7 +407,10 @@ pub(crate) async fn read_close(ws: &mut Ws) -> Option<(u16, String)> {
     }
 }
 
-pub(crate) async fn round_trip(ws: &mut Ws, text: &str) {
+pub(crate) async fn round_trip<S>(ws: &mut WebSocketStream<S>, text: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     soon(ws.send(Message::text(text.to_owned()))).await.unwrap();
     loop {
         let message = soon(ws.next()).await.expect("ended").unwrap();

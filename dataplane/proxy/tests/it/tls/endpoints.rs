@@ -1,0 +1,155 @@
+//! Endpoints that speak TLS, rightly or not.
+
+use std::net::SocketAddr;
+
+use proxy::{
+    EndpointProblem, HandshakeResult,
+    handshake::Outcome,
+    proxy_protocol::{Version, parse},
+    tls::ClientTls,
+};
+use rcgen::{KeyPair, date_time_ymd};
+use tokio::io::AsyncReadExt;
+use tokio_rustls::TlsAcceptor;
+
+use super::support::{Authority, HOST, echo};
+use crate::support::{Rig, listen, read_head, round_trip, soon, try_connect};
+
+/// What becomes of an endpoint, and of the client where there is no other.
+async fn fails(endpoint: SocketAddr, tls: ClientTls, expected: EndpointProblem) {
+    let rig = Rig::with(&[endpoint], |pool| pool.upstream.tls = Some(tls));
+    let error = soon(try_connect(rig.address))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("502"), "{expected:?}: {error}");
+    rig.until(&format!("{expected:?}"), |now| {
+        let endpoint = &now.endpoints[0];
+        endpoint.problem == Some(expected)
+            && !endpoint.usable
+            && now.counters.handshakes(HandshakeResult::BadGateway) == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_is_not_what_it_should_be_gets_no_sessions_and_its_reason() {
+    let authority = Authority::new();
+    let server = |names: &[&str]| Authority::server(&authority.identity(names));
+    let wrong_name = echo(server(&["other.example"])).await;
+    fails(
+        wrong_name,
+        authority.to_endpoints(),
+        EndpointProblem::WrongHostname,
+    )
+    .await;
+
+    let stranger = Authority::new();
+    let untrusted = echo(Authority::server(&stranger.identity(&[HOST]))).await;
+    fails(
+        untrusted,
+        authority.to_endpoints(),
+        EndpointProblem::UntrustedCertificate,
+    )
+    .await;
+
+    let key = KeyPair::generate().unwrap();
+    let expired = authority.identity_with(&[HOST], &key, |params| {
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+    });
+    let expired = echo(Authority::server(&expired)).await;
+    fails(
+        expired,
+        authority.to_endpoints(),
+        EndpointProblem::ExpiredCertificate,
+    )
+    .await;
+
+    let plain = crate::support::echo().await;
+    fails(plain, authority.to_endpoints(), EndpointProblem::TlsFailed).await;
+
+    let asking = echo(authority.asking_server(&authority.identity(&[HOST]))).await;
+    fails(
+        asking,
+        authority.to_endpoints(),
+        EndpointProblem::TlsRefused,
+    )
+    .await;
+    let identity = stranger.identity(&["client"]);
+    let wrong = ClientTls::new(HOST, authority.pem.as_bytes(), Some(&identity));
+    fails(asking, wrong.unwrap(), EndpointProblem::TlsRefused).await;
+}
+
+#[tokio::test]
+async fn one_that_asks_for_a_certificate_gets_ours() {
+    let authority = Authority::new();
+    let asking = echo(authority.asking_server(&authority.identity(&[HOST]))).await;
+    let identity = authority.identity(&["client"]);
+    let rig = Rig::with(&[asking], |pool| {
+        let tls = ClientTls::new(HOST, authority.pem.as_bytes(), Some(&identity));
+        pool.upstream.tls = Some(tls.unwrap());
+    });
+    round_trip(&mut rig.connect().await, "let in").await;
+    rig.until("sound", |now| now.endpoints[0].usable).await;
+}
+
+#[tokio::test]
+async fn where_one_fails_the_next_is_tried() {
+    let authority = Authority::new();
+    let bad = echo(Authority::server(&authority.identity(&["other.example"]))).await;
+    let asking = echo(authority.asking_server(&authority.identity(&[HOST]))).await;
+    let good = echo(Authority::server(&authority.identity(&[HOST]))).await;
+    for backends in [[bad, good], [asking, good], [good, bad], [good, asking]] {
+        let rig = Rig::with(&backends, |pool| {
+            pool.upstream.tls = Some(authority.to_endpoints());
+        });
+        for _ in 0..4 {
+            round_trip(&mut rig.connect().await, "the good one").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_header_of_the_proxy_protocol_comes_before_tls_and_with_checks_too() {
+    let authority = Authority::new();
+    let (listener, at) = listen().await;
+    let rig = Rig::with(&[at], |pool| {
+        pool.upstream.tls = Some(authority.to_endpoints());
+        pool.upstream.proxy_protocol = Some(Version::V2);
+    });
+    let config = Authority::server(&authority.identity(&[HOST]));
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let address = rig.address;
+    let client = tokio::spawn(async move { crate::support::raw_client(address).await });
+    let mut checked = false;
+    loop {
+        let (mut stream, _) = soon(listener.accept()).await.unwrap();
+        let mut header = Vec::new();
+        let proxied = loop {
+            header.push(soon(stream.read_u8()).await.unwrap());
+            if let Outcome::Done(header, _) = parse(&header) {
+                break matches!(header, proxy::proxy_protocol::Header::Proxied { .. });
+            }
+        };
+        let mut stream = soon(acceptor.accept(stream)).await.unwrap();
+        match soon(read_head(&mut stream)).await {
+            None => checked |= !proxied,
+            Some(head) => {
+                assert!(
+                    proxied && head.contains("X-Forwarded-Proto: http\r\n"),
+                    "{head}"
+                );
+                tokio::io::AsyncWriteExt::write_all(&mut stream, crate::support::SWITCH)
+                    .await
+                    .unwrap();
+                drop(soon(client).await.unwrap());
+                break;
+            }
+        }
+    }
+    // The check of the new endpoint came before or comes after.
+    if !checked {
+        rig.until("sound", |now| now.endpoints[0].usable).await;
+    }
+}
