@@ -7,7 +7,10 @@
 //!
 //! Everything is level-triggered: a configuration is always whole, a report too.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use node_api::{NodeReport, Pool, PoolRef, PoolReport, RouterReport, Tracking, VirtualRouter};
 use serde::{Deserialize, Serialize};
@@ -245,12 +248,21 @@ pub enum ProxyToVrrp {
     Usable {
         /// The pool.
         pool: PoolRef,
-        /// Number of endpoints.
-        endpoints: usize,
+        /// How many.
+        endpoints: UsableEndpoints,
     },
     /// Answer to [`VrrpToProxy::Leave`].
     Left {
         /// The addresses of the question.
         addresses: Vec<IpAddr>,
     },
+}
+
+/// Endpoints of a pool that take new sessions now.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UsableEndpoints {
+    /// In all upstreams that requests go to.
+    pub routed: usize,
+    /// In each upstream.
+    pub upstreams: BTreeMap<String, usize>,
 }

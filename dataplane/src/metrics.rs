@@ -119,6 +119,7 @@ metrics! {
     ProxySessions, Gauge, "wsha_proxy_sessions", "Live sessions of a listener on an address";
     ProxyEndpointUsable, Gauge, "wsha_proxy_endpoint_usable", "Whether new sessions are sent to an endpoint: 1 or 0";
     ProxyEndpointSessions, Gauge, "wsha_proxy_endpoint_sessions", "Live sessions of an endpoint";
+    ProxyUpstreamUsable, Gauge, "wsha_proxy_upstream_usable_endpoints", "Endpoints of an upstream that take new sessions and were reached; of upstreams that routes lead to";
     ProxyConnections, Counter, "wsha_proxy_connections", "Connections accepted from clients";
     ProxyHandshakes, Counter, "wsha_proxy_handshakes", "Handshakes by how they ended";
     ProxySessionsEnded, Counter, "wsha_proxy_sessions_ended", "Sessions ended, by who or what ended them and by the class of the first close code seen";
@@ -130,8 +131,8 @@ metrics! {
     ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake after one had failed";
     ProxyPings, Counter, "wsha_proxy_pings", "Pings sent to sides that had been quiet";
     ProxyPongs, Counter, "wsha_proxy_pongs", "Pongs received that answered pings of the proxy";
-    ProxyHandshakeTime, Histogram, "wsha_proxy_handshake_duration_seconds", "Time from a client's first byte to the 101, by pool";
-    ProxyConnectTime, Histogram, "wsha_proxy_connect_duration_seconds", "Time in which endpoints took a connection, by pool";
+    ProxyHandshakeTime, Histogram, "wsha_proxy_handshake_duration_seconds", "Time from a client's first byte to the 101, by pool and upstream";
+    ProxyConnectTime, Histogram, "wsha_proxy_connect_duration_seconds", "Time in which endpoints took a connection, by pool and upstream";
     ProxyPingTime, Histogram, "wsha_proxy_ping_round_trip_seconds", "Time from a Ping of the proxy to its Pong, by pool and side; not counted where other frames came between";
     ProxyUnrecorded, Counter, "wsha_proxy_access_records_lost", "Access records that were not written, as whoever reads them is too slow";
     ProxyLimitsHit, Counter, "wsha_proxy_limits_hit", "Times that somebody ran into a limit of a pool, by limit";

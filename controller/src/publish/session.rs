@@ -223,6 +223,7 @@ mod tests {
                 allowed_origins: Vec::new(),
                 trusted_proxies: Vec::new(),
                 proxy_protocol: node_api::ProxyProtocolMode::Disabled,
+                routes: Vec::new(),
             }],
             upstreams: Vec::new(),
             heartbeat: Heartbeat {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, MacAddress, Password, Peering, tracking::Tracking};
+use crate::{Limits, MacAddress, Password, Peering, routes::Route, tracking::Tracking};
 
 /// Everything one node is to do. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -40,7 +40,7 @@ pub struct Pool {
     pub virtual_routers: Vec<VirtualRouter>,
     /// Where clients are accepted, on each address of each virtual router.
     pub listeners: Vec<Listener>,
-    /// Groups of endpoints; exactly one in this version.
+    /// Groups of endpoints.
     pub upstreams: Vec<Upstream>,
     /// Pings to quiet sides.
     pub heartbeat: Heartbeat,
@@ -181,6 +181,9 @@ pub struct Listener {
     /// Whether connections begin with a header of the PROXY protocol.
     #[serde(default, skip_serializing_if = "ProxyProtocolMode::is_disabled")]
     pub proxy_protocol: ProxyProtocolMode,
+    /// Which upstream a request goes to; empty: all to the pool's only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
 }
 
 /// Whether connections begin with a header of the PROXY protocol.

@@ -14,6 +14,7 @@ mod protocol;
 pub mod report;
 mod resources;
 mod revision;
+mod routes;
 pub mod stream;
 pub mod tracking;
 
@@ -32,4 +33,5 @@ pub use report::{
     RouterReport, RouterState, Tracked, Transition,
 };
 pub use resources::MissingEndpoints;
+pub use routes::Route;
 pub use tracking::{Check, Probe, TrackedInterface, TrackedUpstream, Tracking};

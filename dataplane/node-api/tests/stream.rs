@@ -90,6 +90,7 @@ fn pool() -> Pool {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
+            routes: Vec::new(),
         }],
         upstreams: vec![upstream("echo", &[1, 2]), upstream("none", &[])],
         heartbeat: Heartbeat {

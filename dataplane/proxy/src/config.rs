@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::{
     limits::Limits,
-    proxy_protocol,
+    proxy_protocol, routing,
     tls::{ClientTls, ServerTls},
 };
 
@@ -26,8 +26,8 @@ pub struct Config {
 pub struct Pool {
     /// Where clients are accepted.
     pub listeners: Vec<Listener>,
-    /// The servers.
-    pub upstream: Upstream,
+    /// The servers, in groups.
+    pub upstreams: Vec<Upstream>,
     /// Pings to quiet sides.
     pub heartbeat: Heartbeat,
     /// How sessions end when they must.
@@ -55,6 +55,21 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Whether clients speak TLS, behind that header, and how.
     pub tls: Option<ServerTls>,
+    /// Which upstream a request goes to, in any order; empty: all to the only one.
+    pub routes: Vec<Route>,
+}
+
+/// Requests by their host and path, and the upstream that they go to. Of the routes that match a request
+/// the one with the most specific hostname is taken, of these the one with the longest prefix.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Route {
+    /// Hosts in lower case, without port; `*.` before one stands for any names. Empty: all.
+    pub hostnames: Vec<String>,
+    /// The first elements of the path: `/`, or `/a/b` for itself and what is below it. Of unreserved
+    /// characters alone (RFC 3986 section 2.3).
+    pub path_prefix: String,
+    /// Name of the upstream.
+    pub upstream: String,
 }
 
 /// A group of servers.
@@ -225,6 +240,24 @@ pub enum ConfigError {
         /// Its listener.
         listener: String,
     },
+    /// Two upstreams with one name.
+    #[error("pool {pool}: two upstreams are called {upstream}: rename one of them")]
+    DuplicateUpstream {
+        /// The pool.
+        pool: String,
+        /// The name.
+        upstream: String,
+    },
+    /// Routes that lead nowhere, or of which none is there.
+    #[error("pool {pool}, listener {listener}: {problem}")]
+    Routes {
+        /// The pool.
+        pool: String,
+        /// Its listener.
+        listener: String,
+        /// What is wrong, with the remedy.
+        problem: String,
+    },
     /// A limit under which nothing is possible.
     #[error("pool {pool}: limits.{field} is zero: give a number, or leave it out for no limit")]
     ZeroLimit {
@@ -277,9 +310,17 @@ impl Config {
 }
 
 impl Pool {
+    /// Whether requests go to that upstream.
+    pub(crate) fn is_routed(&self, upstream: &str) -> bool {
+        let mut listeners = self.listeners.iter();
+        listeners.any(|listener| {
+            let mut routes = listener.routes.iter();
+            listener.routes.is_empty() || routes.any(|route| route.upstream == upstream)
+        })
+    }
+
     fn check(&self, name: &str) -> Result<(), ConfigError> {
         let pool = || name.to_owned();
-        let upstream = || self.upstream.name.clone();
         let deaf =
             |listener: &&Listener| listener.proxy_protocol && listener.trusted_proxies.is_empty();
         if let Some(listener) = self.listeners.iter().find(deaf) {
@@ -288,8 +329,48 @@ impl Pool {
                 listener: listener.name.clone(),
             });
         }
+        for listener in &self.listeners {
+            routing::check(&listener.routes, &self.upstreams).map_err(|problem| {
+                ConfigError::Routes {
+                    pool: pool(),
+                    listener: listener.name.clone(),
+                    problem,
+                }
+            })?;
+        }
+        let mut names = BTreeSet::new();
+        for upstream in &self.upstreams {
+            if !names.insert(&upstream.name) {
+                return Err(ConfigError::DuplicateUpstream {
+                    pool: pool(),
+                    upstream: upstream.name.clone(),
+                });
+            }
+            upstream.check(name)?;
+        }
+        if let Some(field) = self.limits.impossible() {
+            return Err(ConfigError::ZeroLimit {
+                pool: pool(),
+                field,
+            });
+        }
+        // RFC 6455 section 7.4.1: 1004-1006 and 1015 are never sent; 7.4.2: below 3000 is reserved.
+        if !matches!(self.drain.close_code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+            return Err(ConfigError::CloseCode {
+                pool: pool(),
+                code: self.drain.close_code,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Upstream {
+    fn check(&self, pool: &str) -> Result<(), ConfigError> {
+        let pool = || pool.to_owned();
+        let upstream = || self.name.clone();
         let mut seen = BTreeSet::new();
-        for endpoint in &self.upstream.endpoints {
+        for endpoint in &self.endpoints {
             let address = endpoint.address;
             if !seen.insert(address) {
                 return Err(ConfigError::DuplicateEndpoint {
@@ -306,7 +387,7 @@ impl Pool {
                 });
             }
         }
-        if let Balancing::ConsistentHash(hash) = &self.upstream.balancing
+        if let Balancing::ConsistentHash(hash) = &self.balancing
             && let Some(percent @ ..=100) = hash.max_load_percent
         {
             return Err(ConfigError::LoadPercent {
@@ -316,31 +397,16 @@ impl Pool {
             });
         }
         let timeouts = [
-            ("connectTimeout", self.upstream.connect_timeout),
-            ("handshakeTimeout", self.upstream.handshake_timeout),
+            ("connectTimeout", self.connect_timeout),
+            ("handshakeTimeout", self.handshake_timeout),
         ];
-        for (field, timeout) in timeouts {
-            if timeout.is_zero() {
-                return Err(ConfigError::ZeroTimeout {
-                    pool: pool(),
-                    upstream: upstream(),
-                    field,
-                });
-            }
-        }
-        if let Some(field) = self.limits.impossible() {
-            return Err(ConfigError::ZeroLimit {
+        match timeouts.into_iter().find(|(_, timeout)| timeout.is_zero()) {
+            Some((field, _)) => Err(ConfigError::ZeroTimeout {
                 pool: pool(),
+                upstream: upstream(),
                 field,
-            });
+            }),
+            None => Ok(()),
         }
-        // RFC 6455 section 7.4.1: 1004-1006 and 1015 are never sent; 7.4.2: below 3000 is reserved.
-        if !matches!(self.drain.close_code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-            return Err(ConfigError::CloseCode {
-                pool: pool(),
-                code: self.drain.close_code,
-            });
-        }
-        Ok(())
     }
 }

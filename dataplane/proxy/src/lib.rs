@@ -8,8 +8,8 @@
 //! Where to look: `handshake` reads and writes HTTP without I/O, `open` brings a client to an
 //! endpoint, `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
 //! listeners and sessions of one thread, `leaving` is its part in a planned stop,
-//! `limits` is what a pool allows, `live` is the configuration with its counts, `stream` is a
-//! connection with TLS or without, `tls` is how that is agreed and spoken.
+//! `limits` is what a pool allows, `routing` which requests go where, `live` is the configuration with its
+//! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken.
 #![deny(unsafe_code)]
 
 mod balance;
@@ -33,6 +33,8 @@ mod proxy;
 pub mod proxy_protocol;
 mod record;
 mod relay;
+mod roster;
+mod routing;
 mod session;
 mod stats;
 mod stream;
@@ -43,14 +45,14 @@ mod worker;
 
 pub use config::{
     Balancing, Config, ConfigError, ConsistentHash, Drain, Endpoint, HashKey, Heartbeat, Listener,
-    Phase, Pool, Upstream,
+    Phase, Pool, Route, Upstream,
 };
 pub use limits::{Limit, Limits, MessageRate};
 pub use observe::{
     EndpointProblem, EndpointSnapshot, Event, LimitSnapshot, ListenerProblem, ListenerSnapshot,
-    PoolSnapshot, Snapshot,
+    PoolSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
 pub use record::{Record, Volume};
 pub use stats::{CodeClass, Counters, Ended, HandshakeResult, Traffic};
-pub use times::{BOUNDS, BUCKETS, Distribution, PoolTimes};
+pub use times::{BOUNDS, BUCKETS, Distribution, PoolTimes, UpstreamTimes};

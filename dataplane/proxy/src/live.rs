@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic::AtomicUsize, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicUsize, mpsc},
     time::Duration,
 };
 
@@ -14,15 +14,17 @@ use ipnet::IpNet;
 
 use crate::{
     balance::Turn,
-    config::{self, Balancing, Config, Drain, Heartbeat, Phase},
+    config::{self, Balancing, Config, Drain, Heartbeat},
     endpoint::Endpoint,
     limits::{Admission, Limits},
     observe::{Event, ListenerProblem},
     proxy::Patience,
     proxy_protocol,
     record::Record,
+    roster::{Listed, Roster},
+    routing::Routing,
     stats::WorkerStats,
-    times::WorkerTimes,
+    times::{OpeningTimes, WorkerTimes},
     tls::ServerTls,
 };
 
@@ -39,7 +41,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) name: String,
-    pub(crate) upstream: Upstream,
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) drain: Drain,
     pub(crate) access_log: Option<u8>,
@@ -49,10 +51,12 @@ pub(crate) struct Pool {
     pub(crate) admission: Arc<Admission>,
 }
 
-/// Its servers.
+/// A group of its servers.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) name: String,
+    /// Whether any request goes there.
+    pub(crate) is_routed: bool,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) balancing: Balancing,
     pub(crate) slow_start: Duration,
@@ -62,6 +66,8 @@ pub(crate) struct Upstream {
     pub(crate) handshake_timeout: Duration,
     pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
     pub(crate) turn: Arc<Mutex<Turn>>,
+    /// What each worker measured.
+    pub(crate) times: Arc<[OpeningTimes]>,
 }
 
 /// Where clients of an address are brought.
@@ -72,6 +78,7 @@ pub(crate) struct Route {
     pub(crate) trusted_proxies: Arc<[IpNet]>,
     pub(crate) proxy_protocol: bool,
     pub(crate) tls: Option<ServerTls>,
+    pub(crate) routing: Arc<Routing>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) gate: Arc<Gate>,
 }
@@ -125,24 +132,18 @@ impl Gate {
     }
 }
 
-/// Identity of an endpoint: the name of its pool and where it listens.
-type EndpointKey = (String, SocketAddr);
-
 /// Builds states, and remembers what they share.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     workers: usize,
-    endpoints: HashMap<EndpointKey, Weak<Endpoint>>,
+    roster: Roster,
 }
-
-/// Endpoints with what the new configuration says of them; `None`: they are not in it.
-pub(crate) type Listed = Vec<(Arc<Endpoint>, Option<(u16, Phase)>)>;
 
 impl Compiler {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
-            endpoints: HashMap::new(),
+            roster: Roster::default(),
         }
     }
 
@@ -153,25 +154,24 @@ impl Compiler {
         let mut state = State::default();
         for (name, settings) in &config.pools {
             let before = old.pools.get(name);
-            let turn = before.map(|pool| Arc::clone(&pool.upstream.turn));
             let times = before.map(|pool| Arc::clone(&pool.times));
             let admission = before.map(|pool| Arc::clone(&pool.admission));
+            let endpoints = self.roster.enrol(name, &settings.upstreams, &mut listed);
+            let upstreams = settings.upstreams.iter().zip(endpoints);
+            let upstreams = upstreams.map(|(upstream, endpoints)| {
+                let before = before.and_then(|pool| pool.upstream(&upstream.name));
+                let is_routed = settings.is_routed(&upstream.name);
+                Arc::new(Upstream::new(
+                    upstream,
+                    endpoints,
+                    is_routed,
+                    before,
+                    self.workers,
+                ))
+            });
             let pool = Arc::new(Pool {
                 name: name.clone(),
-                upstream: Upstream {
-                    name: settings.upstream.name.clone(),
-                    endpoints: self.endpoints(name, &settings.upstream, &mut listed),
-                    balancing: settings.upstream.balancing.clone(),
-                    slow_start: settings.upstream.slow_start,
-                    endpoint_sessions: settings
-                        .upstream
-                        .endpoint_sessions
-                        .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
-                    connect_timeout: settings.upstream.connect_timeout,
-                    handshake_timeout: settings.upstream.handshake_timeout,
-                    proxy_protocol: settings.upstream.proxy_protocol,
-                    turn: turn.unwrap_or_default(),
-                },
+                upstreams: upstreams.collect(),
                 heartbeat: settings.heartbeat,
                 drain: settings.drain,
                 access_log: settings.access_log,
@@ -182,6 +182,7 @@ impl Compiler {
             for listener in &settings.listeners {
                 let allowed_origins: Arc<[String]> = listener.allowed_origins.clone().into();
                 let trusted_proxies: Arc<[IpNet]> = listener.trusted_proxies.clone().into();
+                let routing = Arc::new(Routing::new(&listener.routes, &pool.upstreams));
                 for address in &listener.addresses {
                     let gate = old.routes.get(address).map(|route| Arc::clone(&route.gate));
                     let route = Route {
@@ -190,6 +191,7 @@ impl Compiler {
                         trusted_proxies: Arc::clone(&trusted_proxies),
                         proxy_protocol: listener.proxy_protocol,
                         tls: listener.tls.clone(),
+                        routing: Arc::clone(&routing),
                         pool: Arc::clone(&pool),
                         gate: gate.unwrap_or_else(|| Arc::new(Gate::new(*address))),
                     };
@@ -199,55 +201,76 @@ impl Compiler {
             }
             state.pools.insert(name.clone(), pool);
         }
-        self.endpoints.retain(|(pool, address), endpoint| {
-            let is_listed = config.pools.get(pool).is_some_and(|pool| {
-                let mut endpoints = pool.upstream.endpoints.iter();
-                endpoints.any(|endpoint| endpoint.address == *address)
-            });
-            let Some(endpoint) = endpoint.upgrade() else {
-                return false;
-            };
-            if !is_listed {
-                listed.push((endpoint, None));
-            }
-            true
-        });
+        self.roster.dismiss_others(config, &mut listed);
         (state, listed)
     }
+}
 
-    fn endpoints(
-        &mut self,
-        pool: &str,
-        upstream: &config::Upstream,
-        listed: &mut Listed,
-    ) -> Vec<Arc<Endpoint>> {
-        let resolve = |wanted: &config::Endpoint| {
-            let key = (pool.to_owned(), wanted.address);
-            let known = self.endpoints.get(&key).and_then(Weak::upgrade);
-            let endpoint = known.unwrap_or_else(|| {
-                let endpoint = Arc::new(Endpoint::new(wanted.address));
-                self.endpoints.insert(key, Arc::downgrade(&endpoint));
-                endpoint
-            });
-            endpoint.secure(upstream);
-            let says = (wanted.weight, wanted.phase);
-            listed.push((Arc::clone(&endpoint), Some(says)));
-            endpoint
-        };
-        upstream.endpoints.iter().map(resolve).collect()
+impl Pool {
+    fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.iter().find(|upstream| upstream.name == name)
     }
 }
 
-fn unmeasured(workers: usize) -> Arc<[WorkerTimes]> {
-    (0..workers).map(|_| WorkerTimes::default()).collect()
+impl Upstream {
+    /// `before`: the one with its name in the state before.
+    fn new(
+        settings: &config::Upstream,
+        endpoints: Vec<Arc<Endpoint>>,
+        is_routed: bool,
+        before: Option<&Arc<Self>>,
+        workers: usize,
+    ) -> Self {
+        let turn = before.map(|upstream| Arc::clone(&upstream.turn));
+        let times = before.map(|upstream| Arc::clone(&upstream.times));
+        Self {
+            name: settings.name.clone(),
+            is_routed,
+            endpoints,
+            balancing: settings.balancing.clone(),
+            slow_start: settings.slow_start,
+            endpoint_sessions: settings
+                .endpoint_sessions
+                .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+            connect_timeout: settings.connect_timeout,
+            handshake_timeout: settings.handshake_timeout,
+            proxy_protocol: settings.proxy_protocol,
+            turn: turn.unwrap_or_default(),
+            times: times.unwrap_or_else(|| unmeasured(workers)),
+        }
+    }
+
+    /// One without endpoints.
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, balancing: Balancing) -> Self {
+        let settings = config::Upstream {
+            name: name.to_owned(),
+            endpoints: Vec::new(),
+            balancing,
+            slow_start: Duration::ZERO,
+            endpoint_sessions: None,
+            connect_timeout: Duration::from_secs(1),
+            handshake_timeout: Duration::from_secs(1),
+            proxy_protocol: None,
+            tls: None,
+        };
+        Self::new(&settings, Vec::new(), true, None, 1)
+    }
 }
+
+fn unmeasured<Times: Default>(workers: usize) -> Arc<[Times]> {
+    (0..workers).map(|_| Times::default()).collect()
+}
+
+/// Usable endpoints by pool and upstream.
+pub(crate) type Told = BTreeMap<(String, String), usize>;
 
 /// What all threads of the proxy see.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: RwLock<Arc<State>>,
     events: Option<mpsc::Sender<Event>>,
-    usable: Mutex<BTreeMap<String, usize>>,
+    usable: Mutex<Told>,
     pub(crate) records: Option<mpsc::SyncSender<Box<Record>>>,
     pub(crate) stats: Vec<Arc<WorkerStats>>,
     pub(crate) patience: Patience,
@@ -285,32 +308,39 @@ impl Shared {
         }
     }
 
-    /// Tells of pools whose number of usable endpoints is not what was told last.
+    /// Tells of upstreams whose number of usable endpoints is not what was told last.
     pub(crate) fn publish_usable(&self) {
         let mut told = self.told();
         let state = self.state();
-        told.retain(|pool, _| state.pools.contains_key(pool));
+        told.retain(|(pool, upstream), _| {
+            let pool = state.pools.get(pool);
+            pool.is_some_and(|pool| pool.upstream(upstream).is_some())
+        });
         for (name, pool) in &state.pools {
-            let endpoints = &pool.upstream.endpoints;
-            let mut count = endpoints.iter().filter(|e| e.is_sound()).count();
-            let before = told.get(name).copied();
-            // Nothing is known yet of those that took the place of the others: no reason to think
-            // that this host has lost its way to all of them.
-            if count == 0 && endpoints.iter().any(|e| e.is_untried()) {
-                count = before.unwrap_or(0);
-            }
-            if before != Some(count) {
-                told.insert(name.clone(), count);
-                self.emit(Event::UsableEndpoints {
-                    pool: name.clone(),
-                    count,
-                });
+            for upstream in &pool.upstreams {
+                let key = (name.clone(), upstream.name.clone());
+                let endpoints = &upstream.endpoints;
+                let mut count = endpoints.iter().filter(|e| e.is_sound()).count();
+                let before = told.get(&key).copied();
+                // Nothing is known yet of those that took the place of the others: no reason to think
+                // that this host has lost its way to all of them.
+                if count == 0 && endpoints.iter().any(|e| e.is_untried()) {
+                    count = before.unwrap_or(0);
+                }
+                if before != Some(count) {
+                    told.insert(key, count);
+                    self.emit(Event::UsableEndpoints {
+                        pool: name.clone(),
+                        upstream: upstream.name.clone(),
+                        count,
+                    });
+                }
             }
         }
     }
 
-    /// Usable endpoints by pool, as told last.
-    pub(crate) fn told(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+    /// Usable endpoints by pool and upstream, as told last.
+    pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
         self.usable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,16 +1,22 @@
 //! What the proxy tells of itself: events as they happen, and a snapshot on request.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr};
 
-use crate::{limits::Limit, stats::Counters, times::PoolTimes};
+use crate::{
+    limits::Limit,
+    stats::Counters,
+    times::{PoolTimes, UpstreamTimes},
+};
 
 /// Something the caller should know at once. Sent on the channel given at the start.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// How many endpoints of a pool can take sessions has changed (also sent for a new pool).
+    /// How many endpoints of an upstream can take sessions has changed (also sent for a new one).
     UsableEndpoints {
         /// The pool.
         pool: String,
+        /// Its upstream.
+        upstream: String,
         /// Endpoints that are ready and have been reached. While none of those listed now has been
         /// tried, what was told before stands.
         count: usize,
@@ -111,8 +117,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolSnapshot>,
     /// Limits that somebody ran into, pool by pool.
     pub limits: Vec<LimitSnapshot>,
-    /// Usable endpoints by pool, as told with [`Event::UsableEndpoints`].
-    pub usable: BTreeMap<String, usize>,
+    /// Groups of servers, in the order of the configuration.
+    pub upstreams: Vec<UpstreamSnapshot>,
     /// Counters since the start, over all workers.
     pub counters: Counters,
 }
@@ -124,6 +130,21 @@ pub struct PoolSnapshot {
     pub name: String,
     /// What took time since it is served, over all workers.
     pub times: PoolTimes,
+}
+
+/// One group of servers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UpstreamSnapshot {
+    /// Pool it belongs to.
+    pub pool: String,
+    /// Its name in the pool.
+    pub name: String,
+    /// Whether any request goes there.
+    pub routed: bool,
+    /// Usable endpoints, as told with [`Event::UsableEndpoints`].
+    pub usable: usize,
+    /// What took time since it is served, over all workers.
+    pub times: UpstreamTimes,
 }
 
 /// One limit of a pool.

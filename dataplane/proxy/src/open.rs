@@ -27,11 +27,12 @@ use crate::{
     forward,
     handshake::{Body, BodyEnd, Outcome, Reject, Request, RequestParser, Response, ResponseParser},
     limits::{Limit, Place},
-    live::{Pool, Route},
+    live::{Pool, Route, Upstream},
     observe::EndpointProblem,
     origin, proxy_protocol,
     record::{self, Entry},
     relay::Session,
+    routing::Destination,
     session::Control,
     stats::HandshakeResult,
     stream::Stream,
@@ -129,6 +130,7 @@ fn result_of(reject: Reject) -> HandshakeResult {
     match reject {
         Reject::Timeout => HandshakeResult::ClientTimeout,
         Reject::Origin => HandshakeResult::Forbidden,
+        Reject::NoRoute => HandshakeResult::NoRoute,
         Reject::TooMany | Reject::Full => HandshakeResult::Limited,
         Reject::BadGateway => HandshakeResult::BadGateway,
         Reject::Unavailable => HandshakeResult::Unavailable,
@@ -216,7 +218,7 @@ async fn establish(
         let gone = Failure::Silent(HandshakeResult::ListenerGone);
         worker.route(address).ok_or(gone)
     };
-    let limit = first.pool.upstream.handshake_timeout;
+    let limit = first.routing.patience();
     if first.proxy_protocol && !client::is_trusted(&first.trusted_proxies, peer.ip()) {
         tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
         return Err(Failure::Silent(HandshakeResult::ProxyHeader));
@@ -251,13 +253,20 @@ async fn establish(
         return Err(Failure::Refuse(Reject::Timeout));
     };
     let request = request?;
+    // The client was given the longest time that any upstream gives.
+    let deadline = begun + request.limit;
+    if deadline <= Instant::now() {
+        return Err(Failure::Refuse(Reject::Timeout));
+    }
     wait_for_turn(&*route()?, deadline).await?;
     let mut tried = Vec::new();
     let mut failure = None;
     loop {
         // Anew each time: an endpoint that was listed when the client came may be gone by now.
         let route = route()?;
-        let Some(lease) = balance::choose(&route.pool.upstream, &tried, request.key) else {
+        let to = destination(&route, &request.host, &request.target, entry)?;
+        let upstream = &to.upstream;
+        let Some(lease) = balance::choose(upstream, &tried, request.key) else {
             return Err(Failure::Refuse(failure.unwrap_or(Reject::Unavailable)));
         };
         if failure.is_some() {
@@ -265,8 +274,8 @@ async fn establish(
         }
         tried.push(lease.endpoint.address);
         entry.note(|record| record.endpoint = Some(lease.endpoint.address));
-        let until = share(&route, &tried, deadline);
-        match attempt(worker, &route, &lease, &request, until).await {
+        let until = share(upstream, &tried, deadline);
+        match attempt(worker, upstream, &lease, &request, until).await {
             Ok(Answer::Switch {
                 backend,
                 response,
@@ -274,7 +283,7 @@ async fn establish(
                 subprotocol,
             }) => {
                 entry.note(|record| record.subprotocol = subprotocol);
-                let times = worker.times(&route.pool);
+                let times = worker.opening_times(upstream);
                 times.handshakes.observe(begun.elapsed());
                 return Ok(Opened::Session(Ready {
                     route,
@@ -310,8 +319,8 @@ async fn wait_for_turn(route: &Route, deadline: Instant) -> Result<(), Failure> 
 
 /// Until when the endpoint tried last may take: half of the time that is left, while there is
 /// another that promises more to try in the other half.
-fn share(route: &Route, tried: &[SocketAddr], deadline: Instant) -> Instant {
-    let mut endpoints = route.pool.upstream.endpoints.iter();
+fn share(upstream: &Upstream, tried: &[SocketAddr], deadline: Instant) -> Instant {
+    let mut endpoints = upstream.endpoints.iter();
     let is_good = |endpoint: &Endpoint| endpoint.is_usable() && !endpoint.is_shunned();
     if endpoints.any(|endpoint| is_good(endpoint) && !tried.contains(&endpoint.address)) {
         let now = Instant::now();
@@ -392,6 +401,11 @@ async fn read_header(
 
 /// What a client asks for.
 struct Asked {
+    /// What it asks for, by which its upstream is chosen.
+    host: Vec<u8>,
+    target: Vec<u8>,
+    /// How long its handshake may take.
+    limit: Duration,
     /// The head for the backend.
     head: Vec<u8>,
     /// Who it is, and where it has connected to.
@@ -444,11 +458,10 @@ fn admit(
     if !origin::is_allowed(&route.allowed_origins, &request.fields) {
         return Err(Failure::Refuse(Reject::Origin));
     }
+    let (host, target) = (request.host, request.target);
+    let upstream = &destination(route, host, target, entry)?.upstream;
     let Pool {
-        admission,
-        limits,
-        upstream,
-        ..
+        admission, limits, ..
     } = &*route.pool;
     let origin = request.fields.all("origin").next();
     let place = admission.enter(limits, source.ip(), origin);
@@ -460,11 +473,27 @@ fn admit(
     })?;
     let is_trusted = client::is_trusted(trusted, ends.source.ip());
     Ok(Asked {
+        host: host.to_vec(),
+        target: target.to_vec(),
+        limit: upstream.handshake_timeout,
         head: forward::request(request, ends, is_trusted, is_secure),
         ends: Ends { source, ..ends },
         key: balance::key(&upstream.balancing, request, source.ip()),
         place,
     })
+}
+
+/// Where the route of a request leads.
+fn destination<'a>(
+    route: &'a Route,
+    host: &[u8],
+    target: &[u8],
+    entry: &mut Entry,
+) -> Result<&'a Destination, Failure> {
+    let to = route.routing.choose(host, target);
+    let to = to.map_err(Failure::Refuse)?;
+    entry.note(|record| record.goes(to));
+    Ok(to)
 }
 
 /// What an endpoint answered.
@@ -497,7 +526,7 @@ enum Attempt {
 
 async fn attempt(
     worker: &Worker,
-    route: &Route,
+    upstream: &Upstream,
     lease: &Lease,
     request: &Asked,
     until: Instant,
@@ -506,18 +535,18 @@ async fn attempt(
     if left.is_zero() {
         return Err(Attempt::Final(Reject::GatewayTimeout));
     }
-    let limit = route.pool.upstream.connect_timeout.min(left);
+    let limit = upstream.connect_timeout.min(left);
     let begun = Instant::now();
     let Ends {
         source,
         destination,
     } = request.ends;
-    let header = route.pool.upstream.proxy_protocol;
+    let header = upstream.proxy_protocol;
     let header = header.map(|version| proxy_protocol::header(version, source, destination));
     let header = header.unwrap_or_default();
     let backend = endpoint::connect(&lease.endpoint, &header, limit, &worker.shared).await;
     if backend.is_ok() {
-        let times = worker.times(&route.pool);
+        let times = worker.opening_times(upstream);
         times.connects.observe(begun.elapsed());
     }
     let mut backend = backend.map_err(|fault| match fault {

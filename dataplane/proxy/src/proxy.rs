@@ -21,11 +21,11 @@ use crate::{
     live::{Compiler, Shared},
     observe::{
         EndpointSnapshot, Event, LimitSnapshot, ListenerProblem, ListenerSnapshot, PoolSnapshot,
-        Snapshot,
+        Snapshot, UpstreamSnapshot,
     },
     record::Record,
     stats::Counters,
-    times::PoolTimes,
+    times::{PoolTimes, UpstreamTimes},
     worker::{self, Order},
 };
 
@@ -359,18 +359,32 @@ impl Proxy {
                 sessions: route.gate.sessions.load(Relaxed) as u64,
             }
         }));
+        let told = self.shared.told().clone();
         for (name, pool) in &state.pools {
-            let endpoints = pool.upstream.endpoints.iter();
-            snapshot
-                .endpoints
-                .extend(endpoints.map(|endpoint| EndpointSnapshot {
+            for upstream in &pool.upstreams {
+                let usable = told.get(&(name.clone(), upstream.name.clone()));
+                let mut times = UpstreamTimes::default();
+                for worker in upstream.times.iter() {
+                    worker.add_to(&mut times);
+                }
+                snapshot.upstreams.push(UpstreamSnapshot {
                     pool: name.clone(),
-                    upstream: pool.upstream.name.clone(),
+                    name: upstream.name.clone(),
+                    routed: upstream.is_routed,
+                    usable: usable.copied().unwrap_or(0),
+                    times,
+                });
+                let endpoints = upstream.endpoints.iter();
+                let endpoints = endpoints.map(|endpoint| EndpointSnapshot {
+                    pool: name.clone(),
+                    upstream: upstream.name.clone(),
                     address: endpoint.address,
                     usable: endpoint.is_usable(),
                     problem: endpoint.problem(),
                     sessions: endpoint.sessions.load(Relaxed) as u64,
-                }));
+                });
+                snapshot.endpoints.extend(endpoints);
+            }
             let mut times = PoolTimes::default();
             for worker in pool.times.iter() {
                 worker.add_to(&mut times);
@@ -388,7 +402,6 @@ impl Proxy {
                 .limits
                 .extend(limits.filter(|limit| limit.hits > 0));
         }
-        snapshot.usable.clone_from(&self.shared.told());
         snapshot.counters = self.counters();
         snapshot
     }

@@ -16,6 +16,7 @@ use crate::{
     handshake::Request,
     live::Route,
     relay::Side,
+    routing::Destination,
     stats::{Ended, HandshakeResult},
     worker::Worker,
 };
@@ -44,6 +45,10 @@ pub struct Record {
     pub path: Option<String>,
     /// The page that asked.
     pub origin: Option<String>,
+    /// The route that matched, as its hostname and prefix; left out where there are none.
+    pub route: Option<String>,
+    /// The upstream that it leads to.
+    pub upstream: Option<String>,
     /// The endpoint that was tried last.
     pub endpoint: Option<SocketAddr>,
     /// The subprotocol that it chose.
@@ -86,6 +91,8 @@ impl Record {
             host: None,
             path: None,
             origin: None,
+            route: None,
+            upstream: None,
             endpoint: None,
             subprotocol: None,
             handshake: HandshakeResult::ListenerGone,
@@ -106,6 +113,12 @@ impl Record {
         self.host = Some(text(request.host));
         self.path = path.map(text);
         self.origin = request.fields.all("origin").next().map(text);
+    }
+
+    /// Where that leads.
+    pub(crate) fn goes(&mut self, to: &Destination) {
+        self.route.clone_from(&to.route);
+        self.upstream = Some(to.upstream.name.clone());
     }
 
     pub(crate) fn count(&mut self, side: Side, scan: &Scan) {

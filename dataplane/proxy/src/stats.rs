@@ -13,6 +13,8 @@ pub enum HandshakeResult {
     Refused,
     /// The web page that asked may not connect (403).
     Forbidden,
+    /// No route of the listener matched the request (404).
+    NoRoute,
     /// What a connection had to begin with, a header of the PROXY protocol from a trusted proxy, was
     /// not there (closed without an answer).
     ProxyHeader,
@@ -118,6 +120,7 @@ closed!(HandshakeResult:
     Answered = "answered",
     Refused = "refused",
     Forbidden = "forbidden",
+    NoRoute = "no_route",
     ProxyHeader = "proxy_header",
     Tls = "tls",
     Limited = "limited",

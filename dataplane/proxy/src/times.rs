@@ -1,4 +1,4 @@
-//! How long things take: histograms by pool, with buckets that are the same for all.
+//! How long things take: histograms by pool or upstream, with buckets that are the same for all.
 //!
 //! As with the counters each worker writes its own, without a lock and not for each message: a
 //! session takes time when it begins, and when it answers a Ping.
@@ -36,13 +36,18 @@ pub struct Distribution {
     pub sum: Duration,
 }
 
-/// What takes time in a pool.
+/// What takes time when sessions are opened to an upstream.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct PoolTimes {
+pub struct UpstreamTimes {
     /// From a client's first byte to the 101, of handshakes that succeed.
     pub handshakes: Distribution,
     /// Connections to endpoints, of attempts that succeed.
     pub connects: Distribution,
+}
+
+/// What takes time in the sessions of a pool.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PoolTimes {
     /// From our Ping to a client's Pong. Pings after which something else came first are not counted.
     pub client_pings: Distribution,
     /// The same with endpoints.
@@ -71,19 +76,29 @@ impl Histogram {
     }
 }
 
-/// What one worker measured in a pool.
+/// What one worker measured when it opened sessions to an upstream.
 #[derive(Debug, Default)]
-pub(crate) struct WorkerTimes {
+pub(crate) struct OpeningTimes {
     pub(crate) handshakes: Histogram,
     pub(crate) connects: Histogram,
+}
+
+impl OpeningTimes {
+    pub(crate) fn add_to(&self, sum: &mut UpstreamTimes) {
+        self.handshakes.add_to(&mut sum.handshakes);
+        self.connects.add_to(&mut sum.connects);
+    }
+}
+
+/// What one worker measured in the sessions of a pool.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerTimes {
     pub(crate) client_pings: Histogram,
     pub(crate) backend_pings: Histogram,
 }
 
 impl WorkerTimes {
     pub(crate) fn add_to(&self, sum: &mut PoolTimes) {
-        self.handshakes.add_to(&mut sum.handshakes);
-        self.connects.add_to(&mut sum.connects);
         self.client_pings.add_to(&mut sum.client_pings);
         self.backend_pings.add_to(&mut sum.backend_pings);
     }

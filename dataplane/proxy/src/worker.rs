@@ -22,12 +22,12 @@ use tokio::{
 use crate::{
     endpoint::{self, Endpoint},
     listener,
-    live::{Pool, Route, Shared, State},
+    live::{Pool, Route, Shared, State, Upstream},
     proxy::{Beat, LeaveReport},
     relay::{SCRATCH, Session, Side},
     session::{Control, End},
     stats::{CodeClass, Ended, HandshakeResult, WorkerStats},
-    times::WorkerTimes,
+    times::{OpeningTimes, WorkerTimes},
 };
 
 /// Pause between beats.
@@ -353,9 +353,14 @@ impl Worker {
         &self.stats
     }
 
-    /// What this worker measures in a pool.
+    /// What this worker measures in the sessions of a pool.
     pub(crate) fn times<'a>(&self, pool: &'a Pool) -> &'a WorkerTimes {
         &pool.times[self.index]
+    }
+
+    /// What it measures when it opens sessions to an upstream.
+    pub(crate) fn opening_times<'a>(&self, upstream: &'a Upstream) -> &'a OpeningTimes {
+        &upstream.times[self.index]
     }
 
     /// The buffer that all sessions of this thread read into.

@@ -102,7 +102,7 @@ async fn stalled(rig: &Rig) {
 async fn connections_that_say_nothing_and_headers_that_never_end() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let rig = Rig::with(&[echo().await], |pool| {
-        pool.upstream.handshake_timeout = Duration::from_secs(3);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(3);
     });
     let session = rig.connect().await;
     let mut others = Others::before(rig, session).await;
@@ -207,8 +207,8 @@ async fn flooded(head: &'static [u8], frames: &'static [u8]) {
     // Then one that answers, for those who come now.
     let answers = support::endpoint(echo().await);
     rig.edit(|pool| {
-        pool.upstream.endpoints[0].phase = proxy::Phase::NotReady;
-        pool.upstream.endpoints.push(answers);
+        pool.upstreams[0].endpoints[0].phase = proxy::Phase::NotReady;
+        pool.upstreams[0].endpoints.push(answers);
     });
     let session = rig.connect().await;
     let mut others = Others::before(rig, session).await;
@@ -275,16 +275,16 @@ async fn backends_that_hang_at_each_stage() {
         ("is silent behind its 101", SWITCH, b"", "101"),
     ];
     let rig = Rig::with(&[echo().await], |pool| {
-        pool.upstream.handshake_timeout = Duration::from_secs(1);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(1);
     });
-    let answers = rig.config.pools[support::POOL].upstream.endpoints[0];
+    let answers = rig.config.pools[support::POOL].upstreams[0].endpoints[0];
     let session = rig.connect().await;
     let mut others = Others::before(rig, session).await;
     for (what, says, again, status) in cases {
         let hangs = support::endpoint(hanging(says, again).await);
         others.rig.edit(|pool| {
-            pool.upstream.endpoints = vec![hangs, answers];
-            pool.upstream.endpoints[1].phase = proxy::Phase::NotReady;
+            pool.upstreams[0].endpoints = vec![hangs, answers];
+            pool.upstreams[0].endpoints[1].phase = proxy::Phase::NotReady;
         });
         let address = others.rig.address;
         let ask = |_| {

@@ -22,7 +22,7 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::{ListenerProblem, Snapshot};
 use socket2::{Domain, Socket, Type};
-use support::{POOL, REQUEST, Rig, SOON, echo, round_trip};
+use support::{REQUEST, Rig, SOON, echo, round_trip};
 
 /// A backend with a thread of its own, since the test's own thread waits for answers.
 fn echo_apart() -> SocketAddr {
@@ -43,7 +43,7 @@ async fn without_descriptors_clients_are_told_and_sessions_live_on() {
     let rig = Rig::new(&[echo_apart()]);
     let mut ws = rig.connect().await;
     round_trip(&mut ws, "before").await;
-    rig.until("checked", |s| s.usable[POOL] == 1).await;
+    rig.until("checked", |s| s.upstreams[0].usable == 1).await;
 
     let stream = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let clients: Vec<_> = (0..3).map(|_| stream()).collect();

@@ -181,6 +181,7 @@ pub(super) mod tests {
                     allowed_origins: Vec::new(),
                     trusted_proxies: Vec::new(),
                     proxy_protocol: node_api::ProxyProtocolMode::Disabled,
+                    routes: Vec::new(),
                 })
                 .collect(),
             upstreams: Vec::new(),

@@ -83,6 +83,10 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subprotocol: Option<&'a str>,
@@ -132,6 +136,8 @@ impl<'a> From<&'a Record> for Line<'a> {
             host: record.host.as_deref(),
             path: record.path.as_deref(),
             origin: record.origin.as_deref(),
+            route: record.route.as_deref(),
+            upstream: record.upstream.as_deref(),
             endpoint: record.endpoint,
             subprotocol: record.subprotocol.as_deref(),
             handshake: record.handshake.label(),

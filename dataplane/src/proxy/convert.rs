@@ -20,17 +20,17 @@ impl Desired {
     pub(super) fn new(pools: &[(PoolRef, Pool)]) -> Self {
         let mut desired = Self::default();
         for (pool_ref, pool) in pools {
-            let Some(upstream) = pool.upstreams.first() else {
-                desired.problems.push(format!(
-                    "pool {pool_ref} has no upstream and is not served: name one in spec.upstreams"
-                ));
+            // What no planner makes, and the relay would refuse together with all other pools.
+            if let Err(problem) = pool.check_routes() {
+                let problem = format!("pool {pool_ref} is not served: {problem}");
+                desired.problems.push(problem);
                 continue;
-            };
+            }
             let name = pool_ref.to_string();
             desired.pools.insert(name.clone(), pool_ref.clone());
             let pool = proxy::Pool {
                 listeners: listeners(pool, &mut desired.problems),
-                upstream: convert_upstream(upstream),
+                upstreams: pool.upstreams.iter().map(convert_upstream).collect(),
                 heartbeat: proxy::Heartbeat {
                     interval: pool.heartbeat.interval,
                     timeout: pool.heartbeat.timeout,
@@ -62,8 +62,17 @@ fn listeners(pool: &Pool, problems: &mut Vec<String>) -> Vec<proxy::Listener> {
         trusted_proxies: networks(&listener.trusted_proxies, problems),
         proxy_protocol: listener.proxy_protocol == ProxyProtocolMode::Required,
         tls: None,
+        routes: listener.routes.iter().map(route).collect(),
     };
     pool.listeners.iter().map(on_all_addresses).collect()
+}
+
+fn route(route: &node_api::Route) -> proxy::Route {
+    proxy::Route {
+        hostnames: route.hostnames.clone(),
+        path_prefix: route.path_prefix.clone(),
+        upstream: route.upstream_name.clone(),
+    }
 }
 
 fn networks(texts: &[String], problems: &mut Vec<String>) -> Vec<IpNet> {
@@ -186,6 +195,7 @@ mod tests {
                     allowed_origins: Vec::new(),
                     trusted_proxies: Vec::new(),
                     proxy_protocol: ProxyProtocolMode::Disabled,
+                    routes: Vec::new(),
                 })
                 .to_vec(),
             upstreams: vec![Upstream {
@@ -235,12 +245,12 @@ mod tests {
         );
         let served = &desired.config.pools["default/chat"];
         assert_eq!(
-            served.upstream.balancing,
+            served.upstreams[0].balancing,
             proxy::Balancing::LeastConnections
         );
-        assert_eq!(served.upstream.endpoints[0].weight, 3);
+        assert_eq!(served.upstreams[0].endpoints[0].weight, 3);
         assert_eq!(
-            served.upstream.endpoints[0].phase,
+            served.upstreams[0].endpoints[0].phase,
             proxy::Phase::Terminating
         );
         assert_eq!(served.drain.close_code, 1012);
@@ -262,18 +272,40 @@ mod tests {
             ["192.0.2.0/24".parse().unwrap()]
         );
         assert!(served.listeners[0].proxy_protocol && !served.listeners[1].proxy_protocol);
-        let sent = served.upstream.proxy_protocol;
+        let sent = served.upstreams[0].proxy_protocol;
         assert_eq!(sent, Some(proxy::proxy_protocol::Version::V1));
         assert!(desired.problems[0].contains("\"proxies\""));
     }
 
     #[test]
-    fn a_pool_without_upstream_is_named_and_the_others_are_served() {
+    fn a_pool_that_leads_nowhere_is_named_and_the_others_are_served() {
         let (mut nameless, mut empty) = pool();
         nameless.name = "empty".to_owned();
         empty.upstreams.clear();
         let desired = Desired::new(&[(nameless, empty), pool()]);
         assert_eq!(desired.config.pools.len(), 1);
         assert!(desired.problems[0].contains("default/empty"));
+    }
+
+    #[test]
+    fn routes_lead_to_upstreams_by_name() {
+        let (pool_ref, mut pool) = pool();
+        let mut other = pool.upstreams[0].clone();
+        other.name = "other".to_owned();
+        pool.upstreams.push(other);
+        for listener in &mut pool.listeners {
+            listener.routes = vec![node_api::Route {
+                hostnames: vec!["*.example.com".to_owned()],
+                path_prefix: "/chat".to_owned(),
+                upstream_name: "other".to_owned(),
+            }];
+        }
+        let desired = Desired::new(&[(pool_ref, pool)]);
+        assert_eq!(desired.problems, [""; 0]);
+        let served = &desired.config.pools["default/chat"];
+        assert_eq!(served.upstreams.len(), 2);
+        let route = &served.listeners[1].routes[0];
+        assert_eq!(route.hostnames, ["*.example.com"]);
+        assert_eq!((&*route.path_prefix, &*route.upstream), ("/chat", "other"));
     }
 }

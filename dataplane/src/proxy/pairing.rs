@@ -13,7 +13,7 @@ use std::{
 use node_api::PoolRef;
 
 use crate::{
-    ipc::{ProxyToVrrp, VrrpToProxy},
+    ipc::{ProxyToVrrp, UsableEndpoints, VrrpToProxy},
     proxy::served::Input,
     sys::{channel::Channel, life::End, memory::Shared, pages::PairPage},
 };
@@ -46,7 +46,7 @@ pub(super) struct Pairing {
     pub(super) number: u64,
     channel: Channel,
     accepting: Option<Vec<SocketAddr>>,
-    usable: BTreeMap<PoolRef, usize>,
+    usable: BTreeMap<PoolRef, UsableEndpoints>,
 }
 
 impl Drop for Pairing {
@@ -94,7 +94,7 @@ impl Pairing {
     pub(super) fn tell(
         &mut self,
         accepting: Vec<SocketAddr>,
-        usable: &BTreeMap<PoolRef, usize>,
+        usable: &BTreeMap<PoolRef, UsableEndpoints>,
     ) -> io::Result<()> {
         if self.accepting.as_ref() != Some(&accepting) {
             let message = ProxyToVrrp::Accepting {
@@ -107,7 +107,7 @@ impl Pairing {
             if self.usable.get(pool) != Some(endpoints) {
                 let message = ProxyToVrrp::Usable {
                     pool: pool.clone(),
-                    endpoints: *endpoints,
+                    endpoints: endpoints.clone(),
                 };
                 self.channel.send(&message, &[])?;
             }

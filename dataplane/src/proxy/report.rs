@@ -7,7 +7,8 @@ use std::{
 
 use node_api::{EndpointReport, ListenerReport, PoolRef, PoolReport};
 use proxy::{
-    CodeClass, Counters, Ended, HandshakeResult, ListenerProblem, PoolSnapshot, Snapshot, Traffic,
+    CodeClass, Counters, Distribution, Ended, HandshakeResult, ListenerProblem, PoolSnapshot,
+    Snapshot, Traffic, UpstreamSnapshot,
 };
 
 use crate::{
@@ -109,8 +110,11 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
             sessions,
         ));
     }
+    for upstream in &snapshot.upstreams {
+        of_upstream(upstream, &mut samples);
+    }
     for pool in &snapshot.pools {
-        times(pool, &mut samples);
+        ping_times(pool, &mut samples);
     }
     for limit in &snapshot.limits {
         let labels = [
@@ -123,20 +127,45 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
     samples
 }
 
-/// Of what has taken time at least once.
-fn times(pool: &PoolSnapshot, samples: &mut Vec<Sample>) {
+fn of_upstream(upstream: &UpstreamSnapshot, samples: &mut Vec<Sample>) {
+    let labels = [
+        ("pool", upstream.pool.as_str()),
+        ("upstream", &upstream.name),
+    ];
+    if upstream.routed {
+        let usable = upstream.usable as u64;
+        samples.push(Sample::new(Metric::ProxyUpstreamUsable, &labels, usable));
+    }
+    let times = &upstream.times;
+    observed(
+        Metric::ProxyHandshakeTime,
+        &labels,
+        &times.handshakes,
+        samples,
+    );
+    observed(Metric::ProxyConnectTime, &labels, &times.connects, samples);
+}
+
+fn ping_times(pool: &PoolSnapshot, samples: &mut Vec<Sample>) {
     let PoolSnapshot { name, times } = pool;
-    let side = |side| [("pool", name.as_str()), ("side", side)];
-    let (client, backend) = (side("client"), side("backend"));
-    for (metric, labels, times) in [
-        (Metric::ProxyHandshakeTime, &client[..1], &times.handshakes),
-        (Metric::ProxyConnectTime, &client[..1], &times.connects),
-        (Metric::ProxyPingTime, &client[..], &times.client_pings),
-        (Metric::ProxyPingTime, &backend[..], &times.backend_pings),
+    for (side, times) in [
+        ("client", &times.client_pings),
+        ("backend", &times.backend_pings),
     ] {
-        if times.buckets.iter().any(|count| *count > 0) {
-            samples.push(Sample::of_times(metric, labels, times));
-        }
+        let labels = [("pool", name.as_str()), ("side", side)];
+        observed(Metric::ProxyPingTime, &labels, times, samples);
+    }
+}
+
+/// What has taken time at least once.
+fn observed(
+    metric: Metric,
+    labels: &[(&str, &str)],
+    times: &Distribution,
+    samples: &mut Vec<Sample>,
+) {
+    if times.buckets.iter().any(|count| *count > 0) {
+        samples.push(Sample::of_times(metric, labels, times));
     }
 }
 
@@ -194,8 +223,8 @@ mod tests {
     use std::collections::HashSet;
 
     use proxy::{
-        Distribution, EndpointProblem, EndpointSnapshot, Limit, LimitSnapshot, ListenerSnapshot,
-        PoolTimes,
+        EndpointProblem, EndpointSnapshot, Limit, LimitSnapshot, ListenerSnapshot, PoolTimes,
+        UpstreamTimes,
     };
 
     use super::*;
@@ -225,7 +254,6 @@ mod tests {
                 times: PoolTimes {
                     client_pings: seen,
                     backend_pings: seen,
-                    ..PoolTimes::default()
                 },
             }],
             limits: vec![LimitSnapshot {
@@ -233,7 +261,16 @@ mod tests {
                 limit: Limit::FrameSize,
                 hits: 3,
             }],
-            usable: BTreeMap::from([("default/chat".to_owned(), 0)]),
+            upstreams: vec![UpstreamSnapshot {
+                pool: "default/chat".to_owned(),
+                name: "echo".to_owned(),
+                routed: true,
+                usable: 0,
+                times: UpstreamTimes {
+                    handshakes: seen,
+                    ..UpstreamTimes::default()
+                },
+            }],
             counters: Counters::default(),
         }
     }
@@ -275,6 +312,7 @@ mod tests {
         }
         assert!(names.contains_key(&Metric::ProxySessions));
         assert!(names.contains_key(&Metric::ProxyPingTime));
+        assert!(names.contains_key(&Metric::ProxyHandshakeTime));
         assert!(
             !names.contains_key(&Metric::ProxyConnectTime),
             "none was made"

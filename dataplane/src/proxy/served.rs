@@ -21,7 +21,7 @@ use anyhow::Context;
 use node_api::{Pool, PoolRef};
 
 use crate::{
-    ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ToProxy, VrrpToProxy},
+    ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ToProxy, UsableEndpoints, VrrpToProxy},
     proxy::{
         Ending, LEAVE_LIMIT,
         access_log::AccessLog,
@@ -400,13 +400,21 @@ impl Served {
         accepting.map(|listener| listener.address).collect()
     }
 
-    fn usable(&self) -> BTreeMap<PoolRef, usize> {
-        let usable = self.relay.snapshot().usable;
-        let count = |name: &str| usable.get(name).copied().unwrap_or(0);
-        let pools = self.pools.iter();
-        pools
-            .map(|(name, pool)| (pool.clone(), count(name)))
-            .collect()
+    fn usable(&self) -> BTreeMap<PoolRef, UsableEndpoints> {
+        let pools = self.pools.values();
+        let mut usable: BTreeMap<_, _> = pools
+            .map(|pool| (pool.clone(), UsableEndpoints::default()))
+            .collect();
+        for upstream in self.relay.snapshot().upstreams {
+            let pool = self.pools.get(&upstream.pool);
+            if let Some(pool) = pool.and_then(|pool| usable.get_mut(pool)) {
+                if upstream.routed {
+                    pool.routed += upstream.usable;
+                }
+                pool.upstreams.insert(upstream.name, upstream.usable);
+            }
+        }
+        usable
     }
 
     fn tell_vrrp(&mut self) {

@@ -86,8 +86,9 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             tls: None,
+            routes: Vec::new(),
         }],
-        upstream: proxy::Upstream {
+        upstreams: vec![proxy::Upstream {
             name: NAME.to_owned(),
             endpoints: upstream.iter().map(endpoint).collect(),
             balancing: proxy::Balancing::RoundRobin,
@@ -97,7 +98,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
             tls: None,
-        },
+        }],
         heartbeat: proxy::Heartbeat {
             interval: Duration::from_secs(20),
             timeout: Duration::from_secs(10),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dataplane::ipc::{FromVrrp, ProxyToVrrp, ToVrrp, VrrpToProxy};
+use dataplane::ipc::{FromVrrp, ProxyToVrrp, ToVrrp, UsableEndpoints, VrrpToProxy};
 use node_api::RouterState::{Active, Backup, Initialize};
 
 use crate::{
@@ -114,9 +114,12 @@ fn without_an_endpoint_the_priority_is_the_lower_one() {
     let mut node = Node::serving(&lab.hosts[0], std::slice::from_ref(&wanted));
     node.wait_state(Active);
     ear.wait_priority(250);
-    let usable = |endpoints| ProxyToVrrp::Usable {
+    let usable = |routed| ProxyToVrrp::Usable {
         pool: wanted.pool.clone(),
-        endpoints,
+        endpoints: UsableEndpoints {
+            routed,
+            upstreams: [("echo".to_owned(), routed)].into(),
+        },
     };
     node.proxy().say(&usable(0));
     ear.wait_priority(10);

@@ -1,7 +1,7 @@
 //! What is tracked lowers the priority, and the address moves to the next host and back, held by one of
 //! the two all the time.
 
-use dataplane::ipc::{FailingCheck, ProxyToVrrp, Router, ToVrrp};
+use dataplane::ipc::{FailingCheck, ProxyToVrrp, Router, ToVrrp, UsableEndpoints};
 use node_api::{
     Check, Probe, RankedNode, RouterReport,
     RouterState::{Active, Backup},
@@ -167,10 +167,14 @@ fn too_few_usable_endpoints_lower_the_priority_and_none_puts_it_below_all() {
     };
     let (mut one, mut two) = start(&lab, &tracking);
     let pool = router(ADDRESS, 1).pool;
-    let usable = |endpoints| ProxyToVrrp::Usable {
+    let reaches = |echo, other| ProxyToVrrp::Usable {
         pool: pool.clone(),
-        endpoints,
+        endpoints: UsableEndpoints {
+            routed: echo + other,
+            upstreams: [("echo".to_owned(), echo), ("other".to_owned(), other)].into(),
+        },
     };
+    let usable = |echo| reaches(echo, 0);
     one.proxy().say(&usable(2));
     one.wait_router(|it| it.state == Active && it.priority == 250);
     one.proxy().say(&usable(1));
@@ -179,6 +183,12 @@ fn too_few_usable_endpoints_lower_the_priority_and_none_puts_it_below_all() {
         report.lowered_by[0].problem,
         "has 1 usable endpoints, fewer than 2"
     );
+    // Of the other upstream it reaches some: whoever comes for that is served.
+    one.proxy().say(&reaches(0, 1));
+    one.wait_router(|it| {
+        let problem = it.lowered_by.first().map(|it| it.problem.as_str());
+        problem == Some("has 0 usable endpoints, fewer than 2") && it.priority == report.priority
+    });
     one.proxy().say(&usable(0));
     one.wait_router(|it| it.priority == 10);
     one.proxy().say(&usable(2));

@@ -15,7 +15,10 @@ use std::{
 };
 
 use dataplane::{
-    ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ProxyToVrrp, ToProxy, VrrpToProxy},
+    ipc::{
+        FromProxy, Hello, PROXY_SOCKET, ProxyReport, ProxyToVrrp, ToProxy, UsableEndpoints,
+        VrrpToProxy,
+    },
     metrics::Metric,
     sys::{channel::Channel, life::End, memory::Shared, pages::PairPage, tcp},
 };
@@ -198,6 +201,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
+            routes: Vec::new(),
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),
@@ -236,10 +240,13 @@ fn pool_ref(name: &str) -> PoolRef {
     }
 }
 
-fn usable(endpoints: usize) -> ProxyToVrrp {
+fn usable(routed: usize) -> ProxyToVrrp {
     ProxyToVrrp::Usable {
         pool: pool_ref("chat"),
-        endpoints,
+        endpoints: UsableEndpoints {
+            routed,
+            upstreams: [("echo".to_owned(), routed)].into(),
+        },
     }
 }
 

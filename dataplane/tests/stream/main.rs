@@ -59,6 +59,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
+            routes: Vec::new(),
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),

@@ -360,6 +360,7 @@ fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<L
         allowed_origins: listener.allowed_origins.clone(),
         trusted_proxies: listener.trusted_proxies.clone(),
         proxy_protocol: proxies::mode(listener),
+        routes: Vec::new(),
     });
     listeners.collect()
 }

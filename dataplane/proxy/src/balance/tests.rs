@@ -18,15 +18,8 @@ fn upstream(balancing: Balancing, weights: &[u16]) -> Upstream {
         Arc::new(endpoint)
     };
     Upstream {
-        name: "test".to_owned(),
         endpoints: weights.iter().enumerate().map(endpoint).collect(),
-        balancing,
-        connect_timeout: Duration::from_secs(1),
-        handshake_timeout: Duration::from_secs(1),
-        turn: Arc::default(),
-        slow_start: Duration::ZERO,
-        endpoint_sessions: None,
-        proxy_protocol: None,
+        ..Upstream::for_tests("test", balancing)
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Reject {
     HttpVersion,
     /// The web page that asks is not one of those that may (RFC 6455 section 4.2.2, item 4).
     Origin,
+    /// No route of the listener matches.
+    NoRoute,
     /// The client's address has all the sessions that one may have.
     TooMany,
     /// The pool has all the sessions that it may have, or they come too fast.
@@ -47,6 +49,7 @@ impl Reject {
         match self {
             Self::Malformed(_) => 400,
             Self::Origin => 403,
+            Self::NoRoute => 404,
             Self::Method => 405,
             Self::Timeout => 408,
             Self::TargetTooLong => 414,
@@ -66,6 +69,7 @@ impl Reject {
         match self {
             Self::Malformed(_) => "Bad Request",
             Self::Origin => "Forbidden",
+            Self::NoRoute => "Not Found",
             Self::Method => "Method Not Allowed",
             Self::Timeout => "Request Timeout",
             Self::TargetTooLong => "URI Too Long",
@@ -90,6 +94,7 @@ impl Reject {
             Self::Version => "This address speaks version 13 of WebSocket.",
             Self::HttpVersion => "This address speaks HTTP/1.1.",
             Self::Origin => "Pages of this origin may not connect.",
+            Self::NoRoute => "No route leads from this host and path.",
             Self::TooMany => "There are too many sessions from this address.",
             Self::Full => "No more sessions can be taken now.",
             Self::BadGateway => "No endpoint gave a usable answer.",

@@ -73,7 +73,7 @@ async fn a_client_that_came_before_all_endpoints_were_replaced_gets_a_new_one() 
     let mut client = TcpStream::connect(rig.address).await.unwrap();
     rig.until("accepted", |s| s.counters.accepted == 1).await;
     let new = named("new").await;
-    rig.edit(|pool| pool.upstream.endpoints = vec![endpoint(new)]);
+    rig.edit(|pool| pool.upstreams[0].endpoints = vec![endpoint(new)]);
     client.write_all(REQUEST).await.unwrap();
     let head = soon(read_head(&mut client)).await.unwrap();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -85,7 +85,7 @@ async fn one_whose_endpoint_is_no_longer_ready_stays() {
     let mut backend = Waiting::new().await;
     let mut rig = Rig::new(&[backend.address]);
     let mut client = backend.client(&rig).await;
-    rig.edit(|pool| pool.upstream.endpoints[0].phase = Phase::NotReady);
+    rig.edit(|pool| pool.upstreams[0].endpoints[0].phase = Phase::NotReady);
     backend.answers(&mut client).await;
     assert_eq!(read_frame(&mut client).await, (0x81, b"hi".to_vec()));
     // A Close would be on its way by now: it would be sent with the session's first turn.
@@ -104,7 +104,7 @@ async fn one_whose_endpoint_is_terminating_is_told_at_once() {
         pool.drain.timeout = Duration::from_hours(1);
     });
     let mut client = backend.client(&rig).await;
-    rig.edit(|pool| pool.upstream.endpoints[0].phase = Phase::Terminating);
+    rig.edit(|pool| pool.upstreams[0].endpoints[0].phase = Phase::Terminating);
     backend.answers(&mut client).await;
     let close = read_close(&mut client).await;
     assert_eq!(close, b"\x03\xe9backend is going away");

@@ -38,7 +38,7 @@ async fn an_endpoint_added_is_used_at_once_and_nothing_is_closed() {
     let mut rig = Rig::new(&[named("a").await]);
     let mut old = open(&rig, 3).await;
     let added = named("new").await;
-    rig.edit(|pool| pool.upstream.endpoints.push(endpoint(added)));
+    rig.edit(|pool| pool.upstreams[0].endpoints.push(endpoint(added)));
     let mut names = Vec::new();
     for _ in 0..2 {
         let message = soon(rig.connect().await.next()).await.unwrap().unwrap();
@@ -125,12 +125,12 @@ async fn drained(edit: impl FnOnce(&mut Pool)) {
 
 #[tokio::test]
 async fn sessions_of_a_removed_endpoint_are_closed_over_the_drain_time() {
-    drained(|pool| pool.upstream.endpoints.truncate(1)).await;
+    drained(|pool| pool.upstreams[0].endpoints.truncate(1)).await;
 }
 
 #[tokio::test]
 async fn sessions_of_a_terminating_endpoint_are_closed_over_the_drain_time() {
-    drained(|pool| pool.upstream.endpoints[0].phase = Phase::Terminating).await;
+    drained(|pool| pool.upstreams[0].endpoints[0].phase = Phase::Terminating).await;
 }
 
 #[tokio::test]
@@ -139,11 +139,11 @@ async fn an_endpoint_that_comes_back_keeps_its_sessions() {
         pool.drain.timeout = Duration::from_hours(1);
     });
     let mut clients = open(&rig, 8).await;
-    let endpoint = rig.config.pools[POOL].upstream.endpoints[0];
-    rig.edit(|pool| pool.upstream.endpoints.clear());
+    let endpoint = rig.config.pools[POOL].upstreams[0].endpoints[0];
+    rig.edit(|pool| pool.upstreams[0].endpoints.clear());
     // The first of each worker goes at once, the others had an hour.
     rig.edit(|pool| {
-        pool.upstream.endpoints.push(endpoint);
+        pool.upstreams[0].endpoints.push(endpoint);
         pool.drain.timeout = Duration::ZERO;
     });
     let mut kept = 0;
@@ -175,6 +175,7 @@ async fn a_removed_listener_closes_its_sessions_and_its_socket() {
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             tls: None,
+            routes: Vec::new(),
         });
     });
     let mut gone = open(&rig, 3).await;
@@ -249,13 +250,13 @@ async fn what_cannot_be_is_refused_whole() {
             other => panic!("{other:?}"),
         }
     };
-    let error = refused(&|pool| pool.upstream.endpoints.push(endpoint(backend)));
+    let error = refused(&|pool| pool.upstreams[0].endpoints.push(endpoint(backend)));
     assert!(matches!(error, ConfigError::DuplicateEndpoint { .. }));
-    let error = refused(&|pool| pool.upstream.endpoints[0].weight = 0);
+    let error = refused(&|pool| pool.upstreams[0].endpoints[0].weight = 0);
     assert!(matches!(error, ConfigError::ZeroWeight { .. }));
     let error = refused(&|pool| pool.drain.close_code = 1006);
     assert!(matches!(error, ConfigError::CloseCode { code: 1006, .. }));
-    let error = refused(&|pool| pool.upstream.connect_timeout = Duration::ZERO);
+    let error = refused(&|pool| pool.upstreams[0].connect_timeout = Duration::ZERO);
     assert!(matches!(error, ConfigError::ZeroTimeout { .. }));
     let mut config = rig.config.clone();
     let twin = pool(&[rig.address], &[backend]);
@@ -308,14 +309,14 @@ fn edits() -> impl Strategy<Value = Edit> {
 
 fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
     let twin = "default/twin".to_owned();
-    let mine = rig.config.pools[POOL].upstream.endpoints.iter();
+    let mine = rig.config.pools[POOL].upstreams[0].endpoints.iter();
     let first = mine
         .min_by_key(|endpoint| endpoint.address)
         .copied()
         .unwrap();
     let twin_there = rig.config.pools.contains_key(&twin);
     let pool = rig.config.pools.get_mut(POOL).unwrap();
-    let endpoints = &mut pool.upstream.endpoints;
+    let endpoints = &mut pool.upstreams[0].endpoints;
     let spare_taken = pool.listeners.len() > 1;
     match *edit {
         // Above the first, so that the first stays the one with the sessions.
@@ -339,15 +340,15 @@ fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
         }
         Edit::Reweigh(weight) => endpoints.iter_mut().for_each(|e| e.weight = weight),
         Edit::Balance(least) => {
-            pool.upstream.balancing = if least {
+            pool.upstreams[0].balancing = if least {
                 Balancing::LeastConnections
             } else {
                 Balancing::RoundRobin
             };
         }
         Edit::Timeouts(ms) => {
-            pool.upstream.connect_timeout = Duration::from_millis(ms);
-            pool.upstream.handshake_timeout = Duration::from_millis(ms + 1);
+            pool.upstreams[0].connect_timeout = Duration::from_millis(ms);
+            pool.upstreams[0].handshake_timeout = Duration::from_millis(ms + 1);
         }
         Edit::Beat(ms) => {
             pool.heartbeat = Heartbeat {
@@ -368,6 +369,7 @@ fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
                 trusted_proxies: Vec::new(),
                 proxy_protocol: false,
                 tls: None,
+                routes: Vec::new(),
             });
         }
         Edit::DropListener => pool.listeners.truncate(1),

@@ -53,7 +53,7 @@ async fn messages_of_every_size_come_back() {
     let snapshot = rig
         .until("session over", |s| s.counters.live_sessions == 0)
         .await;
-    let times = snapshot.pools[0].times.clone();
+    let times = snapshot.upstreams[0].times.clone();
     for measured in [times.handshakes, times.connects] {
         assert_eq!(measured.buckets.iter().sum::<u64>(), 1);
         assert!(!measured.sum.is_zero());

@@ -266,7 +266,7 @@ async fn nothing_is_put_into_a_frame_of_the_client() {
         .await;
     // The client is quiet as well and gets its ping: time has passed for the backend's.
     while read_frame(&mut client).await.0 != 0x89 {}
-    rig.edit(|pool| pool.upstream.endpoints.clear());
+    rig.edit(|pool| pool.upstreams[0].endpoints.clear());
     assert_eq!(read_frame(&mut client).await.0, 0x88);
     client.write_all(b"def").await.unwrap();
     // Its answer to the Close comes after ours to the backend, which is closed already.

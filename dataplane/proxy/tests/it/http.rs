@@ -263,7 +263,7 @@ async fn upgraded(rig: &Rig, request: &[u8]) -> bool {
 #[tokio::test]
 async fn a_slow_request_is_answered_408_and_a_silent_one_closed() {
     let rig = Rig::with(&[echo().await], |pool| {
-        pool.upstream.handshake_timeout = Duration::from_millis(100);
+        pool.upstreams[0].handshake_timeout = Duration::from_millis(100);
     });
     let slow = exchange(&rig, &REQUEST[..40]).await;
     assert!(
@@ -304,7 +304,7 @@ async fn failures_of_backends_have_their_status() {
 
     let (mute, _heads) = answering(b"").await;
     let rig = Rig::with(&[mute], |pool| {
-        pool.upstream.handshake_timeout = Duration::from_millis(100);
+        pool.upstreams[0].handshake_timeout = Duration::from_millis(100);
     });
     let timeout = exchange(&rig, REQUEST).await;
     assert!(
@@ -342,7 +342,7 @@ async fn an_answer_that_is_cut_does_not_look_whole() {
         }
     });
     let rig = Rig::with(&[backend], |pool| {
-        pool.upstream.handshake_timeout = Duration::from_millis(300);
+        pool.upstreams[0].handshake_timeout = Duration::from_millis(300);
     });
     let mut client = TcpStream::connect(rig.address).await.unwrap();
     client.write_all(REQUEST).await.unwrap();

@@ -22,5 +22,6 @@ mod pressure;
 mod properties;
 mod proxies;
 mod record;
+mod routes;
 mod tls;
 mod upstream;

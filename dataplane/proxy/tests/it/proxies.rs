@@ -301,7 +301,7 @@ async fn clients_behind_a_proxy_are_told_apart_by_their_own_addresses() {
     }
     let rig = Rig::with(&backends, |pool| {
         trusting(pool, &["127.0.0.0/8"]);
-        pool.upstream.balancing = Balancing::ConsistentHash(ConsistentHash {
+        pool.upstreams[0].balancing = Balancing::ConsistentHash(ConsistentHash {
             key: HashKey::SourceAddress,
             max_load_percent: None,
         });
@@ -332,7 +332,7 @@ async fn a_required_header_says_who_the_client_is_and_what_it_connected_to() {
     let rig = Rig::with(&[backend], |pool| {
         trusting(pool, &["127.0.0.0/8"]);
         pool.listeners[0].proxy_protocol = true;
-        pool.upstream.proxy_protocol = Some(Version::V2);
+        pool.upstreams[0].proxy_protocol = Some(Version::V2);
     });
     let source: SocketAddr = "[2001:db8::7]:4711".parse().unwrap();
     let destination: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
@@ -408,7 +408,7 @@ async fn without_a_good_header_from_a_trusted_proxy_nothing_is_answered() {
     let mut rig = Rig::with(&[backend], |pool| {
         trusting(pool, &["127.0.0.0/8"]);
         pool.listeners[0].proxy_protocol = true;
-        pool.upstream.handshake_timeout = Duration::from_millis(200);
+        pool.upstreams[0].handshake_timeout = Duration::from_millis(200);
     });
     assert_eq!(answer(&rig, REQUEST).await, b"");
     assert_eq!(answer(&rig, b"PROXY TCP4 nonsense\r\n").await, b"");
@@ -442,7 +442,7 @@ async fn two_proxies_in_a_row_agree_on_the_client() {
     for version in [Version::V1, Version::V2] {
         let before = Rig::with(&[behind.address], |pool| {
             trusting(pool, &["127.0.0.0/8"]);
-            pool.upstream.proxy_protocol = Some(version);
+            pool.upstreams[0].proxy_protocol = Some(version);
         });
         let _client = send(&before, &request("X-Forwarded-For: 192.0.2.7\r\n")).await;
         let head = String::from_utf8(soon(heads.recv()).await.unwrap()).unwrap();

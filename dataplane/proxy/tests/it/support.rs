@@ -149,18 +149,9 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             tls: None,
+            routes: Vec::new(),
         }],
-        upstream: Upstream {
-            name: "echo".to_owned(),
-            endpoints: backends.iter().copied().map(endpoint).collect(),
-            balancing: Balancing::RoundRobin,
-            slow_start: Duration::ZERO,
-            endpoint_sessions: None,
-            connect_timeout: Duration::from_secs(2),
-            handshake_timeout: Duration::from_secs(5),
-            proxy_protocol: None,
-            tls: None,
-        },
+        upstreams: vec![upstream("echo", backends)],
         heartbeat: Heartbeat {
             interval: Duration::ZERO,
             timeout: Duration::ZERO,
@@ -171,6 +162,21 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
         },
         access_log: None,
         limits: Limits::default(),
+    }
+}
+
+/// A group of servers with short time-outs.
+pub(crate) fn upstream(name: &str, backends: &[SocketAddr]) -> Upstream {
+    Upstream {
+        name: name.to_owned(),
+        endpoints: backends.iter().copied().map(endpoint).collect(),
+        balancing: Balancing::RoundRobin,
+        slow_start: Duration::ZERO,
+        endpoint_sessions: None,
+        connect_timeout: Duration::from_secs(2),
+        handshake_timeout: Duration::from_secs(5),
+        proxy_protocol: None,
+        tls: None,
     }
 }
 

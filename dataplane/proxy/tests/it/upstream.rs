@@ -33,7 +33,7 @@ async fn round_robin_is_exact_over_all_workers() {
 #[tokio::test]
 async fn weights_give_shares() {
     let backends = [named("a").await, named("b").await];
-    let rig = Rig::with(&backends, |pool| pool.upstream.endpoints[0].weight = 3);
+    let rig = Rig::with(&backends, |pool| pool.upstreams[0].endpoints[0].weight = 3);
     let mut count = BTreeMap::new();
     for _ in 0..8 {
         *count
@@ -50,14 +50,14 @@ async fn weights_give_shares() {
 async fn least_connections_fills_the_emptiest() {
     let backends = [named("a").await, named("b").await];
     let mut rig = Rig::with(&backends, |pool| {
-        pool.upstream.balancing = Balancing::LeastConnections;
-        pool.upstream.endpoints.truncate(1);
+        pool.upstreams[0].balancing = Balancing::LeastConnections;
+        pool.upstreams[0].endpoints.truncate(1);
     });
     let mut open = Vec::new();
     for _ in 0..4 {
         open.push(rig.connect().await);
     }
-    rig.edit(|pool| pool.upstream.endpoints.push(endpoint(backends[1])));
+    rig.edit(|pool| pool.upstreams[0].endpoints.push(endpoint(backends[1])));
     for _ in 0..4 {
         let mut ws = rig.connect().await;
         assert_eq!(name(&mut ws).await, "b");
@@ -121,8 +121,12 @@ async fn next_usable(rig: &Rig) -> usize {
     let next = async {
         loop {
             match rig.events.try_recv() {
-                Ok(Event::UsableEndpoints { pool, count }) => {
-                    assert_eq!(pool, POOL);
+                Ok(Event::UsableEndpoints {
+                    pool,
+                    upstream,
+                    count,
+                }) => {
+                    assert_eq!((pool.as_str(), upstream.as_str()), (POOL, "echo"));
                     return count;
                 }
                 Ok(Event::ListenerState { .. }) => {}
@@ -146,13 +150,13 @@ async fn usable_endpoints_are_told_as_they_change() {
     assert_eq!(next_usable(&rig).await, 1);
     let listener = std::net::TcpListener::bind(address).unwrap();
     assert_eq!(next_usable(&rig).await, 2);
-    rig.edit(|pool| pool.upstream.endpoints[0].phase = Phase::Terminating);
+    rig.edit(|pool| pool.upstreams[0].endpoints[0].phase = Phase::Terminating);
     assert_eq!(next_usable(&rig).await, 1);
-    rig.edit(|pool| pool.upstream.endpoints.remove(0).phase = Phase::Ready);
+    rig.edit(|pool| pool.upstreams[0].endpoints.remove(0).phase = Phase::Ready);
     drop(listener);
     round_trip(&mut open[0], "through all of it").await;
     // A new endpoint that is not there is found without any client.
-    rig.edit(|pool| pool.upstream.endpoints.push(endpoint(nowhere())));
+    rig.edit(|pool| pool.upstreams[0].endpoints.push(endpoint(nowhere())));
     let snapshot = rig.until("found", |s| !s.endpoints[1].usable).await;
     assert!(snapshot.endpoints[0].usable);
 }
@@ -182,7 +186,7 @@ async fn a_lost_session_has_its_endpoint_checked() {
 async fn with_nothing_else_left_an_endpoint_known_to_fail_is_tried_again() {
     let address = nowhere();
     let rig = Rig::with(&[address], |pool| {
-        pool.upstream.handshake_timeout = Duration::from_secs(2);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(2);
     });
     assert!(soon(try_connect(rig.address)).await.is_err());
     rig.until("left out", |s| !s.endpoints[0].usable).await;
@@ -205,7 +209,7 @@ async fn with_nothing_else_left_an_endpoint_known_to_fail_is_tried_again() {
 async fn an_endpoint_that_does_not_answer_connections_costs_the_client_little() {
     let (hole, _kept) = black_hole();
     let rig = Rig::with(&[hole, named("b").await], |pool| {
-        pool.upstream.connect_timeout = Duration::from_millis(100);
+        pool.upstreams[0].connect_timeout = Duration::from_millis(100);
     });
     for _ in 0..4 {
         assert_eq!(name(&mut rig.connect().await).await, "b");
@@ -223,7 +227,7 @@ async fn an_endpoint_that_accepts_and_does_not_answer_is_passed_over() {
     // As one that is stopped: its kernel still takes connections.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let rig = Rig::with(&[mute.local_addr().unwrap(), named("b").await], |pool| {
-        pool.upstream.handshake_timeout = Duration::from_secs(2);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(2);
     });
     for _ in 0..4 {
         assert_eq!(name(&mut rig.connect().await).await, "b");
@@ -246,11 +250,11 @@ async fn endpoints_count_as_usable_once_they_were_reached() {
     assert_eq!(next_usable(&rig).await, 0);
     assert!(rig.proxy.snapshot().endpoints[0].usable, "a client may try");
     let good = echo().await;
-    rig.edit(|pool| pool.upstream.endpoints = vec![endpoint(good)]);
+    rig.edit(|pool| pool.upstreams[0].endpoints = vec![endpoint(good)]);
     assert_eq!(next_usable(&rig).await, 1);
     // Those before were good, and of these nothing is known until they have been tried.
-    rig.edit(|pool| pool.upstream.endpoints = vec![endpoint(hole)]);
-    assert_eq!(rig.proxy.snapshot().usable[POOL], 1);
+    rig.edit(|pool| pool.upstreams[0].endpoints = vec![endpoint(hole)]);
+    assert_eq!(rig.proxy.snapshot().upstreams[0].usable, 1);
     assert_eq!(next_usable(&rig).await, 0);
     let problem = rig.proxy.snapshot().endpoints[0].problem;
     assert_eq!(problem, Some(EndpointProblem::ConnectTimeout));
@@ -277,15 +281,15 @@ async fn an_endpoint_that_is_listed_again_is_tried_at_once() {
     let clients = [rig.connect().await, rig.connect().await];
     rig.until("left out again", |s| !s.endpoints[0].usable)
         .await;
-    let removed = rig.config.pools[POOL].upstream.endpoints[0];
+    let removed = rig.config.pools[POOL].upstreams[0].endpoints[0];
     rig.edit(|pool| {
         pool.drain.timeout = Duration::from_hours(1);
-        pool.upstream.endpoints.remove(0);
+        pool.upstreams[0].endpoints.remove(0);
     });
     let listener = TcpListener::bind(address).await.unwrap();
-    rig.edit(|pool| pool.upstream.endpoints.insert(0, removed));
+    rig.edit(|pool| pool.upstreams[0].endpoints.insert(0, removed));
     let snapshot = rig.proxy.snapshot();
     assert!(snapshot.endpoints[0].usable, "{snapshot:?}");
-    rig.until("reached", |s| s.usable[POOL] == 2).await;
+    rig.until("reached", |s| s.upstreams[0].usable == 2).await;
     drop((client, kept, clients, listener));
 }

@@ -101,10 +101,7 @@ fn check(pool: &Pool) -> Result<(), String> {
     if let Some(listener) = pool.listeners.iter().find(|one| one.port == 0) {
         return Err(format!("listener {} has port 0", listener.name));
     }
-    if pool.upstreams.is_empty() {
-        return Err("it has no upstream".to_owned());
-    }
-    Ok(())
+    pool.check_routes()
 }
 
 const fn same_family(one: &IpAddr, other: &IpAddr) -> bool {
@@ -143,6 +140,22 @@ mod tests {
             ),
             (with("/listeners/0/port", json!(0)), "port 0"),
             (with("/upstreams", json!([])), "no upstream"),
+            (
+                with(
+                    "/upstreams",
+                    json!([good["upstreams"][0], good["upstreams"][0]]),
+                ),
+                "no routes",
+            ),
+            (
+                with(
+                    "/listeners/0",
+                    json!({"name": "ws", "port": 1, "routes": [
+                        {"pathPrefix": "/", "upstreamName": "other"},
+                    ]}),
+                ),
+                "other",
+            ),
         ] {
             let reason = decode(&pool_name("a"), body).unwrap().unwrap_err();
             assert!(reason.contains(words), "{words}: {reason}");

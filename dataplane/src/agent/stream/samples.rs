@@ -59,6 +59,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
+            routes: Vec::new(),
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),

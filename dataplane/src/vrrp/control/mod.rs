@@ -56,6 +56,9 @@ use crate::{
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// Far more pools than a host has virtual routers for.
 const MOST_POOLS: usize = 4096;
+
+/// Upstreams of a pool.
+const MOST_UPSTREAMS: usize = 16;
 const SHOW_DELAY_FOR: Duration = Duration::from_mins(1);
 
 /// What control is connected to.
@@ -296,7 +299,13 @@ impl Control {
                 self.tell_all_held();
             }
             ProxyToVrrp::Accepting { listeners } => pairing.set_accepting(listeners),
-            ProxyToVrrp::Usable { pool, endpoints } => {
+            ProxyToVrrp::Usable {
+                pool,
+                mut endpoints,
+            } => {
+                while endpoints.upstreams.len() > MOST_UPSTREAMS {
+                    endpoints.upstreams.pop_last();
+                }
                 if self.usable.len() < MOST_POOLS || self.usable.contains_key(&pool) {
                     self.usable.insert(pool, endpoints);
                 }

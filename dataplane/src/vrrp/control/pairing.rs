@@ -13,7 +13,7 @@ use std::{
 use node_api::{PoolRef, VirtualRouter};
 
 use crate::{
-    ipc::{ProxyToVrrp, VrrpToProxy},
+    ipc::{ProxyToVrrp, UsableEndpoints, VrrpToProxy},
     sys::{
         channel::Channel, life::End, memory::Shared, netlink::Sockets, pages::PairPage, realtime,
     },
@@ -58,7 +58,7 @@ pub(super) struct Pairing {
 }
 
 /// Usable endpoints by pool; kept over pairings, until the new proxy says otherwise.
-pub(super) type Usable = HashMap<PoolRef, usize>;
+pub(super) type Usable = HashMap<PoolRef, UsableEndpoints>;
 
 impl Pairing {
     /// Takes the page and the socket, holds vrrp's life mutex with the calling thread, and starts

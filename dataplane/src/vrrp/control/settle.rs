@@ -437,7 +437,7 @@ impl Control {
                 continue;
             };
             let endpoints = self.usable.get(&router.spec.pool);
-            let is_usable = endpoints.is_none_or(|endpoints| *endpoints > 0);
+            let is_usable = endpoints.is_none_or(|endpoints| endpoints.routed > 0);
             if let Some(instance) = router
                 .instance
                 .as_mut()

@@ -88,11 +88,11 @@ impl Control {
                 since_unix_ms: failing.since_unix_ms,
             })
         });
-        // A pool has one upstream, and the proxy counts by pool.
-        let usable = self.usable.get(&router.spec.pool).copied();
+        let usable = self.usable.get(&router.spec.pool);
         let upstreams = tracking.upstreams.iter().filter_map(|it| {
             let least = usize::try_from(it.min_usable_endpoints).unwrap_or(usize::MAX);
-            let usable = usable.filter(|usable| *usable < least)?;
+            let usable = usable?.upstreams.get(&it.name);
+            let usable = usable.filter(|usable| **usable < least)?;
             Some(Lowering {
                 kind: Tracked::Upstream,
                 name: it.name.clone(),

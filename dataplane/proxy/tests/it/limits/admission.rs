@@ -139,7 +139,7 @@ async fn in_a_storm_sessions_go_on_those_in_the_queue_are_served_and_the_others_
     const QUEUE: usize = 105;
     let rig = Rig::with(&[echo().await], |pool| {
         pool.limits.handshakes_per_second = Some(50);
-        pool.upstream.handshake_timeout = Duration::from_secs(4);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(4);
     });
     let mut established = rig.connect().await;
     let (tell, mut told) = mpsc::unbounded_channel();
@@ -199,7 +199,7 @@ async fn in_a_storm_sessions_go_on_those_in_the_queue_are_served_and_the_others_
 async fn an_edit_lets_handshakes_go_on_as_fast_as_they_come() {
     let mut rig = Rig::with(&[echo().await], |pool| {
         pool.limits.handshakes_per_second = Some(1);
-        pool.upstream.handshake_timeout = Duration::from_millis(500);
+        pool.upstreams[0].handshake_timeout = Duration::from_millis(500);
     });
     let _first = raw_client(rig.address).await;
     assert!(is_full(&ask_here(&rig).await.1));

@@ -42,7 +42,7 @@ async fn messages_of_every_size_come_back_with_tls_on_both_sides() {
     let backend = echo(Authority::server(&identity)).await;
     let rig = Rig::with(&[backend], |pool| {
         pool.listeners[0].tls = Some(listener(&[identity]));
-        pool.upstream.tls = Some(authority.to_endpoints());
+        pool.upstreams[0].tls = Some(authority.to_endpoints());
     });
     for version in VERSIONS {
         let mut client = authority.client(&[version]);
@@ -204,7 +204,7 @@ async fn plain_http_is_answered_400_and_nonsense_by_an_alert() {
 #[tokio::test]
 async fn a_handshake_that_never_ends_takes_half_of_the_time_that_there_is() {
     let (mut rig, authority) = rig(&[named("a").await]);
-    rig.edit(|pool| pool.upstream.handshake_timeout = Duration::from_millis(600));
+    rig.edit(|pool| pool.upstreams[0].handshake_timeout = Duration::from_millis(600));
     // The beginning of a record that is said to have 512 bytes.
     let mut stalled = TcpStream::connect(rig.address).await.unwrap();
     stalled.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();

@@ -17,7 +17,7 @@ use crate::support::{Rig, listen, read_head, round_trip, soon, try_connect};
 
 /// What becomes of an endpoint, and of the client where there is no other.
 async fn fails(endpoint: SocketAddr, tls: ClientTls, expected: EndpointProblem) {
-    let rig = Rig::with(&[endpoint], |pool| pool.upstream.tls = Some(tls));
+    let rig = Rig::with(&[endpoint], |pool| pool.upstreams[0].tls = Some(tls));
     let error = soon(try_connect(rig.address))
         .await
         .unwrap_err()
@@ -88,7 +88,7 @@ async fn one_that_asks_for_a_certificate_gets_ours() {
     let identity = authority.identity(&["client"]);
     let rig = Rig::with(&[asking], |pool| {
         let tls = ClientTls::new(HOST, authority.pem.as_bytes(), Some(&identity));
-        pool.upstream.tls = Some(tls.unwrap());
+        pool.upstreams[0].tls = Some(tls.unwrap());
     });
     round_trip(&mut rig.connect().await, "let in").await;
     rig.until("sound", |now| now.endpoints[0].usable).await;
@@ -102,7 +102,7 @@ async fn where_one_fails_the_next_is_tried() {
     let good = echo(Authority::server(&authority.identity(&[HOST]))).await;
     for backends in [[bad, good], [asking, good], [good, bad], [good, asking]] {
         let rig = Rig::with(&backends, |pool| {
-            pool.upstream.tls = Some(authority.to_endpoints());
+            pool.upstreams[0].tls = Some(authority.to_endpoints());
         });
         for _ in 0..4 {
             round_trip(&mut rig.connect().await, "the good one").await;
@@ -115,8 +115,8 @@ async fn the_header_of_the_proxy_protocol_comes_before_tls_and_with_checks_too()
     let authority = Authority::new();
     let (listener, at) = listen().await;
     let rig = Rig::with(&[at], |pool| {
-        pool.upstream.tls = Some(authority.to_endpoints());
-        pool.upstream.proxy_protocol = Some(Version::V2);
+        pool.upstreams[0].tls = Some(authority.to_endpoints());
+        pool.upstreams[0].proxy_protocol = Some(Version::V2);
     });
     let config = Authority::server(&authority.identity(&[HOST]));
     let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));

@@ -51,7 +51,7 @@ async fn the_end_is_announced_to_the_client_and_to_the_endpoint() {
     .await;
     let rig = Rig::with(&[at], |pool| {
         pool.listeners[0].tls = Some(listener(&[identity]));
-        pool.upstream.tls = Some(authority.to_endpoints());
+        pool.upstreams[0].tls = Some(authority.to_endpoints());
     });
     let mut client = raw_client(&rig, &authority).await;
     client.write_all(b"\x88\x82\0\0\0\0\x03\xe8").await.unwrap();

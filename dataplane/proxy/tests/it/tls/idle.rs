@@ -53,7 +53,7 @@ async fn proxy_alone() {
             pool.listeners[0].tls = Some(listener(&[Authority::new().identity(&[HOST])]));
         }
         if sides == "both" {
-            pool.upstream.tls = Some(ClientTls::new(HOST, ca.as_bytes(), None).unwrap());
+            pool.upstreams[0].tls = Some(ClientTls::new(HOST, ca.as_bytes(), None).unwrap());
         }
     });
     println!("{MARK}{}", rig.address);

@@ -47,11 +47,11 @@ async fn another_ca_for_endpoints_is_for_new_connections_and_ends_none() {
         echo(Authority::server(&second.identity(&[HOST]))).await,
     ];
     let mut rig = Rig::with(&backends, |pool| {
-        pool.upstream.tls = Some(first.to_endpoints());
+        pool.upstreams[0].tls = Some(first.to_endpoints());
     });
     let mut before = rig.connect().await;
     round_trip(&mut before, "the first").await;
-    rig.edit(|pool| pool.upstream.tls = Some(second.to_endpoints()));
+    rig.edit(|pool| pool.upstreams[0].tls = Some(second.to_endpoints()));
     // The other endpoint comes back when it is tried again, and the first is found not to be right.
     let mut after = loop {
         match soon(try_connect(rig.address)).await {
