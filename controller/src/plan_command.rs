@@ -71,6 +71,14 @@ pub fn text(plan: &Plan) -> String {
                 "  listener {}  port {}",
                 listener.name, listener.port
             ));
+            for route in &listener.routes {
+                let (prefix, upstream) = (&route.path_prefix, &route.upstream_name);
+                let all = route.hostnames.is_empty().then_some("*");
+                let hostnames = route.hostnames.iter().map(String::as_str).chain(all);
+                for hostname in hostnames {
+                    lines.push(format!("    {hostname}{prefix}  to {upstream}"));
+                }
+            }
         }
         for upstream in &pool.upstreams {
             let endpoints = upstream.endpoints.len();

@@ -15,10 +15,10 @@ pub use v1alpha1::{
     CommittedPeering, ConsistentHash, Drain, Endpoint, Gateways, HashKey, HashKeyType, Heartbeat,
     HttpCheck, Isolation, Limits, Listener, ListenerStatus, LoadBalancing, LoadBalancingType,
     MacAddress, MacAddressMode, NodePriority, NodeSelector, Password, Peering, PeeringMode,
-    Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, SentProxyProtocol,
-    ServiceReference, Summary, Tally, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
-    Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec,
-    WebSocketHAPoolStatus,
+    Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, Route,
+    SentProxyProtocol, ServiceReference, Summary, Tally, TcpCheck, TrackedInterface,
+    TrackedUpstream, Tracking, Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool,
+    WebSocketHAPoolSpec, WebSocketHAPoolStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -223,7 +223,39 @@ pub(crate) fn threshold(_: &mut SchemaGenerator) -> Schema {
 
 /// Fewer than this many endpoints are too few; one is what a priority without any is for.
 pub(crate) fn least_endpoints(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "integer", "minimum": 2, "maximum": 10_000})
+    json_schema!({"type": "integer", "minimum": 1, "maximum": 10_000})
+}
+
+/// Hosts as the Gateway API writes them: RFC 1123 section 2.1, or below a domain.
+pub(crate) fn hostnames(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": {
+            "description": "A host.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 253,
+            "pattern": r"^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        },
+    })
+}
+
+/// The beginning of a path, of unreserved characters (RFC 3986 section 2.3): what is percent-encoded,
+/// and parameters, servers read in different ways. It has one form, without a slash at its end.
+pub(crate) fn path_prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 256,
+        "x-kubernetes-validations": [{
+            "rule": r"self.matches('^/$|^(/[A-Za-z0-9._~-]+)+$')",
+            "message": "must be / or begin with it and not end with it: elements of letters, digits, -, ., _ and ~ behind a / each",
+        }, {
+            "rule": r"!self.matches('/[.][.]?(/|$)')",
+            "message": "must have no element . or ..: user agents take them away",
+        }],
+    })
 }
 
 /// Path and query of a request (RFC 9112 section 3.2.1).

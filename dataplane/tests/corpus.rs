@@ -152,6 +152,7 @@ fn manifests() {
         ("example-article", "2 nodes"),
         ("example-demo", "2 nodes"),
         ("example-dual-stack", "2 nodes"),
+        ("example-routes", "2 nodes"),
         ("example-simple", "2 nodes"),
         ("forged-list", "1 nodes"),
         (

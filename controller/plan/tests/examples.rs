@@ -65,6 +65,22 @@ fn dual_stack_has_a_virtual_router_of_each_family() {
 }
 
 #[test]
+fn routes_lead_to_two_upstreams() {
+    let (server1, server2) = configs("routes.yaml");
+    assert_eq!(chat(&server1), chat(&server2), "both hosts must agree");
+    let pool = chat(&server1);
+    let routes = pool.listeners[0].routes.iter();
+    let routes = routes.map(|it| (it.hostnames.len(), &*it.path_prefix, &*it.upstream_name));
+    assert_eq!(
+        routes.collect::<Vec<_>>(),
+        [(0, "/chat", "chat"), (2, "/", "feed")]
+    );
+    let upstreams = pool.upstreams.iter();
+    let upstreams = upstreams.map(|it| (&*it.name, it.endpoints.len()));
+    assert_eq!(upstreams.collect::<Vec<_>>(), [("chat", 2), ("feed", 1)]);
+}
+
+#[test]
 fn article_is_planned_as_the_article_has_it() {
     let (server1, server2) = configs("article.yaml");
     assert_eq!(server1.node_name, "server1");

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use node_api::Tracked;
+use node_api::{Endpoint, EndpointPhase, Tracked};
 use plan::{Problem, Reason};
 
 use crate::{
@@ -114,15 +114,26 @@ fn accepted(desired: &Desired, observed: &Observed<'_>) -> Verdict {
     }
 }
 
-fn valid(desired: &Desired, observed: &Observed<'_>) -> &'static str {
-    let pool = desired.plan.pools.get(&observed.name);
-    let mut routers = pool.into_iter().flat_map(|pool| &pool.virtual_routers);
+fn valid(desired: &Desired, observed: &Observed<'_>) -> String {
+    let mut message = "the object is valid and permitted".to_owned();
+    let Some(pool) = desired.plan.pools.get(&observed.name) else {
+        return message;
+    };
+    let mut routers = pool.virtual_routers.iter();
     if routers.any(|router| router.password.is_some()) {
-        "the object is valid and permitted; the password of spec.vrrp.authentication crosses the wire in \
-         clear and protects from nothing but mistakes"
-    } else {
-        "the object is valid and permitted"
+        message.push_str(
+            "; the password of spec.vrrp.authentication crosses the wire in clear and protects from \
+             nothing but mistakes",
+        );
     }
+    // As a backend that no route refers to: there before its route, or still there after it.
+    let unused = pool.upstreams.iter().map(|upstream| upstream.name.as_str());
+    let unused: Vec<_> = unused.filter(|name| !pool.is_routed(name)).collect();
+    if !unused.is_empty() {
+        message.push_str("; no route leads to upstream ");
+        message.push_str(&unused.join(", "));
+    }
+    message
 }
 
 /// The reason that the first problem names.
@@ -258,18 +269,30 @@ fn degraded(
         };
         return Verdict::new(true, reason, sentences.join("; "));
     }
-    let usable = desired.plan.pools.get(&observed.name).is_none_or(|pool| {
-        let mut endpoints = pool.upstreams.iter().flat_map(|it| &it.endpoints);
-        endpoints.any(|endpoint| endpoint.phase == node_api::EndpointPhase::Ready)
-    });
-    if !usable {
-        return Verdict::new(
-            true,
-            "NoEndpoints",
-            "no server is ready; clients get 503 until one is",
-        );
+    if let Some(message) = without_endpoints(desired, observed) {
+        return Verdict::new(true, "NoEndpoints", message);
     }
     Verdict::new(false, "AsExpected", "nothing needs attention")
+}
+
+/// What clients of upstreams meet that have no server.
+fn without_endpoints(desired: &Desired, observed: &Observed<'_>) -> Option<String> {
+    let pool = desired.plan.pools.get(&observed.name)?;
+    let is_ready = |endpoint: &Endpoint| endpoint.phase == EndpointPhase::Ready;
+    let without: Vec<_> = pool
+        .upstreams
+        .iter()
+        .filter(|it| pool.is_routed(&it.name) && !it.endpoints.iter().any(is_ready))
+        .map(|it| it.name.as_str())
+        .collect();
+    match (without.as_slice(), pool.upstreams.as_slice()) {
+        ([], _) => None,
+        (_, [_]) => Some("no server is ready; clients get 503 until one is".to_owned()),
+        _ => Some(format!(
+            "no server of upstream {} is ready; clients get 503 there until one is",
+            without.join(", ")
+        )),
+    }
 }
 
 fn addresses(pool: &WebSocketHAPool) -> impl Iterator<Item = IpAddr> + '_ {

@@ -88,17 +88,16 @@ fn observed_entry(
 fn endpoints(desired: &Desired, observed: &Observed<'_>) -> Tally {
     let upstreams = desired.plan.pools.get(&observed.name);
     let endpoints = upstreams.iter().flat_map(|pool| &pool.upstreams);
-    let phases: BTreeMap<_, _> = endpoints
-        .flat_map(|upstream| &upstream.endpoints)
-        .map(|endpoint| (endpoint.socket_address(), endpoint.phase))
-        .collect();
-    let ready = phases
-        .values()
-        .filter(|phase| **phase == EndpointPhase::Ready)
-        .count();
+    // A server of several upstreams is one server, and ready where one of them has it so.
+    let mut servers: BTreeMap<_, bool> = BTreeMap::new();
+    for endpoint in endpoints.flat_map(|upstream| &upstream.endpoints) {
+        let is_ready = servers.entry(endpoint.socket_address()).or_default();
+        *is_ready |= endpoint.phase == EndpointPhase::Ready;
+    }
+    let ready = servers.values().filter(|is_ready| **is_ready).count();
     Tally {
         ready: count(ready),
-        total: count(phases.len()),
+        total: count(servers.len()),
     }
 }
 

@@ -225,3 +225,55 @@ fn a_pool_that_is_refused_says_what_to_do() {
     assert_eq!(holds, "False");
     assert!(message.contains("spec.upstreams[0]"), "{message}");
 }
+
+#[test]
+fn an_upstream_without_a_ready_server_is_named_and_so_is_one_without_a_route() {
+    let mut world = World::new(&["n1"]);
+    let meta = |name: &str| serde_json::json!({"name": name, "namespace": "default"});
+    let service = serde_json::json!({"metadata": meta("feed"), "spec": {"ports": [{"port": 80}]}});
+    let mut slice = serde_json::json!({
+        "metadata": meta("feed-1"),
+        "addressType": "IPv4",
+        "ports": [{"port": 8010}],
+        "endpoints": [
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": false}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+        ],
+    });
+    slice["metadata"]["labels"] = serde_json::json!({"kubernetes.io/service-name": "feed"});
+    world.add(service, slice);
+    let mut route_to = |upstreams: &[&str]| {
+        world.edit("chat", |spec| {
+            let route =
+                |name: &&str| serde_json::json!({"pathPrefix": format!("/{name}"), "upstreamName": name});
+            spec["virtualIPs"] = serde_json::json!([{"address": "192.168.1.110"}]);
+            spec["listeners"][0]["routes"] = upstreams.iter().map(route).collect();
+            let feed = serde_json::json!({"name": "feed", "service": {"name": "feed", "port": 80}});
+            spec["upstreams"].as_array_mut().unwrap().push(feed);
+        });
+        world.settle();
+        status_at(&world, "chat", 10)
+    };
+    let both = route_to(&["echo", "feed"]);
+    let (holds, reason, message) = condition(&both, DEGRADED);
+    assert_eq!((&*holds, &*reason), ("True", "NoEndpoints"));
+    assert_eq!(
+        message,
+        "no server of upstream feed is ready; clients get 503 there until one is"
+    );
+    assert_eq!(
+        condition(&both, ACCEPTED).2,
+        "the object is valid and permitted"
+    );
+    // 10.0.0.1 is a server of both.
+    let endpoints = both.endpoints.unwrap();
+    assert_eq!((endpoints.ready, endpoints.total), (1, 2));
+    let one = route_to(&["echo"]);
+    assert_eq!(condition(&one, DEGRADED).0, "False");
+    let (holds, _, message) = condition(&one, ACCEPTED);
+    assert_eq!(holds, "True");
+    assert_eq!(
+        message,
+        "the object is valid and permitted; no route leads to upstream feed"
+    );
+}

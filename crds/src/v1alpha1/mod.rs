@@ -12,6 +12,7 @@ mod mac_address;
 mod peering;
 mod pool;
 mod proxies;
+mod routes;
 mod sessions;
 mod status;
 mod tracking;
@@ -26,6 +27,7 @@ pub use mac_address::{MacAddress, MacAddressMode};
 pub use peering::{Authentication, AuthenticationMode, Password, Peering, PeeringMode};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
 pub use proxies::{ProxyProtocol, ProxyProtocolMode, SentProxyProtocol};
+pub use routes::Route;
 pub use sessions::{Drain, Heartbeat, Listener};
 pub use status::{
     Committed, CommittedPeering, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus,

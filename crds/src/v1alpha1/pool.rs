@@ -111,6 +111,15 @@ use crate::duration;
 #[x_kube(validation = Rule::new(
     "!has(self.tracking.upstreams) || self.tracking.upstreams.all(t, self.upstreams.exists(u, u.name == t.name))"
 ).message("names no upstream of the pool: use the name of one").field_path(".tracking.upstreams"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.tracking.upstreams) || size(self.upstreams) > 1 || self.tracking.upstreams.all(t, t.minUsableEndpoints > 1)"
+).message("minUsableEndpoints must be 2 or more where there is one upstream: a node that reaches none ranks below all others as it is").field_path(".tracking.upstreams"))]
+#[x_kube(validation = Rule::new(
+    "size(self.upstreams) < 2 || self.listeners.all(l, has(l.routes) && size(l.routes) > 0)"
+).message("a listener has no routes, and there are several upstreams: say in routes which requests go to which").field_path(".listeners"))]
+#[x_kube(validation = Rule::new(
+    "self.listeners.all(l, !has(l.routes) || l.routes.all(r, self.upstreams.exists(u, u.name == r.upstreamName)))"
+).message("upstreamName of a route names no upstream of the pool: use the name of one").field_path(".listeners"))]
 pub struct WebSocketHAPoolSpec {
     /// Virtual addresses that clients connect to. Each is a virtual router of its own, and the
     /// planner spreads them over the gateway nodes.
@@ -130,8 +139,9 @@ pub struct WebSocketHAPoolSpec {
     ).message("two listeners have the same port: give each its own"))]
     pub listeners: Vec<Listener>,
 
-    /// Where sessions go; exactly one in this version.
-    #[schemars(length(min = 1, max = 1))]
+    /// Where sessions go. Where there are several, the routes of listeners say which requests go to
+    /// which.
+    #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub upstreams: Vec<Upstream>,
 

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ProxyProtocol;
+use super::{ProxyProtocol, Route};
 use crate::{Duration, schema::duration_rule};
 
 /// A port on which clients are accepted.
@@ -43,6 +43,20 @@ pub struct Listener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ProxyProtocol")]
     pub proxy_protocol: Option<ProxyProtocol>,
+
+    /// Which upstream a request goes to. Of the routes that match it, the one with the most specific
+    /// hostname is taken: a whole one before one with `*.`, a longer one of these before a shorter, then
+    /// those for all hosts; of these the one with the longest pathPrefix. Their order does not matter.
+    /// Requests that no route matches are answered 404; those with a path that servers read in
+    /// different ways, so that it may be another route's, 400. May be left out where the pool has one
+    /// upstream. Edits are for new sessions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new(
+        "self.all(r, (has(r.hostnames) && size(r.hostnames) > 0) || self.exists_one(s, (!has(s.hostnames) || size(s.hostnames) == 0) && s.pathPrefix == r.pathPrefix))"
+    ).message("two routes for all hosts have the same pathPrefix: remove one of them"))]
+    pub routes: Vec<Route>,
 }
 
 /// Pings to sides that have been quiet.

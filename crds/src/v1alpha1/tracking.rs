@@ -26,10 +26,10 @@ pub struct Tracking {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<Check>,
 
-    /// Upstreams of which the node must reach enough servers. One that reaches none at all ranks
-    /// below all that reach any, whatever stands here.
+    /// Upstreams of which the node must reach enough servers. A node that reaches none at all, of any
+    /// upstream that routes lead to, ranks below all that reach one, whatever stands here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1))]
+    #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub upstreams: Vec<TrackedUpstream>,
 }
@@ -55,7 +55,8 @@ pub struct TrackedUpstream {
     #[schemars(schema_with = "crate::schema::section_name")]
     pub name: String,
 
-    /// How many servers must take new sessions of the node.
+    /// How many servers must take new sessions of the node: from 1 where there are several upstreams,
+    /// else from 2.
     #[schemars(schema_with = "crate::schema::least_endpoints")]
     pub min_usable_endpoints: u32,
 

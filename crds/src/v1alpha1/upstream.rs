@@ -43,7 +43,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
 
     /// Limit from a client's first byte to the answer that opens its session, all attempts included,
-    /// 1ms-1h.
+    /// 1ms-1h. Until the route is known the longest one of those that the listener leads to holds.
     #[serde(default = "five_seconds")]
     #[x_kube(validation = Rule::new(duration_rule(
         "self",

@@ -23,10 +23,14 @@ pub struct Pool {
     pub virtual_ips: Vec<String>,
     /// Names and ports of the listeners.
     pub listeners: Vec<(&'static str, u16)>,
-    /// The endpoints of its one upstream.
+    /// Routes of each listener, each as a YAML flow mapping without its braces.
+    pub routes: Vec<String>,
+    /// The endpoints of its first upstream, `echo`.
     pub endpoints: Vec<Endpoint>,
-    /// Further fields of the upstream, one `name: value` each.
+    /// Further fields of that upstream, one `name: value` each.
     pub upstream: Vec<String>,
+    /// Names and endpoints of further upstreams.
+    pub more_upstreams: Vec<(&'static str, Vec<Endpoint>)>,
     /// Further fields of the spec, one `name: value` each.
     pub spec: Vec<String>,
 }
@@ -60,8 +64,10 @@ impl Pool {
             name,
             virtual_ips,
             listeners: vec![("ws", PORT)],
+            routes: Vec::new(),
             endpoints: [16, 17, 18].map(Endpoint::backend).into(),
             upstream: Vec::new(),
+            more_upstreams: Vec::new(),
             spec: Vec::new(),
         }
     }
@@ -153,28 +159,43 @@ impl fmt::Display for Pool {
             f,
             "  gateways:\n    nodeSelector: {{ matchLabels: {{ wsha.dev/gateway: \"true\" }} }}\n  listeners:"
         )?;
+        let routes = self.routes.iter().map(|route| format!("{{ {route} }}"));
+        let routes = routes.collect::<Vec<_>>().join(", ");
         for (name, port) in &self.listeners {
-            writeln!(f, "    - {{ name: {name}, port: {port} }}")?;
+            writeln!(
+                f,
+                "    - {{ name: {name}, port: {port}, routes: [{routes}] }}"
+            )?;
         }
         writeln!(f, "  upstreams:\n    - name: echo")?;
         for field in &self.upstream {
             writeln!(f, "      {field}")?;
         }
-        writeln!(f, "      endpoints:")?;
-        for Endpoint {
-            address,
-            port,
-            weight,
-        } in &self.endpoints
-        {
-            writeln!(
-                f,
-                "        - {{ address: {address}, port: {port}, weight: {weight} }}"
-            )?;
+        list(f, &self.endpoints)?;
+        for (name, endpoints) in &self.more_upstreams {
+            writeln!(f, "    - name: {name}")?;
+            list(f, endpoints)?;
         }
         for field in &self.spec {
             writeln!(f, "  {field}")?;
         }
         Ok(())
     }
+}
+
+/// The endpoints of an upstream.
+fn list(f: &mut fmt::Formatter<'_>, endpoints: &[Endpoint]) -> fmt::Result {
+    writeln!(f, "      endpoints:")?;
+    for Endpoint {
+        address,
+        port,
+        weight,
+    } in endpoints
+    {
+        writeln!(
+            f,
+            "        - {{ address: {address}, port: {port}, weight: {weight} }}"
+        )?;
+    }
+    Ok(())
 }

@@ -17,7 +17,7 @@ use crate::Live;
 type Edit = (&'static str, fn(&mut Vec<Pool>));
 
 /// One after another, each on top of those before.
-const EDITS: [Edit; 18] = [
+const EDITS: [Edit; 22] = [
     ("an endpoint added", |pools| {
         pools[0].endpoints.push(Endpoint::backend(19));
     }),
@@ -32,6 +32,22 @@ const EDITS: [Edit; 18] = [
         pools[0]
             .upstream
             .push("loadBalancing: { type: LeastConnections }".into());
+    }),
+    ("a second upstream", |pools| {
+        let endpoints = vec![Endpoint::backend(19)];
+        pools[0].more_upstreams = vec![("more", endpoints)];
+        pools[0].routes = vec!["upstreamName: echo".into()];
+    }),
+    ("a route there", |pools| {
+        let route = "hostnames: ['*.example.com'], pathPrefix: /more, upstreamName: more";
+        pools[0].routes.push(route.into());
+    }),
+    ("all routes there", |pools| {
+        pools[0].routes = vec!["upstreamName: more".into()];
+    }),
+    ("one upstream again", |pools| {
+        pools[0].more_upstreams.clear();
+        pools[0].routes.clear();
     }),
     ("other heartbeats", |pools| {
         pools[0]

@@ -7,6 +7,7 @@ mod ends;
 mod epochs;
 mod given;
 mod rights;
+mod routes;
 mod stage;
 mod strangers;
 mod tokens;

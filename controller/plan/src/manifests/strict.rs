@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::nulls;
 use crate::{
     Problem,
-    model::{is_file_name, is_request_target, is_token},
+    model::{is_file_name, is_hostname, is_request_target, is_token},
 };
 
 /// Adds to `problems` whatever `schema` does not allow in `value`, which stands at `path`.
@@ -251,7 +251,7 @@ struct Pattern {
 
 const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
-const PATTERNS: [Pattern; 7] = [
+const PATTERNS: [Pattern; 8] = [
     Pattern {
         text: DURATION,
         matches: |text| text.parse::<crds::Duration>().is_ok(),
@@ -266,6 +266,11 @@ const PATTERNS: [Pattern; 7] = [
         text: "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         matches: |text| is_name(text, "-"),
         remedy: "use lower-case letters, digits and -, with a letter or digit at both ends",
+    },
+    Pattern {
+        text: "^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        matches: is_hostname,
+        remedy: "write a name in lower case, without port, *. at most before it",
     },
     Pattern {
         text: "^[^/: \\t]+$",

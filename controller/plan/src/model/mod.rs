@@ -11,6 +11,7 @@ mod limits;
 mod origin;
 mod peering;
 mod proxies;
+mod routes;
 mod timing;
 mod tracking;
 mod upstream;
@@ -32,6 +33,7 @@ pub use address::{AddressError, endpoint_address, parse_address};
 pub(crate) use balancing::is_token;
 pub use peering::Peering;
 pub(crate) use peering::family;
+pub(crate) use routes::is_hostname;
 pub use timing::Timing;
 pub(crate) use tracking::{is_file_name, is_request_target};
 pub use upstream::{EndpointSource, ServicePort, UpstreamIntent};
@@ -120,7 +122,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
             }));
         }
         each_once(&mut problems, &virtual_ips);
-        let listeners = listeners(&mut problems, &spec.listeners);
+        let listeners = listeners(&mut problems, &spec.listeners, &spec.upstreams);
         let upstreams = upstream::upstreams(&mut problems, &spec.upstreams);
         let timing = timing::timing(&mut problems, &spec.vrrp);
         let second = timing.filter(|timing| timing.version == VrrpVersion::V2);
@@ -322,7 +324,11 @@ fn order(problems: &mut Vec<Problem>, path: &str, virtual_ip: &VirtualIP) -> Ord
     Order::Fixed(fixed)
 }
 
-fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<Listener> {
+fn listeners(
+    problems: &mut Vec<Problem>,
+    listeners: &[crds::Listener],
+    upstreams: &[crds::Upstream],
+) -> Vec<Listener> {
     bounds(problems, "spec.listeners", listeners.len(), 16);
     let mut names = BTreeSet::new();
     let mut ports = BTreeMap::new();
@@ -354,13 +360,19 @@ fn listeners(problems: &mut Vec<Problem>, listeners: &[crds::Listener]) -> Vec<L
             ));
         }
     }
-    let listeners = listeners.iter().map(|listener| Listener {
+    let listeners = listeners.iter().enumerate();
+    let listeners = listeners.map(|(index, listener)| Listener {
         name: listener.name.clone(),
         port: listener.port,
         allowed_origins: listener.allowed_origins.clone(),
         trusted_proxies: listener.trusted_proxies.clone(),
         proxy_protocol: proxies::mode(listener),
-        routes: Vec::new(),
+        routes: routes::routes(
+            problems,
+            &format!("spec.listeners[{index}]"),
+            listener,
+            upstreams,
+        ),
     });
     listeners.collect()
 }

@@ -73,12 +73,19 @@ fn upstreams(
                 ),
             ));
         }
-        if !(2..=10_000).contains(&spec.min_usable_endpoints) {
+        // Of the only one a node without any is below all others as it is.
+        let least = if known.len() > 1 { 1 } else { 2 };
+        if !(least..=10_000).contains(&spec.min_usable_endpoints) {
+            let reason = match least {
+                1 => "",
+                _ => {
+                    ": where there is one upstream, a node that reaches none ranks below all others as it is"
+                }
+            };
             problems.push(Problem::new(
                 format!("{path}.minUsableEndpoints"),
                 format!(
-                    "is {}; use a number from 2 to 10000: a node that reaches none ranks below all \
-                     others as it is",
+                    "is {}; use a number from {least} to 10000{reason}",
                     spec.min_usable_endpoints
                 ),
             ));

@@ -74,7 +74,16 @@ pub(super) fn upstreams(
     problems: &mut Vec<Problem>,
     specs: &[crds::Upstream],
 ) -> Vec<UpstreamIntent> {
-    bounds(problems, "spec.upstreams", specs.len(), 1);
+    bounds(problems, "spec.upstreams", specs.len(), 16);
+    let mut names = BTreeSet::new();
+    for (index, spec) in specs.iter().enumerate() {
+        if !names.insert(&spec.name) {
+            problems.push(Problem::new(
+                format!("spec.upstreams[{index}].name"),
+                format!("{} names two upstreams; rename one of them", spec.name),
+            ));
+        }
+    }
     let intents = specs.iter().enumerate().filter_map(|(index, spec)| {
         let path = format!("spec.upstreams[{index}]");
         limit(
