@@ -13,12 +13,12 @@ pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
     AccessLog, AccessLogMode, Authentication, AuthenticationMode, Check, CommandCheck, Committed,
     CommittedPeering, ConsistentHash, Drain, Endpoint, Gateways, HashKey, HashKeyType, Heartbeat,
-    HttpCheck, Isolation, Limits, Listener, ListenerStatus, LoadBalancing, LoadBalancingType,
-    MacAddress, MacAddressMode, NodePriority, NodeSelector, Password, Peering, PeeringMode,
-    Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, Route,
-    SentProxyProtocol, ServiceReference, Summary, Tally, TcpCheck, TrackedInterface,
-    TrackedUpstream, Tracking, Upstream, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool,
-    WebSocketHAPoolSpec, WebSocketHAPoolStatus,
+    HttpCheck, Isolation, Limits, Listener, ListenerStatus, ListenerTls, LoadBalancing,
+    LoadBalancingType, MacAddress, MacAddressMode, NodePriority, NodeSelector, Password, Peering,
+    PeeringMode, Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, Route,
+    SecretReference, SentProxyProtocol, ServiceReference, Summary, Tally, TcpCheck, TlsVersion,
+    TrackedInterface, TrackedUpstream, Tracking, Upstream, UpstreamTls, VirtualIP, VirtualIPStatus,
+    Vrrp, WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -298,6 +298,20 @@ pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Name of a host in lower case, which TLS can ask for (RFC 6066 section 3: no address).
+pub(crate) fn hostname(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "pattern": r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        "x-kubernetes-validations": [{
+            "rule": "!isIP(self) && self.split('.').all(label, size(label) <= 63)",
+            "message": "must be the name of a host, no address, and 63 characters at most between dots",
+        }],
+    })
+}
+
 /// Name of a listener or an upstream: it stands in metrics and conditions.
 pub(crate) fn section_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

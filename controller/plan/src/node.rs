@@ -1,6 +1,6 @@
 //! The part of a plan that one node carries out.
 
-use node_api::{NodeConfig, Pool};
+use node_api::{Keys, NodeConfig, Pool};
 
 use crate::Plan;
 
@@ -22,7 +22,8 @@ fn present(nodes: &[String]) -> String {
     }
 }
 
-/// What `node_name` must do: the pools in which it is a candidate for at least one address.
+/// What `node_name` must do: the pools in which it is a candidate for at least one address. The key
+/// material for them is not the planner's.
 pub fn node_config(plan: &Plan, node_name: &str) -> Result<NodeConfig, UnknownNode> {
     if !plan.nodes.contains(node_name) {
         return Err(UnknownNode {
@@ -48,5 +49,6 @@ pub fn node_config(plan: &Plan, node_name: &str) -> Result<NodeConfig, UnknownNo
     Ok(NodeConfig {
         node_name: node_name.to_owned(),
         pools: pools.collect(),
+        keys: Keys::default(),
     })
 }

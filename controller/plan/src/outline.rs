@@ -255,6 +255,7 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
             connect_timeout: upstream.connect_timeout,
             handshake_timeout: upstream.handshake_timeout,
             proxy_protocol: upstream.proxy_protocol,
+            tls: upstream.tls.clone(),
         }
     });
     let pool = Pool {

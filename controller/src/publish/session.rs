@@ -172,7 +172,7 @@ fn keeps(state: &NodeState, name: &ResourceName) -> bool {
             ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. } => {
                 state.held.contains(pool)
             }
-            ResourceName::Secret(_) | ResourceName::Other(_) => false,
+            ResourceName::Secret(_) | ResourceName::TicketKeys(_) | ResourceName::Other(_) => false,
         }
 }
 
@@ -224,6 +224,7 @@ mod tests {
                 trusted_proxies: Vec::new(),
                 proxy_protocol: node_api::ProxyProtocolMode::Disabled,
                 routes: Vec::new(),
+                tls: None,
             }],
             upstreams: Vec::new(),
             heartbeat: Heartbeat {

@@ -15,6 +15,7 @@ mod proxies;
 mod routes;
 mod sessions;
 mod status;
+mod tls;
 mod tracking;
 mod upstream;
 mod virtual_ip;
@@ -33,6 +34,7 @@ pub use status::{
     Committed, CommittedPeering, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus,
     WebSocketHAPoolStatus,
 };
+pub use tls::{ListenerTls, SecretReference, TlsVersion, UpstreamTls};
 pub use tracking::{
     Check, CommandCheck, HttpCheck, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
 };

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ProxyProtocol, Route};
+use super::{ListenerTls, ProxyProtocol, Route};
 use crate::{Duration, schema::duration_rule};
 
 /// A port on which clients are accepted.
@@ -57,6 +57,10 @@ pub struct Listener {
         "self.all(r, (has(r.hostnames) && size(r.hostnames) > 0) || self.exists_one(s, (!has(s.hostnames) || size(s.hostnames) == 0) && s.pathPrefix == r.pathPrefix))"
     ).message("two routes for all hosts have the same pathPrefix: remove one of them"))]
     pub routes: Vec<Route>,
+    /// TLS with clients, who then connect by wss://. None if left out: by ws://.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ListenerTls")]
+    pub tls: Option<ListenerTls>,
 }
 
 /// Pings to sides that have been quiet.

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::SentProxyProtocol;
+use super::{SentProxyProtocol, UpstreamTls};
 use crate::{Duration, schema::duration_rule};
 
 /// A group of servers and how to choose among them.
@@ -56,6 +56,11 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SentProxyProtocol")]
     pub proxy_protocol: Option<SentProxyProtocol>,
+
+    /// TLS with servers. None if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "UpstreamTls")]
+    pub tls: Option<UpstreamTls>,
 }
 
 /// A port of a Service.

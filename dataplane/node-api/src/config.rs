@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, MacAddress, Password, Peering, routes::Route, tracking::Tracking};
+use crate::{
+    Keys, Limits, ListenerTls, MacAddress, Password, Peering, UpstreamTls, routes::Route,
+    tracking::Tracking,
+};
 
 /// Everything one node is to do. Equal content means nothing to do.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -15,6 +18,9 @@ pub struct NodeConfig {
     /// Pools in which the node takes part, by name.
     #[serde(with = "by_pool")]
     pub pools: BTreeMap<PoolRef, Pool>,
+    /// What their TLS needs.
+    #[serde(default, skip_serializing_if = "Keys::is_empty")]
+    pub keys: Keys,
 }
 
 /// Namespace and name of a `WebSocketHAPool`.
@@ -184,6 +190,9 @@ pub struct Listener {
     /// Which upstream a request goes to; empty: all to the pool's only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
+    /// TLS with clients; `None`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 }
 
 /// Whether connections begin with a header of the PROXY protocol.
@@ -237,6 +246,9 @@ pub struct Upstream {
     /// The header of the PROXY protocol that endpoints get before the handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// TLS with endpoints; `None`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UpstreamTls>,
 }
 
 /// One server.

@@ -16,6 +16,7 @@ mod resources;
 mod revision;
 mod routes;
 pub mod stream;
+mod tls;
 pub mod tracking;
 
 pub use config::{
@@ -34,4 +35,5 @@ pub use report::{
 };
 pub use resources::MissingEndpoints;
 pub use routes::Route;
+pub use tls::{Keys, ListenerTls, Secret, TicketKeys, TlsVersion, UpstreamTls};
 pub use tracking::{Check, Probe, TrackedInterface, TrackedUpstream, Tracking};

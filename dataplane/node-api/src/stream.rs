@@ -46,8 +46,10 @@ pub enum ResourceName {
         /// Name of the upstream.
         upstream: String,
     },
-    /// Key material; never logged, never saved outside of the run directory.
+    /// A [`crate::Secret`], by `namespace/name`; told to the nodes of pools that refer to it.
     Secret(String),
+    /// The [`crate::TicketKeys`] of a pool.
+    TicketKeys(PoolRef),
     /// Of a kind that this version does not know; whatever is told of it is ignored.
     Other(String),
 }
@@ -64,8 +66,8 @@ pub enum ToNode {
     /// First of all.
     Welcome(Welcome),
     /// The resource has this content now. `body` is a [`crate::Pool`] whose upstreams have no
-    /// endpoints, or a list of [`Endpoint`]: decoded by itself, so that what a node does not
-    /// understand refuses this resource and no other.
+    /// endpoints, a list of [`Endpoint`], a [`crate::Secret`] or [`crate::TicketKeys`]: decoded by
+    /// itself, so that what a node does not understand refuses this resource and no other.
     Upsert {
         /// The resource.
         name: ResourceName,
@@ -262,6 +264,7 @@ impl fmt::Display for ResourceName {
             Self::Pool(pool) => write!(f, "pools/{pool}"),
             Self::Endpoints { pool, upstream } => write!(f, "endpoints/{pool}/{upstream}"),
             Self::Secret(name) => write!(f, "secrets/{name}"),
+            Self::TicketKeys(pool) => write!(f, "ticketKeys/{pool}"),
             Self::Other(name) => f.write_str(name),
         }
     }
@@ -280,7 +283,8 @@ impl From<&str> for ResourceName {
                 pool: pool(namespace, name),
                 upstream: upstream.to_owned(),
             },
-            ["secrets", name] => Self::Secret(name.to_owned()),
+            ["secrets", namespace, name] => Self::Secret(format!("{namespace}/{name}")),
+            ["ticketKeys", namespace, name] => Self::TicketKeys(pool(namespace, name)),
             _ => Self::Other(text.to_owned()),
         }
     }

@@ -64,6 +64,7 @@ fn pool() -> Pool {
         connect_timeout: Duration::from_secs(2),
         handshake_timeout: Duration::from_secs(5),
         proxy_protocol: None,
+        tls: None,
     };
     Pool {
         virtual_routers: vec![VirtualRouter {
@@ -91,6 +92,7 @@ fn pool() -> Pool {
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             routes: Vec::new(),
+            tls: None,
         }],
         upstreams: vec![upstream("echo", &[1, 2]), upstream("none", &[])],
         heartbeat: Heartbeat {
@@ -243,7 +245,9 @@ fn unknown_kinds_of_resources_keep_their_names() {
         "pools/chat",
         "pools/a/b/c",
         "endpoints/a/b",
-        "secrets/a/b",
+        "secrets/a",
+        "secrets/a/b/c",
+        "ticketKeys/a",
         "",
     ] {
         let name = ResourceName::from(text);

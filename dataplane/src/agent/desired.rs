@@ -182,6 +182,7 @@ pub(super) mod tests {
                     trusted_proxies: Vec::new(),
                     proxy_protocol: node_api::ProxyProtocolMode::Disabled,
                     routes: Vec::new(),
+                    tls: None,
                 })
                 .collect(),
             upstreams: Vec::new(),
@@ -204,6 +205,7 @@ pub(super) mod tests {
         NodeConfig {
             node_name: "server1".to_owned(),
             pools: [(name("chat"), pool(addresses, ports))].into(),
+            keys: node_api::Keys::default(),
         }
     }
 

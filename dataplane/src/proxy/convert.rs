@@ -196,6 +196,7 @@ mod tests {
                     trusted_proxies: Vec::new(),
                     proxy_protocol: ProxyProtocolMode::Disabled,
                     routes: Vec::new(),
+                    tls: None,
                 })
                 .to_vec(),
             upstreams: vec![Upstream {
@@ -212,6 +213,7 @@ mod tests {
                 connect_timeout: Duration::from_secs(2),
                 handshake_timeout: Duration::from_secs(5),
                 proxy_protocol: None,
+                tls: None,
             }],
             heartbeat: Heartbeat {
                 interval: Duration::from_secs(20),

@@ -202,6 +202,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             routes: Vec::new(),
+            tls: None,
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),
@@ -217,6 +218,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
+            tls: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::from_secs(20),

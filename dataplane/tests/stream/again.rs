@@ -47,7 +47,7 @@ fn an_uninstall_leaves_no_address_and_no_file() {
     };
     let node = replica.accept();
     let (revision, _) = tell(&node, 3, &[110]);
-    node.upsert("secrets/chat-tls", &"hidden");
+    node.upsert("ticketKeys/default/chat", &[format!("{}=", "A".repeat(43))]);
     node.hear_acks(&[(POOL, Some(&revision))]);
     host.wait_status("Active", is_active(&[110]));
     assert!(host.at("state/state.json").exists());

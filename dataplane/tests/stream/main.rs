@@ -60,6 +60,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             routes: Vec::new(),
+            tls: None,
         }],
         upstreams: vec![Upstream {
             name: "echo".to_owned(),
@@ -70,6 +71,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
+            tls: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::ZERO,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::nulls;
 use crate::{
     Problem,
-    model::{is_file_name, is_hostname, is_request_target, is_token},
+    model::{is_file_name, is_host_pattern, is_hostname, is_request_target, is_token},
 };
 
 /// Adds to `problems` whatever `schema` does not allow in `value`, which stands at `path`.
@@ -251,7 +251,7 @@ struct Pattern {
 
 const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
-const PATTERNS: [Pattern; 8] = [
+const PATTERNS: [Pattern; 9] = [
     Pattern {
         text: DURATION,
         matches: |text| text.parse::<crds::Duration>().is_ok(),
@@ -269,7 +269,7 @@ const PATTERNS: [Pattern; 8] = [
     },
     Pattern {
         text: "^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-        matches: is_hostname,
+        matches: is_host_pattern,
         remedy: "write a name in lower case, without port, *. at most before it",
     },
     Pattern {
@@ -291,6 +291,11 @@ const PATTERNS: [Pattern; 8] = [
         text: "^[A-Za-z0-9][-._A-Za-z0-9]*$",
         matches: is_file_name,
         remedy: "write the name of a file in --check-dir, without its directory",
+    },
+    Pattern {
+        text: r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        matches: is_hostname,
+        remedy: "write the name of a host in lower case, such as chat.example.com",
     },
 ];
 

@@ -13,6 +13,7 @@ mod peering;
 mod proxies;
 mod routes;
 mod timing;
+mod tls;
 mod tracking;
 mod upstream;
 
@@ -33,8 +34,9 @@ pub use address::{AddressError, endpoint_address, parse_address};
 pub(crate) use balancing::is_token;
 pub use peering::Peering;
 pub(crate) use peering::family;
-pub(crate) use routes::is_hostname;
+pub(crate) use routes::is_host_pattern;
 pub use timing::Timing;
+pub(crate) use tls::is_hostname;
 pub(crate) use tracking::{is_file_name, is_request_target};
 pub use upstream::{EndpointSource, ServicePort, UpstreamIntent};
 
@@ -122,8 +124,14 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
             }));
         }
         each_once(&mut problems, &virtual_ips);
-        let listeners = listeners(&mut problems, &spec.listeners, &spec.upstreams);
-        let upstreams = upstream::upstreams(&mut problems, &spec.upstreams);
+        let name = pool_ref(pool);
+        let listeners = listeners(
+            &mut problems,
+            &name.namespace,
+            &spec.listeners,
+            &spec.upstreams,
+        );
+        let upstreams = upstream::upstreams(&mut problems, &name.namespace, &spec.upstreams);
         let timing = timing::timing(&mut problems, &spec.vrrp);
         let second = timing.filter(|timing| timing.version == VrrpVersion::V2);
         let mut addresses = virtual_ips.iter().map(|virtual_ip| virtual_ip.address);
@@ -143,7 +151,7 @@ impl TryFrom<&WebSocketHAPool> for PoolIntent {
         let limits = limits::limits(&mut problems, &spec.limits);
         match timing {
             Some(timing) if problems.is_empty() => Ok(Self {
-                name: pool_ref(pool),
+                name,
                 created: pool.metadata.creation_timestamp.as_ref().map(|at| at.0),
                 virtual_ips,
                 match_labels: spec.gateways.node_selector.match_labels.clone(),
@@ -326,6 +334,7 @@ fn order(problems: &mut Vec<Problem>, path: &str, virtual_ip: &VirtualIP) -> Ord
 
 fn listeners(
     problems: &mut Vec<Problem>,
+    namespace: &str,
     listeners: &[crds::Listener],
     upstreams: &[crds::Upstream],
 ) -> Vec<Listener> {
@@ -372,6 +381,12 @@ fn listeners(
             &format!("spec.listeners[{index}]"),
             listener,
             upstreams,
+        ),
+        tls: tls::listener(
+            problems,
+            &format!("spec.listeners[{index}]"),
+            namespace,
+            listener.tls.as_ref(),
         ),
     });
     listeners.collect()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use node_api::Route;
 
-use super::bounds;
+use super::{bounds, is_hostname};
 use crate::Problem;
 
 /// Most routes of a listener, and hostnames of a route.
@@ -91,7 +91,7 @@ fn hostnames(problems: &mut Vec<Problem>, path: &str, hostnames: &[String]) {
     }
     let mut seen = BTreeSet::new();
     for (index, hostname) in hostnames.iter().enumerate() {
-        let problem = if !is_hostname(hostname) {
+        let problem = if !is_host_pattern(hostname) {
             "is no host; write a name in lower case, without port, *. at most before it"
         } else if !seen.insert(hostname) {
             "stands twice; remove one of them"
@@ -104,15 +104,8 @@ fn hostnames(problems: &mut Vec<Problem>, path: &str, hostnames: &[String]) {
 }
 
 /// A name by RFC 1123 section 2.1, perhaps with a wildcard for those below it.
-pub(crate) fn is_hostname(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_label = |label: &str| {
-        let ends = [label.bytes().next(), label.bytes().next_back()];
-        ends.into_iter().all(|end| end.is_some_and(plain))
-            && label.bytes().all(|byte| plain(byte) || byte == b'-')
-    };
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    text.len() <= 253 && name.split('.').all(is_label)
+pub(crate) fn is_host_pattern(text: &str) -> bool {
+    text.len() <= 253 && is_hostname(text.strip_prefix("*.").unwrap_or(text))
 }
 
 /// Elements of unreserved characters (RFC 3986 section 2.3), which no server reads in two ways; dot
@@ -141,7 +134,7 @@ mod tests {
             "x-1.example",
             "192.0.2.1",
         ] {
-            assert!(is_hostname(name), "{name}");
+            assert!(is_host_pattern(name), "{name}");
         }
         for name in [
             "",
@@ -161,7 +154,7 @@ mod tests {
             "ex\u{e4}mple.com",
             "a/b",
         ] {
-            assert!(!is_hostname(name), "{name}");
+            assert!(!is_host_pattern(name), "{name}");
         }
     }
 

@@ -3,13 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use node_api::{Balancing, Endpoint, EndpointPhase, ProxyProtocolVersion};
+use node_api::{Balancing, Endpoint, EndpointPhase, ProxyProtocolVersion, UpstreamTls};
 
 use super::{
     address::{endpoint_address, parse_address},
     balancing::balancing,
     bounds, proxies,
     timing::limit,
+    tls,
 };
 use crate::Problem;
 
@@ -32,6 +33,8 @@ pub struct UpstreamIntent {
     pub handshake_timeout: Duration,
     /// The header that servers get before the handshake.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// TLS with servers.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// Where the servers of an upstream are listed.
@@ -72,6 +75,7 @@ impl std::fmt::Display for ServicePort {
 
 pub(super) fn upstreams(
     problems: &mut Vec<Problem>,
+    namespace: &str,
     specs: &[crds::Upstream],
 ) -> Vec<UpstreamIntent> {
     bounds(problems, "spec.upstreams", specs.len(), 16);
@@ -107,6 +111,7 @@ pub(super) fn upstreams(
             connect_timeout: spec.connect_timeout.get(),
             handshake_timeout: spec.handshake_timeout.get(),
             proxy_protocol: proxies::sent(problems, &path, spec.proxy_protocol.as_ref()),
+            tls: tls::upstream(problems, &path, namespace, spec.tls.as_ref()),
         })
     });
     intents.collect()

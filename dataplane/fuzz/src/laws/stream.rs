@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use node_api::{
-    DecodeError, Decoded, Endpoint, Pool,
+    DecodeError, Decoded, Endpoint, Pool, Secret, TicketKeys,
     stream::{ResourceName, ToController, ToNode},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -18,7 +18,9 @@ pub fn to_node(bytes: &[u8]) {
         match name {
             ResourceName::Pool(_) => content::<Pool>(body),
             ResourceName::Endpoints { .. } => content::<Vec<Endpoint>>(body),
-            ResourceName::Secret(_) | ResourceName::Other(_) => {}
+            ResourceName::Secret(_) => content::<Secret>(body),
+            ResourceName::TicketKeys(_) => content::<TicketKeys>(body),
+            ResourceName::Other(_) => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use node_api::{
-    NodeConfig, Pool, PoolRef,
+    Keys, NodeConfig, Pool, PoolRef, Secret, TicketKeys,
     stream::{ResourceName, Revision},
 };
 
@@ -67,7 +67,25 @@ impl State {
         NodeConfig {
             node_name: node_name.to_owned(),
             pools: pools.collect(),
+            keys: self.keys(),
         }
+    }
+
+    fn keys(&self) -> Keys {
+        let mut keys = Keys::default();
+        for (name, held) in &self.resources {
+            match (name, &held.content) {
+                (ResourceName::Secret(name), Content::Secret(secret)) => {
+                    keys.secrets.insert(name.clone(), Secret::clone(secret));
+                }
+                (ResourceName::TicketKeys(pool), Content::TicketKeys(tickets)) => {
+                    keys.tickets
+                        .push((pool.clone(), TicketKeys::clone(tickets)));
+                }
+                _ => {}
+            }
+        }
+        keys
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a resource holds once it is understood.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use node_api::{
-    Endpoint, Pool,
+    Endpoint, Pool, Secret, TicketKeys,
     stream::{ResourceName, Revision},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Content of a resource; copies share it.
@@ -16,19 +16,10 @@ pub(super) enum Content {
     Pool(Arc<Pool>),
     /// The endpoints of one upstream.
     Endpoints(Arc<Vec<Endpoint>>),
-    /// Key material.
+    /// Certificates and keys.
     Secret(Arc<Secret>),
-}
-
-/// Key material, which nobody sees in a log.
-#[derive(Deserialize, PartialEq)]
-#[serde(transparent)]
-pub(super) struct Secret(pub(super) Value);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
+    /// Keys of a pool's session tickets.
+    TicketKeys(Arc<TicketKeys>),
 }
 
 /// A resource that is held.
@@ -64,18 +55,23 @@ pub(super) fn decode(name: &ResourceName, body: Value) -> Option<Result<Content,
         ResourceName::Endpoints { .. } => {
             Some(read(body).map(|endpoints| Content::Endpoints(Arc::new(endpoints))))
         }
-        // The error would quote what it found.
-        ResourceName::Secret(_) => Some(
-            read(body)
-                .map(|secret| Content::Secret(Arc::new(secret)))
-                .map_err(|_| "it cannot be read".to_owned()),
-        ),
+        ResourceName::Secret(_) => {
+            Some(read_hidden(body).map(|secret| Content::Secret(Arc::new(secret))))
+        }
+        ResourceName::TicketKeys(_) => {
+            Some(read_hidden(body).map(|keys| Content::TicketKeys(Arc::new(keys))))
+        }
         ResourceName::Other(_) => None,
     }
 }
 
 fn read<T: DeserializeOwned>(body: Value) -> Result<T, String> {
     serde_json::from_value(body).map_err(|error| not_understood(&error.to_string()))
+}
+
+/// The same of key material: the error would quote what it found.
+fn read_hidden<T: DeserializeOwned>(body: Value) -> Result<T, String> {
+    serde_json::from_value(body).map_err(|_| not_understood("it has another form"))
 }
 
 /// The sentence for content that this version does not understand.
@@ -166,8 +162,15 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let name = ResourceName::Secret("chat-tls".to_owned());
-        let content = decode(&name, json!({"key": "hidden"})).unwrap().unwrap();
-        assert!(!format!("{content:?}").contains("hidden"));
+        for (name, body) in [
+            ("secrets/default/chat-tls", json!({"ca": "hidden"})),
+            ("ticketKeys/default/chat", json!(["hidden"])),
+        ] {
+            let content = decode(&ResourceName::from(name), body).unwrap().unwrap();
+            assert!(!format!("{content:?}").contains("hidden"));
+        }
+        let name = ResourceName::from("secrets/default/chat-tls");
+        let reason = decode(&name, json!("hidden")).unwrap().unwrap_err();
+        assert!(!reason.contains("hidden"), "{reason}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use node_api::{
-    Endpoint, Pool, Protocol,
+    Endpoint, Pool, Protocol, Secret, TicketKeys,
     stream::{ResourceName, Revision},
 };
 use serde::{Deserialize, Serialize};
@@ -151,13 +151,16 @@ struct SavedResource<'a> {
 enum Body<'a> {
     Pool(&'a Pool),
     Endpoints(&'a [Endpoint]),
-    Secret(&'a Value),
+    Secret(&'a Secret),
+    TicketKeys(&'a TicketKeys),
 }
 
 impl Place {
     /// Keeps the state; after a crash at any moment either this one or the one before is found.
     pub(super) fn save(&self, state: &State) -> Result<(), SaveError> {
-        let is_secret = |name: &ResourceName| matches!(name, ResourceName::Secret(_));
+        let is_secret = |name: &ResourceName| {
+            matches!(name, ResourceName::Secret(_) | ResourceName::TicketKeys(_))
+        };
         let public = self.text(state, |name| !is_secret(name));
         self.state_dir.replace(STATE, public)?;
         if state.resources.keys().any(is_secret) || self.run_dir.join(SECRETS).exists() {
@@ -174,7 +177,8 @@ impl Place {
             body: match &held.content {
                 Content::Pool(pool) => Body::Pool(pool),
                 Content::Endpoints(endpoints) => Body::Endpoints(endpoints),
-                Content::Secret(secret) => Body::Secret(&secret.0),
+                Content::Secret(secret) => Body::Secret(secret),
+                Content::TicketKeys(keys) => Body::TicketKeys(keys),
             },
         });
         let text = serde_json::to_vec(&Saved {
@@ -319,6 +323,9 @@ mod tests {
         }
     }
 
+    /// 32 bytes in base64.
+    const HIDDEN: &str = "aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGk=";
+
     fn state() -> State {
         State {
             sequence: 7,
@@ -349,8 +356,8 @@ mod tests {
         let directory = Directory::new();
         let place = place(&directory);
         let mut state = state();
-        let name = ResourceName::Secret("chat-tls".to_owned());
-        let content = content::decode(&name, json!("hidden")).unwrap().unwrap();
+        let name = ResourceName::from("ticketKeys/default/chat");
+        let content = content::decode(&name, json!([HIDDEN])).unwrap().unwrap();
         let revision = Revision("s1".to_owned());
         state
             .resources
@@ -358,7 +365,7 @@ mod tests {
         place.save(&state).unwrap();
         assert_eq!(place.load().unwrap(), state);
         let text = fs::read_to_string(place.state_dir.path().join(STATE)).unwrap();
-        assert!(!text.contains("hidden") && !text.contains("chat-tls"));
+        assert!(!text.contains(HIDDEN) && !text.contains("ticketKeys"));
         assert_eq!(mode(&place.run_dir.join(SECRETS)), 0o600);
         // After a reboot.
         fs::remove_file(place.run_dir.join(SECRETS)).unwrap();
@@ -369,8 +376,8 @@ mod tests {
     fn a_secret_that_is_gone_is_gone_from_the_file() {
         let directory = Directory::new();
         let place = place(&directory);
-        let name = ResourceName::Secret("chat-tls".to_owned());
-        let content = content::decode(&name, json!("hidden")).unwrap().unwrap();
+        let name = ResourceName::from("ticketKeys/default/chat");
+        let content = content::decode(&name, json!([HIDDEN])).unwrap().unwrap();
         let revision = Revision("s1".to_owned());
         let with = State {
             resources: [(name, Held { revision, content })].into(),
@@ -379,7 +386,7 @@ mod tests {
         place.save(&with).unwrap();
         place.save(&State::default()).unwrap();
         let text = fs::read_to_string(place.run_dir.join(SECRETS)).unwrap();
-        assert!(!text.contains("hidden"));
+        assert!(!text.contains(HIDDEN));
     }
 
     #[test]
