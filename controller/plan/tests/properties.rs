@@ -247,6 +247,26 @@ fn proxies_before_the_gateways_reach_the_node() {
 }
 
 #[test]
+fn tls_reaches_the_node_with_references_into_the_pools_namespace() {
+    let more = "    tls: {hostname: chat.example, caCertificateRef: {name: ca}, \
+                clientCertificateRef: {name: own}}";
+    let spec = pool("chat", "  - address: 10.0.0.9", more).replace(
+        "port: 8020}",
+        "port: 8020, tls: {certificateRefs: [{name: b}, {name: a}], minimumVersion: \"1.3\"}}",
+    );
+    let plan = planned(&[&node("a"), &spec]);
+    let pool = config(&plan, "a").pools[&pool_ref("chat")].clone();
+    let tls = pool.listeners[0].tls.as_ref().unwrap();
+    assert_eq!(tls.certificates, ["default/b", "default/a"]);
+    assert_eq!(tls.minimum_version, node_api::TlsVersion::V13);
+    let tls = pool.upstreams[0].tls.as_ref().unwrap();
+    assert_eq!((tls.hostname.as_str(), tls.ca.as_str()), ("chat.example", "default/ca"));
+    assert_eq!(tls.client_certificate.as_deref(), Some("default/own"));
+    let referred: Vec<_> = pool.secrets().into_iter().collect();
+    assert_eq!(referred, ["default/a", "default/b", "default/ca", "default/own"]);
+}
+
+#[test]
 fn records_are_made_of_the_share_that_is_asked_for() {
     let share = |more: &str| {
         let spec = pool("chat", "  - address: 10.0.0.9", more);

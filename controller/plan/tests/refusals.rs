@@ -199,6 +199,78 @@ fn proxies_before_the_gateways_that_make_no_sense() {
 }
 
 #[test]
+fn tls_that_makes_no_sense() {
+    let many: Vec<_> = (0..17).map(|number| format!("{{name: c{number}}}")).collect();
+    let at = "spec.listeners[0].tls";
+    for (how, refusal) in [
+        ("{}".to_owned(), format!("{at}.certificateRefs: is missing; add it")),
+        (
+            "{certificateRefs: []}".to_owned(),
+            format!("{at}.certificateRefs: is empty; at least one entry is needed"),
+        ),
+        (
+            format!("{{certificateRefs: [{}]}}", many.join(", ")),
+            format!("{at}.certificateRefs: has 17 entries; at most 16 are possible"),
+        ),
+        (
+            "{certificateRefs: [{name: a}, {name: a}]}".to_owned(),
+            format!("{at}.certificateRefs[1]: is a second entry with name a; remove one of the two"),
+        ),
+        (
+            "{certificateRefs: [{name: a, namespace: other}]}".to_owned(),
+            format!(
+                "{at}.certificateRefs[0].namespace: is not a known field; remove it or use one of name"
+            ),
+        ),
+        (
+            "{certificateRefs: [{name: a}], minimumVersion: 1.2}".to_owned(),
+            format!("{at}.minimumVersion: is 1.2; put it in quotes"),
+        ),
+        (
+            "{certificateRefs: [{name: a}], minimumVersion: \"1.1\"}".to_owned(),
+            format!("{at}.minimumVersion: is 1.1; use 1.2 or 1.3"),
+        ),
+    ] {
+        let pool = pool("chat", &addresses(&["10.0.0.9"]), "");
+        let pool = pool.replace("port: 8020}", &format!("port: 8020, tls: {how}}}"));
+        one(refused(&[&nodes(&["a"]), &pool]), &refusal);
+    }
+    let at = "spec.upstreams[0].tls";
+    let ca = "caCertificateRef: {name: ca}";
+    let long = "a".repeat(64);
+    for (how, refusal) in [
+        (
+            "hostname: chat.example".to_owned(),
+            format!("{at}.caCertificateRef: is missing; add it"),
+        ),
+        (
+            format!("hostname: Chat.example, {ca}"),
+            format!(
+                "{at}.hostname: is Chat.example; write the name of a host in lower case, such as \
+                 chat.example.com"
+            ),
+        ),
+        (
+            format!("hostname: 192.0.2.1, {ca}"),
+            format!(
+                "{at}.hostname: \"192.0.2.1\" is an address, which TLS cannot ask for; use a name of \
+                 the certificate"
+            ),
+        ),
+        (
+            format!("hostname: {long}, {ca}"),
+            format!(
+                "{at}.hostname: \"{long}\" has more than 63 characters between two dots; use a name \
+                 that DNS can have"
+            ),
+        ),
+    ] {
+        let more = format!("    tls: {{{how}}}");
+        one(chat(&addresses(&["10.0.0.9"]), &more), &refusal);
+    }
+}
+
+#[test]
 fn limits_that_make_no_sense() {
     for (limits, refusal) in [
         (

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use node_api::{
-    Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Limits, Listener, MessageRate,
-    MissingEndpoints, Password, Peering, Pool, PoolRef, Preemption, RankedNode, Upstream,
-    VirtualRouter, VrrpVersion,
+    Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Keys, Limits, Listener,
+    ListenerTls, MessageRate, MissingEndpoints, Password, Peering, Pool, PoolRef, Preemption,
+    RankedNode, Secret, TicketKeys, TlsVersion, Upstream, UpstreamTls, VirtualRouter, VrrpVersion,
     stream::{
         EndpointsDelta, Hello, NodeFacts, ResourceName, Revision, ToController, ToNode, Welcome,
     },
@@ -43,6 +43,51 @@ fn peers_and_passwords_are_told_where_there_are_any() {
         router
     );
     assert!(!format!("{router:?}").contains("geheim"));
+}
+
+/// TLS is told where there is any, and what it is made of apart from it.
+#[test]
+fn tls_is_told_where_there_is_any_and_keys_never_show() {
+    let plain = serde_json::to_value(pool()).unwrap();
+    assert!(plain["listeners"][0].get("tls").is_none());
+    assert!(plain["upstreams"][0].get("tls").is_none());
+    let mut pool = pool();
+    pool.listeners[0].tls = Some(ListenerTls {
+        certificates: vec!["default/chat-tls".to_owned()],
+        minimum_version: TlsVersion::V12,
+    });
+    pool.upstreams[0].tls = Some(UpstreamTls {
+        hostname: "chat.example".to_owned(),
+        ca: "default/ca".to_owned(),
+        client_certificate: None,
+    });
+    let told = serde_json::to_value(&pool).unwrap();
+    assert_eq!(
+        told["listeners"][0]["tls"],
+        json!({"certificates": ["default/chat-tls"]})
+    );
+    assert_eq!(serde_json::from_value::<Pool>(told).unwrap(), pool);
+
+    let secret = Secret {
+        key: Some("geheim".to_owned()),
+        ..Secret::default()
+    };
+    let told = serde_json::to_value(&secret).unwrap();
+    assert_eq!(told, json!({"key": "geheim"}));
+    let tickets = TicketKeys(vec!["geheim".to_owned()]);
+    assert_eq!(serde_json::to_value(&tickets).unwrap(), json!(["geheim"]));
+    let keys = Keys {
+        secrets: [("default/chat-tls".to_owned(), secret)].into(),
+        tickets: vec![(pool_ref(), tickets)],
+    };
+    assert!(!format!("{keys:?}").contains("geheim"));
+    let told = serde_json::to_value(&keys).unwrap();
+    assert_eq!(serde_json::from_value::<Keys>(told).unwrap(), keys);
+    for name in ["secrets/default/chat-tls", "ticketKeys/default/chat"] {
+        let known = ResourceName::from(name);
+        assert!(!matches!(known, ResourceName::Other(_)));
+        assert_eq!(known.to_string(), name);
+    }
 }
 
 fn endpoint(port: u16) -> Endpoint {
