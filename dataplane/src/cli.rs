@@ -14,6 +14,7 @@ const RUN_HELP: &str = "\
 Environment:
   WSHA_NODE_NAME       as --node-name
   WSHA_POD_CREATED_AT  as --pod-created-at
+  WSHA_TLS_DIR         as --tls-dir
   RUST_LOG             what is logged: error, warn, info (default), debug or trace
 
 Signals:
@@ -125,6 +126,21 @@ pub struct RunArgs {
     /// and what is in it must be root's and writable by nobody else
     #[arg(long, value_name = "DIR", conflicts_with = "controller")]
     pub check_dir: Option<PathBuf>,
+    /// Directory of certificates and keys, for pools with `tls`: of the Secret that a pool of NAMESPACE
+    /// calls NAME the files NAMESPACE/NAME/tls.crt, tls.key and ca.crt; and ticket.keys, the same on all
+    /// hosts: keys of session tickets, 32 bytes in base64 a line, the one in use first. Watched; a key
+    /// that every user can read is refused
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "controller",
+        env = "WSHA_TLS_DIR"
+    )]
+    pub tls_dir: Option<PathBuf>,
+    /// Keep private keys in the state directory, not in the run directory, which a reboot empties: a
+    /// node then serves listeners with TLS after a reboot without whoever told it the keys
+    #[arg(long)]
+    pub keys_on_disk: bool,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9101")]
     pub admin: SocketAddr,

@@ -12,7 +12,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use node_api::{NodeReport, Pool, PoolRef, PoolReport, RouterReport, Tracking, VirtualRouter};
+use node_api::{
+    Keys, NodeReport, Pool, PoolRef, PoolReport, RouterReport, Tracking, VirtualRouter,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Sample;
@@ -177,6 +179,9 @@ pub enum ToProxy {
         sequence: u64,
         /// All pools of this node.
         pools: Vec<(PoolRef, Pool)>,
+        /// What their TLS needs: everything that they refer to.
+        #[serde(default, skip_serializing_if = "Keys::is_empty")]
+        keys: Keys,
         /// Addresses of the sockets that come along.
         sockets: Vec<SocketAddr>,
         /// Listeners that could not be opened, with the reason.

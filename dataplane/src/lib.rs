@@ -15,4 +15,5 @@ pub mod metrics;
 pub mod proxy;
 pub mod restart;
 pub mod sys;
+pub mod tls;
 pub mod vrrp;

@@ -102,6 +102,7 @@ metrics! {
     ProcessRestarts, Counter, "wsha_process_restarts", "How often the process was started again after its end";
     ListenerProblems, Gauge, "wsha_listener_problems", "Listeners that could not be opened";
     Warnings, Gauge, "wsha_warnings", "Warnings that `status` shows now";
+    CertificateNotAfter, Gauge, "wsha_certificate_not_after_seconds", "When the first certificate of a Secret in use ends, seconds since the Unix epoch";
     CheckFailing, Gauge, "wsha_check_failing", "1 while a check of a pool fails on this node, 0 while it passes";
     VrrpState, Gauge, "wsha_vrrp_state", "State of a virtual router: 0 Initialize, 1 Backup, 2 Active";
     VrrpPriority, Gauge, "wsha_vrrp_priority", "What a virtual router advertises, or would";

@@ -260,10 +260,16 @@ fn tls_reaches_the_node_with_references_into_the_pools_namespace() {
     assert_eq!(tls.certificates, ["default/b", "default/a"]);
     assert_eq!(tls.minimum_version, node_api::TlsVersion::V13);
     let tls = pool.upstreams[0].tls.as_ref().unwrap();
-    assert_eq!((tls.hostname.as_str(), tls.ca.as_str()), ("chat.example", "default/ca"));
+    assert_eq!(
+        (tls.hostname.as_str(), tls.ca.as_str()),
+        ("chat.example", "default/ca")
+    );
     assert_eq!(tls.client_certificate.as_deref(), Some("default/own"));
     let referred: Vec<_> = pool.secrets().into_iter().collect();
-    assert_eq!(referred, ["default/a", "default/b", "default/ca", "default/own"]);
+    assert_eq!(
+        referred,
+        ["default/a", "default/b", "default/ca", "default/own"]
+    );
 }
 
 #[test]

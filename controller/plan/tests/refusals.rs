@@ -200,10 +200,15 @@ fn proxies_before_the_gateways_that_make_no_sense() {
 
 #[test]
 fn tls_that_makes_no_sense() {
-    let many: Vec<_> = (0..17).map(|number| format!("{{name: c{number}}}")).collect();
+    let many: Vec<_> = (0..17)
+        .map(|number| format!("{{name: c{number}}}"))
+        .collect();
     let at = "spec.listeners[0].tls";
     for (how, refusal) in [
-        ("{}".to_owned(), format!("{at}.certificateRefs: is missing; add it")),
+        (
+            "{}".to_owned(),
+            format!("{at}.certificateRefs: is missing; add it"),
+        ),
         (
             "{certificateRefs: []}".to_owned(),
             format!("{at}.certificateRefs: is empty; at least one entry is needed"),
@@ -214,7 +219,9 @@ fn tls_that_makes_no_sense() {
         ),
         (
             "{certificateRefs: [{name: a}, {name: a}]}".to_owned(),
-            format!("{at}.certificateRefs[1]: is a second entry with name a; remove one of the two"),
+            format!(
+                "{at}.certificateRefs[1]: is a second entry with name a; remove one of the two"
+            ),
         ),
         (
             "{certificateRefs: [{name: a, namespace: other}]}".to_owned(),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::{Pool, PoolRef, RouterState};
+use node_api::{Keys, NodeConfig, Pool, PoolRef, RouterState};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         event::{Event, Role},
         files::Accepted,
         history::History,
+        keys::{Found, Keyring},
         link::Link,
         notify::{self, Notifier},
         rollout::Rollout,
@@ -71,6 +72,7 @@ pub(super) struct App {
     pub(super) proxy_has: ProxyHas,
     pub(super) pairing: Option<Pairing>,
     pub(super) rollout: Rollout,
+    pub(super) keyring: Keyring,
     /// Listeners added under running virtual routers that have not accepted so far.
     pub(super) not_yet: BTreeSet<SocketAddr>,
     /// Listeners that could not be opened, each with a sentence.
@@ -105,8 +107,8 @@ pub(super) struct ProxyHas {
     pub(super) resend_at: Option<Instant>,
 }
 
-/// Pools, and listeners that could not be opened.
-pub(super) type ProxyContent = (Vec<(PoolRef, Pool)>, Vec<(SocketAddr, String)>);
+/// Pools, what their TLS needs, and listeners that could not be opened.
+pub(super) type ProxyContent = (Vec<(PoolRef, Pool)>, Keys, Vec<(SocketAddr, String)>);
 
 /// Two connections that were introduced to each other.
 #[derive(Debug)]
@@ -142,6 +144,7 @@ impl App {
         claim: Claim,
         origins: (child::Origin, child::Origin),
         origin: Origin,
+        keyring: Keyring,
         events: mpsc::Sender<Event>,
         programs: Programs,
     ) -> std::io::Result<Self> {
@@ -163,6 +166,7 @@ impl App {
             proxy_has: ProxyHas::default(),
             pairing: None,
             rollout: Rollout::new(origin.accepted.config),
+            keyring,
             not_yet: BTreeSet::new(),
             refused: BTreeMap::new(),
             retry_at: None,
@@ -222,6 +226,7 @@ impl App {
             Event::Orphans => self.remove_orphans(),
             Event::Accepted(accepted) => self.accepted(*accepted),
             Event::Refused(sentences) => self.refused(&sentences),
+            Event::Keys(found) => self.hear_keys(*found),
             Event::Stream(message) => self.hear_stream(message),
             Event::Check(found) => self.hear_check(found),
             Event::Saved(saved) => self.saved(saved),
@@ -446,17 +451,33 @@ impl App {
             }
         }
         self.remarks = accepted.remarks;
-        if accepted.config == *self.rollout.newest() {
+        let config = NodeConfig {
+            keys: self.keyring.keys().clone(),
+            ..accepted.config
+        };
+        if config == *self.rollout.newest() {
             tracing::info!("accepted the files; nothing changes for this node");
             return;
         }
         tracing::info!(
-            pools = accepted.config.pools.len(),
+            pools = config.pools.len(),
             "accepted the files; they take effect now"
         );
-        let added = super::desired::added_under_way(self.rollout.for_vrrp(), &accepted.config);
+        let added = super::desired::added_under_way(self.rollout.for_vrrp(), &config);
         self.not_yet.extend(added);
-        self.rollout.begin(accepted.config, Instant::now());
+        self.rollout.begin(config, Instant::now());
+    }
+
+    fn hear_keys(&mut self, found: Found) {
+        self.keyring.renew(found);
+        let config = NodeConfig {
+            keys: self.keyring.keys().clone(),
+            ..self.rollout.newest().clone()
+        };
+        if config != *self.rollout.newest() {
+            tracing::info!("certificates or keys have changed; they take effect now");
+            self.rollout.begin(config, Instant::now());
+        }
     }
 
     fn refused(&mut self, sentences: &[String]) {

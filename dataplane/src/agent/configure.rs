@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::PoolRef;
+use node_api::{NodeConfig, PoolRef};
 
 use crate::{
     agent::{
@@ -108,12 +108,14 @@ impl App {
 
     fn configure_proxy(&mut self) {
         let Some(link) = &self.proxy.link else { return };
-        let config = self.rollout.for_proxy();
-        let wanted = desired::listeners(config);
+        let wanted = desired::listeners(self.rollout.for_proxy());
+        // Those that wait for a certificate, too, and no router for them.
+        self.not_yet.retain(|at| wanted.contains_key(at));
+        let config = self.keyring.fit(self.rollout.for_proxy());
+        let wanted = desired::listeners(&config);
         let retry = self.retry_at.is_some_and(|at| Instant::now() >= at);
         self.proxy_has.sockets.retain(|at| wanted.contains_key(at));
         self.refused.retain(|at, _| wanted.contains_key(at));
-        self.not_yet.retain(|at| wanted.contains_key(at));
 
         let (mut sockets, mut fds): (Vec<SocketAddr>, Vec<OwnedFd>) = Default::default();
         for (address, owner) in &wanted {
@@ -143,7 +145,9 @@ impl App {
             self.retry_at = (!self.refused.is_empty()).then(|| Instant::now() + RETRY);
         }
 
-        let mut pools = config.pools.clone();
+        let NodeConfig {
+            mut pools, keys, ..
+        } = config;
         let routers = pools
             .values_mut()
             .flat_map(|pool| &mut pool.virtual_routers);
@@ -152,18 +156,19 @@ impl App {
         }
         let pools = pools.into_iter().collect();
         let refused = self.refused.clone().into_iter().collect();
-        let content = (pools, refused);
+        let content = (pools, keys, refused);
         if sockets.is_empty() && self.proxy_has.content.as_ref() == Some(&content) {
             return;
         }
         self.proxy.sent += 1;
         self.proxy_has.sockets.extend(&sockets);
-        let (pools, refused) = content.clone();
+        let (pools, keys, refused) = content.clone();
         self.proxy_has.content = Some(content);
         link.send(
             ToProxy::Configure {
                 sequence: self.proxy.sent,
                 pools,
+                keys,
                 sockets,
                 refused,
             },

@@ -93,10 +93,16 @@ pub(super) fn leaving(old: &NodeConfig, new: &NodeConfig) -> usize {
     keys(old).difference(&keys(new)).count()
 }
 
-/// `new`, and from `old` the addresses and listeners that `new` no longer has: what the proxy serves
-/// until vrrp has given them up.
+/// `new`, and from `old` the addresses and listeners that `new` no longer has, with their keys: what the
+/// proxy serves until vrrp has given them up.
 pub(super) fn union(old: &NodeConfig, new: &NodeConfig) -> NodeConfig {
     let mut union = new.clone();
+    for (name, secret) in &old.keys.secrets {
+        let secrets = &mut union.keys.secrets;
+        secrets
+            .entry(name.clone())
+            .or_insert_with(|| secret.clone());
+    }
     let taken: HashSet<IpAddr> = new.pools.values().flat_map(addresses).collect();
     for (name, before) in &old.pools {
         let leaving = before.virtual_routers.iter().filter(|router| {

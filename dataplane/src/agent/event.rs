@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    agent::{checks::Found, files::Accepted, report::Snapshot, stream::ToAgent},
+    agent::{checks, files::Accepted, keys, report::Snapshot, stream::ToAgent},
     ipc::{FromProxy, FromVrrp},
     sys::channel::{Channel, Peer},
 };
@@ -68,10 +68,12 @@ pub(super) enum Event {
     Accepted(Box<Accepted>),
     /// The files changed, and were refused or could not be read; sentences.
     Refused(Vec<String>),
+    /// The files of `--tls-dir` were looked at: for other pools, or as they have changed.
+    Keys(Box<keys::Found>),
     /// The control stream said something.
     Stream(ToAgent),
     /// A check of a pool fails, passes again, or fails otherwise.
-    Check(Found),
+    Check(checks::Found),
     /// The files in use were saved, or why they were not: a sentence.
     Saved(Result<(), String>),
     /// Someone wants to know how we are.

@@ -14,6 +14,7 @@ use crate::{
         chain,
         event::Event,
         files::{self, Accepted, FileSet, ReadError, Refused},
+        keys::KeyFiles,
         locks::StateLock,
         state_dir::StateDir,
         watch::{LOOK_ANYWAY, Sight, Watcher},
@@ -148,6 +149,7 @@ fn unsaved(why: impl fmt::Display) -> String {
 /// Looks at the files whenever they may have changed, and when `asked`; ends when the agent does.
 pub(super) async fn follow(
     mut follower: Follower,
+    keys: KeyFiles,
     lock: Arc<StateLock>,
     asked: Arc<Notify>,
     events: mpsc::Sender<Event>,
@@ -171,6 +173,9 @@ pub(super) async fn follow(
             let saved = (follower.unsaved_reason != before)
                 .then(|| Event::Saved(follower.unsaved_reason.clone().map_or(Ok(()), Err)));
             for event in saved.into_iter().chain(judged) {
+                if let Event::Accepted(accepted) = &event {
+                    look_for_keys(&keys, accepted, &events).await;
+                }
                 if events.send(event).await.is_err() {
                     return;
                 }
@@ -182,6 +187,14 @@ pub(super) async fn follow(
             sight = wait_for_change(&mut watcher, most) => sight,
             () = asked.notified() => Sight::Asked,
         };
+    }
+}
+
+/// Tells the keys of what was accepted first, so that it takes effect with them.
+async fn look_for_keys(keys: &KeyFiles, accepted: &Accepted, events: &mpsc::Sender<Event>) {
+    let (keys, config, events) = (keys.clone(), accepted.config.clone(), events.clone());
+    if let Err(error) = spawn_blocking(move || keys.tell(&config, &events)).await {
+        tracing::error!(%error, "cannot look at the certificates");
     }
 }
 

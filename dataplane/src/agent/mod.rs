@@ -12,6 +12,7 @@ mod event;
 mod files;
 mod follow;
 mod history;
+mod keys;
 mod leave;
 mod link;
 mod locks;
@@ -52,6 +53,7 @@ use crate::{
         claim::{Claim, ClaimError, Prepared},
         event::{Event, Role},
         follow::{First, Follower, Source},
+        keys::{KeyFiles, Keyring},
         server::{Door, Purpose},
         stream::Beginning,
     },
@@ -109,7 +111,7 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 #[derive(Debug)]
 enum Followed {
     /// Files.
-    Files(Box<Follower>),
+    Files(Box<(Follower, KeyFiles, Keyring)>),
     /// A controller.
     Controller(Box<Beginning>),
 }
@@ -121,7 +123,7 @@ fn begin(args: &RunArgs, prepared: Prepared) -> anyhow::Result<(Claim, Origin, F
         let settings = controller.context("give either --manifests or --controller")?;
         let claim = prepared.claim(args)?;
         // Only now: whoever had the lock may have saved a newer one.
-        let beginning = Beginning::new(settings, &claim);
+        let beginning = Beginning::new(settings, args, &claim);
         let origin = beginning.origin();
         return Ok((claim, origin, Followed::Controller(Box::new(beginning))));
     };
@@ -144,7 +146,12 @@ fn begin(args: &RunArgs, prepared: Prepared) -> anyhow::Result<(Claim, Origin, F
         origin.unsaved_reason = Some(sentence);
     }
     let follower = Follower::new(source, known, in_use, origin.unsaved_reason.clone());
-    Ok((claim, origin, Followed::Files(Box::new(follower))))
+    let place = keys::place(args, claim.state.path(), &claim.run_dir, KeyFiles::SAVED);
+    let key_files = KeyFiles::open(args.tls_dir.as_deref(), place);
+    let found = key_files.want(&origin.accepted.config);
+    origin.accepted.config.keys = found.keys.clone();
+    let files = (follower, key_files, Keyring::of_files(found));
+    Ok((claim, origin, Followed::Files(Box::new(files))))
 }
 
 /// Whether it stopped for another agent.
@@ -192,18 +199,30 @@ async fn serve(
     signals::let_through().context("cannot let signals through")?;
     let hangups = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let mut stream = None;
-    match followed {
+    let keyring = match followed {
         Followed::Files(files) => {
+            let (files, key_files, keyring) = *files;
             let asked = Arc::new(Notify::new());
             tasks.spawn(look_on(hangups, Arc::clone(&asked)));
             let lock = claim.state_lock();
-            tasks.spawn(follow::follow(*files, lock, asked, sender.clone()));
+            if args.tls_dir.is_some() {
+                tasks.spawn(keys::look(key_files.clone(), sender.clone()));
+            }
+            tasks.spawn(follow::follow(
+                files,
+                key_files,
+                lock,
+                asked,
+                sender.clone(),
+            ));
+            keyring
         }
         Followed::Controller(beginning) => {
             tasks.spawn(ignore(hangups));
             stream = Some(beginning.start(sender.clone())?);
+            Keyring::of_controller()
         }
-    }
+    };
 
     let proxy = match args.proxy {
         ProxyStart::Child => child::Origin::Ours(proxy_recipe(args, &claim)),
@@ -214,7 +233,8 @@ async fn serve(
         directory: check_dir,
         user: claim.proxy_user,
     };
-    let mut app = App::new(claim, processes, origin, sender, programs).context("cannot start")?;
+    let app = App::new(claim, processes, origin, keyring, sender, programs);
+    let mut app = app.context("cannot start")?;
     app.stream = stream;
     tokio::select! {
         // First, as the others end once it has.

@@ -15,6 +15,7 @@ use crate::{
     },
     ipc::{ToProxy, ToVrrp},
     metrics::{Metric, Sample},
+    sys::clock,
 };
 
 /// A process that does not answer in time is quoted with what it said before.
@@ -99,11 +100,13 @@ impl App {
         warnings.extend(self.vrrp_problems.iter().cloned());
         let stream = self.stream.iter();
         warnings.extend(stream.flat_map(|stream| stream.status.warnings.clone()));
+        warnings.extend(self.keyring.warnings(clock::now_unix_ms()));
+        let refused = self.refused.iter().chain(self.keyring.closed());
         Material {
             config: self.rollout.newest(),
             stale_reason: self.stale_reason.as_deref(),
             warnings,
-            refused: &self.refused,
+            refused: refused.map(|(at, why)| (*at, why.clone())).collect(),
             vrrp: Heard {
                 lives: self.vrrp.link.is_some(),
                 answered: vrrp_answered,
@@ -149,7 +152,7 @@ impl App {
         let is_unsaved =
             self.unsaved_reason.is_some() || stream.any(|stream| stream.status.is_unsaved);
         let accepted_at = self.counts.accepted_unix_ms / 1000;
-        let refused = self.refused.len() as u64;
+        let refused = (self.refused.len() + self.keyring.closed().len()) as u64;
         let changes = Metric::ConfigChanges;
         let mut samples = vec![
             Sample::new(Metric::BuildInfo, &[("version", version)], 1),
@@ -174,6 +177,7 @@ impl App {
             samples.push(Sample::new(Metric::ProcessRestarts, &labels, restarts));
         }
         samples.extend(self.checks.samples());
+        samples.extend(self.keyring.samples());
         // A dead process has no values: what it said last would look alive.
         let vrrp = self.vrrp_report.as_ref().map(|report| &report.samples);
         let proxy = self.proxy_report.as_ref().map(|report| &report.samples);

@@ -49,7 +49,7 @@ pub(super) struct Material<'a> {
     /// Things an administrator should look at.
     pub(super) warnings: Vec<String>,
     /// Listeners that could not be opened.
-    pub(super) refused: &'a BTreeMap<SocketAddr, String>,
+    pub(super) refused: BTreeMap<SocketAddr, String>,
     /// The vrrp process.
     pub(super) vrrp: Heard<'a, VrrpReport>,
     /// The proxy process.

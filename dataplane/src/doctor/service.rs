@@ -25,13 +25,15 @@ fn listeners(report: &NodeReport) -> Vec<Finding> {
     let mut findings: Vec<_> = others
         .into_iter()
         .map(|one| {
-            let why = one.problem.as_deref().unwrap_or("it is not open yet");
             let subject = format!("listener {} on {}", one.name, one.address);
-            Finding::problem(
-                subject,
-                why,
-                "free the port, or see why the proxy does not run",
-            )
+            match one.problem.as_deref() {
+                Some(why) => Finding::problem(subject, why, "see above"),
+                None => Finding::problem(
+                    subject,
+                    "it is not open yet",
+                    "see why the proxy does not run",
+                ),
+            }
         })
         .collect();
     if !accepting.is_empty() {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use ipnet::IpNet;
 use node_api::{HashKey, Pool, PoolRef, ProxyProtocolMode, ProxyProtocolVersion};
 
+use super::made::Made;
+
 /// Desired state of the proxy with what its library does not need to know.
 #[derive(Debug, Default)]
 pub(super) struct Desired {
@@ -17,7 +19,7 @@ pub(super) struct Desired {
 }
 
 impl Desired {
-    pub(super) fn new(pools: &[(PoolRef, Pool)]) -> Self {
+    pub(super) fn new(pools: &[(PoolRef, Pool)], tls: &mut Made) -> Self {
         let mut desired = Self::default();
         for (pool_ref, pool) in pools {
             // What no planner makes, and the relay would refuse together with all other pools.
@@ -29,8 +31,14 @@ impl Desired {
             let name = pool_ref.to_string();
             desired.pools.insert(name.clone(), pool_ref.clone());
             let pool = proxy::Pool {
-                listeners: listeners(pool, &mut desired.problems),
-                upstreams: pool.upstreams.iter().map(convert_upstream).collect(),
+                listeners: listeners((pool_ref, pool), tls, &mut desired.problems),
+                upstreams: pool
+                    .upstreams
+                    .iter()
+                    .map(|upstream| {
+                        convert_upstream(pool_ref, upstream, tls, &mut desired.problems)
+                    })
+                    .collect(),
                 heartbeat: proxy::Heartbeat {
                     interval: pool.heartbeat.interval,
                     timeout: pool.heartbeat.timeout,
@@ -48,23 +56,37 @@ impl Desired {
     }
 }
 
-/// Each listener is on each address of each virtual router that the node takes part in.
-fn listeners(pool: &Pool, problems: &mut Vec<String>) -> Vec<proxy::Listener> {
-    let on_all_addresses = |listener: &node_api::Listener| proxy::Listener {
-        name: listener.name.clone(),
-        addresses: pool
-            .virtual_routers
-            .iter()
-            .flat_map(|router| &router.addresses)
-            .map(|address| SocketAddr::new(*address, listener.port))
-            .collect(),
-        allowed_origins: listener.allowed_origins.clone(),
-        trusted_proxies: networks(&listener.trusted_proxies, problems),
-        proxy_protocol: listener.proxy_protocol == ProxyProtocolMode::Required,
-        tls: None,
-        routes: listener.routes.iter().map(route).collect(),
+/// Each listener is on each address of each virtual router that the node takes part in. One whose TLS
+/// cannot be served is left out: it must not be served without.
+fn listeners(
+    (pool_ref, pool): (&PoolRef, &Pool),
+    tls: &mut Made,
+    problems: &mut Vec<String>,
+) -> Vec<proxy::Listener> {
+    let on_all_addresses = |listener: &node_api::Listener| {
+        let tls = match tls.server(pool_ref, listener) {
+            Ok(tls) => tls,
+            Err(problem) => {
+                problems.push(problem);
+                return None;
+            }
+        };
+        Some(proxy::Listener {
+            name: listener.name.clone(),
+            addresses: pool
+                .virtual_routers
+                .iter()
+                .flat_map(|router| &router.addresses)
+                .map(|address| SocketAddr::new(*address, listener.port))
+                .collect(),
+            allowed_origins: listener.allowed_origins.clone(),
+            trusted_proxies: networks(&listener.trusted_proxies, problems),
+            proxy_protocol: listener.proxy_protocol == ProxyProtocolMode::Required,
+            tls,
+            routes: listener.routes.iter().map(route).collect(),
+        })
     };
-    pool.listeners.iter().map(on_all_addresses).collect()
+    pool.listeners.iter().filter_map(on_all_addresses).collect()
 }
 
 fn route(route: &node_api::Route) -> proxy::Route {
@@ -88,7 +110,20 @@ fn networks(texts: &[String], problems: &mut Vec<String>) -> Vec<IpNet> {
     texts.iter().filter_map(network).collect()
 }
 
-fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
+/// One whose TLS cannot be served has no endpoints: none is reached without.
+fn convert_upstream(
+    pool_ref: &PoolRef,
+    upstream: &node_api::Upstream,
+    tls: &mut Made,
+    problems: &mut Vec<String>,
+) -> proxy::Upstream {
+    let (tls, endpoints) = match tls.client(pool_ref, upstream) {
+        Ok(tls) => (tls, upstream.endpoints.as_slice()),
+        Err(problem) => {
+            problems.push(problem);
+            (None, &[][..])
+        }
+    };
     let endpoint = |endpoint: &node_api::Endpoint| proxy::Endpoint {
         address: SocketAddr::new(endpoint.address, endpoint.port),
         weight: endpoint.weight,
@@ -100,7 +135,7 @@ fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
     };
     proxy::Upstream {
         name: upstream.name.clone(),
-        endpoints: upstream.endpoints.iter().map(endpoint).collect(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
         balancing: balancing(&upstream.balancing),
         slow_start: upstream.slow_start,
         endpoint_sessions: upstream.endpoint_sessions,
@@ -110,7 +145,7 @@ fn convert_upstream(upstream: &node_api::Upstream) -> proxy::Upstream {
             ProxyProtocolVersion::V1 => proxy::proxy_protocol::Version::V1,
             ProxyProtocolVersion::V2 => proxy::proxy_protocol::Version::V2,
         }),
-        tls: None,
+        tls,
     }
 }
 
@@ -230,9 +265,34 @@ mod tests {
         (pool_ref, pool)
     }
 
+    fn convert(pools: &[(PoolRef, Pool)]) -> Desired {
+        Desired::new(pools, &mut Made::default())
+    }
+
+    /// The agent hands on no such pool.
+    #[test]
+    fn what_is_meant_for_tls_is_never_without() {
+        let (pool_ref, mut pool) = pool();
+        pool.listeners[0].tls = Some(node_api::ListenerTls {
+            certificates: vec!["default/chat-tls".to_owned()],
+            minimum_version: node_api::TlsVersion::V12,
+        });
+        pool.upstreams[0].tls = Some(node_api::UpstreamTls {
+            hostname: "chat.example".to_owned(),
+            ca: "default/ca".to_owned(),
+            client_certificate: None,
+        });
+        let desired = convert(&[(pool_ref, pool)]);
+        let served = &desired.config.pools["default/chat"];
+        assert_eq!(served.listeners.len(), 1);
+        assert_eq!(served.listeners[0].name, "other");
+        assert_eq!(served.upstreams[0].endpoints, []);
+        assert_eq!(desired.problems.len(), 2, "{:?}", desired.problems);
+    }
+
     #[test]
     fn listeners_are_on_every_address_of_every_virtual_router() {
-        let desired = Desired::new(&[pool()]);
+        let desired = convert(&[pool()]);
         let addresses: Vec<_> = desired.config.addresses().map(|a| a.to_string()).collect();
         assert_eq!(
             addresses,
@@ -267,7 +327,7 @@ mod tests {
         listener.trusted_proxies = vec!["192.0.2.0/24".to_owned(), "proxies".to_owned()];
         listener.proxy_protocol = ProxyProtocolMode::Required;
         pool.upstreams[0].proxy_protocol = Some(ProxyProtocolVersion::V1);
-        let desired = Desired::new(&[(pool_ref, pool)]);
+        let desired = convert(&[(pool_ref, pool)]);
         let served = &desired.config.pools["default/chat"];
         assert_eq!(
             served.listeners[0].trusted_proxies,
@@ -284,7 +344,7 @@ mod tests {
         let (mut nameless, mut empty) = pool();
         nameless.name = "empty".to_owned();
         empty.upstreams.clear();
-        let desired = Desired::new(&[(nameless, empty), pool()]);
+        let desired = convert(&[(nameless, empty), pool()]);
         assert_eq!(desired.config.pools.len(), 1);
         assert!(desired.problems[0].contains("default/empty"));
     }
@@ -302,7 +362,7 @@ mod tests {
                 upstream_name: "other".to_owned(),
             }];
         }
-        let desired = Desired::new(&[(pool_ref, pool)]);
+        let desired = Desired::new(&[(pool_ref, pool)], &mut Made::default());
         assert_eq!(desired.problems, [""; 0]);
         let served = &desired.config.pools["default/chat"];
         assert_eq!(served.upstreams.len(), 2);

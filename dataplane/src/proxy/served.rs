@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::Context;
-use node_api::{Pool, PoolRef};
+use node_api::{Keys, Pool, PoolRef};
 
 use crate::{
     ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ToProxy, UsableEndpoints, VrrpToProxy},
@@ -27,6 +27,7 @@ use crate::{
         access_log::AccessLog,
         ceilings::Ceilings,
         convert::Desired,
+        made::Made,
         pairing::{Beats, Pairing},
         report,
     },
@@ -107,6 +108,7 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
         inputs,
         ceilings,
         pools: BTreeMap::new(),
+        made: Made::default(),
         refused: HashMap::new(),
         warnings: Vec::new(),
         pairing: None,
@@ -187,6 +189,8 @@ struct Served {
     ceilings: Ceilings,
     /// Pools of the configuration in force, by the relay's name for them.
     pools: BTreeMap<String, PoolRef>,
+    /// What their TLS is served with.
+    made: Made,
     /// Listeners that the agent could not open, with the reason.
     refused: HashMap<SocketAddr, String>,
     /// What is wrong with the newest configuration.
@@ -236,13 +240,14 @@ impl Served {
                 ToProxy::Configure {
                     sequence,
                     pools,
+                    keys,
                     sockets,
                     refused,
                 },
                 fds,
             ) => {
                 let sockets = self.group(sockets, fds);
-                self.configure(sequence, &pools, sockets, refused);
+                self.configure(sequence, (&pools, &keys), sockets, refused);
             }
             Input::Agent(ToProxy::Report, _) => {
                 self.send_report();
@@ -324,11 +329,12 @@ impl Served {
     fn configure(
         &mut self,
         sequence: u64,
-        pools: &[(PoolRef, Pool)],
+        (pools, keys): (&[(PoolRef, Pool)], &Keys),
         sockets: Vec<(SocketAddr, Vec<TcpListener>)>,
         refused: Vec<(SocketAddr, String)>,
     ) {
-        let desired = Desired::new(pools);
+        self.made.renew(keys);
+        let desired = Desired::new(pools, &mut self.made);
         self.warnings = desired.problems;
         self.refused = refused.into_iter().collect();
         match self.relay.apply(desired.config, sockets) {

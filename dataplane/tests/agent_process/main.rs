@@ -6,6 +6,8 @@ mod claim;
 mod doors;
 mod host;
 mod manifests;
+mod tls;
+mod wss;
 
 use std::{
     collections::BTreeSet, fs, net::TcpListener, os::unix::net::UnixDatagram, time::Duration,

@@ -144,6 +144,7 @@ impl Rig {
             sequence: 1,
             pools: vec![pool],
             sockets: addresses.clone(),
+            keys: node_api::Keys::default(),
             refused: Vec::new(),
         };
         let fds: Vec<_> = first.iter().chain(&second).map(AsFd::as_fd).collect();
@@ -412,6 +413,7 @@ async fn a_report_counts_sessions_and_a_refused_configuration_changes_nothing() 
         sequence: 2,
         pools: both.to_vec(),
         sockets: Vec::new(),
+        keys: node_api::Keys::default(),
         refused: Vec::new(),
     };
     rig.send(&clash, &[]);
@@ -517,6 +519,7 @@ fn a_listener_that_the_agent_could_not_open_says_why() {
         sequence: 7,
         pools: vec![pool_of("chat", 8020)],
         sockets: Vec::new(),
+        keys: node_api::Keys::default(),
         refused: vec![(taken, reason.clone())],
     };
     rig.send(&message, &[]);

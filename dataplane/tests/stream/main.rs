@@ -7,6 +7,10 @@ mod again;
 #[path = "../agent_process/host.rs"]
 mod host;
 mod server;
+mod tls;
+#[allow(dead_code, reason = "shared with the tests of the agent")]
+#[path = "../agent_process/wss.rs"]
+mod wss;
 
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 

@@ -1,6 +1,6 @@
 //! From what a replica told to what the node carries out; pure.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use node_api::{
     Keys, NodeConfig, Pool, PoolRef, Secret, TicketKeys,
@@ -136,6 +136,7 @@ pub(super) fn assemble(node_name: &str, view: &View, epoch: &str, before: &State
             resources.insert(name.clone(), of_ours(newest));
         }
     }
+    warnings.extend(keep_keys(&mut resources, before));
     let told = view.sequence().unwrap_or_default();
     let epoch = if epoch.is_empty() {
         &before.epoch
@@ -180,6 +181,38 @@ fn keep_former(resources: &mut Resources, before: &State, pool_ref: &PoolRef) {
     resources.insert(name, held.clone());
 }
 
+/// Leaves key material that pools refer to as it was, where it is not told any more: the last good one
+/// serves until there is another. Says what is so.
+fn keep_keys(resources: &mut Resources, before: &State) -> Vec<String> {
+    let pools = resources.iter().filter_map(|(name, held)| match name {
+        ResourceName::Pool(pool_ref) => Some((pool_ref.clone(), as_pool(held)?)),
+        _ => None,
+    });
+    let wanted = pools.flat_map(|(pool_ref, pool)| {
+        let secrets = pool.secrets().into_iter();
+        let secrets = secrets.map(|name| ResourceName::Secret(name.to_owned()));
+        let tickets = pool.has_tickets();
+        secrets.chain(tickets.then_some(ResourceName::TicketKeys(pool_ref)))
+    });
+    let missing: BTreeSet<_> = wanted
+        .filter(|name| !resources.contains_key(name))
+        .collect();
+    let mut warnings = Vec::new();
+    for name in missing {
+        let Some(held) = before.resources.get(&name) else {
+            continue;
+        };
+        if let ResourceName::Secret(secret) = &name {
+            warnings.push(format!(
+                "Secret {secret} is not told any more, and the last one is in use: see the conditions of \
+                 the pools that refer to it"
+            ));
+        }
+        resources.insert(name, held.clone());
+    }
+    warnings
+}
+
 /// Content that is no replica's: what is told of it next replaces it.
 fn of_ours(pool: Pool) -> Held {
     Held {
@@ -215,8 +248,7 @@ fn endpoints_name(pool: &PoolRef, upstream: &str) -> ResourceName {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
+    use node_api::ListenerTls;
     use serde_json::json;
 
     use super::*;
@@ -369,5 +401,47 @@ mod tests {
         };
         let state = assemble(NODE, &view(5, &[]), "", &before).state;
         assert_eq!(state.config(NODE).pools.len(), 0);
+    }
+
+    #[test]
+    fn keys_that_pools_refer_to_stay_and_others_go() {
+        let secret = ResourceName::from("secrets/default/chat-tls");
+        let tickets = ResourceName::from("ticketKeys/default/a");
+        let of = |pool: Pool| {
+            let mut resources = resources(&[("a", pool, &[1])]);
+            for name in [&secret, &tickets] {
+                let content = match name {
+                    ResourceName::Secret(_) => Content::Secret(Arc::default()),
+                    _ => Content::TicketKeys(Arc::default()),
+                };
+                let revision = Revision("k1".to_owned());
+                resources.insert(name.clone(), Held { revision, content });
+            }
+            State {
+                sequence: 5,
+                epoch: String::new(),
+                resources,
+            }
+        };
+        let plain = pool(5, &["10.0.0.1"]);
+        let mut with_tls = plain.clone();
+        with_tls.listeners[0].tls = Some(ListenerTls {
+            certificates: vec!["default/chat-tls".to_owned()],
+            minimum_version: node_api::TlsVersion::V12,
+        });
+        let before = of(with_tls.clone());
+        let config = before.config(NODE);
+        assert!(config.keys.secrets.contains_key("default/chat-tls"));
+        assert!(config.keys.tickets_of(&pool_ref("a")).is_some());
+
+        let told = view(5, &[("a", with_tls, &[1])]);
+        let assembled = assemble(NODE, &told, "", &before);
+        assert_eq!(assembled.state.config(NODE).keys, config.keys);
+        assert!(assembled.warnings[0].contains("Secret default/chat-tls is not told any more"));
+
+        let told = view(5, &[("a", plain, &[1])]);
+        let assembled = assemble(NODE, &told, "", &before);
+        assert_eq!(assembled.warnings, [""; 0]);
+        assert!(assembled.state.config(NODE).keys.is_empty());
     }
 }

@@ -9,6 +9,8 @@ use node_api::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::tls;
+
 /// Content of a resource; copies share it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
@@ -55,12 +57,14 @@ pub(super) fn decode(name: &ResourceName, body: Value) -> Option<Result<Content,
         ResourceName::Endpoints { .. } => {
             Some(read(body).map(|endpoints| Content::Endpoints(Arc::new(endpoints))))
         }
-        ResourceName::Secret(_) => {
-            Some(read_hidden(body).map(|secret| Content::Secret(Arc::new(secret))))
-        }
-        ResourceName::TicketKeys(_) => {
-            Some(read_hidden(body).map(|keys| Content::TicketKeys(Arc::new(keys))))
-        }
+        ResourceName::Secret(name) => Some(read_hidden(body).and_then(|secret| {
+            tls::check(name, &secret).map_err(|error| format!("it {error}"))?;
+            Ok(Content::Secret(Arc::new(secret)))
+        })),
+        ResourceName::TicketKeys(_) => Some(read_hidden(body).and_then(|keys| {
+            tls::check_tickets(&keys).map_err(|error| format!("it {error}"))?;
+            Ok(Content::TicketKeys(Arc::new(keys)))
+        })),
         ResourceName::Other(_) => None,
     }
 }
@@ -109,7 +113,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::agent::stream::samples::{pool, pool_name};
+    use crate::{
+        agent::stream::samples::{pool, pool_name},
+        tls::samples::Identity,
+    };
 
     #[test]
     fn what_is_not_understood_is_refused_with_a_reason() {
@@ -162,15 +169,39 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        for (name, body) in [
-            ("secrets/default/chat-tls", json!({"ca": "hidden"})),
-            ("ticketKeys/default/chat", json!(["hidden"])),
-        ] {
-            let content = decode(&ResourceName::from(name), body).unwrap().unwrap();
-            assert!(!format!("{content:?}").contains("hidden"));
+        let secret = ResourceName::from("secrets/default/chat-tls");
+        let tickets = ResourceName::from("ticketKeys/default/chat");
+        let Identity { certificate, key } = Identity::new("chat.example");
+        let good = json!({"certificate": certificate, "key": key});
+        let ticket = format!("{}=", "A".repeat(43));
+        for (name, body) in [(&secret, good), (&tickets, json!([ticket]))] {
+            let content = decode(name, body).unwrap().unwrap();
+            let shown = format!("{content:?}");
+            assert!(
+                !shown.contains("BEGIN") && !shown.contains("AAA"),
+                "{shown}"
+            );
         }
+        for (name, body, words) in [
+            (&secret, json!("hidden"), "does not understand"),
+            (&secret, json!({"key": "hidden"}), "has no certificate"),
+            (&secret, json!({"ca": "hidden"}), "cannot be used"),
+            (&tickets, json!(["hidden"]), "openssl rand"),
+            (&tickets, json!([1]), "does not understand"),
+        ] {
+            let reason = decode(name, body).unwrap().unwrap_err();
+            assert!(reason.contains(words), "{reason}");
+            assert!(!reason.contains("hidden"), "{reason}");
+        }
+    }
+
+    /// The last good one stays in use, since the newest is refused.
+    #[test]
+    fn a_key_that_is_not_the_certificates_is_refused() {
         let name = ResourceName::from("secrets/default/chat-tls");
-        let reason = decode(&name, json!("hidden")).unwrap().unwrap_err();
-        assert!(!reason.contains("hidden"), "{reason}");
+        let (one, other) = (Identity::new("chat.example"), Identity::new("chat.example"));
+        let mixed = json!({"certificate": one.certificate, "key": other.key});
+        let reason = decode(&name, mixed).unwrap().unwrap_err();
+        assert!(reason.contains("default/chat-tls") && reason.contains("does not belong"));
     }
 }

@@ -52,7 +52,9 @@ use self::{
     supervise::{pass_on_panic, supervise},
 };
 use crate::{
-    agent::{app::Origin, chain, claim::Claim, event::Event, files::Accepted, locks::StateLock},
+    agent::{
+        app::Origin, chain, claim::Claim, event::Event, files::Accepted, keys, locks::StateLock,
+    },
     cli::RunArgs,
     sys::clock,
 };
@@ -112,11 +114,11 @@ pub(super) struct Beginning {
 
 impl Beginning {
     /// Reads the saved state. Without one the node begins with nothing.
-    pub(super) fn new(settings: Settings, claim: &Claim) -> Self {
+    pub(super) fn new(settings: Settings, args: &RunArgs, claim: &Claim) -> Self {
         let place = Place {
             node_name: settings.node_name.clone(),
             state_dir: claim.state.clone(),
-            run_dir: claim.run_dir.clone(),
+            keys_dir: keys::place(args, claim.state.path(), &claim.run_dir, saved::SECRETS),
         };
         let saved = match place.load() {
             Ok(state) => {

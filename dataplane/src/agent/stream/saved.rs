@@ -31,8 +31,8 @@ const FORMAT: u32 = Protocol::NEWEST.number();
 const OLDEST: u32 = Protocol::OLDEST.number();
 /// In the state directory.
 const STATE: &str = "state.json";
-/// In the run directory, which does not survive a reboot.
-const SECRETS: &str = "secrets.json";
+/// Key material.
+pub(super) const SECRETS: &str = "secrets.json";
 
 /// Where a node keeps its state.
 #[derive(Clone, Debug)]
@@ -41,8 +41,8 @@ pub(super) struct Place {
     pub(super) node_name: String,
     /// Survives a reboot.
     pub(super) state_dir: StateDir,
-    /// In memory: for key material.
-    pub(super) run_dir: PathBuf,
+    /// For key material: in memory, unless the disk was asked for.
+    pub(super) keys_dir: PathBuf,
 }
 
 /// Why the saved state cannot be used.
@@ -163,8 +163,8 @@ impl Place {
         };
         let public = self.text(state, |name| !is_secret(name));
         self.state_dir.replace(STATE, public)?;
-        if state.resources.keys().any(is_secret) || self.run_dir.join(SECRETS).exists() {
-            state_dir::replace(&self.run_dir, SECRETS, self.text(state, is_secret))?;
+        if state.resources.keys().any(is_secret) || self.keys_dir.join(SECRETS).exists() {
+            state_dir::replace(&self.keys_dir, SECRETS, self.text(state, is_secret))?;
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Place {
     /// The state that was saved last, with the key material that is still there.
     pub(super) fn load(&self) -> Result<State, LoadError> {
         let mut state = self.read(&self.state_dir.path().join(STATE))?;
-        match self.read(&self.run_dir.join(SECRETS)) {
+        match self.read(&self.keys_dir.join(SECRETS)) {
             Ok(secrets) => state.resources.extend(secrets.resources),
             Err(LoadError::Missing { .. }) => {}
             // The controller tells it again.
@@ -273,7 +273,7 @@ impl Place {
 
     /// Removes everything but the lock and its socket, which are this process's for as long as it runs.
     pub(super) fn erase(&self) -> io::Result<()> {
-        match fs::remove_file(self.run_dir.join(SECRETS)) {
+        match fs::remove_file(self.keys_dir.join(SECRETS)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -314,12 +314,12 @@ mod tests {
     };
 
     fn place(directory: &Directory) -> Place {
-        let [state_dir, run_dir] = ["state", "run"].map(|name| directory.path().join(name));
-        fs::create_dir(&run_dir).unwrap();
+        let [state_dir, keys_dir] = ["state", "run"].map(|name| directory.path().join(name));
+        fs::create_dir(&keys_dir).unwrap();
         Place {
             node_name: NODE.to_owned(),
             state_dir: StateDir::open(&state_dir).unwrap(),
-            run_dir,
+            keys_dir,
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
         fs::write(place.state_dir.path().join("state.json.new"), "{\"for").unwrap();
         assert_eq!(place.load().unwrap(), state());
         assert_eq!(mode(&place.state_dir.path().join(STATE)), 0o600);
-        assert!(!place.run_dir.join(SECRETS).exists());
+        assert!(!place.keys_dir.join(SECRETS).exists());
     }
 
     #[test]
@@ -366,9 +366,9 @@ mod tests {
         assert_eq!(place.load().unwrap(), state);
         let text = fs::read_to_string(place.state_dir.path().join(STATE)).unwrap();
         assert!(!text.contains(HIDDEN) && !text.contains("ticketKeys"));
-        assert_eq!(mode(&place.run_dir.join(SECRETS)), 0o600);
+        assert_eq!(mode(&place.keys_dir.join(SECRETS)), 0o600);
         // After a reboot.
-        fs::remove_file(place.run_dir.join(SECRETS)).unwrap();
+        fs::remove_file(place.keys_dir.join(SECRETS)).unwrap();
         assert!(!place.load().unwrap().resources.contains_key(&name));
     }
 
@@ -385,7 +385,7 @@ mod tests {
         };
         place.save(&with).unwrap();
         place.save(&State::default()).unwrap();
-        let text = fs::read_to_string(place.run_dir.join(SECRETS)).unwrap();
+        let text = fs::read_to_string(place.keys_dir.join(SECRETS)).unwrap();
         assert!(!text.contains(HIDDEN));
     }
 
