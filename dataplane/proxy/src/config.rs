@@ -87,7 +87,8 @@ pub struct Upstream {
     pub endpoint_sessions: Option<u32>,
     /// Limit for one attempt to connect, TLS included.
     pub connect_timeout: Duration,
-    /// Limit from the client's first byte to the 101, tries on several endpoints included.
+    /// Limit from the client's first byte to the 101, tries on several endpoints included. TLS with the
+    /// client has half of it.
     pub handshake_timeout: Duration,
     /// The header of the PROXY protocol that endpoints get before all else.
     pub proxy_protocol: Option<proxy_protocol::Version>,

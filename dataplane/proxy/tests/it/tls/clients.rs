@@ -87,7 +87,41 @@ async fn many_messages_in_flight_keep_their_order() {
     soon(async { tokio::join!(send, receive) }).await;
 }
 
-/// The heads that a backend gets, from clients by TLS.
+#[tokio::test]
+async fn records_that_come_in_pieces_are_put_together() {
+    let (rig, authority) = rig(&[crate::support::echo().await]);
+    let (listener, at) = listen().await;
+    let address = rig.address;
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let proxy = TcpStream::connect(address).await.unwrap();
+        proxy.set_nodelay(true).unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_proxy, mut to_proxy) = proxy.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_proxy, &mut to_client).await });
+        let mut bytes = [0; 7];
+        while let Ok(n @ 1..) = from_client.read(&mut bytes).await {
+            to_proxy.write_all(&bytes[..n]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut ws = connect(at, &Arc::new(authority.client(&VERSIONS))).await;
+    echoes(&mut ws, 20_000).await;
+    round_trip(&mut ws, "and on").await;
+}
+
+#[tokio::test]
+async fn keys_may_be_changed_in_between() {
+    let (rig, authority) = rig(&[crate::support::echo().await]);
+    let mut ws = connect(rig.address, &Arc::new(authority.client(&VERSIONS))).await;
+    for _ in 0..3 {
+        // Also asks the other end for new ones (RFC 8446 section 4.6.3).
+        let (_, connection) = ws.get_mut().get_mut();
+        connection.refresh_traffic_keys().unwrap();
+        echoes(&mut ws, 40_000).await;
+    }
+}
+
 #[tokio::test]
 async fn the_backend_is_told_that_the_client_came_by_tls() {
     let (backend, at) = listen().await;
