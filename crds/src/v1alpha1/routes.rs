@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 /// Requests by their host and path, and the upstream that they go to. Two routes of a listener must not
 /// match the same host and path.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
     /// Hosts that are asked for, without port: `chat.example.com`, or `*.example.com` for all names

@@ -52,7 +52,8 @@ pub struct Listener {
     /// upstream. Edits are for new sessions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    // Routes have no key, and server-side apply knows no sets of objects.
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[x_kube(validation = Rule::new(
         "self.all(r, (has(r.hostnames) && size(r.hostnames) > 0) || self.exists_one(s, (!has(s.hostnames) || size(s.hostnames) == 0) && s.pathPrefix == r.pathPrefix))"
     ).message("two routes for all hosts have the same pathPrefix: remove one of them"))]
