@@ -169,7 +169,8 @@ proptest! {
         let plan = planned(&[&nodes(&names), &pool("chat", &addresses(&["10.0.0.9"]), "")]);
         let router = &plan.pools[&pool_ref("chat")].virtual_routers[0];
         let found: Vec<_> = router.nodes.iter().map(|it| (it.priority, it.priority_without_endpoint)).collect();
-        let expected: Vec<_> = (0..10_u8).map(|rank| (if rank == 0 { 250 } else { 259 - 15 * rank }, 10 - rank)).take(count).collect();
+        let priority = |rank: u8| if rank == 0 { 250 } else { 244 - 15 * (rank - 1) };
+        let expected: Vec<_> = (0..10_u8).map(|rank| (priority(rank), 10 - rank)).take(count).collect();
         prop_assert_eq!(found, expected);
         let distinct: BTreeSet<_> = router.nodes.iter().map(|it| &it.node_name).collect();
         prop_assert_eq!(distinct.len(), count.min(10));

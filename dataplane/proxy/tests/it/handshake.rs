@@ -354,7 +354,7 @@ fn answers_that_are_understood() {
         (
             "HTTP/1.1 401 No\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             401,
-            Body::Chunked(Chunk::Size(0)),
+            Body::Chunked(Chunk::Size(None)),
         ),
     ];
     for (response, status, body) in cases {
