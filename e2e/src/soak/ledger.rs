@@ -161,10 +161,18 @@ fn seen(seen: Seen) -> String {
 fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     let home = home(*end.target.ip());
     let moves = |deed| deed == Deed::ProxyKilled(home) || deed == Deed::GatewayStopped(home);
-    let moved = deeds.explain((end.at, end.at), moves);
+    // A client that hears nothing notices late; what it did not hear was done when it heard something last. So it is
+    // with one whose port had another session on the gateway that takes the address back: the TIME-WAIT socket which
+    // that left answers no segment of this one with a reset (RFC 9293 section 3.10.7.4).
+    let from = if end.seen == Seen::Silence {
+        end.heard
+    } else {
+        end.at
+    };
+    let moved = deeds.explain((from, end.at), moves);
     // A gateway that lost an address keeps its sessions for a while, and another deed may end them first.
     let recorded_by = end.at + if moved { KEPT } else { WRITING };
-    let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((end.at, recorded_by), wanted);
+    let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((from, recorded_by), wanted);
     let Some(record) = record else {
         // Records of a killed proxy die with it. Those of other proxies do not.
         let gateway = end.served.map_or(home, |served| served.gateway);
@@ -245,6 +253,7 @@ mod tests {
             manner,
             target: SocketAddrV4::new(VIP_SERVER1, 8020),
             served: None,
+            heard: Instant::now(),
             at: Instant::now(),
             seen,
             ending,
