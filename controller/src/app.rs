@@ -20,7 +20,7 @@ use crate::{
     publish::{self, Admission, Server, TokenReviews},
     recompute::{Planning, Recompute},
     registry::Registry,
-    watch as stores,
+    tls, watch as stores,
     write::Writer,
 };
 
@@ -59,6 +59,15 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         live_sender,
     );
     tasks.spawn(ended("the lease's task", lease));
+    if let Some(kept) = stores.secrets.tickets() {
+        let tickets = tls::Keeper {
+            client: client.clone(),
+            namespace: args.namespace.clone(),
+            leads: is_leader.clone(),
+            kept,
+        };
+        tasks.spawn(ended("the ticket keys' task", tickets.run()));
+    }
     let certificates = keeper(&client, args, &is_leader, &registry, tls_sender);
     tasks.spawn(ended("the certificates' task", certificates.run()));
     let server = Server {

@@ -48,6 +48,9 @@ pub struct RunArgs {
     /// tls.key and ca.crt; the controller's own authority is not used then
     #[arg(long, value_name = "NAME")]
     pub tls_secret: Option<String>,
+    /// Namespaces whose Secrets may be read for TLS of pools there; none: no pool has TLS
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub tls_namespaces: Vec<String>,
     /// Life of the controller's own authority; the next one is made when two thirds are over
     #[arg(long, value_name = "TIME", default_value = "87600h", value_parser = duration)]
     pub authority_life: Duration,

@@ -12,7 +12,7 @@ use std::{
 
 use crds::{MacAddressMode, VirtualIPStatus, WebSocketHAPool};
 use node_api::{
-    Endpoint, MacAddress, Pool, PoolRef, VirtualRouter, VrrpVersion,
+    Endpoint, MacAddress, Pool, PoolRef, Secret, TicketKeys, VirtualRouter, VrrpVersion,
     stream::{ResourceName, Revision},
 };
 use plan::{Outline, Plan};
@@ -38,10 +38,27 @@ pub enum Body {
     Pool(Arc<Pool>),
     /// Endpoints, of which changes are told one by one.
     Endpoints(Arc<Vec<Endpoint>>),
+    /// Certificates and keys.
+    Secret(Arc<Secret>),
+    /// Keys of session tickets.
+    TicketKeys(Arc<TicketKeys>),
 }
 
 /// What nodes with the same part in a pool are told of it.
-pub type Part = Vec<(ResourceName, Resource)>;
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// What they are told. A Secret that several pools name stands in the part of each.
+    pub resources: Vec<(ResourceName, Resource)>,
+    /// What they keep if they have it: Secrets that cannot be used now.
+    pub kept: BTreeSet<ResourceName>,
+}
+
+impl Part {
+    fn resource(&self, name: &ResourceName) -> Option<&Resource> {
+        let mut resources = self.resources.iter();
+        resources.find_map(|(it, resource)| (it == name).then_some(resource))
+    }
+}
 
 /// The state of one node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,24 +72,37 @@ pub struct NodeState {
 impl NodeState {
     /// What it is told.
     pub fn resources(&self) -> impl Iterator<Item = &(ResourceName, Resource)> {
-        self.parts.values().flat_map(|part| part.iter())
+        self.parts.values().flat_map(|part| part.resources.iter())
     }
 
     /// The resource of that name, if the node is told it.
     pub fn resource(&self, name: &ResourceName) -> Option<&Resource> {
-        let (ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. }) = name else {
-            return None;
+        match name {
+            ResourceName::Pool(pool)
+            | ResourceName::Endpoints { pool, .. }
+            | ResourceName::TicketKeys(pool) => self.parts.get(pool)?.resource(name),
+            ResourceName::Secret(_) => self.parts.values().find_map(|part| part.resource(name)),
+            ResourceName::Other(_) => None,
+        }
+    }
+
+    /// Whether the node is to have it: it is told that, or goes on with what it has.
+    pub fn keeps(&self, name: &ResourceName) -> bool {
+        let held = match name {
+            ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. } => {
+                self.held.contains(pool)
+            }
+            _ => false,
         };
-        let mut part = self.parts.get(pool)?.iter();
-        part.find_map(|(it, resource)| (it == name).then_some(resource))
+        held || self.resource(name).is_some()
+            || self.parts.values().any(|it| it.kept.contains(name))
     }
 
     /// The revision of a pool that the node is told; `None`: it has no part in it.
     pub fn pool_revision(&self, pool: &PoolRef) -> Option<&Revision> {
-        let mut part = self.parts.get(pool)?.iter();
-        part.find_map(|(name, resource)| {
-            matches!(name, ResourceName::Pool(_)).then_some(&resource.revision)
-        })
+        let part = self.parts.get(pool)?;
+        let resource = part.resource(&ResourceName::Pool(pool.clone()))?;
+        Some(&resource.revision)
     }
 }
 
@@ -128,23 +158,29 @@ struct Memo {
     object: Option<Arc<WebSocketHAPool>>,
     outlined: Option<Arc<Pool>>,
     routers: Vec<VirtualRouter>,
+    secrets: Option<Arc<Part>>,
     parts: Parts,
 }
 
 impl Memo {
-    fn is_of(&self, object: &Arc<WebSocketHAPool>, outlined: Option<&Arc<Pool>>) -> bool {
-        let same_object = self
-            .object
-            .as_ref()
-            .is_some_and(|it| Arc::ptr_eq(it, object));
-        same_object && self.is_outlined(outlined)
+    fn is_of(
+        &self,
+        object: &Arc<WebSocketHAPool>,
+        outlined: Option<&Arc<Pool>>,
+        secrets: Option<&Arc<Part>>,
+    ) -> bool {
+        is_same(self.object.as_ref(), Some(object)) && self.is_made_of(outlined, secrets)
     }
 
-    fn is_outlined(&self, outlined: Option<&Arc<Pool>>) -> bool {
-        match (&self.outlined, outlined) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            (before, now) => before.is_none() && now.is_none(),
-        }
+    fn is_made_of(&self, outlined: Option<&Arc<Pool>>, secrets: Option<&Arc<Part>>) -> bool {
+        is_same(self.outlined.as_ref(), outlined) && is_same(self.secrets.as_ref(), secrets)
+    }
+}
+
+fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 
@@ -166,15 +202,16 @@ impl Teller {
         for object in &snapshot.pools {
             let name = plan::model::pool_ref(object);
             let outlined = outline.pool(&name);
+            let secrets = snapshot.keyring.part(&name);
             let (name, former) = before
                 .remove_entry(&name)
                 .unwrap_or_else(|| (Arc::new(name), Memo::default()));
-            let mut memo = if former.is_of(object, outlined) {
+            let mut memo = if former.is_of(object, outlined, secrets) {
                 former
             } else if let Some(outlined) = outlined {
-                self.part(&name, outlined, &entries(object), former)?
+                self.part(&name, outlined, secrets, &entries(object), former)?
             } else {
-                self.hold(&name, &entries(object), &former.parts)
+                self.hold(&name, secrets, &entries(object), &former.parts)
             };
             memo.object = Some(Arc::clone(object));
             self.pools.insert(name, memo);
@@ -193,6 +230,7 @@ impl Teller {
         &mut self,
         name: &Arc<PoolRef>,
         outlined: &Arc<Pool>,
+        secrets: Option<&Arc<Part>>,
         agreed: &BTreeMap<IpAddr, &VirtualIPStatus>,
         former: Memo,
     ) -> Result<Memo, serde_json::Error> {
@@ -204,11 +242,11 @@ impl Teller {
             })
             .collect();
         // What is merely observed changes nothing.
-        if former.is_outlined(Some(outlined)) && former.routers == routers {
+        if former.is_made_of(Some(outlined), secrets) && former.routers == routers {
             return Ok(former);
         }
         let parts = Parts {
-            told: parts(name, outlined, &routers)?,
+            told: parts(name, outlined, secrets, &routers)?,
             held: BTreeSet::new(),
         };
         self.exchange(name, &former.parts, &parts);
@@ -216,27 +254,36 @@ impl Teller {
             object: None,
             outlined: Some(Arc::clone(outlined)),
             routers,
+            secrets: secrets.cloned(),
             parts,
         })
     }
 
-    /// A pool that is refused serves on as its nodes have it: only what is said of it stops.
+    /// A pool that is refused serves on as its nodes have it: only what is said of it stops. Its certificates
+    /// are renewed all the same.
     fn hold(
         &mut self,
         name: &Arc<PoolRef>,
+        secrets: Option<&Arc<Part>>,
         agreed: &BTreeMap<IpAddr, &VirtualIPStatus>,
         former: &Parts,
     ) -> Memo {
         let committed = agreed.values().filter_map(|entry| entry.committed.as_ref());
         let nodes = committed.flat_map(|committed| &committed.nodes);
+        let held: BTreeSet<_> = nodes.map(|node| node.node_name.clone()).collect();
+        let told = secrets.into_iter().flat_map(|secrets| {
+            let nodes = held.iter();
+            nodes.map(|node| (node.clone(), Arc::clone(secrets)))
+        });
         let parts = Parts {
-            told: BTreeMap::new(),
-            held: nodes.map(|node| node.node_name.clone()).collect(),
+            told: told.collect(),
+            held,
         };
-        if !former.told.is_empty() || former.held != parts.held {
+        if former.told != parts.told || former.held != parts.held {
             self.exchange(name, former, &parts);
         }
         Memo {
+            secrets: secrets.cloned(),
             parts,
             ..Memo::default()
         }
@@ -278,6 +325,7 @@ impl Teller {
 fn parts(
     name: &PoolRef,
     outlined: &Pool,
+    secrets: Option<&Arc<Part>>,
     routers: &[VirtualRouter],
 ) -> Result<BTreeMap<String, Arc<Part>>, serde_json::Error> {
     let members: BTreeSet<&str> = routers
@@ -289,14 +337,15 @@ fn parts(
         return Ok(BTreeMap::new());
     }
     let (settings, endpoints) = outlined.clone().split();
-    let mut shared = Part::new();
+    let mut shared = secrets.map(|it| Part::clone(it)).unwrap_or_default();
     for (upstream, endpoints) in endpoints {
         let resource = Resource {
             revision: Revision::of(&endpoints)?,
             body: Body::Endpoints(Arc::new(endpoints)),
         };
         let pool = name.clone();
-        shared.push((ResourceName::Endpoints { pool, upstream }, resource));
+        let name = ResourceName::Endpoints { pool, upstream };
+        shared.resources.push((name, resource));
     }
     let mut alike: BTreeMap<Vec<usize>, Arc<Part>> = BTreeMap::new();
     let mut parts = BTreeMap::new();
@@ -317,7 +366,8 @@ fn parts(
                 body: Body::Pool(Arc::new(pool)),
             };
             let mut part = shared.clone();
-            part.push((ResourceName::Pool(name.clone()), resource));
+            let name = ResourceName::Pool(name.clone());
+            part.resources.push((name, resource));
             let part = Arc::new(part);
             alike.insert(held, Arc::clone(&part));
             part

@@ -6,6 +6,7 @@
 //!                        |
 //!                        +--> plan() --> commit (lease holder: writes status) --> watch reads it back
 //! reports, acks ----------------------> status (lease holder)
+//! Secrets --tls::Keyring--> desired
 //! ```
 //!
 //! [`snapshot`], [`desired`], [`commit`] and [`status`] are pure: values in, values out, no clock.
@@ -31,6 +32,7 @@ pub mod retire;
 pub mod retire_command;
 pub mod snapshot;
 pub mod status;
+pub mod tls;
 mod wait;
 pub mod watch;
 pub mod write;

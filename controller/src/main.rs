@@ -1,6 +1,6 @@
 //! `wsha-controller`: arguments, logging, the runtime; nothing else.
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -51,9 +51,15 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     runtime.block_on(command)
 }
 
-/// `RUST_LOG` chooses the level, `info` by default.
+/// `RUST_LOG` chooses the level, `info` by default. The client of the API server writes what it cannot read
+/// as a whole, which may be a Secret: of that, errors alone.
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let words = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let filter = EnvFilter::try_new(&words)
+        .ok()
+        .filter(|_| !words.is_empty());
+    let words = filter.map_or("info", |_| words.as_str());
+    let filter = EnvFilter::new(format!("{words},kube_client::client=error"));
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use plan::{Placer, Plan, Policy};
 use tokio::{sync::watch, task::block_in_place, time::timeout};
 
@@ -21,11 +21,12 @@ use crate::{
     registry::Registry,
     retire,
     snapshot::{Ledger, Snapshot},
+    tls,
     wait::settled,
     watch::Stores,
 };
 
-/// How long the ranges of Services are waited for before anything is planned without them.
+/// How long the ranges of Services, and Secrets, are waited for before anything is planned without them.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Key of the ledger in its object.
 pub const LEDGER_KEY: &str = "ledger.json";
@@ -79,10 +80,19 @@ impl Recompute {
         if timeout(PATIENCE, answered).await.is_err() {
             tracing::debug!("planning begins without the ranges of Services");
         }
+        if timeout(PATIENCE, self.stores.secrets.listed())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the API server does not list all Secrets; what it tells is told without them"
+            );
+        }
         let mut teller = Teller::default();
+        let mut reader = tls::Reader::default();
         loop {
             let begun = Instant::now();
-            let snapshot = match self.snapshot() {
+            let snapshot = match self.snapshot(&mut reader) {
                 Ok(snapshot) => snapshot,
                 Err(failure) => return failure,
             };
@@ -96,7 +106,7 @@ impl Recompute {
         }
     }
 
-    fn snapshot(&self) -> Result<Snapshot, Failure> {
+    fn snapshot(&self, reader: &mut tls::Reader) -> Result<Snapshot, Failure> {
         let own = self.stores.own.state();
         let mut policy = self.policy.borrow().clone();
         if let Some(cluster) = &mut policy.cluster {
@@ -104,8 +114,18 @@ impl Recompute {
             cluster.service_ranges.extend(named.iter().flatten());
         }
         let object = own.first();
+        let pools = self.stores.pools.state();
+        let secrets = &self.stores.secrets;
+        let keyring = reader
+            .read(
+                &pools,
+                secrets.ring(),
+                |name| secrets.look(name),
+                Timestamp::now(),
+            )
+            .map_err(|_| Failure::plain("what Secrets hold has no form"))?;
         Ok(Snapshot {
-            pools: self.stores.pools.state(),
+            pools,
             nodes: self.stores.nodes.state(),
             services: self.stores.services.state(),
             endpoint_slices: self.stores.endpoint_slices.state(),
@@ -113,6 +133,7 @@ impl Recompute {
             ledger_version: object.and_then(|it| it.metadata.resource_version.clone()),
             views: self.registry.networks(),
             policy,
+            keyring: Arc::new(keyring),
         })
     }
 

@@ -18,7 +18,7 @@ use node_api::{
 use plan::{Committed, CommittedRouter, Inputs, Objects, Policy, Retirement};
 use serde::{Deserialize, Serialize};
 
-use crate::retire::Progress;
+use crate::{retire::Progress, tls::Keyring};
 
 /// All that a decision depends on.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub views: BTreeMap<String, Arc<NodeView>>,
     /// What the administrator permits.
     pub policy: Policy,
+    /// What is known of the Secrets that pools name.
+    pub keyring: Arc<Keyring>,
 }
 
 /// What one node says of itself.

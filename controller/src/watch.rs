@@ -1,13 +1,15 @@
 //! The only place that reads from the API server: one reflector a kind.
 
-use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+mod secrets;
+
+use std::{error::Error, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
 use crds::WebSocketHAPool;
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use k8s_openapi::{
     api::{
-        core::v1::{ConfigMap, Node, NodeStatus, ObjectReference, Pod, PodSpec, Service},
+        core::v1::{ConfigMap, Node, NodeStatus, ObjectReference, Pod, PodSpec, Secret, Service},
         discovery::v1::{Endpoint, EndpointSlice},
         networking::v1::ServiceCIDR,
     },
@@ -28,7 +30,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{LEDGER, args::RunArgs, failure::Failure, wait::put};
+use crate::{LEDGER, args::RunArgs, failure::Failure, tls, wait::put};
+
+pub use self::secrets::Secrets;
 
 /// How long the first lists may take before the log says that they are missing.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,6 +57,8 @@ pub struct Stores {
     pub pods: Store<Pod>,
     /// The controller's own objects.
     pub own: Store<ConfigMap>,
+    /// Secrets, as far as they may be read.
+    pub secrets: Secrets,
 }
 
 /// Raised by every change of what is watched.
@@ -98,6 +104,7 @@ pub fn start(
             changed,
             tasks,
         ),
+        secrets: Secrets::start(client, args, changed, tasks),
     }
 }
 
@@ -212,6 +219,12 @@ fn lean_slice(slice: &mut EndpointSlice) {
     }
 }
 
+/// Nothing of them is needed but what pools use.
+fn lean_secret(secret: &mut Secret) {
+    without_annotations(secret);
+    tls::lean(secret);
+}
+
 /// Keeps what is watched; `lean` takes from each object what nobody looks at.
 fn reflect<K>(
     api: Api<K>,
@@ -241,11 +254,24 @@ where
                 Ok(_) => changed.send_replace(()),
                 Err(error) => {
                     // It goes on by itself; what is stored stays.
-                    tracing::warn!(kind, %error, "cannot watch; it is tried again");
+                    let error = shown(&error);
+                    tracing::warn!(kind, error, "cannot watch; it is tried again");
                 }
             }
         }
         Failure::plain(format!("the watch of {kind} has ended"))
     });
     store
+}
+
+/// An error without what was read: it may be of a Secret.
+fn shown(error: &watcher::Error) -> String {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(one) = cause {
+        if one.is::<serde_json::Error>() {
+            return "an object cannot be read".to_owned();
+        }
+        cause = one.source();
+    }
+    error.to_string()
 }

@@ -1,6 +1,9 @@
 //! What one stream is told, as a pure machine: states in, messages out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use node_api::{
     Endpoint,
@@ -8,7 +11,7 @@ use node_api::{
 };
 use serde_json::Value;
 
-use crate::desired::{Body, NodeState, Resource};
+use crate::desired::{Body, NodeState, Part, Resource};
 
 /// What the node on a stream has been told.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl Session {
         let before = self.state.replace(Arc::clone(state)).unwrap_or_default();
         let mut messages = Vec::new();
         let mut pools = Vec::new();
-        for (name, resource) in different(state, &before) {
+        for (name, resource) in differing(state, &before).flat_map(|part| &part.resources) {
             let Some(message) = self.change(name, resource)? else {
                 continue;
             };
@@ -102,12 +105,18 @@ impl Session {
 
     /// What the node is not to have any more; `before` was told last, if anything was.
     fn gone(&self, state: &NodeState, before: &NodeState) -> Vec<ResourceName> {
-        let is_gone = |name: &&ResourceName| !keeps(state, name);
+        let is_gone = |name: &&ResourceName| !state.keeps(name);
         if before == &NodeState::default() || before.held != state.held {
             return self.told.keys().filter(is_gone).cloned().collect();
         }
-        let names = different(before, state).map(|(name, _)| name);
-        names.filter(is_gone).cloned().collect()
+        let has = |name: &&ResourceName| self.told.contains_key(*name);
+        let names = differing(before, state).flat_map(|part| {
+            let told = part.resources.iter().map(|(name, _)| name);
+            told.chain(part.kept.iter().filter(has))
+        });
+        // One that several pools name is gone once.
+        let names: BTreeSet<_> = names.filter(is_gone).cloned().collect();
+        names.into_iter().collect()
     }
 
     fn change(
@@ -117,7 +126,7 @@ impl Session {
     ) -> Result<Option<ToNode>, serde_json::Error> {
         let endpoints = match &resource.body {
             Body::Endpoints(endpoints) => Some(Arc::clone(endpoints)),
-            Body::Pool(_) => None,
+            Body::Pool(_) | Body::Secret(_) | Body::TicketKeys(_) => None,
         };
         if let Some(known) = self.told.get_mut(name)
             && known.revision == resource.revision
@@ -153,39 +162,27 @@ impl Session {
     }
 }
 
-/// The resources of `one` but for those of parts that `other` has too.
-fn different<'a>(
-    one: &'a NodeState,
-    other: &'a NodeState,
-) -> impl Iterator<Item = &'a (ResourceName, Resource)> {
+/// The parts of `one` but for those that `other` has too.
+fn differing<'a>(one: &'a NodeState, other: &'a NodeState) -> impl Iterator<Item = &'a Part> {
     let parts = one.parts.iter().filter(|(pool, part)| {
         let other = other.parts.get(*pool);
         other.is_none_or(|other| !Arc::ptr_eq(part, other))
     });
-    parts.flat_map(|(_, part)| part.iter())
-}
-
-/// Whether the node is to have it: it is told that, or has it of a pool that is held.
-fn keeps(state: &NodeState, name: &ResourceName) -> bool {
-    state.resource(name).is_some()
-        || match name {
-            ResourceName::Pool(pool) | ResourceName::Endpoints { pool, .. } => {
-                state.held.contains(pool)
-            }
-            ResourceName::Secret(_) | ResourceName::TicketKeys(_) | ResourceName::Other(_) => false,
-        }
+    parts.map(|(_, part)| &**part)
 }
 
 fn whole(body: &Body) -> Result<Value, serde_json::Error> {
     match body {
         Body::Pool(pool) => serde_json::to_value(&**pool),
         Body::Endpoints(endpoints) => serde_json::to_value(&**endpoints),
+        Body::Secret(secret) => serde_json::to_value(&**secret),
+        Body::TicketKeys(keys) => serde_json::to_value(&**keys),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Duration};
+    use std::time::Duration;
 
     use node_api::{Drain, Heartbeat, Listener, Pool, PoolRef};
     use serde_json::json;
@@ -241,6 +238,13 @@ mod tests {
         }
     }
 
+    fn part(resources: Vec<(ResourceName, Resource)>) -> Part {
+        Part {
+            resources,
+            kept: BTreeSet::new(),
+        }
+    }
+
     fn state(port: u16, endpoints: &[u8]) -> Arc<NodeState> {
         let endpoints: Vec<_> = endpoints.iter().map(|last| endpoint(*last)).collect();
         let body = settings(port);
@@ -261,7 +265,7 @@ mod tests {
             ),
         ];
         Arc::new(NodeState {
-            parts: [(chat(), Arc::new(resources))].into(),
+            parts: [(chat(), Arc::new(part(resources)))].into(),
             held: BTreeSet::new(),
         })
     }
@@ -366,5 +370,90 @@ mod tests {
         assert_eq!(kinds(&change), ["upsert endpoints/default/chat/echo"]);
         session.refused(&echo(), &revision(&next));
         assert!(session.tell(&next, 7).unwrap().is_empty(), "once");
+    }
+
+    fn named(pool: &str) -> Arc<PoolRef> {
+        Arc::new(PoolRef {
+            namespace: "default".to_owned(),
+            name: pool.to_owned(),
+        })
+    }
+
+    fn cert() -> ResourceName {
+        ResourceName::from("secrets/default/cert")
+    }
+
+    /// A part that names a Secret, which can be used with this content or not now.
+    fn naming(content: Option<&str>) -> Arc<Part> {
+        let Some(content) = content else {
+            return Arc::new(Part {
+                resources: Vec::new(),
+                kept: [cert()].into(),
+            });
+        };
+        let secret = node_api::Secret {
+            key: Some(content.to_owned()),
+            ..node_api::Secret::default()
+        };
+        let resource = Resource {
+            revision: Revision::of(&secret).unwrap(),
+            body: Body::Secret(Arc::new(secret)),
+        };
+        Arc::new(part(vec![(cert(), resource)]))
+    }
+
+    fn with(parts: &[(&str, &Arc<Part>)]) -> Arc<NodeState> {
+        let parts = parts.iter();
+        Arc::new(NodeState {
+            parts: parts
+                .map(|(name, part)| (named(name), Arc::clone(part)))
+                .collect(),
+            held: BTreeSet::new(),
+        })
+    }
+
+    #[test]
+    fn a_secret_of_two_pools_is_told_once_and_goes_with_the_last_of_them() {
+        let mut session = Session::new(&Hello::default());
+        let (one, other) = (naming(Some("a")), naming(Some("a")));
+        let first = session
+            .tell(&with(&[("one", &one), ("other", &other)]), 7)
+            .unwrap();
+        assert_eq!(kinds(&first), ["upsert secrets/default/cert", "synced 7 1"]);
+        let change = session.tell(&with(&[("other", &other)]), 7).unwrap();
+        assert!(change.is_empty(), "{:?}", kinds(&change));
+        let change = session.tell(&Arc::default(), 7).unwrap();
+        assert_eq!(kinds(&change), ["remove secrets/default/cert"]);
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_used_leaves_the_one_that_was_told() {
+        let mut session = Session::new(&Hello::default());
+        session
+            .tell(&with(&[("one", &naming(Some("a")))]), 7)
+            .unwrap();
+        let unusable = naming(None);
+        assert!(
+            session
+                .tell(&with(&[("one", &unusable)]), 7)
+                .unwrap()
+                .is_empty()
+        );
+        // A controller that has just started knows no more than that, and lets the node keep it.
+        let hello = Hello {
+            held: [(cert(), Revision("x".to_owned()))].into(),
+            ..Hello::default()
+        };
+        let mut again = Session::new(&hello);
+        let messages = again.tell(&with(&[("one", &unusable)]), 7).unwrap();
+        assert_eq!(kinds(&messages), ["synced 7 1"]);
+        for mut session in [session, again] {
+            let change = session.tell(&Arc::default(), 7).unwrap();
+            assert_eq!(kinds(&change), ["remove secrets/default/cert"]);
+        }
+        // Nobody is told that what it never had is gone.
+        let mut without = Session::new(&Hello::default());
+        without.tell(&with(&[("one", &unusable)]), 7).unwrap();
+        assert!(without.tell(&Arc::default(), 7).unwrap().is_empty());
     }
 }

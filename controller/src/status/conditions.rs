@@ -13,7 +13,11 @@ use plan::{Problem, Reason};
 use crate::{
     desired::Desired,
     status::observed::{Carried, Observed},
+    tls::{Fault, Holder, Reference},
 };
+
+/// A Secret that a pool names and that cannot be used.
+pub(super) type TlsFault<'a> = (Reference<'a>, Fault);
 
 /// The object is valid and permitted.
 pub const ACCEPTED: &str = "Accepted";
@@ -25,6 +29,8 @@ pub const READY: &str = "Ready";
 pub const DEGRADED: &str = "Degraded";
 /// A listener accepts clients wherever its address is held.
 pub(super) const ACCEPTING: &str = "Accepting";
+/// What a listener names is there and can be used.
+pub(super) const RESOLVED_REFS: &str = "ResolvedRefs";
 
 /// What a condition says: whether it holds, why, and what to do.
 struct Verdict {
@@ -49,13 +55,14 @@ pub(crate) fn of_pool(
     before: &WebSocketHAPoolStatus,
     desired: &Desired,
     observed: &Observed<'_>,
+    faults: &[TlsFault<'_>],
     now: Timestamp,
 ) -> Vec<Condition> {
     let verdicts = [
         (ACCEPTED, accepted(desired, observed)),
         (PROGRAMMED, programmed(observed)),
         (READY, ready(pool, observed)),
-        (DEGRADED, degraded(pool, desired, observed, now)),
+        (DEGRADED, degraded(pool, desired, observed, faults, now)),
     ];
     let generation = pool.metadata.generation;
     verdicts
@@ -69,6 +76,7 @@ pub(crate) fn listeners(
     pool: &WebSocketHAPool,
     before: &WebSocketHAPoolStatus,
     observed: &Observed<'_>,
+    faults: &[TlsFault<'_>],
     now: Timestamp,
 ) -> Vec<ListenerStatus> {
     let listeners = pool.spec.listeners.iter().map(|listener| {
@@ -93,18 +101,37 @@ pub(crate) fn listeners(
         };
         let former = before.listeners.iter().find(|it| it.name == listener.name);
         let former = former.map_or(&[][..], |former| &former.conditions);
+        let of_secrets = listener.tls.as_ref().map(|_| {
+            let of_listener = |it: &&TlsFault<'_>| it.0.holder == Holder::Listener(&listener.name);
+            (RESOLVED_REFS, resolved(faults.iter().filter(of_listener)))
+        });
+        let verdicts = [Some((ACCEPTING, verdict)), of_secrets];
+        let conditions = verdicts.into_iter().flatten().map(|(type_, verdict)| {
+            condition(type_, verdict, pool.metadata.generation, former, now)
+        });
         ListenerStatus {
             name: listener.name.clone(),
-            conditions: vec![condition(
-                ACCEPTING,
-                verdict,
-                pool.metadata.generation,
-                former,
-                now,
-            )],
+            conditions: conditions.collect(),
         }
     });
     listeners.collect()
+}
+
+/// Whether the Secrets that are named can be used.
+fn resolved<'a, 'b: 'a>(faults: impl Iterator<Item = &'a TlsFault<'b>>) -> Verdict {
+    let faults: Vec<_> = faults.collect();
+    let Some((_, first)) = faults.first() else {
+        return Verdict::new(
+            true,
+            "ResolvedRefs",
+            "every Secret is there and can be used",
+        );
+    };
+    let texts = faults.iter();
+    let texts: Vec<_> = texts
+        .map(|(reference, fault)| format!("{}: {}", reference.path, fault.message))
+        .collect();
+    Verdict::new(false, format!("{:?}", first.reason), texts.join("; "))
 }
 
 fn accepted(desired: &Desired, observed: &Observed<'_>) -> Verdict {
@@ -221,6 +248,7 @@ fn degraded(
     pool: &WebSocketHAPool,
     desired: &Desired,
     observed: &Observed<'_>,
+    faults: &[TlsFault<'_>],
     now: Timestamp,
 ) -> Verdict {
     for address in addresses(pool) {
@@ -245,6 +273,13 @@ fn degraded(
         if !conflicts.is_empty() {
             return Verdict::new(true, "AddressInUse", conflicts.join("; "));
         }
+    }
+    if !faults.is_empty() {
+        let unresolved = resolved(faults.iter());
+        return Verdict {
+            holds: true,
+            ..unresolved
+        };
     }
     if let Some(problems) = desired.plan.unresolved.get(&observed.name) {
         return Verdict::new(true, reason(problems), sentences(problems));

@@ -36,10 +36,11 @@ pub fn status(
         .collect();
     let gateways = observed.gateways();
     let endpoints = endpoints(desired, &observed);
+    let faults = snapshot.keyring.faults(pool, now);
     let mut status = WebSocketHAPoolStatus {
         observed_generation: pool.metadata.generation,
-        listeners: conditions::listeners(pool, &before, &observed, now),
-        conditions: conditions::of_pool(pool, &before, desired, &observed, now),
+        listeners: conditions::listeners(pool, &before, &observed, &faults, now),
+        conditions: conditions::of_pool(pool, &before, desired, &observed, &faults, now),
         virtual_ips: entries,
         endpoints: Some(endpoints),
         gateways: Some(gateways),

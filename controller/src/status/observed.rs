@@ -6,7 +6,7 @@ use crds::{Tally, VirtualIPStatus, WebSocketHAPool};
 use node_api::{ListenerReport, PoolRef, RouterReport, RouterState, Tracked, stream::ResourceName};
 
 use crate::{
-    desired::Desired,
+    desired::{Desired, Part, Resource},
     snapshot::{NodeView, Snapshot, pool_report, routers_of},
     status::count,
 };
@@ -213,19 +213,37 @@ impl<'a> Observed<'a> {
     /// How far each node is.
     pub fn carried(&self) -> impl Iterator<Item = (&'a str, Carried<'a>)> + '_ {
         self.members.iter().map(|&Member { node, view, .. }| {
-            let told = self.desired.nodes.get(node);
-            let told = told.and_then(|state| state.pool_revision(&self.name));
-            let resource = &self.resource;
             let carried = match view {
-                Some(view) if view.connected => match view.nacked.get(resource) {
-                    Some((revision, why)) if Some(revision) == told => Carried::Refused(why),
-                    _ if told.is_some() && view.acked.get(resource) == told => Carried::Yes,
-                    _ => Carried::Waiting,
-                },
+                Some(view) if view.connected => {
+                    let state = self.desired.nodes.get(node);
+                    let told = state.and_then(|state| state.parts.get(&self.name));
+                    told.map_or(Carried::Waiting, |told| self.carries(view, told))
+                }
                 _ => Carried::Away,
             };
             (node, carried)
         })
+    }
+
+    /// Whether a node carries out what it is told of the pool, but for endpoints, which change all the time.
+    fn carries(&self, view: &'a NodeView, told: &Part) -> Carried<'a> {
+        let lasts = |name: &ResourceName| !matches!(name, ResourceName::Endpoints { .. });
+        let resources = told.resources.iter().filter(|(name, _)| lasts(name));
+        let (mut is_told, mut is_acked) = (false, true);
+        for (name, Resource { revision, .. }) in resources {
+            match view.nacked.get(name) {
+                Some((refused, why)) if refused == revision => return Carried::Refused(why),
+                _ => {}
+            }
+            // Of a pool that is refused now, secrets alone are told.
+            is_told |= *name == self.resource;
+            is_acked &= view.acked.get(name) == Some(revision);
+        }
+        if is_told && is_acked {
+            Carried::Yes
+        } else {
+            Carried::Waiting
+        }
     }
 
     /// Listeners of the pool on each node.

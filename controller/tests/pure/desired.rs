@@ -10,7 +10,7 @@ fn pool_of(world: &World, node: &str, pool: &str) -> Pool {
     let resource = desired.nodes[node].resource(&name).unwrap();
     match &resource.body {
         Body::Pool(body) => Pool::clone(body),
-        Body::Endpoints(_) => panic!("a pool is no list of endpoints"),
+        _ => panic!("a pool is nothing else"),
     }
 }
 

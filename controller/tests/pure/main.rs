@@ -12,4 +12,5 @@ mod desired;
 mod peers;
 mod retire;
 mod status;
+mod tls;
 mod world;

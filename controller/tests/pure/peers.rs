@@ -54,7 +54,7 @@ fn nodes_are_told_the_committed_peers() {
         let parts = desired.nodes[node].resources();
         let pools = parts.filter_map(|(_, resource)| match &resource.body {
             controller::desired::Body::Pool(pool) => Some(pool),
-            controller::desired::Body::Endpoints(_) => None,
+            _ => None,
         });
         let routers: Vec<_> = pools.flat_map(|pool| &pool.virtual_routers).collect();
         let addresses = vec![[192, 168, 1, 11].into(), [192, 168, 1, 12].into()];

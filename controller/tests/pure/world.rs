@@ -37,6 +37,7 @@ impl World {
                 ledger_version: None,
                 views: BTreeMap::new(),
                 policy: plan::Policy::plain_hosts(),
+                keyring: Arc::default(),
             },
             known: Known::new(),
         };
