@@ -14,6 +14,10 @@ fn the_api_server_takes_every_object() -> Result<()> {
         let apply = ["apply", "--server-side"];
         let control_plane = api.control_plane();
         control_plane.kubectl_file(&apply, namespace)?.success()?;
+        for name in ["shop", "chat"] {
+            let words = ["create", "namespace", name];
+            control_plane.kubectl(&words)?.success()?;
+        }
         for sets in [&[][..], &ALL] {
             let Some(objects) = render(TEST, sets)? else {
                 return Ok(());

@@ -6,6 +6,7 @@ mod controller;
 mod dataplane;
 mod promtool;
 mod refusals;
+mod tls;
 mod values;
 
 use std::process::Output;
@@ -17,10 +18,11 @@ use e2e::testing::skipped;
 use serde_json::Value;
 
 /// With everything switched on that is off by default.
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "networkPolicy.enabled=true",
     "networkPolicy.nodeCIDRs={10.0.0.0/24,fd00::/64}",
     "networkPolicy.apiServerCIDRs={10.0.0.10/32}",
+    "tls.namespaces={shop,chat}",
     "serviceMonitor.enabled=true",
     "prometheusRule.enabled=true",
     "prometheusRule.labels.release=prometheus",
@@ -95,16 +97,17 @@ fn every_object_is_told_apart() -> Result<()> {
         );
         let kind = object["kind"].as_str().context("a kind")?;
         let of_cluster = kind.starts_with("Cluster") || kind == "CustomResourceDefinition";
-        let namespace = &object["metadata"]["namespace"];
+        let namespace = object["metadata"]["namespace"].as_str();
+        let expected: &[_] = match name {
+            _ if of_cluster => &[None],
+            "wsha-controller-secrets" => &[Some("shop"), Some("chat")],
+            _ => &[Some("net")],
+        };
         ensure!(
-            if of_cluster {
-                namespace.is_null()
-            } else {
-                namespace == "net"
-            },
-            "{kind} {name} is in namespace {namespace}"
+            expected.contains(&namespace),
+            "{kind} {name} is in namespace {namespace:?}"
         );
-        names.push((kind, name));
+        names.push((kind, name, namespace));
     }
     let count = names.len();
     names.sort_unstable();

@@ -67,6 +67,14 @@ const REFUSED: &[(&[&str], &str)] = &[
         "at '/policy/serviceCIDRs/0': '10.96.0.0' does not match pattern",
     ),
     (
+        &["tls.namespaces={Shop}"],
+        "at '/tls/namespaces/0': 'Shop' does not match pattern",
+    ),
+    (
+        &["tls.namespaces={shop,shop}"],
+        "at '/tls/namespaces': items at 0 and 1 are equal",
+    ),
+    (
         &["tls.secretName=Theirs"],
         "at '/tls/secretName': 'Theirs' does not match pattern",
     ),
