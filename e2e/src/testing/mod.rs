@@ -12,6 +12,7 @@ mod manifest;
 mod observe;
 mod session;
 mod watch;
+mod wire;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -27,6 +28,7 @@ pub use self::cluster::{Cluster, Gateway, Part};
 pub use self::manifest::{Endpoint, Manifest, Pool};
 pub use self::session::{Event, Session};
 pub use self::watch::{SETTLE, SPLIT, Watch};
+pub use self::wire::Trust;
 use crate::lab::Host;
 use crate::tools;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Client;
+use super::wire::{Trust, Wire};
 use crate::lab::PORT;
 use crate::ws::{self, Decoder, Frame, Opcode};
 
@@ -34,7 +35,7 @@ pub enum Event {
 /// An open session.
 #[derive(Debug)]
 pub struct Session {
-    stream: TcpStream,
+    stream: Wire,
     decoder: Decoder,
     message: Option<(bool, Vec<u8>)>,
     sent: u32,
@@ -60,6 +61,26 @@ impl Session {
         opened.pop().context("no session")
     }
 
+    /// As [`Self::open_at`], over TLS with whom `trust` trusts.
+    pub fn open_tls<'a>(
+        client: impl Into<Client<'a>>,
+        address: impl Into<IpAddr>,
+        port: u16,
+        trust: &Trust,
+    ) -> Result<Self> {
+        let target = SocketAddr::new(address.into(), port);
+        let stream = client.into().within(|| connect(target))?;
+        let mut wire = Wire::new(stream, Some(trust))?;
+        wire.write_all(ws::request(&target.to_string()).as_bytes())?;
+        wire.flush()?;
+        Self::upgraded(wire)
+    }
+
+    /// Whether its TLS session goes on with one from before.
+    pub fn is_resumed(&self) -> bool {
+        self.stream.is_resumed()
+    }
+
     /// Opens `count` sessions, all handshakes under way at once.
     pub fn open_many<'a>(
         client: impl Into<Client<'a>>,
@@ -83,22 +104,19 @@ impl Session {
         let request =
             ws::request(&target.to_string()).replacen("GET / ", &format!("GET {path} "), 1);
         let streams: Vec<TcpStream> = client.into().within(|| {
-            let connect = |_| {
-                let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
-                    .with_context(|| format!("cannot connect to {target}"))?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+            let ask = |_| {
+                let mut stream = connect(target)?;
                 stream.write_all(request.as_bytes())?;
                 Ok(stream)
             };
-            (0..count).map(connect).collect()
+            (0..count).map(ask).collect()
         })?;
-        streams.into_iter().map(Self::upgraded).collect()
+        let wires = streams.into_iter().map(Wire::Plain);
+        wires.map(Self::upgraded).collect()
     }
 
     /// Reads the answer to the upgrade.
-    fn upgraded(mut stream: TcpStream) -> Result<Self> {
+    fn upgraded(mut stream: Wire) -> Result<Self> {
         let mut received = Vec::new();
         let mut buffer = [0; 4096];
         loop {
@@ -131,7 +149,7 @@ impl Session {
         self.sent = self.sent.wrapping_add(1);
         let mask = self.sent.wrapping_mul(0x9e37_79b9).to_be_bytes();
         let bytes = ws::frame_of(last, opcode, payload, mask);
-        self.stream.write_all(&bytes).context("cannot send a frame")
+        self.send_raw(&bytes)
     }
 
     /// Sends a binary message in frames of at most `frame` bytes, with a ping between the first two.
@@ -152,7 +170,8 @@ impl Session {
 
     /// Sends raw bytes, whatever they are.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).context("cannot send")
+        self.stream.write_all(bytes).context("cannot send")?;
+        self.stream.flush().context("cannot send")
     }
 
     /// Leaves pings unanswered from now on, as a client whose network is gone does.
@@ -178,6 +197,7 @@ impl Session {
             let left = deadline.saturating_duration_since(Instant::now());
             // Zero would wait for ever.
             self.stream
+                .tcp()
                 .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(Some(Event::Fin)),
@@ -315,6 +335,15 @@ impl Session {
             ),
         }
     }
+}
+
+fn connect(target: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&target, PATIENCE)
+        .with_context(|| format!("cannot connect to {target}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 fn brief(event: &Event) -> String {

@@ -8,6 +8,7 @@ mod epochs;
 mod given;
 mod rights;
 mod routes;
+mod secrets;
 mod stage;
 mod strangers;
 mod tokens;

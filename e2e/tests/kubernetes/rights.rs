@@ -27,6 +27,18 @@ fn granted(stage: &Stage<'_>) -> Result<BTreeSet<Right>> {
             &["get", "role", "wsha-controller", "-n", "wsha", "-o", "json"][..],
             "wsha",
         ),
+        (
+            &[
+                "get",
+                "role",
+                "wsha-controller-secrets",
+                "-n",
+                "default",
+                "-o",
+                "json",
+            ][..],
+            "default",
+        ),
     ] {
         let role: Value = serde_json::from_str(&stage.kubectl(words)?)?;
         for right in e2e::chart::rights(&role) {
@@ -98,7 +110,8 @@ impl Request {
 #[test]
 fn the_chart_grants_what_the_controller_does_and_nothing_else() -> Result<()> {
     let name = "the_chart_grants_what_the_controller_does_and_nothing_else";
-    on_stage_with(name, 2, &[], AsWhom::Account, |stage| {
+    let words = ["--tls-namespaces=default"];
+    on_stage_with(name, 2, &words, AsWhom::Account, |stage| {
         // Everything that it does in its life: commits, status, events, tokens, leadership, ends.
         serving(stage)?;
         let leader = stage.leader()?;
@@ -132,6 +145,8 @@ fn the_chart_grants_what_the_controller_does_and_nothing_else() -> Result<()> {
         // What lies beyond is refused.
         for words in [
             ["get", "secrets", "-n", "default"],
+            ["list", "secrets", "-n", "kube-system"],
+            ["list", "secrets", "-n", "wsha"],
             ["get", "secrets", "-n", "wsha"],
             ["delete", "pods", "-n", "wsha"],
             ["get", "configmaps", "-n", "default"],

@@ -275,7 +275,13 @@ spec:
             "--show-only=templates/controller/rbac.yaml",
             "--show-only=templates/controller/own.yaml",
         ];
-        let output = e2e::chart::helm(self.control_plane.programs(), &words, &[])?;
+        let tls = self.controllers_words.iter();
+        let tls = tls.filter_map(|word| word.strip_prefix("--tls-namespaces="));
+        let sets: Vec<_> = tls
+            .map(|names| format!("tls.namespaces={{{names}}}"))
+            .collect();
+        let sets: Vec<_> = sets.iter().map(String::as_str).collect();
+        let output = e2e::chart::helm(self.control_plane.programs(), &words, &sets)?;
         let shown = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "helm template: {shown}");
         self.apply(&String::from_utf8(output.stdout)?)?;
