@@ -169,9 +169,9 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     } else {
         end.at
     };
-    let moved = deeds.explain((from, end.at), moves);
+    let has_left = deeds.explain((from, end.at), moves);
     // A gateway that lost an address keeps its sessions for a while, and another deed may end them first.
-    let recorded_by = end.at + if moved { KEPT } else { WRITING };
+    let recorded_by = end.at + if has_left { KEPT } else { WRITING };
     let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((from, recorded_by), wanted);
     let Some(record) = record else {
         // Records of a killed proxy die with it. Those of other proxies do not.
@@ -192,19 +192,19 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     let code_is_one_of = |codes: &[u16]| match end.seen {
         Seen::Close(code) => codes.contains(&code),
         // An address that moved takes whatever was said on its way with it.
-        Seen::Silence => moved,
+        Seen::Silence => has_left,
         // A frame that was cut, or a client that ended it at the same moment.
         Seen::Own | Seen::Fin | Seen::Reset => true,
     };
     match record.by.as_str() {
-        "client" => (end.ending && end.seen != Seen::Silence) || moved,
+        "client" => (end.ending && end.seen != Seen::Silence) || has_left,
         "backend" => {
             matches!((end.manner, end.seen), (Manner::Asks(asked), Seen::Close(code)) if asked == code)
                 && matches!(end.manner, Manner::Asks(asked) if record.code == Some(asked))
         }
         "backend_lost" => on_server(Deed::ServerDown) && code_is_one_of(&[1012]),
         "backend_silent" => on_server(Deed::ServerFrozen) && code_is_one_of(&[1012]),
-        "client_silent" => (end.manner == Manner::Gone && end.ending) || moved,
+        "client_silent" => (end.manner == Manner::Gone && end.ending) || has_left,
         "limit" => {
             did(&|deed| deed == Deed::Limited) && code_is_one_of(&[1001, 1008, 1009, 1011, 1013])
         }
@@ -215,10 +215,10 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
         }
         "left" | "stopped" => {
             let gateway = address(record.gateway);
-            (did(&|deed| deed == Deed::GatewayStopped(gateway)) || moved)
+            (did(&|deed| deed == Deed::GatewayStopped(gateway)) || has_left)
                 && code_is_one_of(&DRAIN_CODES)
         }
-        "address_lost" => moved && code_is_one_of(&[]),
+        "address_lost" => has_left && code_is_one_of(&[]),
         _ => false,
     }
 }
