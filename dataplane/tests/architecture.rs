@@ -81,9 +81,9 @@ fn tests_of_faults_exist() {
     // The tests' own table has a head, too.
     let faults = rows.iter().filter(|row| row.len() == 3);
     let shown: Vec<_> = rows.iter().filter(|row| row.len() == 2).skip(2).collect();
-    let names = |row: &&Vec<String>| row[0].clone();
+    let first = |row: &&Vec<String>| row[0].clone();
     let faults: Vec<String> = faults.map(|row| row[0].clone()).collect();
-    assert_eq!(shown.iter().map(names).collect::<Vec<_>>(), faults);
+    assert_eq!(shown.iter().map(first).collect::<Vec<_>>(), faults);
     for row in shown {
         let cells = row[1].split('`').filter(|cell| cell.contains(".rs: "));
         let named: Vec<_> = cells.collect();
