@@ -24,6 +24,9 @@ const KEPT: Duration = Duration::from_secs(15);
 /// How long a record may be on its way to the log.
 const WRITING: Duration = Duration::from_millis(500);
 
+/// Codes by which sessions are told that they ran into a limit, or that their peer did.
+const LIMIT_CODES: [u16; 5] = [1001, 1008, 1009, 1011, 1013];
+
 /// So many ends that nobody can explain are told one by one.
 const TOLD: usize = 20;
 
@@ -160,16 +163,16 @@ fn seen(seen: Seen) -> String {
 /// Whether client, record and deeds tell one story.
 fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     let home = home(*end.target.ip());
-    let moves = |deed| deed == Deed::ProxyKilled(home) || deed == Deed::GatewayStopped(home);
+    let disrupts = |deed| deed == Deed::ProxyKilled(home) || deed == Deed::GatewayStopped(home);
     // A client that hears nothing notices late; what it did not hear was done when it heard something last. So it is
     // with one whose port had another session on the gateway that takes the address back: the TIME-WAIT socket which
     // that left answers no segment of this one with a reset (RFC 9293 section 3.10.7.4).
-    let from = if end.seen == Seen::Silence {
+    let from = if matches!(end.seen, Seen::Silence | Seen::Reset) {
         end.heard
     } else {
         end.at
     };
-    let has_left = deeds.explain((from, end.at), moves);
+    let has_left = deeds.explain((from, end.at), disrupts);
     // A gateway that lost an address keeps its sessions for a while, and another deed may end them first.
     let recorded_by = end.at + if has_left { KEPT } else { WRITING };
     let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((from, recorded_by), wanted);
@@ -196,21 +199,26 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
         // A frame that was cut, or a client that ended it at the same moment.
         Seen::Own | Seen::Fin | Seen::Reset => true,
     };
+    let port = end.target.port();
+    let drains = did(&|deed| {
+        deed == Deed::GatewayStopped(address(record.gateway)) || deed == Deed::ListenerRemoved(port)
+    }) || on_server(Deed::EndpointRemoved);
+    let limited = did(&|deed| deed == Deed::Limited) && code_is_one_of(&LIMIT_CODES);
+    // Clients of a lost server are told one after another, and some meanwhile by another order; the cause stays.
+    let told_of_server =
+        code_is_one_of(&[1012]) || limited || (drains && code_is_one_of(&DRAIN_CODES));
     match record.by.as_str() {
         "client" => (end.ending && end.seen != Seen::Silence) || has_left,
         "backend" => {
             matches!((end.manner, end.seen), (Manner::Asks(asked), Seen::Close(code)) if asked == code)
                 && matches!(end.manner, Manner::Asks(asked) if record.code == Some(asked))
         }
-        "backend_lost" => on_server(Deed::ServerDown) && code_is_one_of(&[1012]),
-        "backend_silent" => on_server(Deed::ServerFrozen) && code_is_one_of(&[1012]),
+        "backend_lost" => on_server(Deed::ServerDown) && told_of_server,
+        "backend_silent" => on_server(Deed::ServerFrozen) && told_of_server,
         "client_silent" => (end.manner == Manner::Gone && end.ending) || has_left,
-        "limit" => {
-            did(&|deed| deed == Deed::Limited) && code_is_one_of(&[1001, 1008, 1009, 1011, 1013])
-        }
+        "limit" => limited,
         "endpoint_gone" => on_server(Deed::EndpointRemoved) && code_is_one_of(&DRAIN_CODES),
         "listener_gone" => {
-            let port = end.target.port();
             did(&|deed| deed == Deed::ListenerRemoved(port)) && code_is_one_of(&DRAIN_CODES)
         }
         "left" | "stopped" => {
