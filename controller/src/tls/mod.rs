@@ -1,6 +1,6 @@
 //! TLS of pools: Secrets of their namespaces in, what nodes are told of them out.
 //!
-//! [`references`] says which Secrets a pool names, [`material`] what a Secret holds, [`keyring`] puts the
+//! [`mod@references`] says which Secrets a pool names, [`material`] what a Secret holds, [`keyring`] puts the
 //! two together; [`tickets`] are the keys of session tickets, which [`keeper`] has the replica that leads
 //! keep in a Secret. All but the last is pure.
 //!
