@@ -3,6 +3,7 @@
 mod common;
 
 use common::{accepted, addresses, node, nodes, pool, refused};
+use proptest::prelude::*;
 
 fn chat() -> String {
     pool("chat", &addresses(&["10.0.0.9"]), "")
@@ -263,6 +264,143 @@ fn files_may_be_large_and_texts_may_not_explode() {
         assert!(
             refusal.ends_with("correct the indentation or the brackets"),
             "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn bad_yaml_is_named_by_line() {
+    let refusals = refused(&["kind: Node\n  - wrong: [\n"]);
+    assert_eq!(refusals.len(), 1);
+    assert!(
+        refusals[0].starts_with("file0.yaml: is no valid YAML at line 2"),
+        "{refusals:?}"
+    );
+    assert!(!refusals[0].contains('\n'));
+    let refusals = refused(&["a: 1\na: 2\n"]);
+    assert!(
+        refusals[0].starts_with("file0.yaml: is no valid YAML at line 2"),
+        "{refusals:?}"
+    );
+}
+
+#[test]
+fn nothing_is_not_taken_for_drop_all() {
+    let expected = "there is no Node in the manifests; list each host as an object of kind Node";
+    let pool = pool("chat", &addresses(&["10.0.0.9"]), "");
+    assert_eq!(refused(&[&pool]), [format!("file0.yaml: {expected}")]);
+    assert_eq!(refused(&[]), [format!("the manifests: {expected}")]);
+}
+
+#[test]
+fn unknown_kinds_and_versions() {
+    assert_eq!(
+        refused(&["kind: WebsocketHAPool\nmetadata: {name: a}\n"]),
+        ["file0.yaml: object 1: kind: WebsocketHAPool is not known; did you mean WebSocketHAPool?"]
+    );
+    assert_eq!(
+        refused(&[&format!("{}---\nkind: Deployment\n", node("a"))]),
+        [
+            "file0.yaml: object 2: kind: Deployment is not known; use one of WebSocketHAPool, Node, \
+          Service, EndpointSlice or remove the object"
+        ]
+    );
+    assert_eq!(
+        refused(&["- a\n"]),
+        ["file0.yaml: object 1: is no object; start it with apiVersion, kind and metadata"]
+    );
+    assert_eq!(
+        refused(&["apiVersion: v2\nkind: Node\nmetadata: {name: a}\n"]),
+        ["file0.yaml: Node a: apiVersion: is v2; write v1"]
+    );
+    assert_eq!(
+        refused(&["apiVersion: v1\nkind: Node\n"]),
+        ["file0.yaml: object 1: metadata.name: is missing; name the Node"]
+    );
+}
+
+/// A valid text with one piece replaced by another.
+fn damaged() -> impl Strategy<Value = String> {
+    let valid = format!(
+        "{}{}",
+        nodes(&["a", "b"]),
+        pool("chat", &addresses(&["10.0.0.9"]), "  vrrp: {version: 3}")
+    );
+    let length = valid.len();
+    let piece = prop_oneof![
+        ".{0,8}",
+        Just("null".to_owned()),
+        Just("[]".to_owned()),
+        Just("{}".to_owned()),
+        Just("-1".to_owned()),
+        Just("1e400".to_owned()),
+        Just("18446744073709551616".to_owned()),
+        Just("&a [*a]".to_owned()),
+        Just("!!binary AA==".to_owned()),
+        Just(".nan".to_owned()),
+        Just("? ".to_owned()),
+    ];
+    (0..length, 0_usize..12, piece).prop_map(move |(start, cut, piece)| {
+        let end = (start + cut).min(valid.len());
+        format!("{}{piece}{}", &valid[..start], &valid[end..])
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_text_is_accepted_or_refused(text in "(?s).{0,200}") {
+        let refusals = common::parse(&[&text]);
+        prop_assert!(refusals.is_err(), "accepted without a Node");
+    }
+
+    #[test]
+    fn damaged_manifests_are_accepted_or_refused(text in damaged()) {
+        if let Err(refusals) = common::parse(&[&text]) {
+            prop_assert!(!refusals.is_empty());
+            for refusal in refusals {
+                let sentence = refusal.to_string();
+                prop_assert!(sentence.starts_with("file0.yaml: "), "{}", sentence);
+                prop_assert!(!sentence.contains('\n'), "{}", sentence);
+            }
+        }
+    }
+}
+
+#[test]
+fn words_that_yaml_takes_for_booleans() {
+    assert_eq!(
+        refused(&["apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"]),
+        ["file0.yaml: object 1: metadata.name: is read as false, not as a text; put it in quotes"]
+    );
+    assert_eq!(
+        refused(&["apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {gw: yes}}\n"]),
+        [
+            "file0.yaml: Node a: metadata.labels.gw: is read as true, not as a text; put it in quotes"
+        ]
+    );
+}
+
+#[test]
+fn texts_made_to_hurt_are_refused() {
+    let deep = format!("a: {}{}", "[".repeat(50_000), "]".repeat(50_000));
+    let bomb = (1..40).fold("a0: &a0 [x, x, x, x]\n".to_owned(), |text, level| {
+        let last = level - 1;
+        format!("{text}a{level}: &a{level} [*a{last}, *a{last}, *a{last}, *a{last}]\n")
+    });
+    for text in [
+        deep,
+        bomb,
+        "\0".to_owned(),
+        "\u{feff}".to_owned(),
+        "--- ".repeat(10_000),
+    ] {
+        let refusals = refused(&[&text]);
+        assert!(
+            refusals.iter().all(|it| it.len() < 500),
+            "{:?}",
+            refusals[0].get(..200)
         );
     }
 }

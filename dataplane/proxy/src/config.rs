@@ -367,6 +367,22 @@ impl Pool {
 }
 
 impl Upstream {
+    /// One without endpoints.
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, balancing: Balancing) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoints: Vec::new(),
+            balancing,
+            slow_start: Duration::ZERO,
+            endpoint_sessions: None,
+            connect_timeout: Duration::from_secs(1),
+            handshake_timeout: Duration::from_secs(1),
+            proxy_protocol: None,
+            tls: None,
+        }
+    }
+
     fn check(&self, pool: &str) -> Result<(), ConfigError> {
         let pool = || pool.to_owned();
         let upstream = || self.name.clone();

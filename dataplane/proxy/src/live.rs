@@ -243,17 +243,7 @@ impl Upstream {
     /// One without endpoints.
     #[cfg(test)]
     pub(crate) fn for_tests(name: &str, balancing: Balancing) -> Self {
-        let settings = config::Upstream {
-            name: name.to_owned(),
-            endpoints: Vec::new(),
-            balancing,
-            slow_start: Duration::ZERO,
-            endpoint_sessions: None,
-            connect_timeout: Duration::from_secs(1),
-            handshake_timeout: Duration::from_secs(1),
-            proxy_protocol: None,
-            tls: None,
-        };
+        let settings = config::Upstream::for_tests(name, balancing);
         Self::new(&settings, Vec::new(), true, None, 1)
     }
 }

@@ -101,8 +101,6 @@ fn dismiss(members: &mut Members, listed: &mut Listed) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::{Balancing, Upstream};
 
@@ -113,15 +111,8 @@ mod tests {
             phase: Phase::Ready,
         };
         Upstream {
-            name: name.to_owned(),
             endpoints: ports.iter().map(endpoint).collect(),
-            balancing: Balancing::RoundRobin,
-            slow_start: Duration::ZERO,
-            endpoint_sessions: None,
-            connect_timeout: Duration::from_secs(1),
-            handshake_timeout: Duration::from_secs(1),
-            proxy_protocol: None,
-            tls: None,
+            ..Upstream::for_tests(name, Balancing::RoundRobin)
         }
     }
 

@@ -362,7 +362,7 @@ mod tests {
                 upstream_name: "other".to_owned(),
             }];
         }
-        let desired = Desired::new(&[(pool_ref, pool)], &mut Made::default());
+        let desired = convert(&[(pool_ref, pool)]);
         assert_eq!(desired.problems, [""; 0]);
         let served = &desired.config.pools["default/chat"];
         assert_eq!(served.upstreams.len(), 2);

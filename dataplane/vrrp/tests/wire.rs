@@ -1,4 +1,4 @@
-//! Formats against bytes captured from keepalived 2.2.7 and FRR 8.4.4, in both directions, and the laws of the
+//! Formats of advertisements against bytes captured from keepalived 2.2.7 and FRR 8.4.4, in both directions, and the laws of the
 //! checksum.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -10,12 +10,9 @@ use vrrp::{
     Advertisement, Authentication, Centiseconds, Discard, Family, Password, Priority, Version,
     Vrid,
     wire::{
-        AddressList, Arp, ChecksumReading, Destination, EmitError, Ends, GROUP_V4, GROUP_V6, Mac,
-        Neighbour, advertisement,
-        arp::Operation,
-        emit, emit_frame, emit_ipv4, emit_ipv6, ipv4, ipv6,
-        neighbour::{self, ALL_NODES, Kind},
-        parse, parse_ipv4, parse_ipv6, resolution,
+        AddressList, ChecksumReading, Destination, EmitError, Ends, GROUP_V4, GROUP_V6, Mac,
+        advertisement, emit, emit_frame, emit_ipv4, emit_ipv6, ipv4, ipv6, parse, parse_ipv4,
+        parse_ipv6,
     },
 };
 
@@ -27,10 +24,6 @@ const V3: [u8; 32] = hex!("45c0002000010000ff7018e7c0a8010be000001231333201000a3
 const V2: [u8; 44] = hex!(
     "45c0002c00010000ff7018dbc0a8010be0000012213464020001f695c0a80170c0a801710000000000000000"
 );
-/// Gratuitous ARP for 192.168.1.112.
-const ARP: [u8; 42] =
-    hex!("ffffffffffff9ed2dc3ce13c080600010800060400019ed2dc3ce13cc0a80170ffffffffffffc0a80170");
-
 fn v4(last: u8) -> IpAddr {
     IpAddr::from([192, 168, 1, last])
 }
@@ -166,20 +159,6 @@ fn checksum_without_pseudo_header_is_sent_on_request_and_accepted() {
 }
 
 #[test]
-fn gratuitous_arp_as_keepalived_sends_it() {
-    let mac = Mac([0x9e, 0xd2, 0xdc, 0x3c, 0xe1, 0x3c]);
-    let arp = Arp::gratuitous(mac, Ipv4Addr::new(192, 168, 1, 112));
-    let mut buffer = [0xaa; 60];
-    let len = arp.emit_frame(&mut buffer, mac, Mac::BROADCAST).unwrap();
-    assert_eq!(buffer[..len], ARP);
-    let parsed = Arp::parse_frame(&ARP).unwrap();
-    assert_eq!(parsed, arp);
-    assert!(parsed.is_gratuitous());
-    assert_eq!(parsed.operation, Operation::Request);
-    assert_eq!(mac.to_string(), "9e:d2:dc:3c:e1:3c");
-}
-
-#[test]
 fn virtual_mac_of_the_standard() {
     let vrid = Vrid::new(51).unwrap();
     let v4 = Mac::of_virtual_router(vrid, Family::V4);
@@ -233,12 +212,6 @@ const V3_IPV6: [u8; 40] =
 /// The same from FRR 8.4.4, at 300 ms, from the link-local address of the virtual MAC.
 const V3_IPV6_FRR: [u8; 40] =
     hex!("31346402001e0da2fe800000000000000000000000000112fd000001000000000000000000000112");
-/// Unsolicited neighbour advertisement for `fd00:1::112`.
-const NEIGHBOUR: [u8; 86] = hex!(
-    "3333000000010200c0a8010b86dd6000000000203afffd000001000000000000000000000112ff02000000000000
-     0000000000000001880096c420000000fd00000100000000000000000000011202010200c0a8010b"
-);
-
 /// All but the flow label of the header, which keepalived leaves to the kernel.
 #[test]
 fn emit_v3_on_ipv6_as_keepalived_does() {
@@ -264,68 +237,6 @@ fn emit_v3_on_ipv6_as_frr_does() {
     let mut buffer = [0xaa; 100];
     let len = emit_ipv6(&mut buffer, source, GROUP_V6, &advertisement).unwrap();
     assert_eq!(buffer[ipv6::HEADER_LEN..len], V3_IPV6_FRR);
-}
-
-/// RFC 4861 section 7.2.6, as keepalived sends it: override only, the target's link-layer address,
-/// from the address itself to all nodes.
-#[test]
-fn an_unsolicited_neighbour_advertisement_is_that_of_the_standard() {
-    let mac = Mac([0x02, 0, 0xc0, 0xa8, 0x01, 0x0b]);
-    let address = "fd00:1::112".parse().unwrap();
-    let told = Neighbour::unsolicited(mac, address);
-    let mut buffer = [0xaa; neighbour::FRAME_LEN];
-    let all = Mac::of_group(ALL_NODES);
-    assert_eq!(all.to_string(), "33:33:00:00:00:01");
-    let len = told.emit_frame(&mut buffer, mac, all).unwrap();
-    assert_eq!(buffer[..len], NEIGHBOUR);
-    assert_eq!(Neighbour::parse_frame(&buffer), Ok(told));
-}
-
-/// RFC 4861 section 7.2.2: asked in the group of whoever has the target, with the sender's own address
-/// and where that is, so that the answer comes to the sender alone.
-#[test]
-fn a_solicitation_claims_nothing_but_its_source() {
-    let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xab12, 0x3456);
-    let (mac, source) = (Mac([2; 6]), "fe80::1".parse().unwrap());
-    let mut buffer = [0xaa; resolution::FRAME_LEN];
-    let len = resolution::question(&mut buffer, mac, source, address.into()).unwrap();
-    let parsed = Neighbour::parse_frame(&buffer[..len]).unwrap();
-    assert_eq!(parsed, Neighbour::solicitation(mac, source, address));
-    assert_eq!(parsed.destination.to_string(), "ff02::1:ff12:3456");
-    assert_eq!(buffer[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
-    let claim = resolution::claim(&buffer[..len]);
-    assert_eq!(claim, Ok(Some((source.into(), mac))));
-}
-
-/// RFC 5227 section 1.1 and RFC 4862 section 5.4.2.
-#[test]
-fn who_looks_for_duplicates_claims_nothing() {
-    let mac = Mac([2; 6]);
-    let mut buffer = [0xaa; resolution::FRAME_LEN];
-    let address = Ipv4Addr::new(192, 168, 1, 110);
-    let none = Ipv6Addr::UNSPECIFIED;
-    let len = resolution::question(&mut buffer, mac, none, address.into()).unwrap();
-    assert_eq!(Arp::parse_frame(&buffer), Ok(Arp::probe(mac, address)));
-    assert_eq!(resolution::claim(&buffer[..len]), Ok(None));
-    let address = "fd00:1::112".parse().unwrap();
-    let question = Neighbour {
-        mac: None,
-        ..Neighbour::solicitation(mac, none, address)
-    };
-    let len = question.emit_frame(&mut buffer, mac, mac).unwrap();
-    assert_eq!(resolution::claim(&buffer[..len]), Ok(None));
-}
-
-#[test]
-fn who_announces_an_address_claims_it() {
-    let mac = Mac([2; 6]);
-    for address in ["192.168.1.110", "fd00:1::112"] {
-        let address: IpAddr = address.parse().unwrap();
-        let mut buffer = [0xaa; resolution::FRAME_LEN];
-        let len = resolution::announcement(&mut buffer, mac, address).unwrap();
-        let claim = resolution::claim(&buffer[..len]);
-        assert_eq!(claim, Ok(Some((address, mac))));
-    }
 }
 
 #[test]
@@ -445,8 +356,6 @@ proptest! {
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
         prop_assert!(parse_ipv4(&bytes, Destination::Multicast).is_err());
         prop_assert!(parse_ipv6(&bytes, Destination::Multicast).is_err());
-        prop_assert!(Arp::parse_frame(&bytes).is_err());
-        prop_assert!(Neighbour::parse_frame(&bytes).is_err());
         let ends = Ends::V4 { source: SOURCE, destination: GROUP_V4 };
         let view = advertisement::View::new(&bytes);
         if Advertisement::parse(&bytes, ends).is_ok() {
@@ -491,44 +400,6 @@ proptest! {
         prop_assert_eq!(received.advertisement, advertisement);
         buffer[40 + bit / 8] ^= 1 << (bit % 8);
         prop_assert!(parse_ipv6(&buffer[..len], Destination::Multicast).is_err());
-    }
-
-    #[test]
-    fn neighbour_round_trip(
-        flags: Option<(bool, bool, bool)>,
-        source: Ipv6Addr,
-        destination: Ipv6Addr,
-        target: Ipv6Addr,
-        mac: Option<[u8; 6]>,
-        padding in 0..9_usize,
-        bit in 0..192_usize,
-    ) {
-        prop_assume!(!target.is_multicast());
-        let kind = flags.map_or(Kind::Solicitation, |(is_router, is_solicited, overrides)| {
-            Kind::Advertisement { is_router, is_solicited, overrides }
-        });
-        let mac = mac.map(Mac);
-        let message = Neighbour { kind, source, destination, target, mac };
-        let mut buffer = [0; neighbour::FRAME_LEN + 8];
-        let from = Mac([2, 0, 0, 0, 0, 1]);
-        let len = message.emit_frame(&mut buffer, from, Mac::BROADCAST).unwrap();
-        prop_assert_eq!(Neighbour::parse_frame(&buffer[..len + padding.min(8)]), Ok(message));
-        buffer[54 + bit / 8] ^= 1 << (bit % 8);
-        prop_assert!(Neighbour::parse_frame(&buffer[..len]).is_err());
-    }
-
-    #[test]
-    fn arp_round_trip(sender: [u8; 6], target: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, reply: bool) {
-        let arp = Arp {
-            operation: if reply { Operation::Reply } else { Operation::Request },
-            sender_mac: Mac(sender),
-            sender: from,
-            target_mac: Mac(target),
-            target: to,
-        };
-        let mut buffer = [0; 60];
-        arp.emit_frame(&mut buffer, Mac(sender), Mac::BROADCAST).unwrap();
-        prop_assert_eq!(Arp::parse_frame(&buffer), Ok(arp));
     }
 }
 

@@ -13,23 +13,7 @@ use tokio_tungstenite::tungstenite::{
     },
 };
 
-use crate::support::{Rig, Ws, echo, raw_backend, raw_client, round_trip, soon};
-
-/// Bytes that repeat nowhere at a distance of a power of two.
-fn pattern(len: usize) -> Vec<u8> {
-    let byte = |i: usize| u8::try_from((i * 31 + i / 251) % 256).unwrap();
-    (0..len).map(byte).collect()
-}
-
-async fn echoes(ws: &mut Ws, len: usize) {
-    let sent = pattern(len);
-    let message = Message::binary(sent.clone());
-    let (mut sink, mut stream) = ws.split();
-    let sending = async { sink.send(message).await.unwrap() };
-    let receiving = async { stream.next().await.unwrap().unwrap().into_data() };
-    let ((), received) = soon(async { tokio::join!(sending, receiving) }).await;
-    assert!(received == sent, "{len} bytes came back otherwise");
-}
+use crate::support::{Rig, echo, echoes, pattern, raw_backend, raw_client, round_trip, soon};
 
 #[tokio::test]
 async fn messages_of_every_size_come_back() {

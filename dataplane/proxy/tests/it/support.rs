@@ -413,6 +413,26 @@ where
     }
 }
 
+/// Bytes that repeat nowhere at a distance of a power of two.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    let byte = |i: usize| u8::try_from((i * 31 + i / 251) % 256).unwrap();
+    (0..len).map(byte).collect()
+}
+
+/// Sends so many bytes in one message and has them back.
+pub(crate) async fn echoes<S>(ws: &mut WebSocketStream<S>, len: usize)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let sent = pattern(len);
+    let message = Message::binary(sent.clone());
+    let (mut sink, mut stream) = ws.split();
+    let sending = async { sink.send(message).await.unwrap() };
+    let receiving = async { stream.next().await.unwrap().unwrap().into_data() };
+    let ((), received) = soon(async { tokio::join!(sending, receiving) }).await;
+    assert!(received == sent, "{len} bytes came back otherwise");
+}
+
 pub(crate) async fn round_trip<S>(ws: &mut WebSocketStream<S>, text: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -32,7 +32,7 @@ pub(super) enum FileError {
     /// A named pipe or a device.
     #[error("{0} is no regular file; put a file there, or a symbolic link to one")]
     NoFile(PathBuf),
-    /// It holds something else.
+    /// It is larger than a Secret can be.
     #[error("{0} is larger than 1 MiB, which neither certificates nor keys are; correct it")]
     TooLarge(PathBuf),
     /// It holds something else.

@@ -140,8 +140,8 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Whether an upstream can be reached as it is left. One that cannot gets no session: what is meant
-    /// for TLS never goes without.
+    /// Whether an upstream can be reached as it is left. One that cannot, and was not served `before`, gets
+    /// no session: what was never reached without TLS is not begun without.
     fn upstream(
         &self,
         pool: &PoolRef,

@@ -14,7 +14,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 use tokio::net::TcpStream;
@@ -98,26 +98,24 @@ impl Authority {
 
     /// A server with this certificate.
     pub(super) fn server(identity: &Identity) -> ServerConfig {
-        let (chain, key) = parsed(identity);
-        ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap()
+        serving(WebPkiClientVerifier::no_client_auth(), identity)
     }
 
     /// A server that wants certificates of this CA.
     pub(super) fn asking_server(&self, identity: &Identity) -> ServerConfig {
-        let (chain, key) = parsed(identity);
         let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), provider());
-        ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(chain, key)
-            .unwrap()
+        serving(verifier.build().unwrap(), identity)
     }
+}
+
+fn serving(clients: Arc<dyn ClientCertVerifier>, identity: &Identity) -> ServerConfig {
+    let (chain, key) = parsed(identity);
+    ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .unwrap()
 }
 
 fn parsed(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {

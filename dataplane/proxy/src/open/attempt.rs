@@ -1,0 +1,223 @@
+//! One endpoint and what it makes of a request: a session, another answer, or nothing.
+
+use std::{borrow::Cow, time::Duration};
+
+use socket2::SockRef;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Failure, arrival::Asked, fill, say};
+use crate::{
+    balance::Lease,
+    client::Ends,
+    endpoint::{self, ConnectFault},
+    forward,
+    handshake::{Body, BodyEnd, Outcome, Reject, Response, ResponseParser},
+    live::Upstream,
+    observe::EndpointProblem,
+    proxy_protocol, record,
+    stats::HandshakeResult,
+    stream::Stream,
+    worker::Worker,
+};
+
+/// Interim responses before the 101 that are waited through.
+const INTERIM_MAX: usize = 8;
+
+/// What an endpoint answered.
+pub(super) enum Answer {
+    Switch {
+        backend: Stream,
+        response: Vec<u8>,
+        early: Vec<u8>,
+        subprotocol: Option<String>,
+    },
+    Other(OtherAnswer),
+}
+
+/// An answer other than 101.
+pub(super) struct OtherAnswer {
+    pub(super) status: u16,
+    backend: Stream,
+    head: Vec<u8>,
+    content: Vec<u8>,
+    body: Body,
+}
+
+/// How an attempt failed.
+pub(super) enum Attempt {
+    /// The next endpoint may do better; if there is none, this is for the client.
+    Failed(Reject),
+    /// No endpoint would.
+    Final(Reject),
+}
+
+/// Asks one endpoint, until then.
+pub(super) async fn attempt(
+    worker: &Worker,
+    upstream: &Upstream,
+    lease: &Lease,
+    request: &Asked,
+    until: Instant,
+) -> Result<Answer, Attempt> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Attempt::Final(Reject::GatewayTimeout));
+    }
+    let limit = upstream.connect_timeout.min(left);
+    let begun = Instant::now();
+    let Ends {
+        source,
+        destination,
+    } = request.ends;
+    let header = upstream.proxy_protocol;
+    let header = header.map(|version| proxy_protocol::header(version, source, destination));
+    let header = header.unwrap_or_default();
+    let backend = endpoint::connect(&lease.endpoint, &header, limit, &worker.shared).await;
+    if backend.is_ok() {
+        let times = worker.opening_times(upstream);
+        times.connects.observe(begun.elapsed());
+    }
+    let mut backend = backend.map_err(|fault| match fault {
+        ConnectFault::Endpoint(EndpointProblem::ConnectTimeout) => {
+            Attempt::Failed(Reject::GatewayTimeout)
+        }
+        ConnectFault::Endpoint(_) => Attempt::Failed(Reject::BadGateway),
+        ConnectFault::Local(error) => {
+            tracing::warn!(%error, "cannot open a connection to an endpoint");
+            Attempt::Final(Reject::Unavailable)
+        }
+    })?;
+    let opening = if header.is_empty() || backend.is_secure() {
+        Cow::Borrowed(&request.head)
+    } else {
+        Cow::Owned([&header[..], &request.head].concat())
+    };
+    let exchange = async {
+        // It may have closed already and still have said why: the answer decides.
+        drop(say(&mut backend, &opening).await);
+        read_answer(worker, lease, backend).await
+    };
+    if let Ok(answer) = timeout_at(until, exchange).await {
+        lease.endpoint.shun(false);
+        answer
+    } else {
+        // It takes connections, so no check of ours would find it out.
+        lease.endpoint.shun(true);
+        Err(Attempt::Failed(Reject::GatewayTimeout))
+    }
+}
+
+async fn read_answer(
+    worker: &Worker,
+    lease: &Lease,
+    mut backend: Stream,
+) -> Result<Answer, Attempt> {
+    let mut received = Vec::new();
+    let mut parser = ResponseParser::default();
+    let mut interim = 0;
+    loop {
+        match parser.parse(&received) {
+            Outcome::NeedMore => {
+                let filled = fill(worker, &mut backend, &mut received).await;
+                if let Err(error) = &filled {
+                    endpoint::heard(&lease.endpoint, error, &worker.shared);
+                }
+                // It died before the 101: nothing has reached the client, so the next is tried.
+                if !matches!(filled, Ok(n) if n > 0) {
+                    return Err(Attempt::Failed(Reject::BadGateway));
+                }
+            }
+            Outcome::Bad(bad) => {
+                tracing::warn!(reason = %bad, "an endpoint's answer is of no use");
+                return Err(Attempt::Failed(Reject::BadGateway));
+            }
+            Outcome::Done(response, end) if response.is_interim() => {
+                // No client asked for it (RFC 9110 section 15.2): a handshake has no content to
+                // wait for, and many WebSocket clients take the first answer for the last.
+                interim += 1;
+                if interim > INTERIM_MAX {
+                    return Err(Attempt::Failed(Reject::BadGateway));
+                }
+                received.drain(..end);
+                parser = ResponseParser::default();
+            }
+            Outcome::Done(response, end) if response.status == 101 => {
+                return Ok(Answer::Switch {
+                    response: forward::switch(&response),
+                    subprotocol: subprotocol(&response),
+                    early: received[end..].to_vec(),
+                    backend,
+                });
+            }
+            Outcome::Done(response, end) => {
+                return Ok(Answer::Other(OtherAnswer {
+                    status: response.status,
+                    head: forward::answer(&response),
+                    body: response.body,
+                    content: received[end..].to_vec(),
+                    backend,
+                }));
+            }
+        }
+    }
+}
+
+/// RFC 6455 section 4.2.2, item 5.
+fn subprotocol(response: &Response<'_>) -> Option<String> {
+    let chosen = response.fields.all("sec-websocket-protocol").next();
+    chosen.map(record::text)
+}
+
+/// Passes on an answer other than 101, content included, until it ends or time does.
+pub(super) async fn pass_answer(
+    worker: &Worker,
+    client: &mut Stream,
+    answer: OtherAnswer,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let OtherAnswer {
+        status: _,
+        mut backend,
+        mut head,
+        mut content,
+        mut body,
+    } = answer;
+    let whole = async {
+        loop {
+            let end = body.advance(&content);
+            let (BodyEnd::At(n) | BodyEnd::Broken(n)) = end else {
+                head.append(&mut content);
+                say(client, &head).await.map_err(|_| Cut::Client)?;
+                head.clear();
+                match fill(worker, &mut backend, &mut content).await {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => continue,
+                    Err(_) => return Err(Cut::Backend(HandshakeResult::BadGateway)),
+                }
+            };
+            head.extend_from_slice(&content[..n]);
+            say(client, &head).await.map_err(|_| Cut::Client)?;
+            return match end {
+                BodyEnd::Broken(_) => Err(Cut::Backend(HandshakeResult::BadGateway)),
+                _ => Ok(()),
+            };
+        }
+    };
+    let late = Err(Cut::Backend(HandshakeResult::GatewayTimeout));
+    match timeout_at(deadline, whole).await.unwrap_or(late) {
+        Ok(()) => Ok(()),
+        Err(Cut::Client) => Err(Failure::Silent(HandshakeResult::ClientGone)),
+        Err(Cut::Backend(result)) => {
+            // The head is out already. Where the content ends with the connection (RFC 9112 section
+            // 6.3, item 8) a FIN would make a whole of the part that came.
+            drop(SockRef::from(&*client).set_linger(Some(Duration::ZERO)));
+            Err(Failure::Silent(result))
+        }
+    }
+}
+
+/// Why an answer was not passed on whole.
+enum Cut {
+    Client,
+    Backend(HandshakeResult),
+}
