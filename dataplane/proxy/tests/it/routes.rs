@@ -98,9 +98,12 @@ async fn host_and_path_choose_the_upstream() {
         let found = reaches(rig.address, host, target).await;
         assert_eq!(found, reached, "{host}{target}");
     }
-    let snapshot = rig.proxy.snapshot();
-    assert_eq!(snapshot.counters.handshakes(HandshakeResult::NoRoute), 3);
-    assert_eq!(snapshot.counters.handshakes(HandshakeResult::Refused), 3);
+    // A refusal is counted when its connection has ended, after the client has read it.
+    rig.until("refusals counted", |now| {
+        now.counters.handshakes(HandshakeResult::NoRoute) == 3
+            && now.counters.handshakes(HandshakeResult::Refused) == 3
+    })
+    .await;
 }
 
 #[tokio::test]
