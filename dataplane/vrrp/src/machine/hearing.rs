@@ -4,7 +4,7 @@ use std::{cmp::Ordering, net::IpAddr};
 
 use super::{
     Cause, Effect, Peer, Preemption, VirtualRouter, election,
-    phase::{Expects, Heard, Phase, Quiet},
+    phase::{Expects, Heard, LastWord, Phase, Quiet},
 };
 use crate::{
     Advertisement, Centiseconds, Discard, Instant, Priority, active_down_interval, skew_time,
@@ -48,7 +48,7 @@ impl VirtualRouter {
                 });
             }
             Phase::Leaving { .. } if !release => {
-                self.finish_leaving(now, Some(learned), Some(peer));
+                self.finish_leaving(now, Some(learned), LastWord::OwedTo(peer));
             }
             Phase::Initialize { .. } | Phase::Leaving { .. } => {}
             Phase::Backup(_) => self.backup_hears(now, peer, learned),

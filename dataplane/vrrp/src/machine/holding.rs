@@ -6,7 +6,7 @@ use super::{
     Cause, Effect, VirtualRouter,
     announcements::Announcements,
     hearing::may_be_farewell,
-    phase::{Expects, Phase},
+    phase::{Expects, LastWord, Phase},
 };
 use crate::Instant;
 
@@ -53,9 +53,10 @@ impl VirtualRouter {
     }
 
     pub(super) fn on_addresses_removed(&mut self, now: Instant) {
-        if let Phase::Initialize { successor, .. } = &mut self.phase
-            && let Some(successor) = successor.take()
+        if let Phase::Initialize { last_word, .. } = &mut self.phase
+            && let LastWord::OwedTo(successor) = *last_word
         {
+            *last_word = LastWord::Said;
             self.say_farewell(&successor);
             return;
         }
@@ -94,7 +95,7 @@ impl VirtualRouter {
     pub(super) fn on_peer_took_over(&mut self, now: Instant) {
         match self.phase {
             Phase::Active(_) => self.let_go(now, Cause::PeerTookOver),
-            Phase::Leaving { .. } => self.finish_leaving(now, None, None),
+            Phase::Leaving { .. } => self.finish_leaving(now, None, LastWord::Said),
             Phase::Initialize { .. } | Phase::Backup(_) => {}
         }
     }

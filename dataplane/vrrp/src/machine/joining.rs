@@ -1,8 +1,8 @@
 //! Taking part and ceasing to: start, restart, planned leave, the link.
 
 use super::{
-    Cause, Effect, Peer, VirtualRouter,
-    phase::{Expects, Farewell, Phase, Quiet},
+    Cause, Effect, VirtualRouter,
+    phase::{Expects, Farewell, LastWord, Phase, Quiet},
 };
 use crate::{Centiseconds, Instant, Priority};
 
@@ -25,14 +25,15 @@ impl VirtualRouter {
     pub(super) fn listen_or_own(&mut self, now: Instant, cause: Cause) {
         // Addresses that were still in place, or on their way out, drew neighbours to this host
         // after its last word.
-        let (quiet, owes_farewell) = match self.phase {
-            Phase::Initialize { quiet, successor } => (quiet, successor.is_some()),
-            Phase::Leaving { .. } => {
-                self.effects.push(Effect::RemoveAddresses);
-                (None, true)
-            }
+        let (quiet, last_word) = match self.phase {
+            Phase::Initialize { quiet, last_word } => (quiet, last_word),
+            Phase::Leaving { .. } => (None, LastWord::Unheard),
             Phase::Backup(_) | Phase::Active(_) => return,
         };
+        if matches!(last_word, LastWord::Unheard) {
+            // It is said once they are gone, which may have been confirmed already.
+            self.effects.push(Effect::RemoveAddresses);
+        }
         if self.priority().is_owner() && self.hold_until <= now {
             self.become_active(now, Cause::OwnerStarted);
             return;
@@ -43,7 +44,7 @@ impl VirtualRouter {
             let armed = quiet.since + self.active_down(backup.learned);
             backup.active_down_at = armed.max(now);
         }
-        backup.farewell = owes_farewell.then(Farewell::owed);
+        backup.farewell = (!matches!(last_word, LastWord::Said)).then(Farewell::owed);
         self.enter(now, Phase::Backup(backup), cause);
     }
 
@@ -94,9 +95,9 @@ impl VirtualRouter {
             Phase::Active(active) if !active.spoken => {
                 // Nobody let go for this one.
                 self.effects.push(Effect::RemoveAddresses);
-                let successor = self.last_heard;
+                let last_word = self.last_heard.map_or(LastWord::Said, LastWord::OwedTo);
                 let quiet = None;
-                self.enter(now, Phase::Initialize { quiet, successor }, cause);
+                self.enter(now, Phase::Initialize { quiet, last_word }, cause);
             }
             Phase::Active(_) => {
                 self.send(Priority::RELEASE);
@@ -110,7 +111,7 @@ impl VirtualRouter {
         &mut self,
         now: Instant,
         learned: Option<Centiseconds>,
-        successor: Option<Peer>,
+        last_word: LastWord,
     ) {
         self.effects.push(Effect::RemoveAddresses);
         // Both ends of it are Initialize: no transition to tell of.
@@ -119,7 +120,7 @@ impl VirtualRouter {
                 since: now,
                 learned,
             }),
-            successor,
+            last_word,
         };
     }
 
@@ -129,7 +130,7 @@ impl VirtualRouter {
         self.started = false;
         match self.phase {
             Phase::Initialize { .. } => {}
-            Phase::Leaving { .. } => self.finish_leaving(now, None, None),
+            Phase::Leaving { .. } => self.finish_leaving(now, None, LastWord::Unheard),
             Phase::Backup(_) => self.enter(now, Phase::IDLE, Cause::InterfaceLost),
             Phase::Active(_) => {
                 self.release();
@@ -139,20 +140,25 @@ impl VirtualRouter {
         }
     }
 
+    /// What was owed before is owed still: who is cut off like that tells nobody.
     pub(super) fn on_link_down(&mut self, now: Instant) {
         self.link_up = false;
         match self.phase {
-            Phase::Initialize { .. } => self.phase = Phase::IDLE,
+            Phase::Initialize {
+                last_word: LastWord::Said,
+                ..
+            } => self.phase = Phase::IDLE,
+            Phase::Initialize { .. } => self.phase = Phase::UNHEARD,
             Phase::Leaving { .. } => {
                 self.effects.push(Effect::RemoveAddresses);
-                self.phase = Phase::IDLE;
+                self.phase = Phase::UNHEARD;
             }
             Phase::Backup(_) => {
                 self.enter(now, Phase::IDLE, Cause::LinkDown);
             }
             Phase::Active(_) => {
                 self.effects.push(Effect::RemoveAddresses);
-                self.enter(now, Phase::IDLE, Cause::LinkDown);
+                self.enter(now, Phase::UNHEARD, Cause::LinkDown);
             }
         }
     }

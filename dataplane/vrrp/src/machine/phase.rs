@@ -11,8 +11,7 @@ pub(super) enum Phase {
     Initialize {
         /// Since when nobody was heard, where that is known: counts as listening at the next start.
         quiet: Option<Quiet>,
-        /// Who was heard when it left, until the addresses are gone: it is then told so.
-        successor: Option<Peer>,
+        last_word: LastWord,
     },
     /// Was Active and left in order: silent, but the addresses are still in place.
     Leaving {
@@ -27,11 +26,17 @@ impl Phase {
     /// Initialize, with nothing known.
     pub(super) const IDLE: Self = Self::idle(None);
 
+    /// Initialize, having been Active until a moment ago, with nobody told.
+    pub(super) const UNHEARD: Self = Self::Initialize {
+        quiet: None,
+        last_word: LastWord::Unheard,
+    };
+
     /// Initialize, with the silence observed so far.
     pub(super) const fn idle(quiet: Option<Quiet>) -> Self {
         Self::Initialize {
             quiet,
-            successor: None,
+            last_word: LastWord::Said,
         }
     }
 
@@ -42,6 +47,18 @@ impl Phase {
             Self::Active(_) => State::Active,
         }
     }
+}
+
+/// What a router that left may still have to say, so that another one announces itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LastWord {
+    /// Nothing.
+    Said,
+    /// Once the addresses are gone, to this one, who was heard when it left.
+    OwedTo(Peer),
+    /// Nobody was heard, so that its leaving may have gone unheard too: to whoever is Active when it takes
+    /// part again.
+    Unheard,
 }
 
 /// Silence observed while taking no part.

@@ -26,8 +26,8 @@ use crate::{
 /// * **Farewell.** After a silent partition both sides are Active. If the lower one hears the higher
 ///   one first and yields without a word, the higher one never learns of it, announces nothing, and
 ///   clients keep the loser's hardware address until it ages. So a router that ceases to be Active
-///   without priority 0 (or finds at its restart that it did) sends one more advertisement once its
-///   addresses are gone, with a priority below the winner's. The winner answers as it answers any
+///   without priority 0 (or finds at its restart that it did), or with one that nobody may have heard,
+///   sends one more advertisement once its addresses are gone, with a priority below the winner's. The winner answers as it answers any
 ///   Active of lower priority, and announces. The farewell is repeated after the winner's next
 ///   advertisements until one is answered, five times, and ten times more once a second. It cannot
 ///   loop: the sender is Backup, and a Backup answers nothing. A planned leave ends with one farewell to the successor, for what

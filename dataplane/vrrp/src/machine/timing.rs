@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Cause, Effect, VirtualRouter,
-    phase::{Expects, Phase},
+    phase::{Expects, LastWord, Phase},
 };
 use crate::{Instant, Priority, active_down_interval};
 
@@ -15,7 +15,7 @@ impl VirtualRouter {
             Phase::Leaving { until } => {
                 if now >= *until {
                     self.send(Priority::RELEASE);
-                    self.finish_leaving(now, None, None);
+                    self.finish_leaving(now, None, LastWord::Unheard);
                 }
             }
             Phase::Backup(backup) => {

@@ -278,6 +278,33 @@ fn start_before_the_addresses_are_gone_owes_a_farewell() {
     assert_eq!(bench.hear(200, 12), [], "and owed no more");
 }
 
+/// Farewell: who left while nobody was to be heard may have left clients with its hardware address, of which
+/// the winner on the other side of a partition knows nothing.
+#[test]
+fn who_left_unheard_says_farewell_when_it_takes_part_again() {
+    for cut in [Input::Isolated, Input::Withdraw] {
+        let mut bench = Bench::active(V3);
+        bench.input(cut);
+        assert_eq!(bench.timer(), [Send(0), Remove]);
+        bench.input(Input::AddressesRemoved);
+        bench.pass(SECOND * 10);
+        let became = Became(State::Backup, Cause::Started);
+        assert_eq!(bench.input(Input::Start), [Remove, became]);
+        assert_eq!(bench.hear(200, 12), []);
+        assert_eq!(bench.input(Input::AddressesRemoved), [Send(100)]);
+    }
+
+    // A link that goes tells nobody either.
+    let mut bench = Bench::active(V3);
+    bench.input(Input::Withdraw);
+    bench.timer();
+    bench.input(Input::LinkDown);
+    bench.input(Input::LinkUp);
+    bench.input(Input::Start);
+    bench.input(Input::AddressesRemoved);
+    assert_eq!(bench.hear(200, 12), [Send(100)]);
+}
+
 /// Interface lost: priority 0 while there is a socket for it, and no linger.
 #[test]
 fn interface_lost_releases_at_once() {

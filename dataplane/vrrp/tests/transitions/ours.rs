@@ -373,7 +373,7 @@ fn settings_change_in_place() {
     assert_eq!(bench.router.priority(), Priority::new(120));
 }
 
-/// Link down: the addresses go, nothing is sent; link up: listens as at the start.
+/// Link down: the addresses go, nothing is sent; link up: listens as at the start, and owes a farewell.
 #[test]
 fn link_down_and_up() {
     let mut bench = Bench::active(V3);
@@ -385,9 +385,11 @@ fn link_down_and_up() {
     assert_eq!(bench.input(Input::Start), [], "started already");
     assert_eq!(
         bench.input(Input::LinkUp),
-        [Became(State::Backup, Cause::LinkUp)]
+        [Remove, Became(State::Backup, Cause::LinkUp)]
     );
     assert_eq!(bench.armed(), Some(ACTIVE_DOWN));
+    bench.input(Input::AddressesRemoved);
+    assert_eq!(bench.hear(200, 12), [Send(100)]);
     assert_eq!(
         bench.input(Input::LinkDown),
         [Became(State::Initialize, Cause::LinkDown)]
