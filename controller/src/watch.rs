@@ -210,6 +210,7 @@ fn lean_slice(slice: &mut EndpointSlice) {
         *endpoint = Endpoint {
             addresses: std::mem::take(&mut endpoint.addresses),
             conditions: endpoint.conditions.take(),
+            zone: endpoint.zone.take(),
             target_ref: target.map(|target| ObjectReference {
                 uid: target.uid,
                 ..ObjectReference::default()

@@ -12,13 +12,15 @@ pub mod v1alpha1;
 pub use duration::{Duration, ParseDurationError};
 pub use v1alpha1::{
     AccessLog, AccessLogMode, Authentication, AuthenticationMode, Check, CommandCheck, Committed,
-    CommittedPeering, ConsistentHash, Drain, Endpoint, Gateways, HashKey, HashKeyType, Heartbeat,
-    HttpCheck, Isolation, Limits, Listener, ListenerStatus, ListenerTls, LoadBalancing,
-    LoadBalancingType, MacAddress, MacAddressMode, NodePriority, NodeSelector, Password, Peering,
-    PeeringMode, Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Retiring, Route,
-    SecretReference, SentProxyProtocol, ServiceReference, Summary, Tally, TcpCheck, TlsVersion,
-    TrackedInterface, TrackedUpstream, Tracking, Upstream, UpstreamTls, VirtualIP, VirtualIPStatus,
-    Vrrp, WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus,
+    CommittedPeering, ConsistentHash, Drain, Ejection, Endpoint, Gateways, HashKey, HashKeyType,
+    HealthCheck, Heartbeat, HttpCheck, HttpProbe, Isolation, Limits, Listener, ListenerStatus,
+    ListenerTls, LoadBalancing, LoadBalancingType, MacAddress, MacAddressMode, NodePriority,
+    NodeSelector, Password, Peering, PeeringMode, Preemption, PreemptionMode, ProxyProtocol,
+    ProxyProtocolMode, Retiring, Retry, Route, SecretReference, SentProxyProtocol,
+    ServiceReference, Summary, Tally, TcpCheck, TcpProbe, TlsVersion, TrackedInterface,
+    TrackedUpstream, Tracking, Upstream, UpstreamTls, VirtualIP, VirtualIPStatus, Vrrp,
+    WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus, WebSocketProbe, ZonePreference,
+    ZonePreferenceMode,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

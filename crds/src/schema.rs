@@ -163,6 +163,26 @@ pub(crate) fn percent(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 100})
 }
 
+/// A part of a whole, which may be nothing.
+pub(crate) fn share(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": 100})
+}
+
+/// How often something may happen in a second, which may be never.
+pub(crate) fn retries(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": 1_000_000})
+}
+
+/// A zone: the value of a label.
+pub(crate) fn zone(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 63,
+        "pattern": "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$",
+    })
+}
+
 /// How often something may happen in a second.
 pub(crate) fn rate(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 1_000_000})

@@ -130,6 +130,9 @@ metrics! {
     ProxyFrameViolations, Counter, "wsha_proxy_frame_violations", "Frames received that break RFC 6455 section 5 and were passed on, by side";
     ProxyCutFrames, Counter, "wsha_proxy_cut_frames", "Connections reset because the loss of the other side had cut a frame";
     ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake after one had failed";
+    ProxyRetriesRefused, Counter, "wsha_proxy_retries_refused", "Handshakes that were tried on no further endpoint after one had failed, as the retry budget of the upstream was spent";
+    ProxyChecks, Counter, "wsha_proxy_checks", "Health checks of the endpoints of an upstream, by result: passed or failed";
+    ProxyEjections, Counter, "wsha_proxy_ejections", "Times that an endpoint of an upstream was left out since it had failed several clients in a row";
     ProxyPings, Counter, "wsha_proxy_pings", "Pings sent to sides that had been quiet";
     ProxyPongs, Counter, "wsha_proxy_pongs", "Pongs received that answered pings of the proxy";
     ProxyHandshakeTime, Histogram, "wsha_proxy_handshake_duration_seconds", "Time from a client's first byte to the 101, by pool and upstream";

@@ -33,6 +33,7 @@ mod reserved;
 mod resolve;
 mod shared;
 mod vrid;
+mod zones;
 
 pub use inputs::{
     Committed, CommittedRouter, Inputs, InterfaceFacts, NodeFacts, Objects, Retirement,

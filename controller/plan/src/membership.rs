@@ -29,6 +29,14 @@ pub(crate) struct Nodes<'a> {
     members: RefCell<BTreeMap<BTreeMap<String, String>, Rc<Members>>>,
 }
 
+/// Whether `node` has all these labels.
+pub(crate) fn is_chosen(node: &Node, match_labels: &BTreeMap<String, String>) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    let label = |key: &str| labels.and_then(|labels| labels.get(key));
+    let mut wanted = match_labels.iter();
+    wanted.all(|(key, value)| label(key) == Some(value))
+}
+
 /// The nodes that a pool chooses.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
@@ -90,13 +98,11 @@ impl<'a> Nodes<'a> {
     fn chosen(&self, match_labels: &BTreeMap<String, String>) -> Members {
         let mut members = Members::default();
         for (index, node) in self.objects.iter().enumerate() {
-            let labels = node.metadata.labels.as_ref();
-            let label = |key: &str| labels.and_then(|labels| labels.get(key));
-            let mut wanted = match_labels.iter();
-            if !wanted.all(|(key, value)| label(key) == Some(value)) {
+            if !is_chosen(node, match_labels) {
                 continue;
             }
-            if label(EXCLUDE_LABEL).is_some() {
+            let labels = node.metadata.labels.as_ref();
+            if labels.is_some_and(|labels| labels.contains_key(EXCLUDE_LABEL)) {
                 members.excluded.insert(index);
             } else {
                 members.nodes.insert(index);

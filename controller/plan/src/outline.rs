@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crds::WebSocketHAPool;
 use k8s_openapi::api::core::v1::{Node, Service};
-use node_api::{Peering, Pool, PoolRef, Upstream, VirtualRouter};
+use node_api::{Peering, Pool, PoolRef, Upstream, VirtualRouter, ZonePreference};
 
 use crate::{
     Inputs, Problem, Shared,
     draft::{Draft, Drafts, Intent},
     endpoints::{Servers, Sources},
     model::{self, PoolIntent, VirtualIpIntent},
+    zones::{self, Zones},
 };
 
 /// What is planned but for the nodes that hold it.
@@ -70,6 +71,7 @@ struct Memo {
     virtual_router_ids: Vec<Option<u8>>,
     /// By index of the upstream.
     sources: Vec<Sources>,
+    zones: Zones,
     built: Built,
 }
 
@@ -122,9 +124,10 @@ impl Outliner {
         let mut former = std::mem::take(&mut self.built);
         let pools = self.drafts.accepted.iter().map(|draft| {
             let name = &draft.intent.name;
+            let zones = zones::of_nodes(&inputs.objects.nodes, &draft.intent);
             let memo = match former.remove(name) {
-                Some(memo) if same_addresses && memo.stands(draft, &servers) => memo,
-                former => Memo::new(draft, &servers, former),
+                Some(memo) if same_addresses && memo.stands(draft, &servers, &zones) => memo,
+                former => Memo::new(draft, &servers, zones, former),
             };
             let built = memo.built.clone();
             self.built.insert(name.clone(), memo);
@@ -135,11 +138,11 @@ impl Outliner {
 }
 
 impl Memo {
-    fn new(draft: &Draft, servers: &Servers<'_>, former: Option<Self>) -> Self {
+    fn new(draft: &Draft, servers: &Servers<'_>, zones: Zones, former: Option<Self>) -> Self {
         let intent = &draft.intent;
         let sources = intent.upstreams.iter();
         let sources = sources.map(|it| servers.sources(&intent.name.namespace, &it.source));
-        let (pool, unresolved) = build(servers, draft);
+        let (pool, unresolved) = build(servers, draft, &zones);
         // What comes out as before is what was before, for those who look at nothing else.
         let pool = match former {
             Some(former) if *former.built.pool == pool => former.built.pool,
@@ -149,6 +152,7 @@ impl Memo {
             intent: Arc::clone(intent),
             virtual_router_ids: draft.virtual_router_ids.clone(),
             sources: sources.collect(),
+            zones,
             built: Built {
                 pool,
                 unresolved: unresolved.into(),
@@ -156,11 +160,12 @@ impl Memo {
         }
     }
 
-    fn stands(&self, draft: &Draft, servers: &Servers<'_>) -> bool {
+    fn stands(&self, draft: &Draft, servers: &Servers<'_>, zones: &Zones) -> bool {
         let namespace = &draft.intent.name.namespace;
         let mut pairs = draft.intent.upstreams.iter().zip(&self.sources);
         Arc::ptr_eq(&self.intent, &draft.intent)
             && self.virtual_router_ids == draft.virtual_router_ids
+            && self.zones == *zones
             && pairs.all(|(upstream, sources)| servers.stand(namespace, &upstream.source, sources))
     }
 }
@@ -216,7 +221,7 @@ fn addresses(virtual_ip: &VirtualIpIntent) -> Vec<IpAddr> {
 }
 
 /// The pool as nodes carry it out but for the nodes, and what leads nowhere in it.
-fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
+fn build(servers: &Servers<'_>, draft: &Draft, zones: &Zones) -> (Pool, Vec<Problem>) {
     let intent = &draft.intent;
     let routers = intent.virtual_ips.iter().zip(&draft.virtual_router_ids);
     let routers = routers.filter_map(|(virtual_ip, virtual_router_id)| {
@@ -246,9 +251,16 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
         let path = format!("spec.upstreams[{index}]");
         let found = servers.find(&intent.name.namespace, &path, &upstream.source);
         unresolved.extend(found.problems);
+        let mut endpoints = found.endpoints;
+        if upstream.zone_preference.is_none() {
+            // Nodes need not be told what they do not look at.
+            for endpoint in &mut endpoints {
+                endpoint.zone = None;
+            }
+        }
         Upstream {
             name: upstream.name.clone(),
-            endpoints: found.endpoints,
+            endpoints,
             balancing: upstream.balancing.clone(),
             slow_start: upstream.slow_start,
             endpoint_sessions: upstream.endpoint_sessions,
@@ -256,6 +268,14 @@ fn build(servers: &Servers<'_>, draft: &Draft) -> (Pool, Vec<Problem>) {
             handshake_timeout: upstream.handshake_timeout,
             proxy_protocol: upstream.proxy_protocol,
             tls: upstream.tls.clone(),
+            health: upstream.health.clone(),
+            zone_preference: upstream
+                .zone_preference
+                .clone()
+                .map(|preference| ZonePreference {
+                    nodes: zones.clone(),
+                    ..preference
+                }),
         }
     });
     let pool = Pool {

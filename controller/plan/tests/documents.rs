@@ -100,7 +100,7 @@ fn a_value_left_empty_chooses_no_more_nodes() {
     assert_eq!(
         sentence(&chat().replace("port: 8010}", "port: 8010, wait: }")),
         "WebSocketHAPool default/chat: spec.upstreams[0].endpoints[0].wait: is not a known field; \
-         remove it or use one of address, port, weight"
+         remove it or use one of address, port, weight, zone"
     );
 }
 

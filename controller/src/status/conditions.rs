@@ -307,6 +307,10 @@ fn degraded(
     if let Some(message) = without_endpoints(desired, observed) {
         return Verdict::new(true, "NoEndpoints", message);
     }
+    let unwell = observed.unwell();
+    if !unwell.is_empty() {
+        return Verdict::new(true, "EndpointsUnwell", unwell.join("; "));
+    }
     Verdict::new(false, "AsExpected", "nothing needs attention")
 }
 

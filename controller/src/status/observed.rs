@@ -1,15 +1,24 @@
 //! What the nodes of one pool report, looked at from the pool.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crds::{Tally, VirtualIPStatus, WebSocketHAPool};
-use node_api::{ListenerReport, PoolRef, RouterReport, RouterState, Tracked, stream::ResourceName};
+use node_api::{
+    EndpointReport, ListenerReport, PoolRef, RouterReport, RouterState, Tracked,
+    stream::ResourceName,
+};
 
 use crate::{
     desired::{Desired, Part, Resource},
     snapshot::{NodeView, Snapshot, pool_report, routers_of},
     status::count,
 };
+
+/// Most servers of an upstream in a sentence.
+const MOST_SERVERS: usize = 3;
 
 /// What the nodes of one pool report.
 #[derive(Debug)]
@@ -31,6 +40,8 @@ struct Member<'a> {
     /// Empty without a stream: what a node said before may be long over.
     routers: &'a [RouterReport],
     listeners: &'a [ListenerReport],
+    /// Empty without a stream, too.
+    endpoints: &'a [EndpointReport],
 }
 
 impl<'a> Member<'a> {
@@ -38,11 +49,13 @@ impl<'a> Member<'a> {
         let report = view.and_then(|view| Some((view, view.report.as_ref()?)));
         let routers = report.filter(|(view, _)| view.connected);
         let listeners = report.and_then(|(_, report)| pool_report(report, pool));
+        let endpoints = listeners.filter(|_| view.is_some_and(|view| view.connected));
         Self {
             node,
             view,
             routers: routers.map_or(&[][..], |(_, report)| routers_of(report, pool)),
             listeners: listeners.map_or(&[][..], |report| &report.listeners),
+            endpoints: endpoints.map_or(&[][..], |report| &report.endpoints),
         }
     }
 }
@@ -176,6 +189,37 @@ impl<'a> Observed<'a> {
         });
         let sentences: Vec<_> = sentences.collect();
         first.map(|first| (first, sentences))
+    }
+
+    /// Upstreams of which a node finds no server well, each a sentence.
+    pub fn unwell(&self) -> Vec<String> {
+        let mut unwell = Vec::new();
+        for member in &self.members {
+            let mut upstreams: BTreeMap<&str, Vec<&EndpointReport>> = BTreeMap::new();
+            for endpoint in member.endpoints {
+                let of_upstream = upstreams.entry(&endpoint.upstream).or_default();
+                of_upstream.push(endpoint);
+            }
+            for (upstream, endpoints) in upstreams {
+                if endpoints.iter().any(|endpoint| endpoint.usable) {
+                    continue;
+                }
+                let told = endpoints.iter().take(MOST_SERVERS).map(|endpoint| {
+                    let problem = endpoint.problem.as_deref().unwrap_or("it is not usable");
+                    format!("{}, {problem}", endpoint.address)
+                });
+                let told = told.collect::<Vec<_>>().join("; ");
+                let more = match endpoints.len().saturating_sub(MOST_SERVERS) {
+                    0 => String::new(),
+                    more => format!(" (and {more} more)"),
+                };
+                unwell.push(format!(
+                    "{} finds no server of upstream {upstream} well: {told}{more}",
+                    member.node
+                ));
+            }
+        }
+        unwell
     }
 
     /// Nodes that would take the address over, in their order.

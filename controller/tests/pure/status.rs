@@ -91,6 +91,51 @@ fn two_that_hold_one_address_are_reported() {
 }
 
 #[test]
+fn an_upstream_without_a_server_that_is_well_is_reported() {
+    let mut world = World::new(&["n1", "n2"]);
+    world.apply("chat", &["192.168.1.110"]);
+    world.settle();
+    let mut find = |usable: [bool; 4]| {
+        let view = world.snapshot.views.get_mut("n1").unwrap();
+        let view = std::sync::Arc::make_mut(view);
+        let mut report = (**view.report.as_ref().unwrap()).clone();
+        let endpoints = (1..)
+            .zip(usable)
+            .map(|(port, usable)| node_api::EndpointReport {
+                upstream: "echo".to_owned(),
+                address: ([10, 0, 0, 1], port).into(),
+                usable,
+                problem: (!usable).then(|| "its health check fails: it answers 503".to_owned()),
+                sessions: 0,
+            });
+        report.pools = vec![node_api::PoolReport {
+            pool: node_api::PoolRef {
+                namespace: "default".to_owned(),
+                name: "chat".to_owned(),
+            },
+            listeners: Vec::new(),
+            endpoints: endpoints.collect(),
+        }];
+        view.report = Some(std::sync::Arc::new(report));
+        condition(&status_at(&world, "chat", 10), DEGRADED)
+    };
+    assert_eq!(find([false, false, true, false]).0, "False");
+    let (holds, reason, message) = find([false; 4]);
+    assert_eq!((&*holds, &*reason), ("True", "EndpointsUnwell"));
+    let fails = "its health check fails: it answers 503";
+    assert_eq!(
+        message,
+        format!(
+            "n1 finds no server of upstream echo well: 10.0.0.1:1, {fails}; 10.0.0.1:2, {fails}; \
+             10.0.0.1:3, {fails} (and 1 more)"
+        )
+    );
+    world.connected("n1", false);
+    let away = condition(&status_at(&world, "chat", 10), DEGRADED);
+    assert_eq!(away.0, "False", "what it said may be long over");
+}
+
+#[test]
 fn a_stranger_with_the_address_is_reported() {
     let mut world = World::new(&["n1", "n2"]);
     world.apply("chat", &["192.168.1.110"]);

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod gateways;
+mod health;
 mod limits;
 mod mac_address;
 mod peering;
@@ -23,6 +24,10 @@ mod vrrp;
 
 pub use access_log::{AccessLog, AccessLogMode};
 pub use gateways::{Gateways, NodeSelector};
+pub use health::{
+    Ejection, HealthCheck, HttpProbe, Retry, TcpProbe, WebSocketProbe, ZonePreference,
+    ZonePreferenceMode,
+};
 pub use limits::Limits;
 pub use mac_address::{MacAddress, MacAddressMode};
 pub use peering::{Authentication, AuthenticationMode, Password, Peering, PeeringMode};

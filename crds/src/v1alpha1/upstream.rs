@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{SentProxyProtocol, UpstreamTls};
+use super::{Ejection, HealthCheck, Retry, SentProxyProtocol, UpstreamTls, ZonePreference};
 use crate::{Duration, schema::duration_rule};
 
 /// A group of servers and how to choose among them.
@@ -61,6 +61,19 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "UpstreamTls")]
     pub tls: Option<UpstreamTls>,
+    /// What each server is asked again and again. Without it a server counts as well that takes
+    /// connections and does not fail clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "HealthCheck")]
+    pub health_check: Option<HealthCheck>,
+
+    /// When a server that fails clients is left out, and for how long.
+    #[serde(default)]
+    pub ejection: Ejection,
+
+    /// How many handshakes that a server fails are tried on another one.
+    #[serde(default)]
+    pub retry: Retry,
 }
 
 /// A port of a Service.
@@ -93,6 +106,11 @@ pub struct Endpoint {
     #[serde(default = "one")]
     #[schemars(schema_with = "crate::schema::weight")]
     pub weight: u16,
+
+    /// Zone of the server, for loadBalancing.zonePreference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::zone")]
+    pub zone: Option<String>,
 }
 
 /// How a server is chosen for a new session.
@@ -101,6 +119,10 @@ pub struct Endpoint {
 #[x_kube(validation = Rule::new(
     "!has(self.consistentHash) || self.type == 'ConsistentHash'"
 ).message("has no meaning unless type is ConsistentHash: remove it or set type to ConsistentHash").field_path(".consistentHash"))]
+// Gateways of different zones would choose different servers for the same client.
+#[x_kube(validation = Rule::new(
+    "!has(self.zonePreference) || self.zonePreference.mode != 'SameZone' || self.type != 'ConsistentHash'"
+).message("must not be SameZone with type ConsistentHash, with which all gateways choose alike: choose another type or set mode to Disabled").field_path(".zonePreference.mode"))]
 pub struct LoadBalancing {
     /// RoundRobin: in turn, by weight. LeastConnections: the one with the fewest live sessions for
     /// its weight. PowerOfTwo: of two taken at random the one with fewer, so that many gateways do
@@ -124,6 +146,11 @@ pub struct LoadBalancing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::session_limit")]
     pub max_sessions_per_endpoint: Option<u32>,
+
+    /// Whether servers in the zone of the gateway are preferred. They are not if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ZonePreference")]
+    pub zone_preference: Option<ZonePreference>,
 }
 
 /// The ways to choose.

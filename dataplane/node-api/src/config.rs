@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Keys, Limits, ListenerTls, MacAddress, Password, Peering, UpstreamTls, routes::Route,
-    tracking::Tracking,
+    Health, Keys, Limits, ListenerTls, MacAddress, Password, Peering, UpstreamTls, ZonePreference,
+    routes::Route, tracking::Tracking,
 };
 
 /// Everything one node is to do. Equal content means nothing to do.
@@ -249,6 +249,12 @@ pub struct Upstream {
     /// TLS with endpoints; `None`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<UpstreamTls>,
+    /// How its endpoints are kept an eye on.
+    #[serde(default, skip_serializing_if = "Health::is_default")]
+    pub health: Health,
+    /// Whether endpoints in the node's own zone are preferred; `None`: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone_preference: Option<ZonePreference>,
 }
 
 /// One server.
@@ -263,6 +269,9 @@ pub struct Endpoint {
     pub weight: u16,
     /// Whether it takes new sessions.
     pub phase: EndpointPhase,
+    /// Its zone, where the upstream prefers one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// Where an endpoint is in its life.

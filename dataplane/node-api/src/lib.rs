@@ -7,6 +7,7 @@
 
 pub mod config;
 mod decode;
+mod health;
 mod limits;
 mod mac_address;
 mod peering;
@@ -25,6 +26,7 @@ pub use config::{
     VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};
+pub use health::{Ejection, Health, HealthCheck, HealthProbe, Retry, ZonePreference};
 pub use limits::{Limits, MessageRate};
 pub use mac_address::MacAddress;
 pub use peering::{Password, Peering};

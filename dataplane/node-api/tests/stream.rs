@@ -96,6 +96,7 @@ fn endpoint(port: u16) -> Endpoint {
         port,
         weight: 1,
         phase: EndpointPhase::Ready,
+        zone: None,
     }
 }
 
@@ -110,6 +111,8 @@ fn pool() -> Pool {
         handshake_timeout: Duration::from_secs(5),
         proxy_protocol: None,
         tls: None,
+        health: node_api::Health::default(),
+        zone_preference: None,
     };
     Pool {
         virtual_routers: vec![VirtualRouter {
@@ -404,6 +407,7 @@ fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
             port,
             weight,
             phase,
+            zone: None,
         };
         all.into_iter().map(endpoint).collect()
     })

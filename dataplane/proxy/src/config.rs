@@ -9,6 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    health::Health,
     limits::Limits,
     proxy_protocol, routing,
     tls::{ClientTls, ServerTls},
@@ -94,6 +95,11 @@ pub struct Upstream {
     pub proxy_protocol: Option<proxy_protocol::Version>,
     /// Whether endpoints are spoken to by TLS, and how.
     pub tls: Option<ClientTls>,
+    /// How its endpoints are kept an eye on.
+    pub health: Health,
+    /// The endpoints that are near take all sessions as long as they are that part of all usable ones,
+    /// in percent, by weight; `None`: it does not matter which are near.
+    pub min_near_percent: Option<u8>,
 }
 
 /// One server.
@@ -105,6 +111,8 @@ pub struct Endpoint {
     pub weight: u16,
     /// Whether it takes new sessions.
     pub phase: Phase,
+    /// Whether it is in the zone of this host.
+    pub is_near: bool,
 }
 
 /// Where an endpoint is in its life.
@@ -380,6 +388,8 @@ impl Upstream {
             handshake_timeout: Duration::from_secs(1),
             proxy_protocol: None,
             tls: None,
+            health: Health::default(),
+            min_near_percent: None,
         }
     }
 
@@ -413,11 +423,15 @@ impl Upstream {
                 percent,
             });
         }
+        let check = self.health.check.as_ref();
         let timeouts = [
-            ("connectTimeout", self.connect_timeout),
-            ("handshakeTimeout", self.handshake_timeout),
+            ("connectTimeout", Some(self.connect_timeout)),
+            ("handshakeTimeout", Some(self.handshake_timeout)),
+            ("healthCheck.interval", check.map(|check| check.interval)),
+            ("healthCheck.timeout", check.map(|check| check.timeout)),
         ];
-        match timeouts.into_iter().find(|(_, timeout)| timeout.is_zero()) {
+        let is_zero = |timeout: Option<Duration>| timeout.is_some_and(|it| it.is_zero());
+        match timeouts.into_iter().find(|(_, timeout)| is_zero(*timeout)) {
             Some((field, _)) => Err(ConfigError::ZeroTimeout {
                 pool: pool(),
                 upstream: upstream(),

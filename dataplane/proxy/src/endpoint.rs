@@ -1,9 +1,8 @@
 //! One server: its share, its load, and whether it can be reached.
 //!
-//! Health is passive: an endpoint that refuses or does not answer a connection attempt gets no more
-//! new sessions, and is tried again each second until it accepts. A new endpoint, and one whose
-//! sessions break, is tried once. One that accepts and then does not answer a handshake gets new
-//! sessions only when there is no other, for a while.
+//! An endpoint that refuses or does not answer a connection attempt gets no more new sessions, and is
+//! tried again each second until it accepts. A new endpoint, and one whose sessions break, is tried
+//! once. What else tells whether it is well is said in `health`.
 
 use std::{
     io,
@@ -24,8 +23,9 @@ use tokio::{
 };
 
 use crate::{
-    config::{Phase, Upstream},
+    config::{self, Phase, Upstream},
     dial::dial,
+    health::Condition,
     live::Shared,
     observe::EndpointProblem,
     proxy_protocol,
@@ -41,9 +41,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an endpoint that has done its part of TLS may take to refuse ours.
 const LAST_WORD: Duration = Duration::from_millis(500);
-
-/// How long an endpoint that did not answer a handshake comes last.
-const SHUNNED: Duration = Duration::from_secs(10);
 
 /// Sessions that break together are told one after the other, so that their clients do not all come
 /// back at once: each so long after the one before, in rounds of `LOSS_ROUND`.
@@ -67,6 +64,20 @@ const UNTRUSTED: u8 = 7;
 const TLS_REFUSED: u8 = 8;
 const TLS_FAILED: u8 = 9;
 
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Fault {
+    Refused = REFUSED,
+    TimedOut = TIMED_OUT,
+    Unreachable = UNREACHABLE,
+    WrongHostname = WRONG_HOSTNAME,
+    Expired = EXPIRED,
+    Untrusted = UNTRUSTED,
+    TlsRefused = TLS_REFUSED,
+    TlsFailed = TLS_FAILED,
+}
+
 /// A server of a pool, shared by all workers and by successive configurations.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -75,7 +86,9 @@ pub(crate) struct Endpoint {
     phase: AtomicU8,
     fault: AtomicU8,
     checking: AtomicBool,
-    shunned: Mutex<Option<Instant>>,
+    /// It is in this host's zone.
+    is_near: AtomicBool,
+    pub(crate) condition: Condition,
     /// Since when it takes new sessions, as far as is known.
     since: Mutex<Option<Instant>>,
     losses: Mutex<Losses>,
@@ -128,7 +141,8 @@ impl Endpoint {
             phase: AtomicU8::new(REMOVED),
             fault: AtomicU8::new(UNTRIED),
             checking: AtomicBool::new(false),
-            shunned: Mutex::default(),
+            is_near: AtomicBool::new(false),
+            condition: Condition::default(),
             since: Mutex::default(),
             losses: Mutex::default(),
             access: Mutex::default(),
@@ -139,13 +153,14 @@ impl Endpoint {
     }
 
     /// Takes in what the configuration says of it; whether it is to be checked now.
-    pub(crate) fn update(&self, listed: Option<(u16, Phase)>) -> bool {
-        let Some((weight, phase)) = listed else {
+    pub(crate) fn update(&self, listed: Option<config::Endpoint>) -> bool {
+        let Some(listed) = listed else {
             self.phase.store(REMOVED, Release);
             return false;
         };
-        self.weight.store(weight, Relaxed);
-        let phase = match phase {
+        self.weight.store(listed.weight, Relaxed);
+        self.is_near.store(listed.is_near, Relaxed);
+        let phase = match listed.phase {
             Phase::Ready => READY,
             Phase::NotReady => NOT_READY,
             Phase::Terminating => TERMINATING,
@@ -154,6 +169,7 @@ impl Endpoint {
         if before == REMOVED {
             // Since it was listed last nobody looked.
             self.fault.store(UNTRIED, Release);
+            self.condition.forget();
         }
         if before != READY && phase == READY {
             self.started(Some(Instant::now()));
@@ -168,6 +184,11 @@ impl Endpoint {
             header: upstream.proxy_protocol,
         };
         *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
+    }
+
+    /// TLS with it, if it is to be.
+    pub(crate) fn tls(&self) -> Option<ClientTls> {
+        self.access().tls
     }
 
     fn access(&self) -> Access {
@@ -200,14 +221,25 @@ impl Endpoint {
         matches!(self.phase.load(Acquire), READY | NOT_READY)
     }
 
+    /// Whether it is in this host's zone.
+    pub(crate) fn is_near(&self) -> bool {
+        self.is_near.load(Relaxed)
+    }
+
     /// Whether new sessions should be sent to it.
     pub(crate) fn is_usable(&self) -> bool {
+        self.is_reachable() && self.condition.problem().is_none()
+    }
+
+    /// Whether it takes connections, as far as is known.
+    pub(crate) fn is_reachable(&self) -> bool {
         self.is_ready() && !self.is_failing()
     }
 
-    /// Whether it is known that new sessions can be sent to it.
+    /// Whether it is known to be within this host's reach. One that is reached and answers wrongly is:
+    /// no other host would do better.
     pub(crate) fn is_sound(&self) -> bool {
-        self.is_ready() && self.fault.load(Acquire) == SOUND
+        self.is_ready() && self.fault.load(Acquire) == SOUND && !self.condition.is_out_of_reach()
     }
 
     pub(crate) fn is_untried(&self) -> bool {
@@ -216,18 +248,6 @@ impl Endpoint {
 
     fn is_failing(&self) -> bool {
         !matches!(self.fault.load(Acquire), SOUND | UNTRIED)
-    }
-
-    /// It took a connection and then did not answer the handshake in time, or did (`false`).
-    pub(crate) fn shun(&self, shun: bool) {
-        let until = shun.then(|| Instant::now() + SHUNNED);
-        *self.shunned.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
-
-    pub(crate) fn is_shunned(&self) -> bool {
-        let mut until = self.shunned.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = until.filter(|until| *until > Instant::now());
-        until.is_some()
     }
 
     /// A session broke since its connection to this endpoint did: how long its client waits before
@@ -243,11 +263,13 @@ impl Endpoint {
             NOT_READY => return Some(EndpointProblem::NotReady),
             _ => return Some(EndpointProblem::Terminating),
         }
-        problem_of(self.fault.load(Acquire))
+        problem_of(self.fault.load(Acquire)).or_else(|| self.condition.problem())
     }
 
-    fn set_fault(&self, fault: u8, shared: &Shared) {
-        if self.fault.swap(fault, AcqRel) != fault {
+    /// Whether that is news of it.
+    fn set_fault(&self, fault: u8, shared: &Shared) -> bool {
+        let before = self.fault.swap(fault, AcqRel);
+        if before != fault {
             if let Some(problem) = self.problem() {
                 let endpoint = self.address;
                 tracing::warn!(%endpoint, %problem, "endpoint gets no new sessions");
@@ -259,6 +281,7 @@ impl Endpoint {
             }
             shared.publish_usable();
         }
+        (before == SOUND || before == UNTRIED) != (fault == SOUND)
     }
 }
 
@@ -280,7 +303,11 @@ fn problem_of(fault: u8) -> Option<EndpointProblem> {
 #[derive(Debug)]
 pub(crate) enum ConnectFault {
     /// The endpoint's: the next one may do better.
-    Endpoint(EndpointProblem),
+    Endpoint {
+        fault: Fault,
+        /// It was not known to have one.
+        is_news: bool,
+    },
     /// Ours: no descriptor, no port; the others would fail alike.
     Local(io::Error),
 }
@@ -301,31 +328,31 @@ pub(crate) async fn connect(
         }
         Ok(Err(Unreached::Fault(fault))) => fault,
         Ok(Err(Unreached::Local(error))) => return Err(ConnectFault::Local(error)),
-        Err(_elapsed) => TIMED_OUT,
+        Err(_elapsed) => Fault::TimedOut,
     };
-    endpoint.set_fault(fault, shared);
+    let is_news = endpoint.set_fault(fault as u8, shared);
     check(endpoint, shared);
-    let problem = problem_of(fault).unwrap_or(EndpointProblem::Unreachable);
-    Err(ConnectFault::Endpoint(problem))
+    Err(ConnectFault::Endpoint { fault, is_news })
 }
 
 /// What it said instead of an answer may be that it refuses TLS: an endpoint that speaks TLS 1.3 has not
 /// seen our certificate yet when the handshake is over for us (RFC 8446 section 4.4).
 pub(crate) fn heard(endpoint: &Arc<Endpoint>, error: &io::Error, shared: &Arc<Shared>) {
     if tls::error(error).is_some() {
-        endpoint.set_fault(fault_of_tls(error), shared);
+        endpoint.set_fault(fault_of_tls(error) as u8, shared);
         check(endpoint, shared);
     }
 }
 
 /// Why an endpoint was not reached.
-enum Unreached {
-    Fault(u8),
+pub(crate) enum Unreached {
+    Fault(Fault),
     /// This host's fault.
     Local(io::Error),
 }
 
-async fn reach(
+/// A connection to `address`, secured by `tls` if it is to be; then `header` goes before that.
+pub(crate) async fn reach(
     address: SocketAddr,
     tls: Option<ClientTls>,
     header: &[u8],
@@ -351,14 +378,14 @@ async fn reach(
     Ok(stream)
 }
 
-fn fault_of_tls(error: &io::Error) -> u8 {
+fn fault_of_tls(error: &io::Error) -> Fault {
     match tls::error(error).map(tls::Fault::from) {
-        Some(tls::Fault::Hostname) => WRONG_HOSTNAME,
-        Some(tls::Fault::Validity) => EXPIRED,
-        Some(tls::Fault::Untrusted) => UNTRUSTED,
-        Some(tls::Fault::Refused) => TLS_REFUSED,
+        Some(tls::Fault::Hostname) => Fault::WrongHostname,
+        Some(tls::Fault::Validity) => Fault::Expired,
+        Some(tls::Fault::Untrusted) => Fault::Untrusted,
+        Some(tls::Fault::Refused) => Fault::TlsRefused,
         // Who ends the connection does not speak TLS, or will not.
-        Some(tls::Fault::Failed) | None => TLS_FAILED,
+        Some(tls::Fault::Failed) | None => Fault::TlsFailed,
     }
 }
 
@@ -366,8 +393,8 @@ fn fault_of_tls(error: &io::Error) -> u8 {
 /// say last.
 async fn visit(endpoint: &Endpoint) -> Result<(), Unreached> {
     let Access { tls, header } = endpoint.access();
-    let header = header.map(proxy_protocol::own_header).unwrap_or_default();
-    let mut stream = reach(endpoint.address, tls, &header).await?;
+    let header = header.map(proxy_protocol::own).unwrap_or_default();
+    let mut stream = reach(endpoint.address, tls, header).await?;
     if stream.is_secure() {
         let last = async {
             stream.shutdown().await?;
@@ -384,10 +411,10 @@ async fn visit(endpoint: &Endpoint) -> Result<(), Unreached> {
 }
 
 /// Whose fault an error is: the endpoint's, or (`None`) this host's.
-fn classify(error: &io::Error) -> Option<u8> {
+pub(crate) fn classify(error: &io::Error) -> Option<Fault> {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED | libc::ECONNRESET) => Some(REFUSED),
-        Some(libc::ETIMEDOUT) => Some(TIMED_OUT),
+        Some(libc::ECONNREFUSED | libc::ECONNRESET) => Some(Fault::Refused),
+        Some(libc::ETIMEDOUT) => Some(Fault::TimedOut),
         Some(
             libc::EMFILE
             | libc::ENFILE
@@ -397,7 +424,7 @@ fn classify(error: &io::Error) -> Option<u8> {
             | libc::EADDRINUSE
             | libc::EAGAIN,
         ) => None,
-        _ => Some(UNREACHABLE),
+        _ => Some(Fault::Unreachable),
     }
 }
 
@@ -419,7 +446,7 @@ pub(crate) fn check(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
             while endpoint.phase.load(Acquire) != REMOVED {
                 let fault = match timeout(CHECK_TIMEOUT, visit(&endpoint)).await {
                     Ok(Ok(())) => SOUND,
-                    Ok(Err(Unreached::Fault(fault))) => fault,
+                    Ok(Err(Unreached::Fault(fault))) => fault as u8,
                     // What this host lacks says nothing of the endpoint.
                     Ok(Err(Unreached::Local(_))) => endpoint.fault.load(Acquire),
                     Err(_elapsed) => TIMED_OUT,
@@ -459,7 +486,12 @@ mod tests {
     #[test]
     fn one_that_is_listed_again_starts_without_its_old_fault() {
         let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)));
-        let ready = Some((1, Phase::Ready));
+        let ready = Some(config::Endpoint {
+            address: endpoint.address,
+            weight: 1,
+            phase: Phase::Ready,
+            is_near: false,
+        });
         assert!(endpoint.update(ready), "nobody has tried it");
         assert!(endpoint.is_usable() && !endpoint.is_sound());
         endpoint.fault.store(SOUND, Relaxed);

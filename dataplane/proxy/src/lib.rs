@@ -6,13 +6,15 @@
 //! what became of it. The proxy knows nothing of VRRP, of files or of the control plane.
 //!
 //! Where to look: `handshake` reads and writes HTTP without I/O, `open` brings a client to an
-//! endpoint, `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
+//! endpoint, `budget` says how often another one may be tried, `health` which endpoints are well,
+//! `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
 //! listeners and sessions of one thread, `leaving` is its part in a planned stop,
 //! `limits` is what a pool allows, `routing` which requests go where, `live` is the configuration with its
 //! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken.
 #![deny(unsafe_code)]
 
 mod balance;
+mod budget;
 mod client;
 mod close;
 mod config;
@@ -21,6 +23,7 @@ mod endpoint;
 mod forward;
 pub mod frame;
 pub mod handshake;
+mod health;
 mod heartbeat;
 mod leaving;
 mod limits;
@@ -47,6 +50,7 @@ pub use config::{
     Balancing, Config, ConfigError, ConsistentHash, Drain, Endpoint, HashKey, Heartbeat, Listener,
     Phase, Pool, Route, Upstream,
 };
+pub use health::{CheckFailure, Ejection, Health, HealthCheck, HealthCounts, Probe, Retry};
 pub use limits::{Limit, Limits, MessageRate};
 pub use observe::{
     EndpointProblem, EndpointSnapshot, Event, LimitSnapshot, ListenerProblem, ListenerSnapshot,

@@ -16,6 +16,7 @@ use crate::{
     balance::Turn,
     config::{self, Balancing, Config, Drain, Heartbeat},
     endpoint::Endpoint,
+    health::Health,
     limits::{Admission, Limits},
     observe::{Event, ListenerProblem},
     proxy::Patience,
@@ -65,6 +66,8 @@ pub(crate) struct Upstream {
     pub(crate) connect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
+    pub(crate) health: Health,
+    pub(crate) min_near_percent: Option<u8>,
     pub(crate) turn: Arc<Mutex<Turn>>,
     /// What each worker measured.
     pub(crate) times: Arc<[OpeningTimes]>,
@@ -235,6 +238,8 @@ impl Upstream {
             connect_timeout: settings.connect_timeout,
             handshake_timeout: settings.handshake_timeout,
             proxy_protocol: settings.proxy_protocol,
+            health: settings.health.clone(),
+            min_near_percent: settings.min_near_percent,
             turn: turn.unwrap_or_default(),
             times: times.unwrap_or_else(|| unmeasured(workers)),
         }
@@ -327,6 +332,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Tells that an endpoint is found well, or no longer.
+    pub(crate) fn endpoint_changed(&self, address: SocketAddr) {
+        self.emit(Event::EndpointHealth { address });
     }
 
     /// Usable endpoints by pool and upstream, as told last.

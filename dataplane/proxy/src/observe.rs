@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use crate::{
+    health::{CheckFailure, HealthCounts},
     limits::Limit,
     stats::Counters,
     times::{PoolTimes, UpstreamTimes},
@@ -17,9 +18,14 @@ pub enum Event {
         pool: String,
         /// Its upstream.
         upstream: String,
-        /// Endpoints that are ready and have been reached. While none of those listed now has been
+        /// Endpoints that are ready and have been reached, well or not. While none of those listed now has been
         /// tried, what was told before stands.
         count: usize,
+    },
+    /// Whether checks and clients' handshakes find an endpoint well has changed.
+    EndpointHealth {
+        /// The endpoint.
+        address: SocketAddr,
     },
     /// Whether an address accepts clients has changed.
     ListenerState {
@@ -81,6 +87,10 @@ pub enum EndpointProblem {
     TlsRefused,
     /// It does not speak TLS.
     TlsFailed,
+    /// Its check fails.
+    CheckFails(CheckFailure),
+    /// Clients' handshakes came to nothing: it is left out for a while.
+    Ejected,
 }
 
 impl fmt::Display for EndpointProblem {
@@ -102,6 +112,8 @@ impl fmt::Display for EndpointProblem {
                 "it refuses TLS: it may want a client certificate, or another one, in tls.clientCertificateRef"
             }
             Self::TlsFailed => "TLS with it fails: it may speak none, or nothing that both know",
+            Self::CheckFails(failure) => return write!(f, "its health check fails: {failure}"),
+            Self::Ejected => "it failed several clients in a row and is left out for a while",
         })
     }
 }
@@ -145,6 +157,8 @@ pub struct UpstreamSnapshot {
     pub usable: usize,
     /// What took time since it is served, over all workers.
     pub times: UpstreamTimes,
+    /// What became of its endpoints.
+    pub health: HealthCounts,
 }
 
 /// One limit of a pool.

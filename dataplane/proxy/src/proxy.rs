@@ -16,6 +16,7 @@ use std::{
 use tokio::sync::mpsc as orders;
 
 use crate::{
+    balance::locked,
     config::{Config, ConfigError},
     limits::Limit,
     live::{Compiler, Shared},
@@ -373,6 +374,7 @@ impl Proxy {
                     routed: upstream.is_routed,
                     usable: usable.copied().unwrap_or(0),
                     times,
+                    health: locked(&upstream.turn).counts,
                 });
                 let endpoints = upstream.endpoints.iter();
                 let endpoints = endpoints.map(|endpoint| EndpointSnapshot {

@@ -192,11 +192,11 @@ pub fn header(version: Version, source: SocketAddr, destination: SocketAddr) -> 
     }
 }
 
-/// The header for a connection of our own, which nobody's is passed on by.
-pub fn own_header(version: Version) -> Vec<u8> {
+/// The header for a connection of our own, in which nobody is passed on: as checks are.
+pub const fn own(version: Version) -> &'static [u8] {
     match version {
-        Version::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
-        Version::V2 => [&SIGNATURE[..], &[0x20, 0, 0, 0]].concat(),
+        Version::V1 => b"PROXY UNKNOWN\r\n",
+        Version::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
     }
 }
 

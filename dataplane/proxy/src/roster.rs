@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
-    config::{self, Config, Phase},
+    config::{self, Config},
     endpoint::Endpoint,
 };
 
 /// Endpoints with what the new configuration says of them; `None`: they are not in it.
-pub(crate) type Listed = Vec<(Arc<Endpoint>, Option<(u16, Phase)>)>;
+pub(crate) type Listed = Vec<(Arc<Endpoint>, Option<config::Endpoint>)>;
 
 /// Those of one pool that somebody still has, by the name of their upstream and where they listen.
 type Members = BTreeMap<(String, SocketAddr), Weak<Endpoint>>;
@@ -58,8 +58,7 @@ impl Roster {
             let endpoint = known.unwrap_or_else(|| Arc::new(Endpoint::new(address)));
             members.insert(key, Arc::downgrade(&endpoint));
             endpoint.secure(upstream);
-            let says = (wanted.weight, wanted.phase);
-            listed.push((Arc::clone(&endpoint), Some(says)));
+            listed.push((Arc::clone(&endpoint), Some(*wanted)));
             endpoint
         };
         let enrolled = upstreams
@@ -102,13 +101,14 @@ fn dismiss(members: &mut Members, listed: &mut Listed) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Balancing, Upstream};
+    use crate::config::{Balancing, Phase, Upstream};
 
     fn upstream(name: &str, ports: &[u16]) -> Upstream {
         let endpoint = |port: &u16| config::Endpoint {
             address: SocketAddr::from(([127, 0, 0, 1], *port)),
             weight: 1,
             phase: Phase::Ready,
+            is_near: false,
         };
         Upstream {
             endpoints: ports.iter().map(endpoint).collect(),
@@ -137,7 +137,7 @@ mod tests {
         assert!(!same(&first[0][0], &first[1][0]));
         let (second, gone) = enrol(&mut roster, &both);
         assert!(same(&first[0][0], &second[0][0]) && same(&first[1][0], &second[1][0]));
-        assert_eq!(gone, []);
+        assert_eq!(gone, [0_u16; 0]);
         // What one of them loses the other does not.
         let (third, gone) = enrol(&mut roster, &both[1..]);
         assert!(same(&first[1][0], &third[0][0]));

@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     endpoint::{self, Endpoint},
+    health::Watches,
     listener,
     live::{Pool, Route, Shared, State, Upstream},
     proxy::{Beat, LeaveReport},
@@ -106,6 +107,8 @@ pub(crate) struct Worker {
     next_id: Cell<u64>,
     secret: RandomState,
     scratch: RefCell<Box<[u8]>>,
+    /// Of the first worker: the checks of all endpoints.
+    watches: RefCell<Watches>,
 }
 
 impl fmt::Debug for Worker {
@@ -131,6 +134,7 @@ impl Worker {
             next_id: Cell::new(0),
             secret: RandomState::new(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            watches: RefCell::default(),
         }
     }
 
@@ -172,6 +176,9 @@ impl Worker {
                 let opened = self.apply(&state, sockets);
                 for endpoint in check {
                     endpoint::check(&endpoint, &self.shared);
+                }
+                if self.index == 0 {
+                    self.watches.borrow_mut().follow(&state, &self.shared);
                 }
                 // Tasks that were aborted give up their sockets at their next turn.
                 yield_now().await;
@@ -437,7 +444,7 @@ impl Worker {
 
     /// A session to this endpoint broke: is it still there?
     pub(crate) fn suspect(&self, endpoint: &Arc<Endpoint>) {
-        if endpoint.is_usable() {
+        if endpoint.is_reachable() {
             endpoint::check(endpoint, &self.shared);
         }
     }

@@ -146,8 +146,17 @@ impl App {
         }
 
         let NodeConfig {
-            mut pools, keys, ..
+            mut pools,
+            keys,
+            node_name,
+            ..
         } = config;
+        // The proxy need not know of other nodes.
+        for upstream in pools.values_mut().flat_map(|pool| &mut pool.upstreams) {
+            if let Some(preference) = &mut upstream.zone_preference {
+                preference.nodes.retain(|name, _| *name == node_name);
+            }
+        }
         let routers = pools
             .values_mut()
             .flat_map(|pool| &mut pool.virtual_routers);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use ipnet::IpNet;
-use node_api::{HashKey, Pool, PoolRef, ProxyProtocolMode, ProxyProtocolVersion};
+use node_api::{HashKey, HealthProbe, Pool, PoolRef, ProxyProtocolMode, ProxyProtocolVersion};
 
 use super::made::Made;
 
@@ -124,6 +124,9 @@ fn convert_upstream(
             (None, &[][..])
         }
     };
+    let preference = upstream.zone_preference.as_ref();
+    // The agent leaves the node's own in it alone.
+    let zone = preference.and_then(|preference| preference.nodes.values().next());
     let endpoint = |endpoint: &node_api::Endpoint| proxy::Endpoint {
         address: SocketAddr::new(endpoint.address, endpoint.port),
         weight: endpoint.weight,
@@ -132,6 +135,7 @@ fn convert_upstream(
             node_api::EndpointPhase::NotReady => proxy::Phase::NotReady,
             node_api::EndpointPhase::Terminating => proxy::Phase::Terminating,
         },
+        is_near: zone.is_some() && endpoint.zone.as_ref() == zone,
     };
     proxy::Upstream {
         name: upstream.name.clone(),
@@ -146,6 +150,53 @@ fn convert_upstream(
             ProxyProtocolVersion::V2 => proxy::proxy_protocol::Version::V2,
         }),
         tls,
+        health: health(&upstream.health),
+        min_near_percent: preference
+            .filter(|_| zone.is_some())
+            .map(|preference| preference.min_share_percent),
+    }
+}
+
+fn health(health: &node_api::Health) -> proxy::Health {
+    let node_api::Health {
+        check,
+        ejection,
+        retry,
+    } = health;
+    proxy::Health {
+        check: check.as_ref().map(|check| proxy::HealthCheck {
+            probe: match &check.probe {
+                HealthProbe::Tcp => proxy::Probe::Tcp,
+                HealthProbe::Http {
+                    path,
+                    host,
+                    expected_statuses,
+                } => proxy::Probe::Http {
+                    path: path.clone(),
+                    host: host.clone(),
+                    expected_statuses: expected_statuses.clone(),
+                },
+                HealthProbe::WebSocket { path, host } => proxy::Probe::WebSocket {
+                    path: path.clone(),
+                    host: host.clone(),
+                },
+            },
+            port: check.port,
+            interval: check.interval,
+            timeout: check.timeout,
+            failure_threshold: check.failure_threshold,
+            success_threshold: check.success_threshold,
+        }),
+        ejection: proxy::Ejection {
+            consecutive_failures: ejection.consecutive_failures,
+            base: ejection.base,
+            most: ejection.most,
+            max_percent: ejection.max_percent,
+        },
+        retry: proxy::Retry {
+            budget_percent: retry.budget_percent,
+            min_per_second: retry.min_per_second,
+        },
     }
 }
 
@@ -241,6 +292,7 @@ mod tests {
                     port: 8010,
                     weight: 3,
                     phase: EndpointPhase::Terminating,
+                    zone: None,
                 }],
                 balancing: Balancing::LeastConnections,
                 slow_start: Duration::ZERO,
@@ -249,6 +301,8 @@ mod tests {
                 handshake_timeout: Duration::from_secs(5),
                 proxy_protocol: None,
                 tls: None,
+                health: node_api::Health::default(),
+                zone_preference: None,
             }],
             heartbeat: Heartbeat {
                 interval: Duration::from_secs(20),
@@ -337,6 +391,36 @@ mod tests {
         let sent = served.upstreams[0].proxy_protocol;
         assert_eq!(sent, Some(proxy::proxy_protocol::Version::V1));
         assert!(desired.problems[0].contains("\"proxies\""));
+    }
+
+    #[test]
+    fn endpoints_in_the_zone_of_the_node_are_near() {
+        let (name, mut pool) = pool();
+        pool.upstreams[0].endpoints[0].zone = Some("a".to_owned());
+        let mut preference = node_api::ZonePreference {
+            min_share_percent: 30,
+            nodes: BTreeMap::from([("server1".to_owned(), "a".to_owned())]),
+        };
+        let mut near = |preference: &node_api::ZonePreference| {
+            pool.upstreams[0].zone_preference = Some(preference.clone());
+            let served = convert(&[(name.clone(), pool.clone())]).config;
+            let upstream = &served.pools["default/chat"].upstreams[0];
+            (upstream.min_near_percent, upstream.endpoints[0].is_near)
+        };
+        assert_eq!(near(&preference), (Some(30), true));
+        preference
+            .nodes
+            .insert("server1".to_owned(), "b".to_owned());
+        assert_eq!(near(&preference), (Some(30), false));
+        preference.nodes.clear();
+        assert_eq!(near(&preference), (None, false), "the node is in no zone");
+    }
+
+    /// What says nothing of it, as that of an older controller, means the same on both sides.
+    #[test]
+    fn defaults_of_the_contract_are_those_of_the_library() {
+        let told = health(&node_api::Health::default());
+        assert_eq!(told, proxy::Health::default());
     }
 
     #[test]

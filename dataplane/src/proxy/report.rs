@@ -7,8 +7,8 @@ use std::{
 
 use node_api::{EndpointReport, ListenerReport, PoolRef, PoolReport};
 use proxy::{
-    CodeClass, Counters, Distribution, Ended, HandshakeResult, ListenerProblem, PoolSnapshot,
-    Snapshot, Traffic, UpstreamSnapshot,
+    CodeClass, Counters, Distribution, Ended, HandshakeResult, HealthCounts, ListenerProblem,
+    PoolSnapshot, Snapshot, Traffic, UpstreamSnapshot,
 };
 
 use crate::{
@@ -144,6 +144,23 @@ fn of_upstream(upstream: &UpstreamSnapshot, samples: &mut Vec<Sample>) {
         samples,
     );
     observed(Metric::ProxyConnectTime, &labels, &times.connects, samples);
+    let HealthCounts {
+        checks_passed,
+        checks_failed,
+        ejections,
+        retries_refused,
+    } = upstream.health;
+    let results = [("passed", checks_passed), ("failed", checks_failed)];
+    for (result, count) in results {
+        let labels = [labels[0], labels[1], ("result", result)];
+        samples.push(Sample::new(Metric::ProxyChecks, &labels, count));
+    }
+    samples.push(Sample::new(Metric::ProxyEjections, &labels, ejections));
+    samples.push(Sample::new(
+        Metric::ProxyRetriesRefused,
+        &labels,
+        retries_refused,
+    ));
 }
 
 fn ping_times(pool: &PoolSnapshot, samples: &mut Vec<Sample>) {
@@ -270,6 +287,7 @@ mod tests {
                     handshakes: seen,
                     ..UpstreamTimes::default()
                 },
+                health: HealthCounts::default(),
             }],
             counters: Counters::default(),
         }

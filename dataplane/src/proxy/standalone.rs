@@ -77,6 +77,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
         address: *address,
         weight: 1,
         phase: proxy::Phase::Ready,
+        is_near: false,
     };
     let pool = proxy::Pool {
         listeners: vec![proxy::Listener {
@@ -98,6 +99,8 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
             tls: None,
+            health: proxy::Health::default(),
+            min_near_percent: None,
         }],
         heartbeat: proxy::Heartbeat {
             interval: Duration::from_secs(20),

@@ -212,6 +212,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
                 port: backend.port(),
                 weight: 1,
                 phase: EndpointPhase::Ready,
+                zone: None,
             }],
             balancing: Balancing::RoundRobin,
             slow_start: Duration::ZERO,
@@ -220,6 +221,8 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
             tls: None,
+            health: node_api::Health::default(),
+            zone_preference: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::from_secs(20),

@@ -76,6 +76,8 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
             tls: None,
+            health: node_api::Health::default(),
+            zone_preference: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::ZERO,
@@ -97,6 +99,7 @@ fn endpoints(lasts: &[u8]) -> Vec<Endpoint> {
         port: 8010,
         weight: 1,
         phase: EndpointPhase::Ready,
+        zone: None,
     };
     lasts.iter().map(endpoint).collect()
 }

@@ -3,6 +3,7 @@
 
 mod choosing;
 mod endings;
+mod health;
 mod malformed;
 mod payloads;
 mod ports;

@@ -29,6 +29,7 @@ pub(super) fn find<'a>(
         port,
         virtual_addresses,
         phases: BTreeMap::new(),
+        zones: BTreeMap::new(),
         targets: BTreeMap::new(),
         problems: BTreeSet::new(),
         refused: BTreeSet::new(),
@@ -47,6 +48,7 @@ struct Search<'a> {
     port: &'a str,
     virtual_addresses: &'a BTreeSet<IpAddr>,
     phases: BTreeMap<(IpAddr, u16), EndpointPhase>,
+    zones: BTreeMap<IpAddr, &'a str>,
     /// UIDs of the pods behind addresses.
     targets: BTreeMap<IpAddr, &'a str>,
     problems: BTreeSet<Problem>,
@@ -85,6 +87,9 @@ impl<'a> Search<'a> {
                     Ok(address) => {
                         if let Some(uid) = target(endpoint) {
                             self.targets.insert(address, uid);
+                        }
+                        if let Some(zone) = endpoint.zone.as_deref().filter(|it| !it.is_empty()) {
+                            self.zones.insert(address, zone);
                         }
                         for &port in &ports {
                             let known = self.phases.entry((address, port)).or_insert(phase);
@@ -191,6 +196,7 @@ impl<'a> Search<'a> {
             port,
             weight: 1,
             phase,
+            zone: self.zones.get(&address).map(|&zone| zone.to_owned()),
         });
         Found {
             endpoints: endpoints.collect(),

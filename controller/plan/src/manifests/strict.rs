@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 use super::nulls;
 use crate::{
     Problem,
-    model::{is_file_name, is_host_pattern, is_hostname, is_request_target, is_token},
+    model::{
+        is_file_name, is_host_pattern, is_hostname, is_label_value, is_request_target, is_token,
+    },
 };
 
 /// Adds to `problems` whatever `schema` does not allow in `value`, which stands at `path`.
@@ -251,7 +253,7 @@ struct Pattern {
 
 const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
-const PATTERNS: [Pattern; 9] = [
+const PATTERNS: [Pattern; 10] = [
     Pattern {
         text: DURATION,
         matches: |text| text.parse::<crds::Duration>().is_ok(),
@@ -296,6 +298,11 @@ const PATTERNS: [Pattern; 9] = [
         text: r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
         matches: is_hostname,
         remedy: "write the name of a host in lower case, such as chat.example.com",
+    },
+    Pattern {
+        text: "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$",
+        matches: is_label_value,
+        remedy: "use letters, digits and signs of -._, with a letter or digit at both ends",
     },
 ];
 

@@ -7,6 +7,7 @@
 
 mod address;
 mod balancing;
+mod health;
 mod limits;
 mod origin;
 mod peering;
@@ -32,6 +33,7 @@ use node_api::{
 pub(crate) use address::targets;
 pub use address::{AddressError, endpoint_address, parse_address};
 pub(crate) use balancing::is_token;
+pub(crate) use health::is_label_value;
 pub use peering::Peering;
 pub(crate) use peering::family;
 pub(crate) use routes::is_host_pattern;

@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use node_api::{Balancing, Endpoint, EndpointPhase, ProxyProtocolVersion, UpstreamTls};
+use node_api::{
+    Balancing, Endpoint, EndpointPhase, Health, ProxyProtocolVersion, UpstreamTls, ZonePreference,
+};
 
 use super::{
     address::{endpoint_address, parse_address},
     balancing::balancing,
-    bounds, proxies,
+    bounds, health, proxies,
     timing::limit,
     tls,
 };
@@ -35,6 +37,10 @@ pub struct UpstreamIntent {
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// TLS with servers.
     pub tls: Option<UpstreamTls>,
+    /// How the servers are kept an eye on.
+    pub health: Health,
+    /// Whether servers in a node's own zone are preferred; zones of nodes are not in it.
+    pub zone_preference: Option<ZonePreference>,
 }
 
 /// Where the servers of an upstream are listed.
@@ -112,6 +118,8 @@ pub(super) fn upstreams(
             handshake_timeout: spec.handshake_timeout.get(),
             proxy_protocol: proxies::sent(problems, &path, spec.proxy_protocol.as_ref()),
             tls: tls::upstream(problems, &path, namespace, spec.tls.as_ref()),
+            zone_preference: health::zone_preference(problems, &path, &spec.load_balancing),
+            health: health::health(problems, &path, spec)?,
         })
     });
     intents.collect()
@@ -197,6 +205,7 @@ fn endpoints(problems: &mut Vec<Problem>, path: &str, listed: &[crds::Endpoint])
                 format!("is {}; use a number from 1 to 256", endpoint.weight),
             ));
         }
+        let zone = health::zone(problems, &path, endpoint.zone.as_deref());
         let address = parse_address(&endpoint.address)
             .and_then(|address| endpoint_address(address).map(|()| address));
         match address {
@@ -205,6 +214,7 @@ fn endpoints(problems: &mut Vec<Problem>, path: &str, listed: &[crds::Endpoint])
                 port: endpoint.port,
                 weight: endpoint.weight,
                 phase: EndpointPhase::Ready,
+                zone,
             }),
             Ok(address) => problems.push(Problem::new(
                 path,

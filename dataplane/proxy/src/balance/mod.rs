@@ -2,16 +2,19 @@
 
 mod hash;
 mod share;
+mod zone;
 
 use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
 pub(crate) use self::hash::key;
 use self::share::Candidate;
-use crate::{config::Balancing, endpoint::Endpoint, live::Upstream};
+use crate::{
+    budget::Budget, config::Balancing, endpoint::Endpoint, health::HealthCounts, live::Upstream,
+};
 
 /// A place on an endpoint, counted from the choice until it is dropped.
 #[derive(Debug)]
@@ -35,18 +38,21 @@ impl Drop for Lease {
 /// The endpoint for a new session, none of `tried`. `key` is what the client is known by, where that
 /// matters.
 ///
-/// Those known to fail, or not to answer, come last instead of never: when nothing else is left, an
-/// attempt costs the client nothing and may find that one of them is back. One that is full is never
-/// chosen.
+/// Those near come first, where they are enough. Those that are not well come last instead of never,
+/// and behind them those that took no connection: when nothing else is left, an attempt costs the
+/// client nothing, and whoever found all of them unwell may be wrong. One that is full is never chosen.
 pub(crate) fn choose(upstream: &Upstream, tried: &[SocketAddr], key: Option<u64>) -> Option<Lease> {
-    let mut turn = upstream.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut turn = locked(&upstream.turn);
     let most = upstream.endpoint_sessions.unwrap_or(usize::MAX);
     let open = |endpoint: &&Arc<Endpoint>| {
         !tried.contains(&endpoint.address) && endpoint.load.load(Relaxed) < most
     };
-    let wanted: [&dyn Fn(&Endpoint) -> bool; 3] = [
-        &|endpoint| endpoint.is_usable() && !endpoint.is_shunned(),
+    let near = upstream.min_near_percent;
+    let near = near.is_some_and(|percent| zone::is_enough(&upstream.endpoints, percent));
+    let wanted: [&dyn Fn(&Endpoint) -> bool; 4] = [
+        &|endpoint| near && endpoint.is_near() && endpoint.is_usable(),
         &Endpoint::is_usable,
+        &Endpoint::is_reachable,
         &Endpoint::is_ready,
     ];
     let candidates = wanted.iter().find_map(|wanted| {
@@ -109,21 +115,35 @@ fn take_turn<'a>(candidates: &[Candidate<'a>]) -> Option<&'a Arc<Endpoint>> {
     Some(endpoint)
 }
 
-/// What choosing remembers, for all workers: who holds it chooses, so that turns and limits are exact.
+/// What an upstream remembers, for all workers: who holds it chooses, so that turns and limits are
+/// exact.
 #[derive(Debug)]
-pub(crate) struct Turn(u64);
+pub(crate) struct Turn {
+    random: u64,
+    pub(crate) budget: Budget,
+    pub(crate) counts: HealthCounts,
+}
+
+/// Whoever panicked with it left nothing half done that would matter.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Default for Turn {
     fn default() -> Self {
-        Self(RandomState::new().hash_one(()))
+        Self {
+            random: RandomState::new().hash_one(()),
+            budget: Budget::default(),
+            counts: HealthCounts::default(),
+        }
     }
 }
 
 impl Turn {
     /// The next number of `SplitMix64`.
     fn random(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        hash::mix(self.0)
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        hash::mix(self.random)
     }
 }
 

@@ -8,19 +8,37 @@ use std::{
 use proptest::prelude::*;
 
 use super::{hash, key as key_of, *};
-use crate::config::{ConsistentHash, HashKey, Phase};
+use crate::{
+    config::{self, ConsistentHash, HashKey, Phase},
+    health::{self, CheckFailure, HealthCheck, Probe},
+    live::Shared,
+    proxy::Patience,
+};
 
 fn upstream(balancing: Balancing, weights: &[u16]) -> Upstream {
     let endpoint = |(i, weight): (usize, &u16)| {
         let port = u16::try_from(i).unwrap() + 1;
         let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)));
-        endpoint.update(Some((*weight, Phase::Ready)));
+        list(&endpoint, *weight, Phase::Ready);
         Arc::new(endpoint)
     };
     Upstream {
         endpoints: weights.iter().enumerate().map(endpoint).collect(),
         ..Upstream::for_tests("test", balancing)
     }
+}
+
+fn list(endpoint: &Endpoint, weight: u16, phase: Phase) {
+    list_in_zone(endpoint, weight, phase, false);
+}
+
+fn list_in_zone(endpoint: &Endpoint, weight: u16, phase: Phase, is_near: bool) {
+    endpoint.update(Some(config::Endpoint {
+        address: endpoint.address,
+        weight,
+        phase,
+        is_near,
+    }));
 }
 
 fn ports(upstream: &Upstream, n: usize) -> Vec<u16> {
@@ -43,28 +61,68 @@ fn weights_are_shares_and_interleaved() {
 #[test]
 fn an_endpoint_that_is_terminating_or_not_ready_is_never_chosen() {
     let upstream = upstream(Balancing::RoundRobin, &[1, 1]);
-    upstream.endpoints[0].update(Some((1, Phase::Terminating)));
+    list(&upstream.endpoints[0], 1, Phase::Terminating);
     assert_eq!(ports(&upstream, 3), [2, 2, 2]);
-    upstream.endpoints[1].update(Some((1, Phase::NotReady)));
+    list(&upstream.endpoints[1], 1, Phase::NotReady);
     assert!(choose(&upstream, &[], None).is_none());
 }
 
+/// A check answered so, which decides at once.
+fn checked(endpoint: &Endpoint, answer: Result<(), CheckFailure>) {
+    let check = HealthCheck {
+        probe: Probe::Tcp,
+        port: None,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        failure_threshold: 1,
+        success_threshold: 1,
+    };
+    let shared = Shared::new(1, None, None, Patience::default());
+    health::checked(endpoint, answer, &check, &shared);
+}
+
 #[test]
-fn one_that_does_not_answer_is_chosen_when_there_is_no_other() {
+fn one_that_is_not_well_is_chosen_when_there_is_no_other() {
     let upstream = upstream(Balancing::RoundRobin, &[1, 1]);
-    upstream.endpoints[0].shun(true);
+    let ill = Err(CheckFailure::Status(503));
+    checked(&upstream.endpoints[0], ill);
     assert_eq!(ports(&upstream, 3), [2, 2, 2]);
     let second = upstream.endpoints[1].address;
+    let chosen = choose(&upstream, &[second], None).unwrap();
+    assert_eq!(chosen.endpoint.address.port(), 1);
+    checked(&upstream.endpoints[1], ill);
+    let mut all = ports(&upstream, 4);
+    all.sort_unstable();
+    assert_eq!(all, [1, 1, 2, 2], "with all unwell all are used alike");
+    checked(&upstream.endpoints[0], Ok(()));
+    assert_eq!(ports(&upstream, 3), [1, 1, 1]);
+}
+
+#[test]
+fn those_near_take_all_while_they_are_enough() {
+    let mut upstream = upstream(Balancing::RoundRobin, &[1, 1, 1, 1, 1]);
+    for endpoint in &upstream.endpoints[..2] {
+        list_in_zone(endpoint, 1, Phase::Ready, true);
+    }
     assert_eq!(
-        choose(&upstream, &[second], None)
-            .unwrap()
-            .endpoint
-            .address
-            .port(),
-        1
+        ports(&upstream, 100).iter().max(),
+        Some(&5),
+        "not asked for"
     );
-    upstream.endpoints[0].shun(false);
-    assert!(ports(&upstream, 3).contains(&1));
+    upstream.min_near_percent = Some(40);
+    assert_eq!(ports(&upstream, 4), [1, 2, 1, 2]);
+    // One of two near, one of four in all: a quarter.
+    checked(&upstream.endpoints[0], Err(CheckFailure::Timeout));
+    let mut all = ports(&upstream, 4);
+    all.sort_unstable();
+    assert_eq!(all, [2, 3, 4, 5]);
+    upstream.min_near_percent = Some(25);
+    assert_eq!(ports(&upstream, 2), [2, 2]);
+    let near = upstream.endpoints[1].address;
+    let other = choose(&upstream, &[near], None).unwrap().endpoint.address;
+    assert!(other.port() > 2, "none near is left to try");
+    list_in_zone(&upstream.endpoints[1], 1, Phase::NotReady, true);
+    assert!(ports(&upstream, 10).iter().all(|port| *port > 2));
 }
 
 #[test]
@@ -160,7 +218,7 @@ proptest! {
         let upstream = upstream(hashed(None), &weights);
         let before = places(&upstream);
         let gone = gone.index(weights.len());
-        upstream.endpoints[gone].update(Some((1, Phase::NotReady)));
+        list(&upstream.endpoints[gone], 1, Phase::NotReady);
         let left = upstream.endpoints[gone].address.port();
         for (key, place) in places(&upstream) {
             let was = before[&key];
@@ -187,7 +245,7 @@ proptest! {
             prop_assert!((count - expected).abs() <= spread, "{count} of {expected}");
         }
         let grown = &upstream.endpoints[grown.index(weights.len())];
-        grown.update(Some((2 * grown.weight(), Phase::Ready)));
+        list(grown, 2 * grown.weight(), Phase::Ready);
         for (key, place) in places(&upstream) {
             prop_assert!(place == before[&key] || place == grown.address.port());
         }

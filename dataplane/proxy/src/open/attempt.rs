@@ -9,11 +9,10 @@ use super::{Failure, arrival::Asked, fill, say};
 use crate::{
     balance::Lease,
     client::Ends,
-    endpoint::{self, ConnectFault},
+    endpoint::{self, ConnectFault, Fault},
     forward,
     handshake::{Body, BodyEnd, Outcome, Reject, Response, ResponseParser},
     live::Upstream,
-    observe::EndpointProblem,
     proxy_protocol, record,
     stats::HandshakeResult,
     stream::Stream,
@@ -45,10 +44,27 @@ pub(super) struct OtherAnswer {
 
 /// How an attempt failed.
 pub(super) enum Attempt {
-    /// The next endpoint may do better; if there is none, this is for the client.
-    Failed(Reject),
+    /// The next endpoint may do better; if there is none, `reject` is for the client.
+    Failed {
+        reject: Reject,
+        /// The endpoint took no connection, so that it knows nothing of the request.
+        was_untouched: bool,
+        /// It was not known to be like that.
+        is_news: bool,
+    },
     /// No endpoint would.
     Final(Reject),
+}
+
+impl Attempt {
+    /// The endpoint took the request and has no use for it.
+    const fn failed(reject: Reject) -> Self {
+        Self::Failed {
+            reject,
+            was_untouched: false,
+            is_news: true,
+        }
+    }
 }
 
 /// Asks one endpoint, until then.
@@ -78,10 +94,14 @@ pub(super) async fn attempt(
         times.connects.observe(begun.elapsed());
     }
     let mut backend = backend.map_err(|fault| match fault {
-        ConnectFault::Endpoint(EndpointProblem::ConnectTimeout) => {
-            Attempt::Failed(Reject::GatewayTimeout)
-        }
-        ConnectFault::Endpoint(_) => Attempt::Failed(Reject::BadGateway),
+        ConnectFault::Endpoint { fault, is_news } => Attempt::Failed {
+            reject: match fault {
+                Fault::TimedOut => Reject::GatewayTimeout,
+                _ => Reject::BadGateway,
+            },
+            was_untouched: true,
+            is_news,
+        },
         ConnectFault::Local(error) => {
             tracing::warn!(%error, "cannot open a connection to an endpoint");
             Attempt::Final(Reject::Unavailable)
@@ -97,14 +117,8 @@ pub(super) async fn attempt(
         drop(say(&mut backend, &opening).await);
         read_answer(worker, lease, backend).await
     };
-    if let Ok(answer) = timeout_at(until, exchange).await {
-        lease.endpoint.shun(false);
-        answer
-    } else {
-        // It takes connections, so no check of ours would find it out.
-        lease.endpoint.shun(true);
-        Err(Attempt::Failed(Reject::GatewayTimeout))
-    }
+    let late = Err(Attempt::failed(Reject::GatewayTimeout));
+    timeout_at(until, exchange).await.unwrap_or(late)
 }
 
 async fn read_answer(
@@ -124,19 +138,19 @@ async fn read_answer(
                 }
                 // It died before the 101: nothing has reached the client, so the next is tried.
                 if !matches!(filled, Ok(n) if n > 0) {
-                    return Err(Attempt::Failed(Reject::BadGateway));
+                    return Err(Attempt::failed(Reject::BadGateway));
                 }
             }
             Outcome::Bad(bad) => {
                 tracing::warn!(reason = %bad, "an endpoint's answer is of no use");
-                return Err(Attempt::Failed(Reject::BadGateway));
+                return Err(Attempt::failed(Reject::BadGateway));
             }
             Outcome::Done(response, end) if response.is_interim() => {
                 // No client asked for it (RFC 9110 section 15.2): a handshake has no content to
                 // wait for, and many WebSocket clients take the first answer for the last.
                 interim += 1;
                 if interim > INTERIM_MAX {
-                    return Err(Attempt::Failed(Reject::BadGateway));
+                    return Err(Attempt::failed(Reject::BadGateway));
                 }
                 received.drain(..end);
                 parser = ResponseParser::default();

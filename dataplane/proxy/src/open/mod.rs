@@ -2,10 +2,12 @@
 //! answer on, and makes the session.
 //!
 //! `arrival` is what the client says until it is known what it asks for, `attempt` what becomes of that at
-//! one endpoint.
+//! one endpoint, `retry` whether another is
+//! tried after it.
 
 mod arrival;
 mod attempt;
+mod retry;
 
 use std::{
     future::poll_fn,
@@ -27,11 +29,11 @@ use tokio::{
 use self::{
     arrival::{destination, read_header, read_request, secure},
     attempt::{Answer, Attempt, attempt, pass_answer},
+    retry::Spent,
 };
 use crate::{
     balance::{self, Lease},
     client::{self, Ends},
-    endpoint::Endpoint,
     handshake::Reject,
     limits::Place,
     live::{Route, Upstream},
@@ -260,22 +262,28 @@ async fn establish(
     }
     wait_for_turn(&*route()?, deadline).await?;
     let mut tried = Vec::new();
-    let mut failure = None;
+    let mut spent = Spent::Nothing;
     loop {
         // Anew each time: an endpoint that was listed when the client came may be gone by now.
         let route = route()?;
         let to = destination(&route, &request.host, &request.target, entry)?;
         let upstream = &to.upstream;
-        let Some(lease) = balance::choose(upstream, &tried, request.key) else {
-            return Err(Failure::Refuse(failure.unwrap_or(Reject::Unavailable)));
+        let lease = balance::choose(upstream, &tried, request.key);
+        let Some(lease) = lease.filter(|lease| retry::may_try(upstream, &spent, lease)) else {
+            return give_up(worker, client, spent, deadline, entry).await;
         };
-        if failure.is_some() {
+        if !tried.is_empty() {
             worker.stats().retries.add(1);
+            // An answer that may be bettered is not read: its connection is closed.
+            drop(std::mem::replace(&mut spent, Spent::Nothing));
         }
         tried.push(lease.endpoint.address);
         entry.note(|record| record.endpoint = Some(lease.endpoint.address));
         let until = share(upstream, &tried, deadline);
-        match attempt(worker, upstream, &lease, &request, until).await {
+        let given = until.saturating_duration_since(Instant::now());
+        let outcome = attempt(worker, upstream, &lease, &request, until).await;
+        retry::learn(upstream, &lease.endpoint, &outcome, given, &worker.shared);
+        match outcome {
             Ok(Answer::Switch {
                 backend,
                 response,
@@ -295,13 +303,43 @@ async fn establish(
                     early_backend: early,
                 }));
             }
-            Ok(Answer::Other(answer)) => {
-                entry.note(|record| record.status = Some(answer.status));
-                let passed = pass_answer(worker, client, answer, deadline).await;
-                return passed.map(|()| Opened::Answered);
+            Ok(Answer::Other(answer)) if retry::is_retried(answer.status) => {
+                spent = Spent::Answer(answer);
             }
-            Err(Attempt::Failed(reject)) => failure = Some(reject),
+            Ok(Answer::Other(answer)) => {
+                let last = Spent::Answer(answer);
+                return give_up(worker, client, last, deadline, entry).await;
+            }
+            Err(Attempt::Failed {
+                reject,
+                was_untouched,
+                ..
+            }) => {
+                spent = Spent::Failed {
+                    reject,
+                    was_untouched,
+                };
+            }
             Err(Attempt::Final(reject)) => return Err(Failure::Refuse(reject)),
+        }
+    }
+}
+
+/// Tells the client what came of the last attempt.
+async fn give_up(
+    worker: &Worker,
+    client: &mut Stream,
+    spent: Spent,
+    deadline: Instant,
+    entry: &mut Entry,
+) -> Result<Opened, Failure> {
+    match spent {
+        Spent::Nothing => Err(Failure::Refuse(Reject::Unavailable)),
+        Spent::Failed { reject, .. } => Err(Failure::Refuse(reject)),
+        Spent::Answer(answer) => {
+            entry.note(|record| record.status = Some(answer.status));
+            let passed = pass_answer(worker, client, answer, deadline).await;
+            passed.map(|()| Opened::Answered)
         }
     }
 }
@@ -322,8 +360,7 @@ async fn wait_for_turn(route: &Route, deadline: Instant) -> Result<(), Failure> 
 /// another that promises more to try in the other half.
 fn share(upstream: &Upstream, tried: &[SocketAddr], deadline: Instant) -> Instant {
     let mut endpoints = upstream.endpoints.iter();
-    let is_good = |endpoint: &Endpoint| endpoint.is_usable() && !endpoint.is_shunned();
-    if endpoints.any(|endpoint| is_good(endpoint) && !tried.contains(&endpoint.address)) {
+    if endpoints.any(|endpoint| endpoint.is_usable() && !tried.contains(&endpoint.address)) {
         let now = Instant::now();
         now + deadline.saturating_duration_since(now) / 2
     } else {

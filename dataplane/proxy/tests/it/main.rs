@@ -14,6 +14,7 @@ mod closing;
 mod config;
 mod echo;
 mod handshake;
+mod health;
 mod heartbeat;
 mod http;
 mod leave;

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use proxy::{
     Balancing, ConsistentHash, HandshakeResult, HashKey,
     handshake::Outcome,
-    proxy_protocol::{Header, Version, header, own_header, parse},
+    proxy_protocol::{Header, Version, header, own, parse},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -142,7 +142,7 @@ fn headers_are_read_whole_and_no_byte_further() {
 #[test]
 fn a_header_of_the_proxy_s_own_speaks_of_nobody() {
     for version in [Version::V1, Version::V2] {
-        let header = own_header(version);
+        let header = own(version);
         let end = header.len();
         assert_eq!(parse(&header), Outcome::Done(Header::Local, end));
     }

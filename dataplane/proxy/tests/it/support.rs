@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use proxy::{
-    Balancing, Config, Drain, Endpoint, Event, Heartbeat, Limits, Listener, Options, Patience,
-    Phase, Pool, Proxy, Record, Snapshot, Upstream,
+    Balancing, Config, Drain, Endpoint, Event, Health, Heartbeat, Limits, Listener, Options,
+    Patience, Phase, Pool, Proxy, Record, Snapshot, Upstream,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -177,6 +177,8 @@ pub(crate) fn upstream(name: &str, backends: &[SocketAddr]) -> Upstream {
         handshake_timeout: Duration::from_secs(5),
         proxy_protocol: None,
         tls: None,
+        health: Health::default(),
+        min_near_percent: None,
     }
 }
 
@@ -185,6 +187,7 @@ pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
         address,
         weight: 1,
         phase: Phase::Ready,
+        is_near: false,
     }
 }
 

@@ -129,7 +129,7 @@ async fn next_usable(rig: &Rig) -> usize {
                     assert_eq!((pool.as_str(), upstream.as_str()), (POOL, "echo"));
                     return count;
                 }
-                Ok(Event::ListenerState { .. }) => {}
+                Ok(Event::ListenerState { .. } | Event::EndpointHealth { .. }) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
             }
         }
@@ -228,6 +228,7 @@ async fn an_endpoint_that_accepts_and_does_not_answer_is_passed_over() {
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let rig = Rig::with(&[mute.local_addr().unwrap(), named("b").await], |pool| {
         pool.upstreams[0].handshake_timeout = Duration::from_secs(2);
+        pool.upstreams[0].health.ejection.consecutive_failures = 1;
     });
     for _ in 0..4 {
         assert_eq!(name(&mut rig.connect().await).await, "b");
@@ -237,10 +238,8 @@ async fn an_endpoint_that_accepts_and_does_not_answer_is_passed_over() {
         snapshot.counters.retries, 1,
         "only the first was sent there"
     );
-    assert!(
-        snapshot.endpoints[0].usable,
-        "it may be the client's request"
-    );
+    let problem = snapshot.endpoints[0].problem;
+    assert_eq!(problem, Some(EndpointProblem::Ejected));
 }
 
 #[tokio::test]

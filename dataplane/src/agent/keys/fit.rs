@@ -296,6 +296,7 @@ mod tests {
                 port: 8010,
                 weight: 1,
                 phase: EndpointPhase::Ready,
+                zone: None,
             }],
             balancing: Balancing::RoundRobin,
             slow_start: Duration::ZERO,
@@ -304,6 +305,8 @@ mod tests {
             handshake_timeout: Duration::ZERO,
             proxy_protocol: None,
             tls,
+            health: node_api::Health::default(),
+            zone_preference: None,
         };
         let asked = UpstreamTls {
             hostname: "chat.example".to_owned(),

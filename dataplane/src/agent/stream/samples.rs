@@ -72,6 +72,8 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             handshake_timeout: Duration::from_secs(5),
             proxy_protocol: None,
             tls: None,
+            health: node_api::Health::default(),
+            zone_preference: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::ZERO,
@@ -93,6 +95,7 @@ pub(super) fn endpoints(ports: &[u16]) -> Vec<Endpoint> {
         port: *port,
         weight: 1,
         phase: EndpointPhase::Ready,
+        zone: None,
     };
     ports.iter().map(endpoint).collect()
 }
