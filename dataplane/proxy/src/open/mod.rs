@@ -207,6 +207,46 @@ struct Ready {
     early_backend: Vec<u8>,
 }
 
+/// What comes before a request on a connection: a header of the PROXY protocol and TLS, where they are
+/// wanted. Gives whose connection it is, and when it began to speak.
+async fn arrive(
+    worker: &Worker,
+    route: &Route,
+    client: &mut Stream,
+    peer: SocketAddr,
+    received: &mut Vec<u8>,
+) -> Result<(Ends, Instant), Failure> {
+    let limit = route.routing.patience();
+    if route.proxy_protocol && !client::is_trusted(&route.trusted_proxies, peer.ip()) {
+        tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
+        return Err(Failure::Silent(HandshakeResult::ProxyHeader));
+    }
+    // A client that says nothing at all is told nothing.
+    match timeout(limit, fill(worker, client, received)).await {
+        Err(_elapsed) => return Err(Failure::Silent(HandshakeResult::ClientTimeout)),
+        Ok(Ok(n)) if n > 0 => {}
+        Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),
+    }
+    let begun = Instant::now();
+    let mut ends = Ends {
+        source: peer,
+        destination: route.gate.address,
+    };
+    if route.proxy_protocol {
+        let header = read_header(worker, client, &mut ends, received);
+        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
+        timeout_at(begun + limit, header).await.unwrap_or(late)?;
+    }
+    if let Some(tls) = &route.tls {
+        let secured = secure(worker, client, tls, received);
+        // Half of the time is kept for what is to be said by way of it.
+        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
+        let until = begun + limit / 2;
+        timeout_at(until, secured).await.unwrap_or(late)?;
+    }
+    Ok((ends, begun))
+}
+
 /// `first` is the route when the client came.
 async fn establish(
     worker: &Worker,
@@ -220,36 +260,9 @@ async fn establish(
         let gone = Failure::Silent(HandshakeResult::ListenerGone);
         worker.route(address).ok_or(gone)
     };
-    let limit = first.routing.patience();
-    if first.proxy_protocol && !client::is_trusted(&first.trusted_proxies, peer.ip()) {
-        tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
-        return Err(Failure::Silent(HandshakeResult::ProxyHeader));
-    }
     let mut received = Vec::new();
-    // A client that says nothing at all is told nothing.
-    match timeout(limit, fill(worker, client, &mut received)).await {
-        Err(_elapsed) => return Err(Failure::Silent(HandshakeResult::ClientTimeout)),
-        Ok(Ok(n)) if n > 0 => {}
-        Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),
-    }
-    let begun = Instant::now();
-    let deadline = begun + limit;
-    let mut ends = Ends {
-        source: peer,
-        destination: address,
-    };
-    if first.proxy_protocol {
-        let header = read_header(worker, client, &mut ends, &mut received);
-        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
-        timeout_at(deadline, header).await.unwrap_or(late)?;
-    }
-    if let Some(tls) = &first.tls {
-        let secured = secure(worker, client, tls, &mut received);
-        // Half of the time is kept for what is to be said by way of it.
-        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
-        let until = begun + limit / 2;
-        timeout_at(until, secured).await.unwrap_or(late)?;
-    }
+    let (ends, begun) = arrive(worker, first, client, peer, &mut received).await?;
+    let deadline = begun + first.routing.patience();
     let request = read_request(worker, address, client, ends, &mut received, entry);
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(Failure::Refuse(Reject::Timeout));

@@ -144,7 +144,7 @@ fn a_header_of_the_proxy_s_own_speaks_of_nobody() {
     for version in [Version::V1, Version::V2] {
         let header = own(version);
         let end = header.len();
-        assert_eq!(parse(&header), Outcome::Done(Header::Local, end));
+        assert_eq!(parse(header), Outcome::Done(Header::Local, end));
     }
 }
 
