@@ -6,6 +6,7 @@
 //! * [`carrier`] asks drivers for the state of links, over and over.
 //! * [`isolation`] asks whether the network is there at all.
 //! * [`neighbours`] looks for others who answer for the addresses.
+//! * [`orphans`] ends what earlier sessions left of the addresses.
 //! * Small threads read the two sockets, write to the agent, and wait for the end of the proxy.
 
 mod asking;
@@ -17,6 +18,7 @@ mod isolation;
 mod machine;
 mod messages;
 mod neighbours;
+mod orphans;
 mod outbox;
 mod rehearsal;
 mod residence;
@@ -158,6 +160,7 @@ fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
     let (lease_commands, lease_orders) = ring(QUEUE);
     let (lease_answers, answers) = ring(QUEUE);
     let (to_host, host_orders) = mpsc::channel();
+    let (to_orphans, taken) = mpsc::channel();
 
     let frames = FrameSocket::open().context("cannot open a packet socket")?;
     let machine = Machine::new(
@@ -188,6 +191,7 @@ fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
             orders: host_orders,
             wake: Arc::clone(&host_wake),
             control: sender.clone(),
+            taken: to_orphans,
         },
         &table.netlink_beat,
     )
@@ -205,6 +209,7 @@ fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
         drop(realtime::real_time_or_favoured(HOST_PRIORITY));
         watch.run();
     })?;
+    start("orphans", move || orphans::run(&taken))?;
     let (neighbours, orders) = asking::orders()?;
     let looking = neighbours::Watch::new(orders, sender.clone());
     start("neighbours", move || looking.run())?;

@@ -16,6 +16,7 @@ mod ipv6;
 mod isolation;
 mod lab;
 mod node;
+mod orphans;
 mod partition;
 mod proxy_life;
 mod routers;

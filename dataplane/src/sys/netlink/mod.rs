@@ -2,6 +2,7 @@
 
 mod message;
 mod neighbour;
+mod orphans;
 mod route;
 mod said;
 mod sockets;
@@ -15,6 +16,7 @@ use std::{
 
 pub use message::{Address, Change, Link, OWN_PROTOCOL};
 use message::{DUMP_INTERRUPTED, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Request};
+pub use orphans::Orphans;
 pub use route::DefaultRoute;
 pub use said::{Said, said};
 pub use sockets::Sockets;

@@ -22,7 +22,7 @@ const ID: usize = 48;
 const BEFORE_ID: usize = 4;
 
 /// The kernel's name of one socket, its cookie included: it is never another's.
-type Id = [u8; ID];
+pub(super) type Id = [u8; ID];
 
 /// A socket for requests about sockets.
 #[derive(Debug)]
@@ -58,26 +58,33 @@ impl Sockets {
         is_wanted: impl Fn() -> bool,
     ) -> io::Result<usize> {
         let mut found = Vec::new();
-        let dump = request(SOCK_DIAG_BY_FAMILY, message::DUMP, family, states, &[0; ID]);
-        self.0.exchange(dump, |message| {
-            found.extend(id_of(message.body, served));
+        self.0.exchange(list(family, states), |message| {
+            let named = named(message.body).filter(|(own, _)| served.contains(own));
+            found.extend(named.map(|(_, id)| id));
         })?;
         let mut ended = 0;
         for id in found {
             if !is_wanted() {
                 return Ok(0);
             }
-            let destroy = request(SOCK_DESTROY, message::ACK, family, states, &id);
-            match self.0.acknowledged(destroy) {
+            match self.0.acknowledged(destroy(family, states, &id)) {
                 Ok(()) => ended += 1,
-                // It ended by itself; or another one was found in its place, which has another cookie.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {
-                }
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(ended)
     }
+}
+
+/// For all sockets in these states.
+pub(super) fn list(family: u8, states: u32) -> Request {
+    request(SOCK_DIAG_BY_FAMILY, message::DUMP, family, states, &[0; ID])
+}
+
+/// For the end of one.
+pub(super) fn destroy(family: u8, states: u32, id: &Id) -> Request {
+    request(SOCK_DESTROY, message::ACK, family, states, id)
 }
 
 /// `inet_diag_req_v2`.
@@ -89,17 +96,20 @@ fn request(kind: u16, flags: u16, family: u8, states: u32, id: &Id) -> Request {
     request
 }
 
-/// The name of the socket that a message is about, if its own end is one of `served`.
-fn id_of(body: &[u8], served: &[SocketAddr]) -> Option<Id> {
+/// Whether a socket ended by itself, or another one was found in its place, which has another cookie.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}
+
+/// The own end of the socket that a message (`inet_diag_msg`) is about, and its name.
+pub(super) fn named(body: &[u8]) -> Option<(SocketAddr, Id)> {
     let id: Id = body.get(BEFORE_ID..BEFORE_ID + ID)?.try_into().ok()?;
     let port = u16::from_be_bytes(*id.first_chunk()?);
     let family = *body.first()?;
     let source = id.get(4..20)?;
     let address: IpAddr =
         message::ip(family, source.get(..4)?).or_else(|| message::ip(family, source))?;
-    served
-        .contains(&SocketAddr::new(address, port))
-        .then_some(id)
+    Some((SocketAddr::new(address, port), id))
 }
 
 #[cfg(test)]
@@ -116,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_of_what_was_served_are_named() {
+    fn a_socket_is_named_by_its_own_end() {
         let served: Vec<SocketAddr> = ["192.0.2.7:8020", "[2001:db8::7]:8020"]
             .map(|it| it.parse().unwrap())
             .to_vec();
@@ -124,7 +134,7 @@ mod tests {
             .parse::<std::net::Ipv6Addr>()
             .unwrap()
             .octets();
-        let is_named = |body: &[u8]| id_of(body, &served).is_some();
+        let is_named = |body: &[u8]| named(body).is_some_and(|(own, _)| served.contains(&own));
         assert!(is_named(&told(2, 8020, &[192, 0, 2, 7])));
         assert!(is_named(&told(10, 8020, &v6)));
         assert!(!is_named(&told(2, 8021, &[192, 0, 2, 7])));

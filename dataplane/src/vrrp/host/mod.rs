@@ -25,6 +25,7 @@ use super::{
     inbox::Sender,
     machine::{Bell, now},
     messages::{FromHost, LeaseAnswer, LeaseCommand, Registration, RouterId, Term, ToHost},
+    orphans::Taken,
     world::World,
 };
 use crate::sys::{
@@ -52,6 +53,7 @@ pub(super) struct Ends {
     pub(super) orders: mpsc::Receiver<ToHost>,
     pub(super) wake: Arc<Wake>,
     pub(super) control: Sender,
+    pub(super) taken: Taken,
 }
 
 /// The addresses of one virtual router.
@@ -86,6 +88,14 @@ impl Holding {
             Some(link) => link.index,
             None => Some(self.what.index),
         }
+    }
+
+    /// Whether the host has all its addresses, on a link that is switched on.
+    fn is_here(&self, world: &World) -> bool {
+        let mut addresses = self.what.addresses.iter();
+        let index = self.index();
+        let index = index.filter(|index| self.link.is_none() || world.is_on(*index));
+        index.is_some_and(|index| addresses.all(|address| world.has(index, *address)))
     }
 
     /// When the machine thread last advertised as Active.
@@ -336,6 +346,7 @@ impl Host {
             requests,
             links,
             ends,
+            world,
             asked_anew,
             ..
         } = self;
@@ -343,6 +354,8 @@ impl Host {
             return;
         };
         let was_held = holding.lease.is_held();
+        // One that a former process, or another virtual router, had was not elsewhere.
+        let was_here = holding.is_here(world);
         if let Err(text) = holding.hold(requests, links) {
             ends.control.host(FromHost::Problem(holding.what.id, text));
             self.lose(at, "was refused");
@@ -366,8 +379,13 @@ impl Host {
         if !lease.set(began, now()) {
             self.lose(at, "was renewed too late");
         } else if !was_held {
+            let taken = (!was_here).then(|| what.addresses.clone());
             self.answer(LeaseAnswer::Held(id, term));
             self.ends.control.host(FromHost::Held(id, true));
+            if let Some(taken) = taken {
+                // That thread runs for as long as this one.
+                drop(self.ends.taken.send(taken));
+            }
         }
     }
 
@@ -496,16 +514,10 @@ impl Host {
     /// Virtual routers that hold addresses which the host does not have. An interface that is down
     /// has lost those of IPv6 to the kernel, and its virtual routers are about to let go.
     fn missing(&self) -> Vec<RouterId> {
-        let has = |holding: &Holding| {
-            let mut addresses = holding.what.addresses.iter();
-            let index = holding
-                .index()
-                .filter(|index| holding.link.is_none() || self.world.is_on(*index));
-            index.is_some_and(|index| addresses.all(|address| self.world.has(index, *address)))
-        };
+        let world = &self.world;
         self.holdings
             .iter()
-            .filter(|it| it.lease.is_held() && self.world.is_up(it.what.index) && !has(it))
+            .filter(|it| it.lease.is_held() && world.is_up(it.what.index) && !it.is_here(world))
             .map(|it| it.what.id)
             .collect()
     }
