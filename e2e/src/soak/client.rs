@@ -62,8 +62,7 @@ pub(super) struct End {
     pub(super) target: SocketAddrV4,
     /// Who served it, as far as the client learned.
     pub(super) served: Option<Served>,
-    /// When it last heard anything, and when it was over.
-    pub(super) heard: Instant,
+    /// When it was over.
     pub(super) at: Instant,
     pub(super) seen: Seen,
     /// Whether the client had begun to end it.
@@ -103,7 +102,6 @@ pub(super) async fn come_again(crowd: Rc<Crowd>, shared: Rc<Shared>, mut random:
                     manner,
                     target,
                     served,
-                    heard: wire.heard,
                     at: Instant::now(),
                     seen,
                     ending,

@@ -164,18 +164,16 @@ fn seen(seen: Seen) -> String {
 fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     let home = home(*end.target.ip());
     let disrupts = |deed| deed == Deed::ProxyKilled(home) || deed == Deed::GatewayStopped(home);
-    // A client that hears nothing notices late; what it did not hear was done when it heard something last. So it is
-    // with one whose port had another session on the gateway that takes the address back: the TIME-WAIT socket which
-    // that left answers no segment of this one with a reset (RFC 9293 section 3.10.7.4).
-    let from = if matches!(end.seen, Seen::Silence | Seen::Reset) {
-        end.heard
-    } else {
-        end.at
-    };
-    let has_left = deeds.explain((from, end.at), disrupts);
+    let has_left = deeds.explain((end.at, end.at), disrupts);
+    // Whoever writes is answered or reset, wherever the address is by then. Nothing follows a Close, and the address may
+    // have moved before the answer.
+    let waits_in_silence = end.ending && matches!(end.manner, Manner::Closes | Manner::ReadsLate);
+    if end.seen == Seen::Silence && !(waits_in_silence && has_left) {
+        return false;
+    }
     // A gateway that lost an address keeps its sessions for a while, and another deed may end them first.
     let recorded_by = end.at + if has_left { KEPT } else { WRITING };
-    let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((from, recorded_by), wanted);
+    let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((end.at, recorded_by), wanted);
     let Some(record) = record else {
         // Records of a killed proxy die with it. Those of other proxies do not.
         let gateway = end.served.map_or(home, |served| served.gateway);
@@ -194,10 +192,8 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     };
     let code_is_one_of = |codes: &[u16]| match end.seen {
         Seen::Close(code) => codes.contains(&code),
-        // An address that moved takes whatever was said on its way with it.
-        Seen::Silence => has_left,
         // A frame that was cut, or a client that ended it at the same moment.
-        Seen::Own | Seen::Fin | Seen::Reset => true,
+        Seen::Own | Seen::Fin | Seen::Reset | Seen::Silence => true,
     };
     let port = end.target.port();
     let drains = did(&|deed| {
@@ -208,7 +204,7 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     let told_of_server =
         code_is_one_of(&[1012]) || limited || (drains && code_is_one_of(&DRAIN_CODES));
     match record.by.as_str() {
-        "client" => (end.ending && end.seen != Seen::Silence) || has_left,
+        "client" => end.ending || has_left,
         "backend" => {
             matches!((end.manner, end.seen), (Manner::Asks(asked), Seen::Close(code)) if asked == code)
                 && matches!(end.manner, Manner::Asks(asked) if record.code == Some(asked))
@@ -261,7 +257,6 @@ mod tests {
             manner,
             target: SocketAddrV4::new(VIP_SERVER1, 8020),
             served: None,
-            heard: Instant::now(),
             at: Instant::now(),
             seen,
             ending,
@@ -310,5 +305,20 @@ mod tests {
             Some(&asked),
             &deeds
         ));
+    }
+
+    #[test]
+    fn only_who_has_sent_its_close_may_hear_nothing() {
+        let mut deeds = Deeds::default();
+        let own = record("client", None);
+        let silent = |manner, ending| end(manner, Seen::Silence, ending);
+        assert!(!agrees(&silent(Manner::Closes, true), Some(&own), &deeds));
+        deeds.begin(Deed::ProxyKilled(address(Gateway::One)));
+        for record in [None, Some(&own)] {
+            assert!(agrees(&silent(Manner::Closes, true), record, &deeds));
+            assert!(agrees(&silent(Manner::ReadsLate, true), record, &deeds));
+            assert!(!agrees(&silent(Manner::Closes, false), record, &deeds));
+            assert!(!agrees(&silent(Manner::Asks(1000), true), record, &deeds));
+        }
     }
 }

@@ -89,8 +89,6 @@ pub(super) struct Wire {
     pub(super) bytes: u64,
     /// Whether the client reads.
     pub(super) reads: bool,
-    /// When something came last.
-    pub(super) heard: Instant,
     /// How it ended, once it has.
     pub(super) seen: Option<Seen>,
 }
@@ -116,7 +114,6 @@ impl Wire {
             echoed: 0,
             bytes: 0,
             reads: true,
-            heard: Instant::now(),
             seen: None,
         };
         let mut head = Vec::new();
@@ -263,9 +260,6 @@ impl Wire {
         let mut scratch = self.shared.scratch.borrow_mut();
         let received = unless_blocked(self.stream.try_read(&mut scratch))?;
         let length = received.unwrap_or(0);
-        if length > 0 {
-            self.heard = Instant::now();
-        }
         self.bytes += length as u64;
         take(&scratch[..length]);
         Ok(received)
