@@ -21,12 +21,17 @@ use serde_json::{Value, json};
 /// refuses a Host with another one than its own.
 const TRIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 16)), PORT);
 
-/// Bound against hangs for all cases of one direction.
+/// Bounds against hangs for the cases of one direction: those that are run by default, and all.
 const PATIENCE: Duration = Duration::from_mins(30);
+const PATIENCE_WITH_ALL: Duration = Duration::from_hours(3);
+
+fn wants_all() -> bool {
+    std::env::var_os("WSHA_AUTOBAHN").is_some_and(|which| which == "all")
+}
 
 /// Which cases are run, and how many they are at least.
 fn cases() -> (Value, usize) {
-    if std::env::var_os("WSHA_AUTOBAHN").is_some_and(|which| which == "all") {
+    if wants_all() {
         return (json!(["*"]), 500);
     }
     // Left out are messages of up to 16 MiB in up to a million pieces, and most cases of compression, which
@@ -149,7 +154,12 @@ fn listens(cluster: &Cluster, process: &Process) -> Result<()> {
 }
 
 fn ends(process: &Process) -> Result<()> {
-    let status = process.wait(PATIENCE)?;
+    let patience = if wants_all() {
+        PATIENCE_WITH_ALL
+    } else {
+        PATIENCE
+    };
+    let status = process.wait(patience)?;
     ensure!(status.success(), "{status}: {}", process.log_tail());
     Ok(())
 }
