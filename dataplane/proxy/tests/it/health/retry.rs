@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use proxy::{HandshakeResult, Retry};
+use proxy::{HandshakeResult, Retry, Snapshot};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -44,9 +44,9 @@ async fn an_answer_is_bettered_where_it_can_be_and_passed_on_where_not() {
             "{answer}"
         );
         assert!(answer.ends_with("\r\n\r\nfull"), "{answer}");
-        let counters = rig.proxy.snapshot().counters;
-        assert_eq!(counters.retries, 2, "both were tried");
-        assert_eq!(counters.handshakes(HandshakeResult::Answered), 1);
+        let answered = |s: &Snapshot| s.counters.handshakes(HandshakeResult::Answered) == 1;
+        let snapshot = rig.until("counted", answered).await;
+        assert_eq!(snapshot.counters.retries, 2, "both were tried");
     }
 }
 
