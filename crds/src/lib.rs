@@ -16,11 +16,11 @@ pub use v1alpha1::{
     HealthCheck, Heartbeat, HttpCheck, HttpProbe, Isolation, Limits, Listener, ListenerStatus,
     ListenerTls, LoadBalancing, LoadBalancingType, MacAddress, MacAddressMode, NodePriority,
     NodeSelector, Password, Peering, PeeringMode, Preemption, PreemptionMode, ProxyProtocol,
-    ProxyProtocolMode, Retiring, Retry, Route, SecretReference, SentProxyProtocol,
-    ServiceReference, Summary, Tally, TcpCheck, TcpProbe, TlsVersion, TrackedInterface,
-    TrackedUpstream, Tracking, Upstream, UpstreamTls, VirtualIP, VirtualIPStatus, Vrrp,
-    WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus, WebSocketProbe, ZonePreference,
-    ZonePreferenceMode,
+    ProxyProtocolMode, Rebalance, RebalanceMode, Retiring, Retry, Route, SecretReference,
+    SentProxyProtocol, ServiceReference, Summary, Tally, TcpCheck, TcpProbe, TlsVersion,
+    TrackedInterface, TrackedUpstream, Tracking, Upstream, UpstreamTls, VirtualIP, VirtualIPStatus,
+    Vrrp, WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus, WebSocketProbe,
+    ZonePreference, ZonePreferenceMode,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -112,6 +112,7 @@ fn defaults_of_types_and_schema_are_the_same() {
     sections["heartbeat"] = json!({"interval": "5s"});
     sections["drain"] = json!({"closeCode": 1012});
     sections["upstreams"][0]["loadBalancing"] = json!({});
+    sections["upstreams"][0]["rebalance"] = json!({});
     for written in [least, sections] {
         let typed: WebSocketHAPoolSpec = serde_json::from_value(written.clone()).unwrap();
         let mut filled = written;

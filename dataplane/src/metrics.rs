@@ -120,21 +120,27 @@ metrics! {
     ProxySessions, Gauge, "wsha_proxy_sessions", "Live sessions of a listener on an address";
     ProxyEndpointUsable, Gauge, "wsha_proxy_endpoint_usable", "Whether new sessions are sent to an endpoint: 1 or 0";
     ProxyEndpointSessions, Gauge, "wsha_proxy_endpoint_sessions", "Live sessions of an endpoint";
+    ProxyEndpointHandshakes, Counter, "wsha_proxy_endpoint_handshakes", "Handshakes brought to an endpoint, by what it made of them";
+    ProxyEndpointSessionsEnded, Counter, "wsha_proxy_endpoint_sessions_ended", "Sessions of an endpoint that ended, by who or what ended them";
+    ProxyEndpointBytes, Counter, "wsha_proxy_endpoint_received_bytes", "Bytes of WebSocket frames received in the sessions of an endpoint, by side";
+    ProxyEndpointMessages, Counter, "wsha_proxy_endpoint_received_messages", "Messages received to their end in the sessions of an endpoint, by side";
     ProxyUpstreamUsable, Gauge, "wsha_proxy_upstream_usable_endpoints", "Endpoints of an upstream that take new sessions and were reached; of upstreams that routes lead to";
-    ProxyConnections, Counter, "wsha_proxy_connections", "Connections accepted from clients";
-    ProxyHandshakes, Counter, "wsha_proxy_handshakes", "Handshakes by how they ended";
-    ProxySessionsEnded, Counter, "wsha_proxy_sessions_ended", "Sessions ended, by who or what ended them and by the class of the first close code seen";
-    ProxyReceivedBytes, Counter, "wsha_proxy_received_bytes", "Bytes of WebSocket frames received, headers included, by side";
-    ProxyReceivedFrames, Counter, "wsha_proxy_received_frames", "WebSocket frames received, control frames included, by side";
-    ProxyReceivedMessages, Counter, "wsha_proxy_received_messages", "Messages received to their end, by side";
-    ProxyFrameViolations, Counter, "wsha_proxy_frame_violations", "Frames received that break RFC 6455 section 5 and were passed on, by side";
-    ProxyCutFrames, Counter, "wsha_proxy_cut_frames", "Connections reset because the loss of the other side had cut a frame";
-    ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake after one had failed";
+    ProxyDrainingSessions, Gauge, "wsha_proxy_draining_sessions", "Sessions left of an endpoint that is going, while they are told so";
+    ProxyDrainDeadline, Gauge, "wsha_proxy_drain_deadline_timestamp_seconds", "When the last session of an endpoint that is going is told so, seconds since the Unix epoch";
+    ProxyConnections, Counter, "wsha_proxy_connections", "Connections accepted from clients, by listener";
+    ProxyHandshakes, Counter, "wsha_proxy_handshakes", "Handshakes by listener and by how they ended";
+    ProxySessionsEnded, Counter, "wsha_proxy_sessions_ended", "Sessions ended, by listener, by who or what ended them and by the first close code seen";
+    ProxyReceivedBytes, Counter, "wsha_proxy_received_bytes", "Bytes of WebSocket frames received, headers included, by listener and side";
+    ProxyReceivedFrames, Counter, "wsha_proxy_received_frames", "WebSocket frames received, by listener, side and opcode";
+    ProxyReceivedMessages, Counter, "wsha_proxy_received_messages", "Messages received to their end, by listener and side";
+    ProxyFrameViolations, Counter, "wsha_proxy_frame_violations", "Frames received that break RFC 6455 section 5 and were passed on, by listener and side";
+    ProxyCutFrames, Counter, "wsha_proxy_cut_frames", "Connections reset because the loss of the other side had cut a frame, by listener";
+    ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake after one had failed, by listener";
     ProxyRetriesRefused, Counter, "wsha_proxy_retries_refused", "Handshakes that were tried on no further endpoint after one had failed, as the retry budget of the upstream was spent";
     ProxyChecks, Counter, "wsha_proxy_checks", "Health checks of the endpoints of an upstream, by result: passed or failed";
     ProxyEjections, Counter, "wsha_proxy_ejections", "Times that an endpoint of an upstream was left out since it had failed several clients in a row";
-    ProxyPings, Counter, "wsha_proxy_pings", "Pings sent to sides that had been quiet";
-    ProxyPongs, Counter, "wsha_proxy_pongs", "Pongs received that answered pings of the proxy";
+    ProxyPings, Counter, "wsha_proxy_pings", "Pings sent to sides that had been quiet, by listener";
+    ProxyPongs, Counter, "wsha_proxy_pongs", "Pongs received that answered pings of the proxy, by listener";
     ProxyHandshakeTime, Histogram, "wsha_proxy_handshake_duration_seconds", "Time from a client's first byte to the 101, by pool and upstream";
     ProxyConnectTime, Histogram, "wsha_proxy_connect_duration_seconds", "Time in which endpoints took a connection, by pool and upstream";
     ProxyPingTime, Histogram, "wsha_proxy_ping_round_trip_seconds", "Time from a Ping of the proxy to its Pong, by pool and side; not counted where other frames came between";
@@ -144,7 +150,7 @@ metrics! {
     ProxyOpenFilesLimit, Gauge, "wsha_proxy_open_files_limit", "File descriptors that the proxy may have";
     ProxyMemory, Gauge, "wsha_proxy_memory_bytes", "Memory of the proxy's control group, buffers of sockets included; absent without a limit";
     ProxyMemoryLimit, Gauge, "wsha_proxy_memory_limit_bytes", "Memory that the proxy's control group may have; absent without a limit";
-    ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left";
+    ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left, by listener";
 }
 
 /// The form in which [`encode`] writes: that of `OpenMetrics`, which Prometheus reads.

@@ -276,6 +276,7 @@ fn build(servers: &Servers<'_>, draft: &Draft, zones: &Zones) -> (Pool, Vec<Prob
                     nodes: zones.clone(),
                     ..preference
                 }),
+            rebalance: upstream.rebalance,
         }
     });
     let pool = Pool {

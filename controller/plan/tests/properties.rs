@@ -229,6 +229,27 @@ fn how_servers_are_chosen_reaches_the_node() {
 }
 
 #[test]
+fn sessions_are_moved_where_it_is_asked_for() {
+    let wanted = |rebalance: &str| {
+        let more = format!("    rebalance: {{{rebalance}}}");
+        let spec = pool("chat", "  - address: 10.0.0.9", &more);
+        let plan = planned(&[&node("a"), &spec]);
+        config(&plan, "a").pools[&pool_ref("chat")].upstreams[0].rebalance
+    };
+    let of = |percent_per_minute, tolerance_percent| {
+        Some(node_api::Rebalance {
+            percent_per_minute,
+            tolerance_percent,
+        })
+    };
+    assert_eq!(wanted(""), None);
+    assert_eq!(wanted("percentPerMinute: 7"), None);
+    assert_eq!(wanted("mode: Enabled"), of(5, 10));
+    let both = "mode: Enabled, percentPerMinute: 7, tolerancePercent: 20";
+    assert_eq!(wanted(both), of(7, 20));
+}
+
+#[test]
 fn proxies_before_the_gateways_reach_the_node() {
     let more = "    proxyProtocol: {version: 2}";
     let spec = pool("chat", "  - address: 10.0.0.9", more).replace(
@@ -330,7 +351,7 @@ fn what_clients_may_do_reaches_the_node() {
 #[test]
 fn every_setting_reaches_the_node() {
     let more = "    loadBalancing: {type: LeastConnections}\n    connectTimeout: 300ms\n    handshakeTimeout: 1s\n  \
-                vrrp: {version: 2, preemption: {mode: Disabled}}\n  heartbeat: {interval: 0s}\n  drain: {timeout: 0s, closeCode: 4000}";
+                vrrp: {version: 2, preemption: {mode: Disabled}}\n  heartbeat: {interval: 0s}\n  drain: {timeout: 0s, sessionsPerSecond: 50, closeCode: 4000}";
     let spec = pool(
         "chat",
         "  - {address: 10.0.0.9, virtualRouterID: 7, interface: eth1}\n  - address: 10.0.0.10",
@@ -365,6 +386,7 @@ fn every_setting_reaches_the_node() {
         (pool.drain.timeout.as_secs(), pool.drain.close_code),
         (0, 4000)
     );
+    assert_eq!(pool.drain.sessions_per_second, Some(50));
 }
 
 #[test]

@@ -226,6 +226,31 @@ fn tls_that_makes_no_sense() {
 }
 
 #[test]
+fn rebalancing_that_makes_no_sense() {
+    let at = "spec.upstreams[0].rebalance";
+    for (how, refusal) in [
+        (
+            "rebalance: {mode: Enabled, percentPerMinute: 0}",
+            format!("{at}.percentPerMinute: is 0; use a number from 1 to 100"),
+        ),
+        (
+            "rebalance: {tolerancePercent: 101}",
+            format!("{at}.tolerancePercent: is 101; use a number from 1 to 100"),
+        ),
+        (
+            "rebalance: {mode: Enabled}\n    loadBalancing: {type: ConsistentHash}",
+            format!(
+                "{at}: has no meaning with loadBalancing.type ConsistentHash, by which each client \
+                 comes back to its server; remove it or choose another type"
+            ),
+        ),
+    ] {
+        let more = format!("    {how}");
+        one(chat(&addresses(&["10.0.0.9"]), &more), &refusal);
+    }
+}
+
+#[test]
 fn limits_that_make_no_sense() {
     for (limits, refusal) in [
         (
@@ -303,6 +328,10 @@ fn ranges() {
     one(
         chat(&simple, "  accessLog: {mode: Enabled, samplePercent: 0}"),
         "spec.accessLog.samplePercent: is 0; use a number from 1 to 100",
+    );
+    one(
+        chat(&simple, "  drain: {sessionsPerSecond: 0}"),
+        "spec.drain.sessionsPerSecond: is 0; use a number from 1 to 1000000",
     );
     one(
         chat(&simple, "  vrrp: {version: 4}"),

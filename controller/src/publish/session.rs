@@ -230,6 +230,7 @@ mod tests {
             },
             drain: Drain {
                 timeout: Duration::ZERO,
+                sessions_per_second: None,
                 close_code: 1001,
             },
             tracking: node_api::Tracking::default(),

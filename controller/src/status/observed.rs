@@ -194,9 +194,15 @@ impl<'a> Observed<'a> {
     /// Upstreams of which a node finds no server well, each a sentence.
     pub fn unwell(&self) -> Vec<String> {
         let mut unwell = Vec::new();
+        // Servers of an upstream that was removed are told of as long as they have sessions.
+        let pool = self.desired.plan.pools.get(&self.name);
+        let is_listed = |endpoint: &&EndpointReport| {
+            let is_it = |upstream: &node_api::Upstream| upstream.name == endpoint.upstream;
+            pool.is_none_or(|pool| pool.upstreams.iter().any(is_it))
+        };
         for member in &self.members {
             let mut upstreams: BTreeMap<&str, Vec<&EndpointReport>> = BTreeMap::new();
-            for endpoint in member.endpoints {
+            for endpoint in member.endpoints.iter().filter(is_listed) {
                 let of_upstream = upstreams.entry(&endpoint.upstream).or_default();
                 of_upstream.push(endpoint);
             }

@@ -107,6 +107,7 @@ fn an_upstream_without_a_server_that_is_well_is_reported() {
                 usable,
                 problem: (!usable).then(|| "its health check fails: it answers 503".to_owned()),
                 sessions: 0,
+                drained_at_unix_ms: None,
             });
         report.pools = vec![node_api::PoolReport {
             pool: node_api::PoolRef {

@@ -13,6 +13,7 @@ mod mac_address;
 mod peering;
 mod pool;
 mod proxies;
+mod rebalance;
 mod routes;
 mod sessions;
 mod status;
@@ -33,6 +34,7 @@ pub use mac_address::{MacAddress, MacAddressMode};
 pub use peering::{Authentication, AuthenticationMode, Password, Peering, PeeringMode};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
 pub use proxies::{ProxyProtocol, ProxyProtocolMode, SentProxyProtocol};
+pub use rebalance::{Rebalance, RebalanceMode};
 pub use routes::Route;
 pub use sessions::{Drain, Heartbeat, Listener};
 pub use status::{

@@ -99,11 +99,17 @@ impl Default for Heartbeat {
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// Over how long the sessions of a removed server are closed, so that clients do not all return
-    /// at once, 1h at most; 0s closes them at once.
+    /// By when the sessions of a removed server are closed at the latest, evenly over this time, so that
+    /// clients do not all return at once, 1h at most; 0s closes them at once.
     #[serde(default = "thirty_seconds")]
     #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
     pub timeout: Duration,
+
+    /// How many sessions each gateway closes in a second, if timeout leaves the time for that; more
+    /// otherwise. Few sessions are then closed in less time than timeout. All of it is used if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::rate")]
+    pub sessions_per_second: Option<u32>,
 
     /// Code of the Close frame that clients then get (1001: going away).
     #[serde(default = "going_away")]
@@ -115,6 +121,7 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             timeout: thirty_seconds(),
+            sessions_per_second: None,
             close_code: going_away(),
         }
     }

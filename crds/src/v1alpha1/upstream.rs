@@ -5,7 +5,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ejection, HealthCheck, Retry, SentProxyProtocol, UpstreamTls, ZonePreference};
+use super::{
+    Ejection, HealthCheck, Rebalance, Retry, SentProxyProtocol, UpstreamTls, ZonePreference,
+};
 use crate::{Duration, schema::duration_rule};
 
 /// A group of servers and how to choose among them.
@@ -14,6 +16,9 @@ use crate::{Duration, schema::duration_rule};
 #[x_kube(validation = Rule::new(
     "has(self.service) != (has(self.endpoints) && size(self.endpoints) > 0)"
 ).message("exactly one of service and endpoints is needed: name a Service or list servers"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.rebalance) || self.rebalance.mode != 'Enabled' || self.loadBalancing.type != 'ConsistentHash'"
+).message("has no meaning with loadBalancing.type ConsistentHash, by which each client comes back to its server: remove it or choose another type").field_path(".rebalance"))]
 pub struct Upstream {
     /// Name of the upstream, unique in the pool; status and metrics refer to it.
     #[schemars(schema_with = "crate::schema::section_name")]
@@ -74,6 +79,12 @@ pub struct Upstream {
     /// How many handshakes that a server fails are tried on another one.
     #[serde(default)]
     pub retry: Retry,
+
+    /// Whether sessions are moved away from servers that have more than their share. Disabled if left
+    /// out. Excludes loadBalancing.type ConsistentHash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rebalance")]
+    pub rebalance: Option<Rebalance>,
 }
 
 /// A port of a Service.

@@ -255,6 +255,19 @@ pub struct Upstream {
     /// Whether endpoints in the node's own zone are preferred; `None`: no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone_preference: Option<ZonePreference>,
+    /// Whether sessions are moved away from endpoints that have too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
+}
+
+/// Sessions that are ended since their endpoint has more than its share.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebalance {
+    /// Of a hundred live sessions of the upstream, how many this node ends in a minute at most.
+    pub percent_per_minute: u8,
+    /// How much more than its share an endpoint may have, in percent of it.
+    pub tolerance_percent: u8,
 }
 
 /// One server.
@@ -333,9 +346,12 @@ pub struct Heartbeat {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// Over how long the sessions of a gone endpoint are closed.
+    /// Until when, at the latest, the sessions of a gone endpoint are closed.
     #[serde(with = "millis")]
     pub timeout: Duration,
+    /// How many of them are closed in a second, if not more must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_per_second: Option<u32>,
     /// Close code sent (RFC 6455 section 7.4).
     pub close_code: u16,
 }

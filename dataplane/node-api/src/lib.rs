@@ -22,8 +22,8 @@ pub mod tracking;
 
 pub use config::{
     AccessLog, Balancing, Drain, Endpoint, EndpointPhase, HashKey, Heartbeat, Listener, NodeConfig,
-    Pool, PoolRef, Preemption, ProxyProtocolMode, ProxyProtocolVersion, RankedNode, Upstream,
-    VirtualRouter, VrrpVersion, is_link_local_v6,
+    Pool, PoolRef, Preemption, ProxyProtocolMode, ProxyProtocolVersion, RankedNode, Rebalance,
+    Upstream, VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};
 pub use health::{Ejection, Health, HealthCheck, HealthProbe, Retry, ZonePreference};

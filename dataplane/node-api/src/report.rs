@@ -197,4 +197,8 @@ pub struct EndpointReport {
     pub problem: Option<String>,
     /// Live sessions.
     pub sessions: u64,
+    /// While these are told to go, since it was removed or is terminating: when the last one is,
+    /// milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_at_unix_ms: Option<u64>,
 }

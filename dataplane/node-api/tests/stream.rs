@@ -113,6 +113,7 @@ fn pool() -> Pool {
         tls: None,
         health: node_api::Health::default(),
         zone_preference: None,
+        rebalance: None,
     };
     Pool {
         virtual_routers: vec![VirtualRouter {
@@ -149,6 +150,7 @@ fn pool() -> Pool {
         },
         drain: Drain {
             timeout: Duration::ZERO,
+            sessions_per_second: None,
             close_code: 1001,
         },
         tracking: node_api::Tracking::default(),

@@ -4,6 +4,11 @@
 /// brought to another one ("service restart" in the IANA registry of close codes).
 pub(crate) const BACKEND_LOST: u16 = 1012;
 
+/// Close code for a session that is to begin anew at an endpoint with less to do. Of the codes of the
+/// IANA registry it is the one that bids clients come again, and not all at once (5-30 s, at random);
+/// 1013 would keep them away, and 1001 says nothing of coming again.
+pub(crate) const REBALANCED: u16 = 1012;
+
 /// Close code for the backend of a session whose client was lost.
 pub(crate) const CLIENT_LOST: u16 = 1001;
 

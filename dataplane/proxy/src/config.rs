@@ -100,6 +100,18 @@ pub struct Upstream {
     /// The endpoints that are near take all sessions as long as they are that part of all usable ones,
     /// in percent, by weight; `None`: it does not matter which are near.
     pub min_near_percent: Option<u8>,
+    /// Whether sessions are moved away from endpoints that have too many; `None`: they are not.
+    pub rebalance: Option<Rebalance>,
+}
+
+/// Sessions that are ended since their endpoint has more than its share: they come again, and go to one
+/// that has less.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rebalance {
+    /// Of a hundred live sessions of the upstream, how many are ended in a minute at most.
+    pub percent_per_minute: u16,
+    /// How much more than its share an endpoint may have, in percent of it.
+    pub tolerance_percent: u16,
 }
 
 /// One server.
@@ -174,8 +186,11 @@ pub struct Heartbeat {
 /// How sessions end when their endpoint, listener, address or pool goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drain {
-    /// Over how long the sessions of a gone endpoint are closed.
+    /// Until when, at the latest, the sessions of a gone endpoint are closed, evenly over that time
+    /// where there is no rate.
     pub timeout: Duration,
+    /// How many of them are closed in a second, if not more must be; at least 1.
+    pub sessions_per_second: Option<u32>,
     /// Close code sent (RFC 6455 section 7.4).
     pub close_code: u16,
 }
@@ -239,6 +254,16 @@ pub enum ConfigError {
         /// The bound.
         percent: u16,
     },
+    /// Sessions that would come back to where they were.
+    #[error(
+        "pool {pool}, upstream {upstream}: rebalance has no meaning with a consistent hash, by which each client comes back to its endpoint: remove it or choose endpoints in another way"
+    )]
+    RebalancedHash {
+        /// The pool.
+        pool: String,
+        /// Its upstream.
+        upstream: String,
+    },
     /// A listener that would accept nobody.
     #[error(
         "pool {pool}, listener {listener}: proxyProtocol is required and trustedProxies is empty, so nobody could connect: name the proxies that send the header"
@@ -266,6 +291,14 @@ pub enum ConfigError {
         listener: String,
         /// What is wrong, with the remedy.
         problem: String,
+    },
+    /// A rate at which nothing ends.
+    #[error(
+        "pool {pool}: drain.sessionsPerSecond is zero: give a number, or leave it out to use all of drain.timeout"
+    )]
+    ZeroDrainRate {
+        /// The pool.
+        pool: String,
     },
     /// A limit under which nothing is possible.
     #[error("pool {pool}: limits.{field} is zero: give a number, or leave it out for no limit")]
@@ -357,6 +390,9 @@ impl Pool {
             }
             upstream.check(name)?;
         }
+        if self.drain.sessions_per_second == Some(0) {
+            return Err(ConfigError::ZeroDrainRate { pool: pool() });
+        }
         if let Some(field) = self.limits.impossible() {
             return Err(ConfigError::ZeroLimit {
                 pool: pool(),
@@ -390,6 +426,7 @@ impl Upstream {
             tls: None,
             health: Health::default(),
             min_near_percent: None,
+            rebalance: None,
         }
     }
 
@@ -421,6 +458,12 @@ impl Upstream {
                 pool: pool(),
                 upstream: upstream(),
                 percent,
+            });
+        }
+        if matches!(self.balancing, Balancing::ConsistentHash(_)) && self.rebalance.is_some() {
+            return Err(ConfigError::RebalancedHash {
+                pool: pool(),
+                upstream: upstream(),
             });
         }
         let check = self.health.check.as_ref();

@@ -14,7 +14,7 @@ use std::{
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     config::{self, Phase, Upstream},
     dial::dial,
+    endpoint_stats::EndpointStats,
     health::Condition,
     live::Shared,
     observe::EndpointProblem,
@@ -94,10 +95,15 @@ pub(crate) struct Endpoint {
     losses: Mutex<Losses>,
     /// How it is spoken to.
     access: Mutex<Access>,
+    /// When the last of its sessions is told to go, while they are.
+    drained: Mutex<Option<SystemTime>>,
     /// Live sessions and handshakes on their way.
     pub(crate) load: AtomicUsize,
     /// Live sessions.
     pub(crate) sessions: AtomicUsize,
+    /// Those of them that were told to end.
+    pub(crate) leaving: AtomicUsize,
+    pub(crate) stats: EndpointStats,
     /// Place in the turn (`balance`).
     pub(crate) credit: AtomicI64,
 }
@@ -134,7 +140,7 @@ impl Losses {
 
 impl Endpoint {
     /// An endpoint that is not listed yet.
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr, workers: usize) -> Self {
         Self {
             address,
             weight: AtomicU16::new(1),
@@ -146,8 +152,11 @@ impl Endpoint {
             since: Mutex::default(),
             losses: Mutex::default(),
             access: Mutex::default(),
+            drained: Mutex::default(),
             load: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
+            stats: EndpointStats::new(workers),
             credit: AtomicI64::new(0),
         }
     }
@@ -173,6 +182,9 @@ impl Endpoint {
         }
         if before != READY && phase == READY {
             self.started(Some(Instant::now()));
+        }
+        if self.keeps_sessions() {
+            *self.drained.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         self.fault.load(Acquire) != SOUND
     }
@@ -226,6 +238,26 @@ impl Endpoint {
         self.is_near.load(Relaxed)
     }
 
+    /// Live sessions that were not told to end.
+    pub(crate) fn staying(&self) -> usize {
+        let leaving = self.leaving.load(Relaxed);
+        self.sessions.load(Relaxed).saturating_sub(leaving)
+    }
+
+    /// Sessions of it are told to go until then.
+    pub(crate) fn drains_until(&self, at: SystemTime) {
+        let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        *drained = (*drained).max(Some(at));
+    }
+
+    /// When the last of its sessions is told to go, where they are.
+    pub(crate) fn drained(&self) -> Option<SystemTime> {
+        if self.keeps_sessions() {
+            return None;
+        }
+        *self.drained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether new sessions should be sent to it.
     pub(crate) fn is_usable(&self) -> bool {
         self.is_reachable() && self.condition.problem().is_none()
@@ -261,6 +293,7 @@ impl Endpoint {
         match self.phase.load(Acquire) {
             READY => {}
             NOT_READY => return Some(EndpointProblem::NotReady),
+            REMOVED => return Some(EndpointProblem::Removed),
             _ => return Some(EndpointProblem::Terminating),
         }
         problem_of(self.fault.load(Acquire)).or_else(|| self.condition.problem())
@@ -485,7 +518,7 @@ mod tests {
 
     #[test]
     fn one_that_is_listed_again_starts_without_its_old_fault() {
-        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)), 1);
         let ready = Some(config::Endpoint {
             address: endpoint.address,
             weight: 1,

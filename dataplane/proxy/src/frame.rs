@@ -72,6 +72,63 @@ pub enum Excess {
     Messages,
 }
 
+/// What a frame is for (section 5.2), as it is counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Goes on with a message.
+    Continuation,
+    /// Begins, or is, a message of text.
+    Text,
+    /// The same, of anything.
+    Binary,
+    /// Ends the session.
+    Close,
+    /// Asks for a Pong.
+    Ping,
+    /// Answers a Ping, or is sent unasked.
+    Pong,
+    /// What no standard has given a meaning to.
+    Reserved,
+}
+
+impl Kind {
+    /// Every value, in the order of its declaration.
+    pub const ALL: [Self; 7] = [
+        Self::Continuation,
+        Self::Text,
+        Self::Binary,
+        Self::Close,
+        Self::Ping,
+        Self::Pong,
+        Self::Reserved,
+    ];
+
+    const fn of(opcode: u8) -> Self {
+        match opcode {
+            CONTINUATION => Self::Continuation,
+            TEXT => Self::Text,
+            BINARY => Self::Binary,
+            CLOSE => Self::Close,
+            PING => Self::Ping,
+            PONG => Self::Pong,
+            _ => Self::Reserved,
+        }
+    }
+
+    /// The value as a metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Continuation => "continuation",
+            Self::Text => "text",
+            Self::Binary => "binary",
+            Self::Close => "close",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::Reserved => "reserved",
+        }
+    }
+}
+
 /// What a slice of the stream contained.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Scan {
@@ -79,8 +136,6 @@ pub struct Scan {
     pub ready: usize,
     /// Offset in these of the first frame boundary, where a frame may be inserted.
     pub boundary: Option<usize>,
-    /// Frames begun.
-    pub frames: u32,
     /// Data frames begun that end a message.
     pub messages: u32,
     /// Frames that break RFC 6455.
@@ -118,8 +173,9 @@ impl Frames {
     }
 
     /// Scans `buf`: the bytes held back before, then those just received. The first
-    /// [`Scan::ready`] bytes of `buf` are then to be passed on.
-    pub fn scan(&mut self, buf: &mut [u8], watch: Watch) -> Scan {
+    /// [`Scan::ready`] bytes of `buf` are then to be passed on. `begun` is told of each frame that begins,
+    /// but for Pongs that are removed: to gather them in a [`Scan`] costs more than to count them.
+    pub fn scan(&mut self, buf: &mut [u8], watch: Watch, mut begun: impl FnMut(Kind)) -> Scan {
         self.held_len = 0;
         let mut scan = Scan::default();
         let mut kept = Kept::default();
@@ -170,7 +226,7 @@ impl Frames {
                     self.refused = true;
                 }
             }
-            scan.frames += 1;
+            begun(Kind::of(head.opcode()));
             scan.messages += u32::from(head.ends_message());
             scan.violations += u32::from(head.is_violation(watch.masked));
             if head.opcode() == CLOSE {
@@ -233,7 +289,10 @@ impl Kept {
 }
 
 const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
+const PING: u8 = 9;
 const PONG: u8 = 10;
 
 const FIN: u8 = 0x80;
@@ -254,6 +313,7 @@ struct Head {
 
 impl Head {
     /// `None`: more bytes are needed.
+    #[inline]
     fn parse(buf: &[u8], read_pongs: bool) -> Option<Self> {
         let (&first, &second) = (buf.first()?, buf.get(1)?);
         let masked = second & MASKED != 0;
@@ -341,7 +401,7 @@ mod tests {
             }
             buf.extend(vec![7; payload]);
             let mut frames = Frames::default();
-            let scan = frames.scan(&mut buf, SERVER);
+            let scan = frames.scan(&mut buf, SERVER, |_| {});
             assert_eq!((scan.ready, scan.messages), (head + payload, 1));
             assert!(frames.at_boundary() && frames.held().is_empty());
         }
@@ -350,10 +410,23 @@ mod tests {
     #[test]
     fn an_incomplete_head_is_held_and_leaves_a_boundary() {
         let mut frames = Frames::default();
-        let scan = frames.scan(&mut [0x82, 1, b'x', 0x82, 126, 0], SERVER);
+        let scan = frames.scan(&mut [0x82, 1, b'x', 0x82, 126, 0], SERVER, |_| {});
         assert_eq!(scan.ready, 3);
         assert!(frames.at_boundary());
         assert_eq!(frames.held(), [0x82, 126, 0]);
+    }
+
+    #[test]
+    fn frames_are_counted_by_what_they_are_for() {
+        let mut all: Vec<u8> = (0..16)
+            .filter(|op| *op != 8)
+            .flat_map(|op| [0x80 | op, 0])
+            .collect();
+        all.extend([0x88, 0]);
+        let mut counts = [0; 7];
+        Frames::default().scan(&mut all, SERVER, |kind| counts[kind as usize] += 1);
+        // 3-7 and 11-15 have no meaning.
+        assert_eq!(counts, [1, 1, 1, 1, 1, 1, 10]);
     }
 
     #[test]
@@ -381,7 +454,7 @@ mod tests {
             let mut swallowed = 0;
             for part in [&stream[..cut], &stream[cut..]] {
                 let mut buf = [frames.held(), part].concat();
-                let scan = frames.scan(&mut buf, watch);
+                let scan = frames.scan(&mut buf, watch, |_| {});
                 passed.extend_from_slice(&buf[..scan.ready]);
                 swallowed += scan.own_pongs;
             }
@@ -399,11 +472,10 @@ mod tests {
             pongs: 2,
             ..SERVER
         };
-        let scan = Frames::default().scan(&mut buf, watch);
-        assert_eq!(
-            (scan.own_pongs, scan.frames, scan.boundary),
-            (2, 8, Some(0))
-        );
+        let mut counts = [0; 7];
+        let scan = Frames::default().scan(&mut buf, watch, |kind| counts[kind as usize] += 1);
+        assert_eq!(counts, [0, 0, 5, 0, 0, 3, 0]);
+        assert_eq!((scan.own_pongs, scan.boundary), (2, Some(0)));
         let rest = (2..5).flat_map(pong);
         let expected: Vec<u8> = [0x82, 1, 0, 0x82, 1, 1].into_iter().chain(rest).collect();
         assert_eq!(&buf[..scan.ready], expected);
@@ -413,18 +485,18 @@ mod tests {
     fn nothing_passes_behind_a_close() {
         let mut frames = Frames::default();
         let mut buf = [0x88, 4, 0x03, 0xe9, b'h', b'i', 0x81, 1, b'x'];
-        let scan = frames.scan(&mut buf, SERVER);
+        let scan = frames.scan(&mut buf, SERVER, |_| {});
         assert_eq!(scan.ready, 6);
         assert_eq!(scan.close, Some(Some(1001)));
         assert!(frames.is_closed());
-        assert_eq!(frames.scan(&mut [0x81, 1, b'x'], SERVER).ready, 0);
+        assert_eq!(frames.scan(&mut [0x81, 1, b'x'], SERVER, |_| {}).ready, 0);
     }
 
     #[test]
     fn a_length_of_64_bits_never_ends_and_is_counted() {
         let mut frames = Frames::default();
         let mut buf = [0x82, 127, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2];
-        let scan = frames.scan(&mut buf, SERVER);
+        let scan = frames.scan(&mut buf, SERVER, |_| {});
         assert_eq!((scan.ready, scan.violations), (12, 1));
         assert!(!frames.at_boundary());
     }
@@ -432,10 +504,13 @@ mod tests {
     #[test]
     fn the_first_boundary_is_told() {
         let mut frames = Frames::default();
-        assert_eq!(frames.scan(&mut [0x82, 3, 1], SERVER).boundary, Some(0));
-        assert_eq!(frames.scan(&mut [2], SERVER).boundary, None);
+        assert_eq!(
+            frames.scan(&mut [0x82, 3, 1], SERVER, |_| {}).boundary,
+            Some(0)
+        );
+        assert_eq!(frames.scan(&mut [2], SERVER, |_| {}).boundary, None);
         let mut rest = [3, 0x82, 2, 1];
-        assert_eq!(frames.scan(&mut rest, SERVER).boundary, Some(1));
+        assert_eq!(frames.scan(&mut rest, SERVER, |_| {}).boundary, Some(1));
     }
 
     /// Unmasked frames, each by its first byte and how much payload it has.
@@ -513,7 +588,7 @@ mod tests {
                 let mut left = watch;
                 for part in [&stream[..cut], &stream[cut..]] {
                     let mut buf = [frames.held(), part].concat();
-                    let scan = frames.scan(&mut buf, left);
+                    let scan = frames.scan(&mut buf, left, |_| {});
                     passed.extend_from_slice(&buf[..scan.ready]);
                     told.extend(scan.excess);
                     if watch.allowance.messages < u32::MAX {

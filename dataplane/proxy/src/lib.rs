@@ -9,6 +9,7 @@
 //! endpoint, `budget` says how often another one may be tried, `health` which endpoints are well,
 //! `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
 //! listeners and sessions of one thread, `leaving` is its part in a planned stop,
+//! `shedding` its part in rebalancing, `drain` says when sessions of endpoints that go are told,
 //! `limits` is what a pool allows, `routing` which requests go where, `live` is the configuration with its
 //! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken.
 #![deny(unsafe_code)]
@@ -19,7 +20,9 @@ mod client;
 mod close;
 mod config;
 mod dial;
+mod drain;
 mod endpoint;
+mod endpoint_stats;
 mod forward;
 pub mod frame;
 pub mod handshake;
@@ -39,6 +42,7 @@ mod relay;
 mod roster;
 mod routing;
 mod session;
+mod shedding;
 mod stats;
 mod stream;
 mod sys;
@@ -48,13 +52,14 @@ mod worker;
 
 pub use config::{
     Balancing, Config, ConfigError, ConsistentHash, Drain, Endpoint, HashKey, Heartbeat, Listener,
-    Phase, Pool, Route, Upstream,
+    Phase, Pool, Rebalance, Route, Upstream,
 };
+pub use endpoint_stats::{AttemptResult, EndpointCounters};
 pub use health::{CheckFailure, Ejection, Health, HealthCheck, HealthCounts, Probe, Retry};
 pub use limits::{Limit, Limits, MessageRate};
 pub use observe::{
-    EndpointProblem, EndpointSnapshot, Event, LimitSnapshot, ListenerProblem, ListenerSnapshot,
-    PoolSnapshot, Snapshot, UpstreamSnapshot,
+    EndpointProblem, EndpointSnapshot, Event, LimitSnapshot, ListenerCounters, ListenerProblem,
+    ListenerSnapshot, PoolSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
 pub use record::{Record, Volume};

@@ -102,10 +102,13 @@ impl Acceptor {
     }
 
     fn take(&self, client: TcpStream, peer: SocketAddr) {
-        self.worker.stats().accepted.add(1);
-        let address = self.gate.address;
-        let handshake = open::open(Rc::clone(&self.worker), address, client, peer);
-        self.worker.begin(address, handshake);
+        let Some(route) = self.worker.route(self.gate.address) else {
+            // Removed, and this task is about to be told.
+            return;
+        };
+        self.worker.stats(&route.stats).accepted.add(1);
+        let handshake = open::open(Rc::clone(&self.worker), Arc::clone(&route), client, peer);
+        self.worker.begin(&route, handshake);
     }
 
     /// `accept` also tells of errors of the connection that it would have given (accept(2)); the
@@ -138,8 +141,10 @@ impl Acceptor {
             && let Poll::Ready(Ok((client, _))) =
                 poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await
         {
-            self.worker.stats().shed.add(1);
             let route = self.worker.route(self.gate.address);
+            if let Some(route) = &route {
+                self.worker.stats(&route.stats).shed.add(1);
+            }
             // A client that speaks TLS could not read it.
             if route.is_none_or(|route| route.tls.is_none()) {
                 open::turn_away(&client, Reject::Unavailable);

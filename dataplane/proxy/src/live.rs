@@ -6,14 +6,18 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicUsize, mpsc},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 
 use crate::{
-    balance::Turn,
+    balance::{Turn, rebalance::Rebalancing},
     config::{self, Balancing, Config, Drain, Heartbeat},
     endpoint::Endpoint,
     health::Health,
@@ -24,7 +28,7 @@ use crate::{
     record::Record,
     roster::{Listed, Roster},
     routing::Routing,
-    stats::WorkerStats,
+    stats::{Ledger, ListenerStats},
     times::{OpeningTimes, WorkerTimes},
     tls::ServerTls,
 };
@@ -43,6 +47,8 @@ pub(crate) struct State {
 pub(crate) struct Pool {
     pub(crate) name: String,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
+    /// Endpoints that are not listed any more and had sessions when it was said so.
+    pub(crate) gone: Vec<Gone>,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) drain: Drain,
     pub(crate) access_log: Option<u8>,
@@ -50,6 +56,14 @@ pub(crate) struct Pool {
     pub(crate) times: Arc<[WorkerTimes]>,
     pub(crate) limits: Limits,
     pub(crate) admission: Arc<Admission>,
+}
+
+/// An endpoint that was taken away.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    /// The upstream it belonged to, which may be gone as well.
+    pub(crate) upstream: String,
+    pub(crate) endpoint: Arc<Endpoint>,
 }
 
 /// A group of its servers.
@@ -69,6 +83,7 @@ pub(crate) struct Upstream {
     pub(crate) health: Health,
     pub(crate) min_near_percent: Option<u8>,
     pub(crate) turn: Arc<Mutex<Turn>>,
+    pub(crate) rebalancing: Option<Rebalancing>,
     /// What each worker measured.
     pub(crate) times: Arc<[OpeningTimes]>,
 }
@@ -84,6 +99,7 @@ pub(crate) struct Route {
     pub(crate) routing: Arc<Routing>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) stats: Arc<ListenerStats>,
 }
 
 /// An address on which clients are accepted, over all workers.
@@ -146,13 +162,18 @@ impl Compiler {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
-            roster: Roster::default(),
+            roster: Roster::new(workers),
         }
     }
 
     /// The state for a checked configuration. What it says of endpoints is for the caller to tell
     /// them, once the state is in use: those that served until then are to be chosen until then.
-    pub(crate) fn compile(&mut self, config: &Config, old: &State) -> (State, Listed) {
+    pub(crate) fn compile(
+        &mut self,
+        config: &Config,
+        old: &State,
+        ledger: &Ledger,
+    ) -> (State, Listed) {
         let mut listed = Listed::new();
         let mut state = State::default();
         for (name, settings) in &config.pools {
@@ -160,6 +181,7 @@ impl Compiler {
             let times = before.map(|pool| Arc::clone(&pool.times));
             let admission = before.map(|pool| Arc::clone(&pool.admission));
             let endpoints = self.roster.enrol(name, &settings.upstreams, &mut listed);
+            let gone = before.map(|pool| pool.gone(&endpoints));
             let upstreams = settings.upstreams.iter().zip(endpoints);
             let upstreams = upstreams.map(|(upstream, endpoints)| {
                 let before = before.and_then(|pool| pool.upstream(&upstream.name));
@@ -175,6 +197,7 @@ impl Compiler {
             let pool = Arc::new(Pool {
                 name: name.clone(),
                 upstreams: upstreams.collect(),
+                gone: gone.unwrap_or_default(),
                 heartbeat: settings.heartbeat,
                 drain: settings.drain,
                 access_log: settings.access_log,
@@ -186,6 +209,7 @@ impl Compiler {
                 let allowed_origins: Arc<[String]> = listener.allowed_origins.clone().into();
                 let trusted_proxies: Arc<[IpNet]> = listener.trusted_proxies.clone().into();
                 let routing = Arc::new(Routing::new(&listener.routes, &pool.upstreams));
+                let counters = ledger.of(name, &listener.name);
                 for address in &listener.addresses {
                     let gate = old.routes.get(address).map(|route| Arc::clone(&route.gate));
                     let route = Route {
@@ -197,6 +221,7 @@ impl Compiler {
                         routing: Arc::clone(&routing),
                         pool: Arc::clone(&pool),
                         gate: gate.unwrap_or_else(|| Arc::new(Gate::new(*address))),
+                        stats: Arc::clone(&counters),
                     };
                     state.routes.insert(*address, Arc::new(route));
                     state.order.push(*address);
@@ -212,6 +237,26 @@ impl Compiler {
 impl Pool {
     fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.iter().find(|upstream| upstream.name == name)
+    }
+
+    /// Those of this pool that are not among `listed`, which its upstreams have from now on, and still
+    /// have sessions, or soon will.
+    fn gone(&self, listed: &[Vec<Arc<Endpoint>>]) -> Vec<Gone> {
+        let own = self.upstreams.iter().flat_map(|upstream| {
+            let endpoints = upstream.endpoints.iter();
+            endpoints.map(move |endpoint| Gone {
+                upstream: upstream.name.clone(),
+                endpoint: Arc::clone(endpoint),
+            })
+        });
+        let is_gone = |gone: &Gone| {
+            let endpoint = &gone.endpoint;
+            let mut listed = listed.iter().flatten();
+            let is_listed = listed.any(|other| Arc::ptr_eq(other, endpoint));
+            !is_listed && endpoint.load.load(Relaxed) > 0
+        };
+        let all = own.chain(self.gone.iter().cloned());
+        all.filter(is_gone).collect()
     }
 }
 
@@ -241,6 +286,10 @@ impl Upstream {
             health: settings.health.clone(),
             min_near_percent: settings.min_near_percent,
             turn: turn.unwrap_or_default(),
+            rebalancing: settings.rebalance.map(|settings| {
+                let before = before.and_then(|upstream| upstream.rebalancing.as_ref());
+                Rebalancing::new(settings, before)
+            }),
             times: times.unwrap_or_else(|| unmeasured(workers)),
         }
     }
@@ -267,7 +316,13 @@ pub(crate) struct Shared {
     events: Option<mpsc::Sender<Event>>,
     usable: Mutex<Told>,
     pub(crate) records: Option<mpsc::SyncSender<Box<Record>>>,
-    pub(crate) stats: Vec<Arc<WorkerStats>>,
+    /// When the proxy was started.
+    pub(crate) begun: Instant,
+    /// How many workers there are.
+    pub(crate) workers: usize,
+    pub(crate) ledger: Ledger,
+    /// Access records that were lost.
+    pub(crate) unrecorded: AtomicU64,
     pub(crate) patience: Patience,
 }
 
@@ -284,7 +339,10 @@ impl Shared {
             events,
             records,
             usable: Mutex::default(),
-            stats: (0..workers).map(|_| Arc::default()).collect(),
+            begun: Instant::now(),
+            workers,
+            ledger: Ledger::new(workers),
+            unrecorded: AtomicU64::new(0),
         }
     }
 

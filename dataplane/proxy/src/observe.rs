@@ -1,8 +1,9 @@
 //! What the proxy tells of itself: events as they happen, and a snapshot on request.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, time::SystemTime};
 
 use crate::{
+    endpoint_stats::EndpointCounters,
     health::{CheckFailure, HealthCounts},
     limits::Limit,
     stats::Counters,
@@ -71,6 +72,8 @@ pub enum EndpointProblem {
     NotReady,
     /// It is being taken away.
     Terminating,
+    /// It was taken away; sessions of it are left.
+    Removed,
     /// It refuses connections.
     Refused,
     /// It did not answer a connection attempt in time.
@@ -98,6 +101,7 @@ impl fmt::Display for EndpointProblem {
         f.write_str(match self {
             Self::NotReady => "it is not ready",
             Self::Terminating => "it is terminating",
+            Self::Removed => "it is not listed any more",
             Self::Refused => "it refuses connections",
             Self::ConnectTimeout => "it does not answer connection attempts in time",
             Self::Unreachable => "there is no route to it",
@@ -123,7 +127,8 @@ impl fmt::Display for EndpointProblem {
 pub struct Snapshot {
     /// Addresses on which clients are accepted, in the order of the configuration.
     pub listeners: Vec<ListenerSnapshot>,
-    /// Servers, in the order of the configuration.
+    /// Servers, pool by pool, in the order of the configuration; behind them those that are not listed
+    /// any more and still have sessions.
     pub endpoints: Vec<EndpointSnapshot>,
     /// Pools, by name.
     pub pools: Vec<PoolSnapshot>,
@@ -131,7 +136,23 @@ pub struct Snapshot {
     pub limits: Vec<LimitSnapshot>,
     /// Groups of servers, in the order of the configuration.
     pub upstreams: Vec<UpstreamSnapshot>,
-    /// Counters since the start, over all workers.
+    /// Counters since the start by listener, over all workers. Those of listeners that were removed
+    /// stay.
+    pub traffic: Vec<ListenerCounters>,
+    /// The sums of these.
+    pub counters: Counters,
+    /// Access records that were lost, as whoever takes them is too slow.
+    pub unrecorded: u64,
+}
+
+/// What was counted of one listener.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ListenerCounters {
+    /// Pool it belongs to.
+    pub pool: String,
+    /// Name of the listener in the pool.
+    pub listener: String,
+    /// Since it was first served.
     pub counters: Counters,
 }
 
@@ -204,4 +225,8 @@ pub struct EndpointSnapshot {
     pub problem: Option<EndpointProblem>,
     /// Live sessions.
     pub sessions: u64,
+    /// While its sessions are told to go: when the last one is.
+    pub drained: Option<SystemTime>,
+    /// Since it is known, over all workers.
+    pub counters: EndpointCounters,
 }

@@ -18,11 +18,12 @@ use tokio::sync::mpsc as orders;
 use crate::{
     balance::locked,
     config::{Config, ConfigError},
+    endpoint::Endpoint,
     limits::Limit,
     live::{Compiler, Shared},
     observe::{
-        EndpointSnapshot, Event, LimitSnapshot, ListenerProblem, ListenerSnapshot, PoolSnapshot,
-        Snapshot, UpstreamSnapshot,
+        EndpointSnapshot, Event, LimitSnapshot, ListenerCounters, ListenerProblem,
+        ListenerSnapshot, PoolSnapshot, Snapshot, UpstreamSnapshot,
     },
     record::Record,
     stats::Counters,
@@ -215,7 +216,8 @@ impl Proxy {
             return Ok(());
         }
         let old = self.shared.state();
-        let (state, listed) = control.compiler.compile(&config, &old);
+        let ledger = &self.shared.ledger;
+        let (state, listed) = control.compiler.compile(&config, &old, ledger);
         let state = Arc::new(state);
         self.shared.replace_state(Arc::clone(&state));
         let check = listed
@@ -362,6 +364,16 @@ impl Proxy {
         }));
         let told = self.shared.told().clone();
         for (name, pool) in &state.pools {
+            let look = |upstream: &String, endpoint: &Endpoint| EndpointSnapshot {
+                pool: name.clone(),
+                upstream: upstream.clone(),
+                address: endpoint.address,
+                usable: endpoint.is_usable(),
+                problem: endpoint.problem(),
+                sessions: endpoint.sessions.load(Relaxed) as u64,
+                drained: endpoint.drained(),
+                counters: endpoint.stats.sum(),
+            };
             for upstream in &pool.upstreams {
                 let usable = told.get(&(name.clone(), upstream.name.clone()));
                 let mut times = UpstreamTimes::default();
@@ -377,16 +389,13 @@ impl Proxy {
                     health: locked(&upstream.turn).counts,
                 });
                 let endpoints = upstream.endpoints.iter();
-                let endpoints = endpoints.map(|endpoint| EndpointSnapshot {
-                    pool: name.clone(),
-                    upstream: upstream.name.clone(),
-                    address: endpoint.address,
-                    usable: endpoint.is_usable(),
-                    problem: endpoint.problem(),
-                    sessions: endpoint.sessions.load(Relaxed) as u64,
-                });
+                let endpoints = endpoints.map(|endpoint| look(&upstream.name, endpoint));
                 snapshot.endpoints.extend(endpoints);
             }
+            let gone = pool.gone.iter();
+            let gone = gone.map(|gone| look(&gone.upstream, &gone.endpoint));
+            let gone = gone.filter(|endpoint| endpoint.sessions > 0);
+            snapshot.endpoints.extend(gone);
             let mut times = PoolTimes::default();
             for worker in pool.times.iter() {
                 worker.add_to(&mut times);
@@ -404,16 +413,18 @@ impl Proxy {
                 .limits
                 .extend(limits.filter(|limit| limit.hits > 0));
         }
-        snapshot.counters = self.counters();
-        snapshot
-    }
-
-    fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
-        for stats in &self.shared.stats {
-            stats.add_to(&mut sum);
+        for ((pool, listener), stats) in &*self.shared.ledger.listeners() {
+            let mut counters = Counters::default();
+            stats.add_to(&mut counters);
+            stats.add_to(&mut snapshot.counters);
+            snapshot.traffic.push(ListenerCounters {
+                pool: pool.clone(),
+                listener: listener.clone(),
+                counters,
+            });
         }
-        sum
+        snapshot.unrecorded = self.shared.unrecorded.load(Relaxed);
+        snapshot
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

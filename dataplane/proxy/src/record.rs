@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     rc::Rc,
-    sync::mpsc::TrySendError,
+    sync::{atomic::Ordering::Relaxed, mpsc::TrySendError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -167,7 +167,7 @@ impl Drop for Entry {
         if let Some(records) = &worker.shared.records
             && let Err(TrySendError::Full(_)) = records.try_send(record)
         {
-            worker.stats().unrecorded.add(1);
+            worker.shared.unrecorded.fetch_add(1, Relaxed);
         }
     }
 }

@@ -18,10 +18,20 @@ pub(crate) type Listed = Vec<(Arc<Endpoint>, Option<config::Endpoint>)>;
 type Members = BTreeMap<(String, SocketAddr), Weak<Endpoint>>;
 
 /// All endpoints that somebody still has, by pool.
-#[derive(Debug, Default)]
-pub(crate) struct Roster(HashMap<String, Members>);
+#[derive(Debug)]
+pub(crate) struct Roster {
+    workers: usize,
+    pools: HashMap<String, Members>,
+}
 
 impl Roster {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            pools: HashMap::new(),
+        }
+    }
+
     /// The endpoints of each upstream of a pool, in their order.
     ///
     /// One is that of before if it was listed there before; else the one at the same address that is no
@@ -32,7 +42,7 @@ impl Roster {
         upstreams: &[config::Upstream],
         listed: &mut Listed,
     ) -> Vec<Vec<Arc<Endpoint>>> {
-        let mut former = self.0.remove(pool).unwrap_or_default();
+        let mut former = self.pools.remove(pool).unwrap_or_default();
         let mut members = Members::new();
         let keys = upstreams.iter().flat_map(|upstream| {
             let endpoints = upstream.endpoints.iter();
@@ -47,6 +57,7 @@ impl Roster {
             .keys()
             .map(|(upstream, address)| (*address, upstream.clone()))
             .collect();
+        let workers = self.workers;
         let mut resolve = |upstream: &config::Upstream, wanted: &config::Endpoint| {
             let address = wanted.address;
             let key = (upstream.name.clone(), address);
@@ -55,7 +66,7 @@ impl Roster {
                 former.remove(&(upstream, address))
             });
             let known = known.as_ref().and_then(Weak::upgrade);
-            let endpoint = known.unwrap_or_else(|| Arc::new(Endpoint::new(address)));
+            let endpoint = known.unwrap_or_else(|| Arc::new(Endpoint::new(address, workers)));
             members.insert(key, Arc::downgrade(&endpoint));
             endpoint.secure(upstream);
             listed.push((Arc::clone(&endpoint), Some(*wanted)));
@@ -73,13 +84,13 @@ impl Roster {
         for (key, endpoint) in former {
             members.entry(key).or_insert(endpoint);
         }
-        self.0.insert(pool.to_owned(), members);
+        self.pools.insert(pool.to_owned(), members);
         enrolled
     }
 
     /// What becomes of the endpoints of pools that are not in the configuration.
     pub(crate) fn dismiss_others(&mut self, config: &Config, listed: &mut Listed) {
-        self.0.retain(|pool, members| {
+        self.pools.retain(|pool, members| {
             if config.pools.contains_key(pool) {
                 return true;
             }
@@ -131,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_server_of_two_upstreams_is_one_of_each() {
-        let mut roster = Roster::default();
+        let mut roster = Roster::new(1);
         let both = [upstream("a", &[1]), upstream("b", &[1])];
         let (first, _) = enrol(&mut roster, &both);
         assert!(!same(&first[0][0], &first[1][0]));
@@ -146,7 +157,7 @@ mod tests {
 
     #[test]
     fn an_upstream_with_another_name_has_the_same_servers() {
-        let mut roster = Roster::default();
+        let mut roster = Roster::new(1);
         let (first, _) = enrol(&mut roster, &[upstream("a", &[1, 2])]);
         let renamed = [upstream("b", &[3, 2]), upstream("c", &[2])];
         let (second, gone) = enrol(&mut roster, &renamed);
@@ -157,7 +168,7 @@ mod tests {
 
     #[test]
     fn one_that_is_gone_is_known_while_somebody_has_it() {
-        let mut roster = Roster::default();
+        let mut roster = Roster::new(1);
         let a = [upstream("a", &[1, 2])];
         let (first, _) = enrol(&mut roster, &a);
         let kept = Arc::clone(&first[0][0]);
@@ -171,6 +182,6 @@ mod tests {
         assert_eq!(listed.len(), 2);
         drop((kept, second, listed));
         roster.dismiss_others(&Config::default(), &mut Listed::new());
-        assert!(roster.0.is_empty());
+        assert!(roster.pools.is_empty());
     }
 }

@@ -10,8 +10,8 @@ use std::{
 use crate::{
     balance::Lease,
     limits::{Limit, Place},
-    live::{Gate, Pool},
-    stats::Ended,
+    live::{Gate, Pool, Route},
+    stats::{Ended, ListenerStats},
 };
 
 /// An order to end a session with a Close to both sides.
@@ -49,6 +49,7 @@ pub(crate) struct Control {
     pub(crate) id: u64,
     pub(crate) pool: RefCell<Arc<Pool>>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) stats: Arc<ListenerStats>,
     pub(crate) lease: Lease,
     _place: Place,
     /// When it began.
@@ -64,23 +65,20 @@ pub(crate) struct Control {
     /// Entry in the worker's timers.
     pub(crate) timer: Cell<Option<Instant>>,
     pub(crate) due: Cell<bool>,
+    /// It was told to end.
+    told: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Control {
-    pub(crate) fn new(
-        id: u64,
-        pool: Arc<Pool>,
-        gate: Arc<Gate>,
-        lease: Lease,
-        place: Place,
-    ) -> Self {
-        gate.sessions.fetch_add(1, Relaxed);
+    pub(crate) fn new(id: u64, route: &Route, lease: Lease, place: Place) -> Self {
+        route.gate.sessions.fetch_add(1, Relaxed);
         lease.endpoint.sessions.fetch_add(1, Relaxed);
         Self {
             id,
-            pool: RefCell::new(pool),
-            gate,
+            pool: RefCell::new(Arc::clone(&route.pool)),
+            gate: Arc::clone(&route.gate),
+            stats: Arc::clone(&route.stats),
             lease,
             _place: place,
             begun: Instant::now(),
@@ -91,8 +89,21 @@ impl Control {
             farewell: Cell::new(Farewell::Waiting),
             timer: Cell::new(None),
             due: Cell::new(false),
+            told: Cell::new(false),
             waker: RefCell::new(None),
         }
+    }
+
+    /// It is told to end.
+    pub(crate) fn tell(&self) {
+        if !self.told.replace(true) {
+            self.lease.endpoint.leaving.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether it was told to end.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.get()
     }
 
     /// It ran into a limit of its pool.
@@ -132,6 +143,13 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.gate.sessions.fetch_sub(1, Relaxed);
-        self.lease.endpoint.sessions.fetch_sub(1, Relaxed);
+        let endpoint = &self.lease.endpoint;
+        if self.told.get() {
+            endpoint.leaving.fetch_sub(1, Relaxed);
+        }
+        if endpoint.sessions.fetch_sub(1, Relaxed) == 1 && !endpoint.keeps_sessions() {
+            let (pool, endpoint) = (self.pool.borrow(), endpoint.address);
+            tracing::info!(pool = pool.name, %endpoint, "no session is left on an endpoint that goes");
+        }
     }
 }

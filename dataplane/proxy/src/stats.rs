@@ -1,6 +1,18 @@
-//! Counters. Each worker writes its own, so that none waits for another's cache line; readers sum.
+//! Counters by listener. Each worker writes its own, so that none waits for another's cache line;
+//! readers sum.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::{
+    frame::{Kind, Scan},
+    relay::Side,
+};
 
 /// How a connection from a client ended before or with the upgrade.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,6 +65,8 @@ pub enum Ended {
     Limit,
     /// Its endpoint was removed or is terminating.
     EndpointGone,
+    /// Its endpoint had more than its share of sessions.
+    Rebalanced,
     /// Its listener, address or pool was removed.
     ListenerGone,
     /// A planned stop of its address.
@@ -63,19 +77,34 @@ pub enum Ended {
     Stopped,
 }
 
-/// Classes of close codes (RFC 6455 section 7.4), as seen in the first Close frame of a session.
+/// Close codes, as seen in the first Close frame of a session: those of RFC 6455 section 7.4.1 and of
+/// the IANA registry by themselves, so that clients which make up others add nothing to what is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CodeClass {
     /// 1000.
     Normal,
     /// 1001.
     GoingAway,
-    /// 1002, 1003, 1007, 1009, 1010: what one side sent was not accepted.
-    Refused,
+    /// 1002.
+    ProtocolError,
+    /// 1003.
+    Unsupported,
+    /// 1007.
+    InvalidData,
     /// 1008.
     Policy,
-    /// 1011-1014: the server's side had a problem.
-    Server,
+    /// 1009.
+    TooBig,
+    /// 1010.
+    MissingExtension,
+    /// 1011.
+    InternalError,
+    /// 1012.
+    ServiceRestart,
+    /// 1013.
+    TryAgainLater,
+    /// 1014.
+    BadGateway,
     /// 3000-4999.
     Application,
     /// A Close frame without a code (1005 in APIs).
@@ -92,9 +121,16 @@ impl CodeClass {
             None => Self::Empty,
             Some(1000) => Self::Normal,
             Some(1001) => Self::GoingAway,
-            Some(1002 | 1003 | 1007 | 1009 | 1010) => Self::Refused,
+            Some(1002) => Self::ProtocolError,
+            Some(1003) => Self::Unsupported,
+            Some(1007) => Self::InvalidData,
             Some(1008) => Self::Policy,
-            Some(1011..=1014) => Self::Server,
+            Some(1009) => Self::TooBig,
+            Some(1010) => Self::MissingExtension,
+            Some(1011) => Self::InternalError,
+            Some(1012) => Self::ServiceRestart,
+            Some(1013) => Self::TryAgainLater,
+            Some(1014) => Self::BadGateway,
             Some(3000..=4999) => Self::Application,
             Some(_) => Self::Other,
         }
@@ -114,6 +150,8 @@ macro_rules! closed {
         }
     };
 }
+
+pub(crate) use closed;
 
 closed!(HandshakeResult:
     Upgraded = "upgraded",
@@ -139,17 +177,25 @@ closed!(Ended:
     BackendSilent = "backend_silent",
     Limit = "limit",
     EndpointGone = "endpoint_gone",
+    Rebalanced = "rebalanced",
     ListenerGone = "listener_gone",
     Left = "left",
     AddressLost = "address_lost",
     Stopped = "stopped",
 );
 closed!(CodeClass:
-    Normal = "normal",
-    GoingAway = "going_away",
-    Refused = "refused",
-    Policy = "policy",
-    Server = "server",
+    Normal = "1000",
+    GoingAway = "1001",
+    ProtocolError = "1002",
+    Unsupported = "1003",
+    InvalidData = "1007",
+    Policy = "1008",
+    TooBig = "1009",
+    MissingExtension = "1010",
+    InternalError = "1011",
+    ServiceRestart = "1012",
+    TryAgainLater = "1013",
+    BadGateway = "1014",
     Application = "application",
     Empty = "empty",
     Other = "other",
@@ -159,21 +205,28 @@ closed!(CodeClass:
 const HANDSHAKES: usize = HandshakeResult::ALL.len();
 const ENDED: usize = Ended::ALL.len();
 const CLASSES: usize = CodeClass::ALL.len();
+const KINDS: usize = Kind::ALL.len();
 
 /// What was received from one side.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Traffic {
     /// Bytes of frames, headers included.
     pub bytes: u64,
-    /// Frames of any kind.
-    pub frames: u64,
+    frames: [u64; KINDS],
     /// Data frames that end a message.
     pub messages: u64,
     /// Frames against RFC 6455 section 5; they are passed on, since the receiver is who must judge.
     pub violations: u64,
 }
 
-/// Counters since the start.
+impl Traffic {
+    /// Frames of a kind.
+    pub fn frames(&self, kind: Kind) -> u64 {
+        self.frames[kind as usize]
+    }
+}
+
+/// Counters since the start, of one listener or of all together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
     /// Connections accepted.
@@ -196,8 +249,6 @@ pub struct Counters {
     pub pongs: u64,
     /// Clients turned away with 503 because no descriptor was left.
     pub shed: u64,
-    /// Access records that were lost, as whoever takes them is too slow.
-    pub unrecorded: u64,
 }
 
 impl Counters {
@@ -232,39 +283,56 @@ impl Count {
     }
 }
 
+/// Received from one side.
 #[derive(Debug, Default)]
 pub(crate) struct TrafficCount {
-    pub(crate) bytes: Count,
-    pub(crate) frames: Count,
-    pub(crate) messages: Count,
-    pub(crate) violations: Count,
+    bytes: Count,
+    frames: [Count; KINDS],
+    messages: Count,
+    violations: Count,
 }
 
 impl TrafficCount {
+    /// A frame has begun.
+    pub(crate) fn frame(&self, kind: Kind) {
+        self.frames[kind as usize].add(1);
+    }
+
+    /// The rest, once for each read, however many frames came with it. Few break a rule.
+    pub(crate) fn add(&self, scan: &Scan) {
+        self.bytes.add(scan.ready as u64);
+        self.messages.add(scan.messages.into());
+        if scan.violations > 0 {
+            self.violations.add(scan.violations.into());
+        }
+    }
+
     fn add_to(&self, sum: &mut Traffic) {
         sum.bytes += self.bytes.get();
-        sum.frames += self.frames.get();
+        for (sum, count) in sum.frames.iter_mut().zip(&self.frames) {
+            *sum += count.get();
+        }
         sum.messages += self.messages.get();
         sum.violations += self.violations.get();
     }
 }
 
-/// Counters of one worker.
+/// Counters of one worker. Aligned, so that no line of a cache holds those of two.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct WorkerStats {
     pub(crate) accepted: Count,
     pub(crate) opened: Count,
     pub(crate) closed: Count,
     handshakes: [Count; HANDSHAKES],
     ended: [[Count; CLASSES]; ENDED],
-    pub(crate) from_clients: TrafficCount,
-    pub(crate) from_backends: TrafficCount,
+    from_clients: TrafficCount,
+    from_backends: TrafficCount,
     pub(crate) resets: Count,
     pub(crate) retries: Count,
     pub(crate) pings: Count,
     pub(crate) pongs: Count,
     pub(crate) shed: Count,
-    pub(crate) unrecorded: Count,
 }
 
 impl WorkerStats {
@@ -272,11 +340,18 @@ impl WorkerStats {
         self.handshakes[result as usize].add(1);
     }
 
+    pub(crate) fn received(&self, side: Side) -> &TrafficCount {
+        match side {
+            Side::Client => &self.from_clients,
+            Side::Backend => &self.from_backends,
+        }
+    }
+
     pub(crate) fn ended(&self, by: Ended, class: CodeClass) {
         self.ended[by as usize][class as usize].add(1);
     }
 
-    pub(crate) fn add_to(&self, sum: &mut Counters) {
+    fn add_to(&self, sum: &mut Counters) {
         sum.accepted += self.accepted.get();
         sum.live_sessions += self.opened.get().saturating_sub(self.closed.get());
         for (sum, count) in sum.handshakes.iter_mut().zip(&self.handshakes) {
@@ -293,6 +368,58 @@ impl WorkerStats {
         sum.pings += self.pings.get();
         sum.pongs += self.pongs.get();
         sum.shed += self.shed.get();
-        sum.unrecorded += self.unrecorded.get();
+    }
+}
+
+/// Counters of one listener of a pool, of each worker by its number.
+#[derive(Debug)]
+pub(crate) struct ListenerStats(Box<[WorkerStats]>);
+
+impl ListenerStats {
+    /// Those of a worker.
+    pub(crate) fn of(&self, worker: usize) -> &WorkerStats {
+        &self.0[worker]
+    }
+
+    pub(crate) fn add_to(&self, sum: &mut Counters) {
+        for worker in &self.0 {
+            worker.add_to(sum);
+        }
+    }
+}
+
+/// Name of a pool and of its listener.
+type ListenerName = (String, String);
+
+/// The counters of all listeners that were ever served. Those of a listener that was removed go on:
+/// that its sessions ended is counted there. How many there are is up to who writes pools, not to
+/// clients.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    workers: usize,
+    listeners: Mutex<BTreeMap<ListenerName, Arc<ListenerStats>>>,
+}
+
+impl Ledger {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            listeners: Mutex::default(),
+        }
+    }
+
+    /// The counters of a listener, from zero if it was never served.
+    pub(crate) fn of(&self, pool: &str, listener: &str) -> Arc<ListenerStats> {
+        let name = (pool.to_owned(), listener.to_owned());
+        let new = || {
+            let workers = (0..self.workers).map(|_| WorkerStats::default());
+            Arc::new(ListenerStats(workers.collect()))
+        };
+        Arc::clone(self.listeners().entry(name).or_insert_with(new))
+    }
+
+    pub(crate) fn listeners(&self) -> MutexGuard<'_, BTreeMap<ListenerName, Arc<ListenerStats>>> {
+        let listeners = self.listeners.lock();
+        listeners.unwrap_or_else(PoisonError::into_inner)
     }
 }

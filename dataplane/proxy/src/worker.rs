@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -20,14 +20,17 @@ use tokio::{
 };
 
 use crate::{
+    drain::Schedule,
     endpoint::{self, Endpoint},
+    endpoint_stats::WorkerEndpointStats,
     health::Watches,
     listener,
     live::{Pool, Route, Shared, State, Upstream},
     proxy::{Beat, LeaveReport},
     relay::{SCRATCH, Session, Side},
     session::{Control, End},
-    stats::{CodeClass, Ended, HandshakeResult, WorkerStats},
+    shedding::Shedding,
+    stats::{CodeClass, Ended, HandshakeResult, ListenerStats, WorkerStats},
     times::{OpeningTimes, WorkerTimes},
 };
 
@@ -93,7 +96,6 @@ pub(crate) fn spawn(
 /// State of one thread; nothing here is shared with another.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
-    stats: Arc<WorkerStats>,
     index: usize,
     listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
     /// Handshakes under way.
@@ -101,6 +103,7 @@ pub(crate) struct Worker {
     pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
     /// Addresses that the host has lost, and when.
     lost: RefCell<HashMap<IpAddr, Instant>>,
+    pub(crate) shedding: Shedding,
     /// Sessions by when they want to be woken.
     timers: RefCell<BTreeSet<(Instant, u64)>>,
     timers_changed: Notify,
@@ -122,13 +125,13 @@ impl fmt::Debug for Worker {
 impl Worker {
     fn new(index: usize, shared: Arc<Shared>) -> Self {
         Self {
-            stats: Arc::clone(&shared.stats[index]),
             shared,
             index,
             listeners: RefCell::default(),
             opening: RefCell::default(),
             sessions: RefCell::default(),
             lost: RefCell::default(),
+            shedding: Shedding::default(),
             timers: RefCell::default(),
             timers_changed: Notify::new(),
             next_id: Cell::new(0),
@@ -146,9 +149,10 @@ impl Worker {
                 beat(self.index);
                 next_beat = now + BEAT;
             }
-            let next = self
-                .fire_timers(now)
-                .map_or(next_beat, |at| at.min(next_beat));
+            let due = [self.fire_timers(now), self.shed(now)]
+                .into_iter()
+                .flatten();
+            let next = due.fold(next_beat, Instant::min);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => {
@@ -211,6 +215,11 @@ impl Worker {
         true
     }
 
+    /// Whether what one worker is to do in this round is this one's to do.
+    pub(crate) fn has_turn(&self, round: u64) -> bool {
+        round % self.shared.workers as u64 == self.index as u64
+    }
+
     /// Gives the addresses of which the socket was opened.
     fn apply(
         self: &Rc<Self>,
@@ -228,7 +237,7 @@ impl Worker {
                 listeners.entry(address).or_default().push(task);
             }
         }
-        let mut draining = Vec::new();
+        let mut going: BTreeMap<String, Going> = BTreeMap::new();
         for control in self.sessions.borrow().values() {
             let pool = Arc::clone(&control.pool.borrow());
             let route = state.routes.get(&control.gate.address);
@@ -246,26 +255,53 @@ impl Worker {
             if control.lease.endpoint.keeps_sessions() {
                 // An endpoint that came back keeps what it still has.
                 control.drain_at.set(None);
-            } else if control.drain_at.get().is_none() {
-                draining.push(Rc::clone(control));
+                continue;
+            }
+            if control.is_told() {
+                continue;
+            }
+            let going = going.entry(route.pool.name.clone()).or_default();
+            match control.drain_at.get() {
+                None => going.sessions.push(Rc::clone(control)),
+                told => going.busy = going.busy.max(told),
             }
         }
-        self.drain(&draining);
+        for (pool, going) in &going {
+            self.drain(pool, going);
+        }
         opened
     }
 
-    /// Spreads the ends of these sessions evenly over their pool's drain time-out, the workers'
-    /// shares interleaved.
-    fn drain(&self, sessions: &[Rc<Control>]) {
+    /// Says when each session of a pool whose endpoints go is told.
+    fn drain(&self, pool: &str, going: &Going) {
+        let Some(first) = going.sessions.first() else {
+            return;
+        };
         let now = Instant::now();
-        let workers = self.shared.stats.len();
-        let slots = u32::try_from(sessions.len() * workers).unwrap_or(u32::MAX);
-        for (i, control) in sessions.iter().enumerate() {
-            let slot = u32::try_from(i * workers + self.index).unwrap_or(u32::MAX);
-            let over = control.pool.borrow().drain.timeout;
-            control.drain_at.set(Some(now + over * slot / slots));
+        let wall = SystemTime::now();
+        let busy = going.busy.map(|at| at.saturating_duration_since(now));
+        let schedule = Schedule {
+            drain: first.pool.borrow().drain,
+            sessions: going.sessions.len(),
+            busy: busy.unwrap_or_default(),
+            worker: self.index,
+            workers: self.shared.workers,
+        };
+        for (index, control) in going.sessions.iter().enumerate() {
+            let wait = schedule.wait(index);
+            control.drain_at.set(Some(now + wait));
+            control.lease.endpoint.drains_until(wall + wait);
             control.revise();
         }
+        let over = schedule.wait(schedule.sessions - 1);
+        let (sessions, worker) = (schedule.sessions, self.index);
+        tracing::info!(
+            pool,
+            sessions,
+            ?over,
+            worker,
+            "sessions end, as their endpoints go"
+        );
     }
 
     /// Says when a session is too old: in the last tenth of its time, each at another moment, so that
@@ -356,8 +392,14 @@ impl Worker {
         self.shared.state().routes.get(&address).cloned()
     }
 
-    pub(crate) fn stats(&self) -> &WorkerStats {
-        &self.stats
+    /// What this worker counts of a listener.
+    pub(crate) fn stats<'a>(&self, listener: &'a ListenerStats) -> &'a WorkerStats {
+        listener.of(self.index)
+    }
+
+    /// What this worker counts of an endpoint.
+    pub(crate) fn endpoint_stats<'a>(&self, endpoint: &'a Endpoint) -> &'a WorkerEndpointStats {
+        endpoint.stats.of(self.index)
     }
 
     /// What this worker measures in the sessions of a pool.
@@ -392,13 +434,14 @@ impl Worker {
     /// Runs a handshake, which ends with its listener.
     pub(crate) fn begin(
         self: &Rc<Self>,
-        address: SocketAddr,
+        route: &Route,
         handshake: impl Future<Output = HandshakeResult> + 'static,
     ) {
         let id = self.next_id();
         let guard = Opening {
             worker: Rc::clone(self),
             id,
+            stats: Arc::clone(&route.stats),
             result: Cell::new(HandshakeResult::ListenerGone),
         };
         let task = tokio::task::spawn_local(async move {
@@ -406,12 +449,12 @@ impl Worker {
         });
         self.opening
             .borrow_mut()
-            .insert(id, (address, task.abort_handle()));
+            .insert(id, (route.gate.address, task.abort_handle()));
     }
 
     /// Takes a session in, whose client came at `begun`; it runs until it is over.
     pub(crate) fn adopt(self: &Rc<Self>, control: &Rc<Control>, session: Session, begun: Instant) {
-        self.stats.opened.add(1);
+        self.stats(&control.stats).opened.add(1);
         self.sessions
             .borrow_mut()
             .insert(control.id, Rc::clone(control));
@@ -438,8 +481,10 @@ impl Worker {
     pub(crate) fn forget(&self, control: &Control, by: Ended, class: CodeClass) {
         self.set_timer(control, None);
         self.sessions.borrow_mut().remove(&control.id);
-        self.stats.closed.add(1);
-        self.stats.ended(by, class);
+        let stats = self.stats(&control.stats);
+        stats.closed.add(1);
+        stats.ended(by, class);
+        self.endpoint_stats(&control.lease.endpoint).ended(by);
     }
 
     /// A session to this endpoint broke: is it still there?
@@ -456,16 +501,27 @@ fn answer<T>(done: &mpsc::Sender<T>, report: T) {
     }
 }
 
+/// Sessions of a pool whose endpoints go.
+#[derive(Default)]
+struct Going {
+    /// Those that do not know yet when they are told.
+    sessions: Vec<Rc<Control>>,
+    /// When the last of the others is.
+    busy: Option<Instant>,
+}
+
 /// A handshake under way, in the books of its worker until it is dropped.
 struct Opening {
     worker: Rc<Worker>,
     id: u64,
+    stats: Arc<ListenerStats>,
     result: Cell<HandshakeResult>,
 }
 
 impl Drop for Opening {
     fn drop(&mut self) {
         self.worker.opening.borrow_mut().remove(&self.id);
-        self.worker.stats.handshake(self.result.get());
+        let stats = self.worker.stats(&self.stats);
+        stats.handshake(self.result.get());
     }
 }

@@ -198,6 +198,7 @@ pub(super) mod tests {
             },
             drain: Drain {
                 timeout: Duration::ZERO,
+                sessions_per_second: None,
                 close_code: 1001,
             },
             tracking: node_api::Tracking::default(),

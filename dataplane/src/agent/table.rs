@@ -41,7 +41,7 @@ fn write_all(text: &mut String, report: &NodeReport, now: u64) -> std::fmt::Resu
         writeln!(text, "\nPool {}", pool.pool)?;
         text.push_str(&columns(listeners(pool)));
         writeln!(text)?;
-        text.push_str(&columns(endpoints(pool)));
+        text.push_str(&columns(endpoints(pool, now)));
     }
     let recent = transitions(report, now);
     if recent.len() > 1 {
@@ -124,7 +124,7 @@ fn listeners(pool: &node_api::PoolReport) -> Vec<Vec<String>> {
     rows
 }
 
-fn endpoints(pool: &node_api::PoolReport) -> Vec<Vec<String>> {
+fn endpoints(pool: &node_api::PoolReport, now: u64) -> Vec<Vec<String>> {
     let head = ["UPSTREAM", "ENDPOINT", "USABLE", "SESSIONS", "PROBLEM"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(pool.endpoints.iter().map(|endpoint| {
@@ -133,10 +133,23 @@ fn endpoints(pool: &node_api::PoolReport) -> Vec<Vec<String>> {
             endpoint.address.to_string(),
             yes(endpoint.usable),
             endpoint.sessions.to_string(),
-            endpoint.problem.clone().unwrap_or_default(),
+            problem(endpoint, now),
         ]
     }));
     rows
+}
+
+/// Why an endpoint gets no new sessions, and by when those that it has are told to go.
+fn problem(endpoint: &node_api::EndpointReport, now: u64) -> String {
+    let mut text = endpoint.problem.clone().unwrap_or_default();
+    if let (Some(end), 1..) = (endpoint.drained_at_unix_ms, endpoint.sessions) {
+        let last = match end.checked_sub(now) {
+            Some(left @ 1..) => format!("; the last session is told to go in {}", short(left)),
+            _ => "; all sessions were told to go".to_owned(),
+        };
+        text.push_str(&last);
+    }
+    text
 }
 
 /// Of all virtual routers, the newest first.
@@ -233,12 +246,25 @@ fn short(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use node_api::{
         EndpointReport, ListenerReport, Lowering, PeerReport, PoolRef, PoolReport, RouterReport,
         Tracked, Transition,
     };
 
     use super::*;
+
+    fn endpoint(host: u8, problem: &str, sessions: u64, drained: Option<u64>) -> EndpointReport {
+        EndpointReport {
+            upstream: "echo".to_owned(),
+            address: SocketAddr::from(([192, 168, 1, host], 8010)),
+            usable: false,
+            problem: Some(problem.to_owned()),
+            sessions,
+            drained_at_unix_ms: drained,
+        }
+    }
 
     #[test]
     fn a_person_can_read_it() {
@@ -292,13 +318,12 @@ mod tests {
                     problem: None,
                     sessions: 4,
                 }],
-                endpoints: vec![EndpointReport {
-                    upstream: "echo".to_owned(),
-                    address: "192.168.1.21:8010".parse().unwrap(),
-                    usable: false,
-                    problem: Some("connection refused".to_owned()),
-                    sessions: 0,
-                }],
+                endpoints: vec![
+                    endpoint(21, "connection refused", 0, None),
+                    endpoint(22, "it is terminating", 17, Some(now + 35_000)),
+                    endpoint(23, "it is not listed any more", 1, Some(now)),
+                    endpoint(24, "it is terminating", 0, Some(now)),
+                ],
             }],
         };
         let expected = "\
@@ -321,6 +346,9 @@ ws        192.168.1.110:8020  yes      4
 
 UPSTREAM  ENDPOINT           USABLE  SESSIONS  PROBLEM
 echo      192.168.1.21:8010  no      0         connection refused
+echo      192.168.1.22:8010  no      17        it is terminating; the last session is told to go in 35s
+echo      192.168.1.23:8010  no      1         it is not listed any more; all sessions were told to go
+echo      192.168.1.24:8010  no      0         it is terminating
 
 Last transitions
 WHEN                   ADDRESS        FROM    TO      CAUSE

@@ -45,6 +45,7 @@ impl Desired {
                 },
                 drain: proxy::Drain {
                     timeout: pool.drain.timeout,
+                    sessions_per_second: pool.drain.sessions_per_second,
                     close_code: pool.drain.close_code,
                 },
                 access_log: pool.access_log.map(|log| log.sample_percent),
@@ -154,6 +155,10 @@ fn convert_upstream(
         min_near_percent: preference
             .filter(|_| zone.is_some())
             .map(|preference| preference.min_share_percent),
+        rebalance: upstream.rebalance.map(|wanted| proxy::Rebalance {
+            percent_per_minute: wanted.percent_per_minute.into(),
+            tolerance_percent: wanted.tolerance_percent.into(),
+        }),
     }
 }
 
@@ -303,6 +308,10 @@ mod tests {
                 tls: None,
                 health: node_api::Health::default(),
                 zone_preference: None,
+                rebalance: Some(node_api::Rebalance {
+                    percent_per_minute: 5,
+                    tolerance_percent: 10,
+                }),
             }],
             heartbeat: Heartbeat {
                 interval: Duration::from_secs(20),
@@ -310,6 +319,7 @@ mod tests {
             },
             drain: Drain {
                 timeout: Duration::from_secs(30),
+                sessions_per_second: Some(50),
                 close_code: 1012,
             },
             tracking: node_api::Tracking::default(),
@@ -365,11 +375,17 @@ mod tests {
             proxy::Balancing::LeastConnections
         );
         assert_eq!(served.upstreams[0].endpoints[0].weight, 3);
+        let rebalance = proxy::Rebalance {
+            percent_per_minute: 5,
+            tolerance_percent: 10,
+        };
+        assert_eq!(served.upstreams[0].rebalance, Some(rebalance));
         assert_eq!(
             served.upstreams[0].endpoints[0].phase,
             proxy::Phase::Terminating
         );
         assert_eq!(served.drain.close_code, 1012);
+        assert_eq!(served.drain.sessions_per_second, Some(50));
         assert_eq!(desired.pools["default/chat"], pool().0);
         assert!(desired.problems.is_empty());
     }

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    time::UNIX_EPOCH,
 };
 
 use node_api::{EndpointReport, ListenerReport, PoolRef, PoolReport};
 use proxy::{
-    CodeClass, Counters, Distribution, Ended, HandshakeResult, HealthCounts, ListenerProblem,
-    PoolSnapshot, Snapshot, Traffic, UpstreamSnapshot,
+    AttemptResult, CodeClass, Distribution, Ended, EndpointSnapshot, HandshakeResult, HealthCounts,
+    ListenerCounters, ListenerProblem, PoolSnapshot, Snapshot, UpstreamSnapshot, frame::Kind,
 };
 
 use crate::{
@@ -69,6 +70,10 @@ fn endpoints(snapshot: &Snapshot, pool: &str) -> Vec<EndpointReport> {
             usable: endpoint.usable,
             problem: endpoint.problem.map(|problem| problem.to_string()),
             sessions: endpoint.sessions,
+            drained_at_unix_ms: endpoint.drained.map(|end| {
+                let end = end.duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(end.as_millis()).unwrap_or(u64::MAX)
+            }),
         })
         .collect()
 }
@@ -95,20 +100,7 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
         ));
     }
     for endpoint in &snapshot.endpoints {
-        let address = endpoint.address.to_string();
-        let labels = [
-            ("pool", endpoint.pool.as_str()),
-            ("upstream", &endpoint.upstream),
-            ("endpoint", &address),
-        ];
-        let usable = u64::from(endpoint.usable);
-        samples.push(Sample::new(Metric::ProxyEndpointUsable, &labels, usable));
-        let sessions = endpoint.sessions;
-        samples.push(Sample::new(
-            Metric::ProxyEndpointSessions,
-            &labels,
-            sessions,
-        ));
+        of_endpoint(endpoint, &mut samples);
     }
     for upstream in &snapshot.upstreams {
         of_upstream(upstream, &mut samples);
@@ -123,8 +115,59 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
         ];
         samples.push(Sample::new(Metric::ProxyLimitsHit, &labels, limit.hits));
     }
-    counters(&snapshot.counters, &mut samples);
+    for listener in &snapshot.traffic {
+        counters(listener, &mut samples);
+    }
+    let lost = snapshot.unrecorded;
+    samples.push(Sample::new(Metric::ProxyUnrecorded, &[], lost));
     samples
+}
+
+fn of_endpoint(endpoint: &EndpointSnapshot, samples: &mut Vec<Sample>) {
+    let address = endpoint.address.to_string();
+    let own = [
+        ("pool", endpoint.pool.as_str()),
+        ("upstream", &endpoint.upstream),
+        ("endpoint", &address),
+    ];
+    let mut push = |metric, more: &[(&str, &str)], count| {
+        samples.push(Sample::new(metric, &[&own, more].concat(), count));
+    };
+    push(Metric::ProxyEndpointUsable, &[], u64::from(endpoint.usable));
+    push(Metric::ProxyEndpointSessions, &[], endpoint.sessions);
+    if let Some(end) = endpoint.drained {
+        let end = end.duration_since(UNIX_EPOCH).unwrap_or_default();
+        push(Metric::ProxyDrainingSessions, &[], endpoint.sessions);
+        push(Metric::ProxyDrainDeadline, &[], end.as_secs());
+    }
+    // There may be thousands of endpoints, and each of most of these says nothing.
+    let mut push_some = |metric, label, count| {
+        if count > 0 {
+            push(metric, &[label], count);
+        }
+    };
+    let counters = &endpoint.counters;
+    for result in AttemptResult::ALL {
+        let count = counters.handshakes(*result);
+        let label = ("result", result.label());
+        push_some(Metric::ProxyEndpointHandshakes, label, count);
+    }
+    for by in Ended::ALL {
+        let count = counters.ended_by(*by);
+        push_some(
+            Metric::ProxyEndpointSessionsEnded,
+            ("by", by.label()),
+            count,
+        );
+    }
+    for (side, volume) in [
+        ("client", counters.from_clients),
+        ("backend", counters.from_backend),
+    ] {
+        let from = ("from", side);
+        push_some(Metric::ProxyEndpointBytes, from, volume.bytes);
+        push_some(Metric::ProxyEndpointMessages, from, volume.messages);
+    }
 }
 
 fn of_upstream(upstream: &UpstreamSnapshot, samples: &mut Vec<Sample>) {
@@ -186,11 +229,22 @@ fn observed(
     }
 }
 
-fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
+fn counters(listener: &ListenerCounters, samples: &mut Vec<Sample>) {
+    let own = [
+        ("pool", listener.pool.as_str()),
+        ("listener", listener.listener.as_str()),
+    ];
+    let counters = &listener.counters;
+    let mut push = |metric, more: &[(&str, &str)], count| {
+        samples.push(Sample::new(metric, &[&own, more].concat(), count));
+    };
     for result in HandshakeResult::ALL {
-        let labels = [("result", result.label())];
         let count = counters.handshakes(*result);
-        samples.push(Sample::new(Metric::ProxyHandshakes, &labels, count));
+        push(
+            Metric::ProxyHandshakes,
+            &[("result", result.label())],
+            count,
+        );
     }
     for by in Ended::ALL {
         for code in CodeClass::ALL {
@@ -198,28 +252,25 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
             // Most of these pairs never come about.
             if count > 0 {
                 let labels = [("by", by.label()), ("code", code.label())];
-                samples.push(Sample::new(Metric::ProxySessionsEnded, &labels, count));
+                push(Metric::ProxySessionsEnded, &labels, count);
             }
         }
     }
-    let sides = [
+    for (side, traffic) in [
         ("client", &counters.from_clients),
         ("backend", &counters.from_backends),
-    ];
-    for (side, traffic) in sides {
-        let Traffic {
-            bytes,
-            frames,
-            messages,
-            violations,
-        } = *traffic;
+    ] {
+        let from = ("from", side);
+        for kind in Kind::ALL {
+            let labels = [from, ("opcode", kind.label())];
+            push(Metric::ProxyReceivedFrames, &labels, traffic.frames(kind));
+        }
         for (metric, count) in [
-            (Metric::ProxyReceivedBytes, bytes),
-            (Metric::ProxyReceivedFrames, frames),
-            (Metric::ProxyReceivedMessages, messages),
-            (Metric::ProxyFrameViolations, violations),
+            (Metric::ProxyReceivedBytes, traffic.bytes),
+            (Metric::ProxyReceivedMessages, traffic.messages),
+            (Metric::ProxyFrameViolations, traffic.violations),
         ] {
-            samples.push(Sample::new(metric, &[("from", side)], count));
+            push(metric, &[from], count);
         }
     }
     for (metric, count) in [
@@ -229,19 +280,18 @@ fn counters(counters: &Counters, samples: &mut Vec<Sample>) {
         (Metric::ProxyPings, counters.pings),
         (Metric::ProxyPongs, counters.pongs),
         (Metric::ProxyShed, counters.shed),
-        (Metric::ProxyUnrecorded, counters.unrecorded),
     ] {
-        samples.push(Sample::new(metric, &[], count));
+        push(metric, &[], count);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, time::Duration};
 
     use proxy::{
-        EndpointProblem, EndpointSnapshot, Limit, LimitSnapshot, ListenerSnapshot, PoolTimes,
-        UpstreamTimes,
+        Counters, EndpointCounters, EndpointProblem, Limit, LimitSnapshot, ListenerSnapshot,
+        PoolTimes, UpstreamTimes,
     };
 
     use super::*;
@@ -265,6 +315,8 @@ mod tests {
                 usable: false,
                 problem: Some(EndpointProblem::Refused),
                 sessions: 6,
+                drained: None,
+                counters: EndpointCounters::default(),
             }],
             pools: vec![PoolSnapshot {
                 name: "default/chat".to_owned(),
@@ -289,7 +341,13 @@ mod tests {
                 },
                 health: HealthCounts::default(),
             }],
+            traffic: vec![ListenerCounters {
+                pool: "default/chat".to_owned(),
+                listener: "ws".to_owned(),
+                counters: Counters::default(),
+            }],
             counters: Counters::default(),
+            unrecorded: 0,
         }
     }
 
@@ -316,6 +374,24 @@ mod tests {
         assert_eq!(chat.endpoints[0].sessions, 6);
         assert!(chat.endpoints[0].problem.is_some());
         assert!(report.pools[1].listeners.is_empty());
+    }
+
+    #[test]
+    fn how_far_a_drain_has_come_is_told() {
+        let mut snapshot = snapshot();
+        let told = |snapshot: &Snapshot| {
+            let samples = samples(snapshot);
+            let value = |metric| {
+                let found = samples.iter().find(|sample| sample.metric == metric);
+                found.map(|sample| sample.value)
+            };
+            let end = endpoints(snapshot, "default/chat")[0].drained_at_unix_ms;
+            let left = value(Metric::ProxyDrainingSessions);
+            (end, left, value(Metric::ProxyDrainDeadline))
+        };
+        assert_eq!(told(&snapshot), (None, None, None));
+        snapshot.endpoints[0].drained = Some(UNIX_EPOCH + Duration::from_millis(7500));
+        assert_eq!(told(&snapshot), (Some(7500), Some(6.0), Some(7.0)));
     }
 
     #[test]

@@ -101,6 +101,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
             tls: None,
             health: proxy::Health::default(),
             min_near_percent: None,
+            rebalance: None,
         }],
         heartbeat: proxy::Heartbeat {
             interval: Duration::from_secs(20),
@@ -108,6 +109,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
         },
         drain: proxy::Drain {
             timeout: Duration::from_secs(30),
+            sessions_per_second: None,
             close_code: 1001,
         },
         access_log: None,

@@ -19,7 +19,7 @@ use dataplane::{
         FromProxy, Hello, PROXY_SOCKET, ProxyReport, ProxyToVrrp, ToProxy, UsableEndpoints,
         VrrpToProxy,
     },
-    metrics::Metric,
+    metrics::{Metric, Sample},
     sys::{channel::Channel, life::End, memory::Shared, pages::PairPage, tcp},
 };
 use nix::sys::signal::Signal;
@@ -223,6 +223,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
             tls: None,
             health: node_api::Health::default(),
             zone_preference: None,
+            rebalance: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::from_secs(20),
@@ -230,6 +231,7 @@ fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool) {
         },
         drain: Drain {
             timeout: Duration::from_secs(30),
+            sessions_per_second: None,
             close_code: 1012,
         },
         tracking: node_api::Tracking::default(),
@@ -394,7 +396,10 @@ async fn a_report_counts_sessions_and_a_refused_configuration_changes_nothing() 
     round_trip(&mut ws, "hello").await;
     let report = rig.report(|report| {
         let pool = report.pools.first();
-        pool.is_some_and(|pool| pool.endpoints[0].sessions == 1)
+        let samples = report.samples.iter();
+        let messages = samples.filter(|sample| sample.metric == Metric::ProxyEndpointMessages);
+        // It counts what it has passed on.
+        pool.is_some_and(|pool| pool.endpoints[0].sessions == 1) && messages.count() == 2
     });
     let pool = &report.pools[0];
     assert_eq!(pool.pool, pool_ref("chat"));
@@ -405,11 +410,32 @@ async fn a_report_counts_sessions_and_a_refused_configuration_changes_nothing() 
         .collect();
     assert_eq!(sessions, [(addresses[0], 1), (addresses[1], 0)]);
     assert!(pool.listeners.iter().all(|listener| listener.accepting));
-    let upgraded = report.samples.iter().find(|sample| {
-        let labels = [("result".to_owned(), "upgraded".to_owned())];
-        sample.metric == Metric::ProxyHandshakes && sample.labels == labels
-    });
-    assert!((upgraded.unwrap().value - 1.0).abs() < f64::EPSILON);
+    let value = |metric, labels: &[(&str, &str)]| {
+        let mut samples = report.samples.iter();
+        let is_it = |sample: &&Sample| {
+            let labels = labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            sample.metric == metric && labels.eq(sample.labels.iter().cloned())
+        };
+        samples.find(is_it).expect("such a sample").value
+    };
+    let is_one = |value: f64| (value - 1.0).abs() < f64::EPSILON;
+    let address = pool.endpoints[0].address;
+    let (pool, upgraded) = (("pool", "default/chat"), ("result", "upgraded"));
+    let by_listener = [pool, ("listener", "ws"), upgraded];
+    assert!(is_one(value(Metric::ProxyHandshakes, &by_listener)));
+    let endpoint = address.to_string();
+    let endpoint = [pool, ("upstream", "echo"), ("endpoint", &endpoint)];
+    let with = |label| [endpoint[0], endpoint[1], endpoint[2], label];
+    assert!(is_one(value(Metric::ProxyEndpointSessions, &endpoint)));
+    for (metric, label) in [
+        (Metric::ProxyEndpointHandshakes, upgraded),
+        (Metric::ProxyEndpointMessages, ("from", "client")),
+        (Metric::ProxyEndpointMessages, ("from", "backend")),
+    ] {
+        assert!(is_one(value(metric, &with(label))), "{metric:?}");
+    }
 
     let both = ["chat", "other"].map(|name| pool_of(name, rig.port));
     let clash = ToProxy::Configure {
@@ -464,7 +490,7 @@ async fn access_records_are_lines_of_json_also_of_sessions_that_end_with_the_pro
     assert!(process.ended().success());
 }
 
-/// Who comes, with which names and from where, adds nothing to what is kept.
+/// Who comes, with which names and from where, and goes with which code, adds nothing to what is kept.
 #[tokio::test]
 async fn a_thousand_clients_make_no_more_series_than_one() {
     let mut rig = Rig::new("series");
@@ -486,6 +512,15 @@ async fn a_thousand_clients_make_no_more_series_than_one() {
             answer.push(stream.read_u8().await.unwrap());
         }
         assert!(answer.starts_with(b"HTTP/1.1 101 "));
+        // A text of one byte, and a Close with a code of the client's own.
+        let text = [0x81, 0x81, 0, 0, 0, 0, b'x'];
+        let [high, low] = (3000 + number).to_be_bytes();
+        let close = [0x88, 0x82, 0, 0, 0, 0, high, low];
+        stream
+            .write_all(&[&text[..], &close].concat())
+            .await
+            .unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
     };
     let series = |rig: &Rig, sessions: f64| {
         let report = rig.report(|report| {
@@ -507,6 +542,11 @@ async fn a_thousand_clients_make_no_more_series_than_one() {
     assert!(of_one.iter().any(|(metric, _, buckets)| {
         *metric == Metric::ProxyHandshakeTime && *buckets == proxy::BUCKETS
     }));
+    let ended = |(metric, labels, _): &(Metric, Vec<(String, String)>, usize)| {
+        let code = ("code".to_owned(), "application".to_owned());
+        *metric == Metric::ProxySessionsEnded && labels.contains(&code)
+    };
+    assert_eq!(of_one.iter().filter(|one| ended(one)).count(), 1);
 }
 
 fn pool_of(name: &str, port: u16) -> (PoolRef, Pool) {

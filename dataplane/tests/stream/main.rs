@@ -78,6 +78,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             tls: None,
             health: node_api::Health::default(),
             zone_preference: None,
+            rebalance: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::ZERO,
@@ -85,6 +86,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
         },
         drain: Drain {
             timeout: Duration::ZERO,
+            sessions_per_second: None,
             close_code: 1001,
         },
         tracking: node_api::Tracking::default(),

@@ -12,6 +12,7 @@ mod limits;
 mod origin;
 mod peering;
 mod proxies;
+mod rebalance;
 mod routes;
 mod timing;
 mod tls;

@@ -112,8 +112,17 @@ pub(super) fn drain(problems: &mut Vec<Problem>, spec: &crds::Drain) -> Drain {
             ),
         ));
     }
+    if let Some(rate) = spec.sessions_per_second
+        && !(1..=1_000_000).contains(&rate)
+    {
+        problems.push(Problem::new(
+            "spec.drain.sessionsPerSecond",
+            format!("is {rate}; use a number from 1 to 1000000, or leave it out"),
+        ));
+    }
     Drain {
         timeout: spec.timeout.get(),
+        sessions_per_second: spec.sessions_per_second,
         close_code: spec.close_code,
     }
 }

@@ -4,13 +4,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use node_api::{
-    Balancing, Endpoint, EndpointPhase, Health, ProxyProtocolVersion, UpstreamTls, ZonePreference,
+    Balancing, Endpoint, EndpointPhase, Health, ProxyProtocolVersion, Rebalance, UpstreamTls,
+    ZonePreference,
 };
 
 use super::{
     address::{endpoint_address, parse_address},
     balancing::balancing,
     bounds, health, proxies,
+    rebalance::rebalance,
     timing::limit,
     tls,
 };
@@ -41,6 +43,8 @@ pub struct UpstreamIntent {
     pub health: Health,
     /// Whether servers in a node's own zone are preferred; zones of nodes are not in it.
     pub zone_preference: Option<ZonePreference>,
+    /// Whether sessions are moved.
+    pub rebalance: Option<Rebalance>,
 }
 
 /// Where the servers of an upstream are listed.
@@ -120,6 +124,7 @@ pub(super) fn upstreams(
             tls: tls::upstream(problems, &path, namespace, spec.tls.as_ref()),
             zone_preference: health::zone_preference(problems, &path, &spec.load_balancing),
             health: health::health(problems, &path, spec)?,
+            rebalance: rebalance(problems, &path, spec),
         })
     });
     intents.collect()

@@ -92,14 +92,15 @@ pub fn tracked(stream: &[u8], mut watch: Watch, ends: &[usize]) -> Found {
         assert!(held.len() < HEAD);
         let mut buf = [held, &stream[start..*end]].concat();
         start = *end;
-        let scan = frames.scan(&mut buf, watch);
+        let mut all = 0;
+        let scan = frames.scan(&mut buf, watch, |_| all += 1);
         if let Some(boundary) = scan.boundary {
             assert!(boundary <= scan.ready);
             found.boundaries.push(found.passed.len() + boundary);
         }
         found.passed.extend_from_slice(&buf[..scan.ready]);
         let [begun, messages, violations, pongs] = &mut found.counts;
-        *begun += scan.frames;
+        *begun += all;
         *messages += scan.messages;
         *violations += scan.violations;
         *pongs += scan.own_pongs;

@@ -1,6 +1,7 @@
 //! Which endpoint a new session goes to.
 
 mod hash;
+pub(crate) mod rebalance;
 mod share;
 mod zone;
 

@@ -18,7 +18,7 @@ use crate::{
 fn upstream(balancing: Balancing, weights: &[u16]) -> Upstream {
     let endpoint = |(i, weight): (usize, &u16)| {
         let port = u16::try_from(i).unwrap() + 1;
-        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)));
+        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)), 1);
         list(&endpoint, *weight, Phase::Ready);
         Arc::new(endpoint)
     };

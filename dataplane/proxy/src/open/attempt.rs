@@ -10,6 +10,7 @@ use crate::{
     balance::Lease,
     client::Ends,
     endpoint::{self, ConnectFault, Fault},
+    endpoint_stats::AttemptResult,
     forward,
     handshake::{Body, BodyEnd, Outcome, Reject, Response, ResponseParser},
     live::Upstream,
@@ -67,8 +68,40 @@ impl Attempt {
     }
 }
 
-/// Asks one endpoint, until then.
+/// Asks one endpoint, until then, and counts what it made of that.
 pub(super) async fn attempt(
+    worker: &Worker,
+    upstream: &Upstream,
+    lease: &Lease,
+    request: &Asked,
+    until: Instant,
+) -> Result<Answer, Attempt> {
+    let outcome = ask(worker, upstream, lease, request, until).await;
+    if let Some(result) = result_of(&outcome) {
+        worker.endpoint_stats(&lease.endpoint).handshake(result);
+    }
+    outcome
+}
+
+/// `None`: the endpoint had no part in it.
+fn result_of(outcome: &Result<Answer, Attempt>) -> Option<AttemptResult> {
+    Some(match outcome {
+        Ok(Answer::Switch { .. }) => AttemptResult::Upgraded,
+        Ok(Answer::Other(_)) => AttemptResult::Answered,
+        Err(Attempt::Failed {
+            was_untouched: true,
+            ..
+        }) => AttemptResult::Unreached,
+        Err(Attempt::Failed {
+            reject: Reject::GatewayTimeout,
+            ..
+        }) => AttemptResult::TimedOut,
+        Err(Attempt::Failed { .. }) => AttemptResult::Failed,
+        Err(Attempt::Final(_)) => return None,
+    })
+}
+
+async fn ask(
     worker: &Worker,
     upstream: &Upstream,
     lease: &Lease,

@@ -65,15 +65,12 @@ enum Failure {
 /// A whole handshake.
 pub(crate) async fn open(
     worker: Rc<Worker>,
-    address: SocketAddr,
+    route: Arc<Route>,
     client: TcpStream,
     peer: SocketAddr,
 ) -> HandshakeResult {
     let begun = std::time::Instant::now();
     let mut client = Stream::from(client);
-    let Some(route) = worker.route(address) else {
-        return HandshakeResult::ListenerGone;
-    };
     let mut entry = Entry::begin(&worker, &route, peer);
     let failure = match establish(&worker, &route, &mut client, peer, &mut entry).await {
         Ok(Opened::Session(ready)) => {
@@ -83,8 +80,7 @@ pub(crate) async fn open(
             });
             let control = Rc::new(Control::new(
                 worker.next_id(),
-                Arc::clone(&ready.route.pool),
-                Arc::clone(&ready.route.gate),
+                &ready.route,
                 ready.lease,
                 ready.place,
             ));
@@ -286,7 +282,7 @@ async fn establish(
             return give_up(worker, client, spent, deadline, entry).await;
         };
         if !tried.is_empty() {
-            worker.stats().retries.add(1);
+            worker.stats(&route.stats).retries.add(1);
             // An answer that may be bettered is not read: its connection is closed.
             drop(std::mem::replace(&mut spent, Spent::Nothing));
         }

@@ -129,7 +129,7 @@ impl Session {
     pub(super) fn cut(&mut self) {
         self.client.reset();
         self.backend.reset();
-        self.worker.stats().resets.add(1);
+        self.worker.stats(&self.control.stats).resets.add(1);
         self.over = true;
     }
 
@@ -160,6 +160,7 @@ impl Session {
     /// Obeys an order to end.
     pub(super) fn obey(&mut self, end: End, cx: &mut Context<'_>) {
         self.ends(end.by);
+        self.control.tell();
         self.insert_soon(Side::Client, Insert::Close(end.code, end.reason));
         if end.by == Ended::Left {
             self.leaving = true;

@@ -30,7 +30,7 @@ use crate::{
     heartbeat::timeout,
     record::Entry,
     session::{Control, End, Farewell},
-    stats::{CodeClass, Ended, TrafficCount},
+    stats::{CodeClass, Ended},
     stream::Stream,
     worker::Worker,
 };
@@ -151,21 +151,25 @@ impl Session {
             pongs,
             allowance: self.allowance(side),
         };
-        let (from, _) = self.legs(side);
-        let scan = from.frames.scan(buf, watch);
+        let from = match side {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
+        };
+        let traffic = self.worker.stats(&self.control.stats).received(side);
+        let scan = from.frames.scan(buf, watch, |kind| traffic.frame(kind));
         let answered = u8::try_from(scan.own_pongs).unwrap_or(u8::MAX);
         from.pulse.unanswered = from.pulse.unanswered.saturating_sub(answered);
         scan
     }
 
     fn after_scan(&mut self, side: Side, scan: &Scan) {
-        let stats = self.worker.stats();
-        stats.pongs.add(scan.own_pongs.into());
-        let traffic = traffic(&self.worker, side);
-        traffic.bytes.add(scan.ready as u64);
-        traffic.frames.add(scan.frames.into());
-        traffic.messages.add(scan.messages.into());
-        traffic.violations.add(scan.violations.into());
+        let stats = self.worker.stats(&self.control.stats);
+        stats.received(side).add(scan);
+        if scan.own_pongs > 0 {
+            stats.pongs.add(scan.own_pongs.into());
+        }
+        let of_endpoint = self.worker.endpoint_stats(&self.control.lease.endpoint);
+        of_endpoint.received(side, scan);
         self.entry.note(|record| record.count(side, scan));
         if let Some(code) = scan.close {
             self.ends(match side {
@@ -377,13 +381,6 @@ fn other(side: Side) -> Side {
     match side {
         Side::Client => Side::Backend,
         Side::Backend => Side::Client,
-    }
-}
-
-fn traffic(worker: &Worker, from: Side) -> &TrafficCount {
-    match from {
-        Side::Client => &worker.stats().from_clients,
-        Side::Backend => &worker.stats().from_backends,
     }
 }
 

@@ -45,7 +45,7 @@ impl Session {
                 leg.queue(&close::ping(&payload, mask));
                 leg.pulse.ping_sent(now);
                 leg.acknowledged = leg.acknowledged_now();
-                self.worker.stats().pings.add(1);
+                self.worker.stats(&self.control.stats).pings.add(1);
                 self.control.due.set(true);
             }
             Insert::Close(code, reason) => {

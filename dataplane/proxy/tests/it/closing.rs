@@ -74,7 +74,7 @@ async fn codes_and_reasons_of_clients_reach_the_backend() {
     let ended = |class| counters.ended(Ended::Client, class);
     assert_eq!(ended(CodeClass::Normal), 1);
     assert_eq!(ended(CodeClass::GoingAway), 1);
-    assert_eq!(ended(CodeClass::Server), 1);
+    assert_eq!(ended(CodeClass::InternalError), 1);
     assert_eq!(ended(CodeClass::Application), 1);
     assert_eq!(ended(CodeClass::Empty), 1);
     assert_eq!(counters.resets, 0);
@@ -142,7 +142,7 @@ async fn a_backend_lost_between_frames_is_told_with_a_close() {
         assert_eq!(
             snapshot
                 .counters
-                .ended(Ended::BackendLost, CodeClass::Server),
+                .ended(Ended::BackendLost, CodeClass::ServiceRestart),
             1
         );
         assert_eq!(snapshot.counters.resets, 0);

@@ -118,7 +118,7 @@ async fn drained(edit: impl FnOnce(&mut Pool)) {
     assert_eq!(
         snapshot
             .counters
-            .ended(Ended::EndpointGone, CodeClass::Server),
+            .ended(Ended::EndpointGone, CodeClass::ServiceRestart),
         SESSIONS as u64
     );
 }

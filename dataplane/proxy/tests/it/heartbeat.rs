@@ -151,7 +151,7 @@ async fn a_backend_that_does_not_answer_is_ended_and_the_client_told() {
     assert_eq!(
         snapshot
             .counters
-            .ended(Ended::BackendSilent, CodeClass::Server),
+            .ended(Ended::BackendSilent, CodeClass::ServiceRestart),
         1
     );
 }

@@ -158,6 +158,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
         },
         drain: Drain {
             timeout: Duration::ZERO,
+            sessions_per_second: None,
             close_code: 1001,
         },
         access_log: None,
@@ -179,6 +180,7 @@ pub(crate) fn upstream(name: &str, backends: &[SocketAddr]) -> Upstream {
         tls: None,
         health: Health::default(),
         min_near_percent: None,
+        rebalance: None,
     }
 }
 
@@ -400,13 +402,21 @@ pub(crate) fn close_frame(code: u16, reason: &'static str) -> CloseFrame {
     }
 }
 
-/// Reads until the Close frame; what came before is dropped.
+/// Reads until the Close frame, which must come soon; what came before is dropped.
 pub(crate) async fn read_close<S>(ws: &mut WebSocketStream<S>) -> Option<(u16, String)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    soon(closed(ws)).await
+}
+
+/// Reads until the Close frame, whenever it comes; what came before is dropped.
+pub(crate) async fn closed<S>(ws: &mut WebSocketStream<S>) -> Option<(u16, String)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
-        match soon(ws.next()).await {
+        match ws.next().await {
             Some(Ok(Message::Close(Some(close)))) => {
                 return Some((close.code.into(), close.reason.to_string()));
             }

@@ -307,6 +307,7 @@ mod tests {
             tls,
             health: node_api::Health::default(),
             zone_preference: None,
+            rebalance: None,
         };
         let asked = UpstreamTls {
             hostname: "chat.example".to_owned(),

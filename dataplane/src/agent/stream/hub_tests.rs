@@ -407,6 +407,7 @@ fn report(state: RouterState, usable: &[bool], sessions: u64) -> Arc<NodeReport>
         usable: *usable,
         problem: None,
         sessions,
+        drained_at_unix_ms: None,
     };
     Arc::new(NodeReport {
         node_name: NODE.to_owned(),

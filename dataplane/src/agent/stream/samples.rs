@@ -74,6 +74,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             tls: None,
             health: node_api::Health::default(),
             zone_preference: None,
+            rebalance: None,
         }],
         heartbeat: Heartbeat {
             interval: Duration::ZERO,
@@ -81,6 +82,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
         },
         drain: Drain {
             timeout: Duration::ZERO,
+            sessions_per_second: None,
             close_code: 1001,
         },
         tracking: node_api::Tracking::default(),

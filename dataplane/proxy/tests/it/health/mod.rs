@@ -1,6 +1,7 @@
 //! Which endpoints get sessions, when some of them are not well.
 
 mod checks;
+mod counts;
 mod ejection;
 mod retry;
 mod zones;
