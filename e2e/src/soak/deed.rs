@@ -20,17 +20,25 @@ pub(super) enum Deed {
     ListenerRemoved(u16),
     /// A limit was set that ends sessions.
     Limited,
+    /// Sessions were to be moved to servers with less to do.
+    Rebalanced,
 }
 
 impl Deed {
+    /// Whether it goes on until an edit says otherwise.
+    pub(super) fn stays(self) -> bool {
+        matches!(self, Self::Limited | Self::Rebalanced)
+    }
+
     /// For how long after it is over it may still end sessions: a drain, a heartbeat that must miss first, an
     /// address that returns.
     fn wake(self) -> Duration {
         match self {
             Self::ServerDown(_) => Duration::from_secs(15),
-            Self::Limited | Self::EndpointRemoved(_) | Self::ListenerRemoved(_) => {
-                Duration::from_secs(20)
-            }
+            Self::Limited
+            | Self::Rebalanced
+            | Self::EndpointRemoved(_)
+            | Self::ListenerRemoved(_) => Duration::from_secs(20),
             Self::ServerFrozen(_) | Self::ProxyKilled(_) | Self::GatewayStopped(_) => {
                 Duration::from_secs(30)
             }

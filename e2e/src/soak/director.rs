@@ -167,14 +167,16 @@ impl Director<'_> {
         if edit == Edit::ListenerRemoved {
             self.crowd.use_ports(self.spec.ports());
         }
-        if edit == Edit::Limits {
-            self.deeds.end(Deed::Limited);
+        match edit {
+            Edit::Limits => self.deeds.end(Deed::Limited),
+            Edit::Balancing | Edit::Rebalance => self.deeds.end(Deed::Rebalanced),
+            _ => {}
         }
         for deed in deeds {
             self.deeds.begin(*deed);
         }
         self.cluster.edit(&self.spec.manifest())?;
-        for deed in deeds.iter().filter(|deed| **deed != Deed::Limited) {
+        for deed in deeds.iter().filter(|deed| !deed.stays()) {
             self.deeds.end(*deed);
         }
         self.crowd.use_ports(self.spec.ports());
@@ -193,6 +195,7 @@ impl Director<'_> {
             self.deeds.begin(*deed);
         }
         self.deeds.end(Deed::Limited);
+        self.deeds.end(Deed::Rebalanced);
         self.spec = Spec::new(&self.cluster.lab);
         self.cluster.edit(&self.spec.manifest())?;
         for deed in removed {

@@ -200,7 +200,8 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
         deed == Deed::GatewayStopped(address(record.gateway)) || deed == Deed::ListenerRemoved(port)
     }) || on_server(Deed::EndpointRemoved);
     let limited = did(&|deed| deed == Deed::Limited) && code_is_one_of(&LIMIT_CODES);
-    // Clients of a lost server are told one after another, and some meanwhile by another order; the cause stays.
+    // Clients of a lost server are told one after another, those of a full one when a frame has ended, and some meanwhile
+    // by another order; the cause stays.
     let told_of_server =
         code_is_one_of(&[1012]) || limited || (drains && code_is_one_of(&DRAIN_CODES));
     match record.by.as_str() {
@@ -213,6 +214,7 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
         "backend_silent" => on_server(Deed::ServerFrozen) && told_of_server,
         "client_silent" => (end.manner == Manner::Gone && end.ending) || has_left,
         "limit" => limited,
+        "rebalanced" => did(&|deed| deed == Deed::Rebalanced) && told_of_server,
         "endpoint_gone" => on_server(Deed::EndpointRemoved) && code_is_one_of(&DRAIN_CODES),
         "listener_gone" => {
             did(&|deed| deed == Deed::ListenerRemoved(port)) && code_is_one_of(&DRAIN_CODES)
@@ -287,6 +289,12 @@ mod tests {
         assert!(!agrees(&told(Seen::Close(1000)), Some(&lost), &deeds));
         assert!(!agrees(&told(Seen::Close(1012)), None, &deeds));
         assert!(!agrees(&told(Seen::Silence), Some(&lost), &deeds));
+        // Sessions are moved where that is wanted.
+        let moved = record("rebalanced", None);
+        assert!(!agrees(&told(Seen::Close(1012)), Some(&moved), &deeds));
+        deeds.begin(Deed::Rebalanced);
+        assert!(agrees(&told(Seen::Close(1012)), Some(&moved), &deeds));
+        assert!(!agrees(&told(Seen::Close(1001)), Some(&moved), &deeds));
         // What the proxy lays at a client's door the client must have done.
         let own = record("client", Some(1000));
         assert!(!agrees(&told(Seen::Reset), Some(&own), &deeds));

@@ -15,6 +15,7 @@ pub(super) enum Edit {
     EndpointRemoved,
     Weight,
     Balancing,
+    Rebalance,
     Heartbeat,
     Drain,
     Limits,
@@ -24,11 +25,12 @@ pub(super) enum Edit {
 }
 
 impl Edit {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::EndpointAdded,
         Self::EndpointRemoved,
         Self::Weight,
         Self::Balancing,
+        Self::Rebalance,
         Self::Heartbeat,
         Self::Drain,
         Self::Limits,
@@ -43,6 +45,7 @@ impl Edit {
             Self::EndpointRemoved => "endpoint removed",
             Self::Weight => "weight",
             Self::Balancing => "balancing",
+            Self::Rebalance => "rebalance",
             Self::Heartbeat => "heartbeat",
             Self::Drain => "drain",
             Self::Limits => "limits",
@@ -73,10 +76,18 @@ const LIMITS: [Option<&str>; 6] = [
     Some("maxFrameSize: 131072, messagesPerSecond: 50, messageBurst: 100"),
 ];
 
-const BALANCING: [&str; 3] = [
-    "{ type: RoundRobin }",
-    "{ type: LeastConnections }",
-    "{ type: ConsistentHash, consistentHash: { key: { type: SourceAddress } } }",
+const BALANCING: [&str; 3] = ["{ type: RoundRobin }", "{ type: LeastConnections }", HASH];
+
+const HASH: &str = "{ type: ConsistentHash, consistentHash: { key: { type: SourceAddress } } }";
+
+/// As fast as it may be, so that a short soak has some of it, too.
+const REBALANCE: &str = "{ mode: Enabled, percentPerMinute: 100, tolerancePercent: 10 }";
+
+const DRAINS: [&str; 4] = [
+    "timeout: 0s",
+    "timeout: 1s",
+    "timeout: 5s",
+    "timeout: 5s, sessionsPerSecond: 100",
 ];
 
 const TIME_OUTS: [(&str, &str); 2] = [("2s", "5s"), ("1s", "3s")];
@@ -94,6 +105,7 @@ pub(super) struct Spec {
     endpoints: Vec<Endpoint>,
     listeners: Vec<(&'static str, u16)>,
     balancing: &'static str,
+    wants_rebalance: bool,
     heartbeat: &'static str,
     drain: (&'static str, u16),
     limits: Option<&'static str>,
@@ -110,8 +122,9 @@ impl Spec {
             all,
             listeners: vec![("ws", PORT)],
             balancing: BALANCING[0],
+            wants_rebalance: false,
             heartbeat: HEARTBEATS[0],
-            drain: ("2s", DRAIN_CODES[0]),
+            drain: ("timeout: 2s", DRAIN_CODES[0]),
             limits: None,
             time_outs: TIME_OUTS[0],
         }
@@ -128,11 +141,13 @@ impl Spec {
             format!("connectTimeout: {connect}"),
             format!("handshakeTimeout: {handshake}"),
         ];
-        let (timeout, code) = self.drain;
+        let rebalance = self.rebalances().then(|| format!("rebalance: {REBALANCE}"));
+        pool.upstream.extend(rebalance);
+        let (drain, code) = self.drain;
         pool.spec = vec![
             "accessLog: { mode: Enabled, samplePercent: 100 }".to_owned(),
             format!("heartbeat: {{ {} }}", self.heartbeat),
-            format!("drain: {{ timeout: {timeout}, closeCode: {code} }}"),
+            format!("drain: {{ {drain}, closeCode: {code} }}"),
         ];
         let limits = self.limits.map(|limits| format!("limits: {{ {limits} }}"));
         pool.spec.extend(limits);
@@ -141,6 +156,11 @@ impl Spec {
 
     pub(super) fn ports(&self) -> Vec<u16> {
         self.listeners.iter().map(|(_, port)| *port).collect()
+    }
+
+    /// By a hash each session would come back to where it was.
+    fn rebalances(&self) -> bool {
+        self.wants_rebalance && self.balancing != HASH
     }
 
     /// Changes it; which sessions that may end. `None`: there is nothing of that kind to change.
@@ -164,11 +184,19 @@ impl Spec {
                 let index = random.index(self.endpoints.len());
                 self.endpoints[index].weight = u16::try_from(random.between(1, 5)).ok()?;
             }
-            Edit::Balancing => self.balancing = random.one_of(&BALANCING),
+            Edit::Balancing | Edit::Rebalance => {
+                if edit == Edit::Balancing {
+                    self.balancing = random.one_of(&BALANCING);
+                } else {
+                    self.wants_rebalance = !self.wants_rebalance;
+                }
+                if self.rebalances() {
+                    deeds.push(Deed::Rebalanced);
+                }
+            }
             Edit::Heartbeat => self.heartbeat = random.one_of(&HEARTBEATS),
             Edit::Drain => {
-                let timeout = random.one_of(&["0s", "1s", "5s"]);
-                self.drain = (timeout, random.one_of(&DRAIN_CODES));
+                self.drain = (random.one_of(&DRAINS), random.one_of(&DRAIN_CODES));
             }
             Edit::Limits => {
                 self.limits = random.one_of(&LIMITS);
