@@ -128,6 +128,7 @@ metrics! {
     ProxyDrainingSessions, Gauge, "wsha_proxy_draining_sessions", "Sessions left of an endpoint that is going, while they are told so";
     ProxyDrainDeadline, Gauge, "wsha_proxy_drain_deadline_timestamp_seconds", "When the last session of an endpoint that is going is told so, seconds since the Unix epoch";
     ProxyConnections, Counter, "wsha_proxy_connections", "Connections accepted from clients, by listener";
+    ProxyHttp2Streams, Counter, "wsha_proxy_http2_streams", "Streams that clients have opened in connections of HTTP/2, each for a session, by listener";
     ProxyHandshakes, Counter, "wsha_proxy_handshakes", "Handshakes by listener and by how they ended";
     ProxySessionsEnded, Counter, "wsha_proxy_sessions_ended", "Sessions ended, by listener, by who or what ended them and by the first close code seen";
     ProxyReceivedBytes, Counter, "wsha_proxy_received_bytes", "Bytes of WebSocket frames received, headers included, by listener and side";

@@ -3,7 +3,7 @@
 //! of what it gets.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use node_api::{Keys, ListenerTls, PoolRef, Secret, TicketKeys, TlsVersion, UpstreamTls};
+use node_api::{Http2, Keys, ListenerTls, PoolRef, Secret, TicketKeys, TlsVersion, UpstreamTls};
 use proxy::tls::{ClientTls, Identity, MinimumVersion, ServerTls, TlsError};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -75,7 +75,10 @@ pub fn server(tls: &ListenerTls, keys: &Keys, pool: &PoolRef) -> Result<ServerTl
     };
     let tickets = keys.tickets_of(pool).map(ticket_keys).transpose()?;
     let server = ServerTls::new(&identities, version, &tickets.unwrap_or_default())?;
-    Ok(server)
+    Ok(match tls.http2 {
+        Http2::Enabled => server,
+        Http2::Disabled => server.without_http2(),
+    })
 }
 
 /// What endpoints of an upstream are reached with.

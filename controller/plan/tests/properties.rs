@@ -274,13 +274,15 @@ fn tls_reaches_the_node_with_references_into_the_pools_namespace() {
                 clientCertificateRef: {name: own}}";
     let spec = pool("chat", "  - address: 10.0.0.9", more).replace(
         "port: 8020}",
-        "port: 8020, tls: {certificateRefs: [{name: b}, {name: a}], minimumVersion: \"1.3\"}}",
+        "port: 8020, tls: {certificateRefs: [{name: b}, {name: a}], minimumVersion: \"1.3\", \
+         http2: {mode: Disabled}}}",
     );
     let plan = planned(&[&node("a"), &spec]);
     let pool = config(&plan, "a").pools[&pool_ref("chat")].clone();
     let tls = pool.listeners[0].tls.as_ref().unwrap();
     assert_eq!(tls.certificates, ["default/b", "default/a"]);
     assert_eq!(tls.minimum_version, node_api::TlsVersion::V13);
+    assert_eq!(tls.http2, node_api::Http2::Disabled);
     let tls = pool.upstreams[0].tls.as_ref().unwrap();
     assert_eq!(
         (tls.hostname.as_str(), tls.ca.as_str()),

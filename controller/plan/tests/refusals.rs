@@ -185,6 +185,10 @@ fn tls_that_makes_no_sense() {
             "{certificateRefs: [{name: a}], minimumVersion: \"1.1\"}".to_owned(),
             format!("{at}.minimumVersion: is 1.1; use 1.2 or 1.3"),
         ),
+        (
+            "{certificateRefs: [{name: a}], http2: {mode: Never}}".to_owned(),
+            format!("{at}.http2.mode: is Never; use Enabled or Disabled"),
+        ),
     ] {
         let pool = pool("chat", &addresses(&["10.0.0.9"]), "");
         let pool = pool.replace("port: 8020}", &format!("port: 8020, tls: {how}}}"));

@@ -41,7 +41,7 @@ pub use status::{
     Committed, CommittedPeering, ListenerStatus, Retiring, Summary, Tally, VirtualIPStatus,
     WebSocketHAPoolStatus,
 };
-pub use tls::{ListenerTls, SecretReference, TlsVersion, UpstreamTls};
+pub use tls::{Http2, Http2Mode, ListenerTls, SecretReference, TlsVersion, UpstreamTls};
 pub use tracking::{
     Check, CommandCheck, HttpCheck, TcpCheck, TrackedInterface, TrackedUpstream, Tracking,
 };

@@ -19,6 +19,32 @@ pub struct ListenerTls {
     /// Oldest version of TLS that clients may speak. 1.2 if left out.
     #[serde(default)]
     pub minimum_version: TlsVersion,
+
+    /// Clients that speak HTTP/2.
+    #[serde(default)]
+    pub http2: Http2,
+}
+
+/// HTTP/2 with clients.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Http2 {
+    /// Enabled: who offers HTTP/2 gets it, and may have many sessions in one connection (RFC 8441).
+    /// Disabled: all get HTTP/1.1. Sessions that are open stay.
+    #[serde(default)]
+    pub mode: Http2Mode,
+}
+
+/// Whether clients get HTTP/2.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "documented variants would lose their text and order in the schema"
+)]
+pub enum Http2Mode {
+    #[default]
+    Enabled,
+    Disabled,
 }
 
 /// A version of TLS.

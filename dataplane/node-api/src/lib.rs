@@ -37,5 +37,5 @@ pub use report::{
 };
 pub use resources::MissingEndpoints;
 pub use routes::Route;
-pub use tls::{Keys, ListenerTls, Secret, TicketKeys, TlsVersion, UpstreamTls};
+pub use tls::{Http2, Keys, ListenerTls, Secret, TicketKeys, TlsVersion, UpstreamTls};
 pub use tracking::{Check, Probe, TrackedInterface, TrackedUpstream, Tracking};

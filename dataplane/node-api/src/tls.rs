@@ -20,6 +20,26 @@ pub struct ListenerTls {
     /// Oldest version that clients may speak.
     #[serde(default, skip_serializing_if = "TlsVersion::is_default")]
     pub minimum_version: TlsVersion,
+    /// Whether clients that offer HTTP/2 get it.
+    #[serde(default, skip_serializing_if = "Http2::is_default")]
+    pub http2: Http2,
+}
+
+/// HTTP/2 with clients (RFC 8441).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Http2 {
+    /// For those that offer it.
+    #[default]
+    Enabled,
+    /// For none.
+    Disabled,
+}
+
+impl Http2 {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A version of TLS.

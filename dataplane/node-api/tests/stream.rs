@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use node_api::{
-    Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Keys, Limits, Listener,
+    Balancing, Decoded, Drain, Endpoint, EndpointPhase, Heartbeat, Http2, Keys, Limits, Listener,
     ListenerTls, MessageRate, MissingEndpoints, Password, Peering, Pool, PoolRef, Preemption,
     RankedNode, Secret, TicketKeys, TlsVersion, Upstream, UpstreamTls, VirtualRouter, VrrpVersion,
     stream::{
@@ -55,6 +55,7 @@ fn tls_is_told_where_there_is_any_and_keys_never_show() {
     pool.listeners[0].tls = Some(ListenerTls {
         certificates: vec!["default/chat-tls".to_owned()],
         minimum_version: TlsVersion::V12,
+        http2: Http2::Enabled,
     });
     pool.upstreams[0].tls = Some(UpstreamTls {
         hostname: "chat.example".to_owned(),

@@ -11,7 +11,8 @@
 //! listeners and sessions of one thread, `leaving` is its part in a planned stop,
 //! `shedding` its part in rebalancing, `drain` says when sessions of endpoints that go are told,
 //! `limits` is what a pool allows, `routing` which requests go where, `live` is the configuration with its
-//! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken.
+//! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken, `http2` is
+//! about clients whose connection carries several sessions.
 #![deny(unsafe_code)]
 
 mod balance;
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod handshake;
 mod health;
 mod heartbeat;
+mod http2;
 mod leaving;
 mod limits;
 mod listener;

@@ -48,6 +48,9 @@ pub struct Patience {
     pub close: Duration,
     /// Silence of both sides once one has ended its half without a Close of ours.
     pub half: Duration,
+    /// For a client to keep a connection of HTTP/2 without a stream: so long at least, less than twice
+    /// as long.
+    pub idle: Duration,
 }
 
 impl Default for Patience {
@@ -55,6 +58,7 @@ impl Default for Patience {
         Self {
             close: Duration::from_secs(5),
             half: Duration::from_secs(30),
+            idle: Duration::from_mins(1),
         }
     }
 }

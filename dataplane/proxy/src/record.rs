@@ -149,6 +149,11 @@ impl Entry {
         Self(is_wanted.then(|| (Rc::clone(worker), Record::new(route, peer))))
     }
 
+    /// There is to be no record: what it would tell is told by others.
+    pub(crate) fn discard(mut self) {
+        self.0 = None;
+    }
+
     /// Fills in what has become known.
     pub(crate) fn note(&mut self, note: impl FnOnce(&mut Record)) {
         if let Some((_, record)) = &mut self.0 {

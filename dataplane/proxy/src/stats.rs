@@ -46,6 +46,8 @@ pub enum HandshakeResult {
     GatewayTimeout,
     /// The listener was closed meanwhile.
     ListenerGone,
+    /// HTTP/2 was agreed on: the handshakes of its streams are counted by themselves.
+    Http2,
 }
 
 /// Who ended a session, and why.
@@ -168,6 +170,7 @@ closed!(HandshakeResult:
     Unavailable = "unavailable",
     GatewayTimeout = "gateway_timeout",
     ListenerGone = "listener_gone",
+    Http2 = "http2",
 );
 closed!(Ended:
     Client = "client",
@@ -231,6 +234,8 @@ impl Traffic {
 pub struct Counters {
     /// Connections accepted.
     pub accepted: u64,
+    /// Streams of HTTP/2 accepted, each of which is to be a session.
+    pub streams: u64,
     /// Sessions that are live now.
     pub live_sessions: u64,
     handshakes: [u64; HANDSHAKES],
@@ -322,6 +327,7 @@ impl TrafficCount {
 #[repr(align(64))]
 pub(crate) struct WorkerStats {
     pub(crate) accepted: Count,
+    pub(crate) streams: Count,
     pub(crate) opened: Count,
     pub(crate) closed: Count,
     handshakes: [Count; HANDSHAKES],
@@ -353,6 +359,7 @@ impl WorkerStats {
 
     fn add_to(&self, sum: &mut Counters) {
         sum.accepted += self.accepted.get();
+        sum.streams += self.streams.get();
         sum.live_sessions += self.opened.get().saturating_sub(self.closed.get());
         for (sum, count) in sum.handshakes.iter_mut().zip(&self.handshakes) {
             *sum += count.get();

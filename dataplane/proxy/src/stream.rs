@@ -1,66 +1,163 @@
-//! A connection, with TLS or without. All that moves bytes goes through here; where there is no TLS
-//! that costs one branch.
+//! A client's or endpoint's connection: TCP, with TLS or without, or one stream of a connection of
+//! HTTP/2. All that moves bytes goes through here; where it is plain TCP that costs a branch or two.
 
 use std::{
+    future::{pending, poll_fn},
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use crate::tls::Tls;
+use crate::{
+    http2::{self, Http2Stream},
+    sys,
+    tls::Tls,
+};
 
-/// A TCP connection, and TLS on it if that was agreed.
+/// Where the kernel probes: silence after which it does, and how often it then does.
+const PROBE_AFTER: Duration = Duration::from_mins(1);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// What bytes are read from and written to.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    tcp: TcpStream,
+pub(crate) enum Stream {
+    /// A TCP connection, and TLS on it if that was agreed.
     // `Box`: sessions without TLS pay one word for it.
-    tls: Option<Box<Tls>>,
+    Tcp(TcpStream, Option<Box<Tls>>),
+    /// One of the streams of a client's connection.
+    Http2(Box<Http2Stream>),
 }
 
 impl Stream {
     /// Does the handshake of `tls`, and speaks it from then on. An error of TLS holds a
     /// [`rustls::Error`].
     pub(crate) async fn secure(&mut self, tls: Tls) -> io::Result<()> {
-        let tls = self.tls.insert(Box::new(tls));
-        tls.handshake(&mut self.tcp).await
+        match self {
+            Self::Tcp(tcp, spoken) => spoken.insert(Box::new(tls)).handshake(tcp).await,
+            Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
+    /// Whether TLS protects it.
     pub(crate) fn is_secure(&self) -> bool {
-        self.tls.is_some()
+        match self {
+            Self::Tcp(_, tls) => tls.is_some(),
+            // It is spoken where TLS has agreed on it, and nowhere else.
+            Self::Http2(_) => true,
+        }
+    }
+
+    /// Whether TLS has agreed that HTTP/2 is spoken on it.
+    pub(crate) fn carries_http2(&self) -> bool {
+        match self {
+            Self::Tcp(_, Some(tls)) => tls.carries_http2(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is one stream of several.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// The status that its client sees for one of HTTP/1.1.
+    pub(crate) fn status(&self, of_http1: u16) -> u16 {
+        match self {
+            Self::Tcp(..) => of_http1,
+            Self::Http2(_) => http2::status(of_http1),
+        }
     }
 
     /// Whether it has taken bytes that the kernel has not: they go out with a flush.
     pub(crate) fn holds(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.holds())
+        matches!(self, Self::Tcp(_, Some(tls)) if tls.holds())
     }
 
     /// Bytes that the kernel was given, where these are not the ones that were written.
     pub(crate) fn sealed(&self) -> Option<u64> {
-        self.tls.as_ref().map(|tls| tls.sent())
+        match self {
+            Self::Tcp(_, tls) => tls.as_ref().map(|tls| tls.sent()),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// Bytes handed over that its peer has not taken: acknowledged by its kernel, or, where the
+    /// kernel's word is about all streams of a connection, let through by its flow control.
+    pub(crate) fn untaken(&self) -> u64 {
+        match self {
+            Self::Tcp(tcp, _) => sys::unacknowledged(tcp).unwrap_or(0),
+            Self::Http2(stream) => stream.queued(),
+        }
+    }
+
+    /// More than 0 for as long as something handed over, its end included, may not have come to the
+    /// kernel of its peer.
+    pub(crate) fn undelivered(&self) -> u64 {
+        match self {
+            Self::Tcp(tcp, _) => sys::unacknowledged(tcp).unwrap_or(0),
+            Self::Http2(stream) => stream.undelivered(),
+        }
+    }
+
+    /// What the kernel waits for from its peer.
+    pub(crate) fn awaited(&self) -> io::Result<sys::Awaited> {
+        match self {
+            Self::Tcp(tcp, _) => sys::awaited(tcp),
+            Self::Http2(stream) => stream.awaited(),
+        }
+    }
+
+    /// Has the kernel probe a peer that is silent, or no longer. Of streams the whole connection is
+    /// probed anyway.
+    pub(crate) fn probe(&self, on: bool) {
+        let Self::Tcp(tcp, _) = self else { return };
+        let socket = SockRef::from(tcp);
+        // Where it cannot be set the peer's end is only noticed later.
+        drop(if on {
+            let probes = TcpKeepalive::new()
+                .with_time(PROBE_AFTER)
+                .with_interval(PROBE_EVERY);
+            socket.set_tcp_keepalive(&probes)
+        } else {
+            socket.set_keepalive(false)
+        });
+    }
+
+    /// Has it end as one that was cut off.
+    pub(crate) fn reset(&mut self) {
+        match self {
+            // The next close of the socket sends RST (socket(7), SO_LINGER).
+            Self::Tcp(tcp, _) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
+            Self::Http2(stream) => stream.reset(),
+        }
+    }
+
+    /// Ends when the client takes its request back, which only HTTP/2 can say without an end of the
+    /// connection.
+    pub(crate) async fn taken_back(&mut self) {
+        match self {
+            Self::Tcp(..) => pending().await,
+            Self::Http2(stream) => poll_fn(|cx| stream.poll_taken_back(cx)).await,
+        }
     }
 }
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None }
+        Self::Tcp(tcp, None)
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tcp.as_fd()
-    }
-}
-
-impl AsRawFd for Stream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.tcp.as_raw_fd()
+impl From<Http2Stream> for Stream {
+    fn from(stream: Http2Stream) -> Self {
+        Self::Http2(Box::new(stream))
     }
 }
 
@@ -70,10 +167,10 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { tcp, tls } = &mut *self;
-        match tls {
-            None => Pin::new(tcp).poll_read(cx, buf),
-            Some(tls) => tls.poll_read(tcp, cx, buf),
+        match &mut *self {
+            Self::Tcp(tcp, None) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tcp(tcp, Some(tls)) => tls.poll_read(tcp, cx, buf),
+            Self::Http2(stream) => stream.poll_read(cx, buf),
         }
     }
 }
@@ -85,27 +182,43 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { tcp, tls } = &mut *self;
-        match tls {
-            None => Pin::new(tcp).poll_write(cx, bytes),
-            Some(tls) => tls.poll_write(tcp, cx, bytes),
+        match &mut *self {
+            Self::Tcp(tcp, None) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tcp(tcp, Some(tls)) => tls.poll_write(tcp, cx, bytes),
+            Self::Http2(stream) => stream.poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { tcp, tls } = &mut *self;
-        match tls {
-            None => Poll::Ready(Ok(())),
-            Some(tls) => tls.poll_flush(tcp, cx),
+        match &mut *self {
+            Self::Tcp(tcp, Some(tls)) => tls.poll_flush(tcp, cx),
+            // What a stream has taken is for its connection to send.
+            Self::Tcp(_, None) | Self::Http2(_) => Poll::Ready(Ok(())),
         }
     }
 
-    /// Ends the output: with `close_notify` where TLS is spoken (RFC 8446 section 6.1), then with FIN.
+    /// Ends the output: with `close_notify` where TLS is spoken (RFC 8446 section 6.1), then with FIN;
+    /// with `END_STREAM` where it is one stream.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { tcp, tls } = &mut *self;
-        if let Some(tls) = tls {
-            std::task::ready!(tls.poll_close(tcp, cx))?;
+        match &mut *self {
+            Self::Tcp(tcp, tls) => {
+                if let Some(tls) = tls {
+                    std::task::ready!(tls.poll_close(tcp, cx))?;
+                }
+                Pin::new(tcp).poll_shutdown(cx)
+            }
+            Self::Http2(stream) => Poll::Ready(stream.end_output()),
         }
-        Pin::new(tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_of_its_own_pays_nothing_for_those_that_are_shared() {
+        let alone = size_of::<(TcpStream, Option<Box<Tls>>)>();
+        assert_eq!(size_of::<Stream>(), alone);
     }
 }

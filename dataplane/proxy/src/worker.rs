@@ -32,6 +32,7 @@ use crate::{
     shedding::Shedding,
     stats::{CodeClass, Ended, HandshakeResult, ListenerStats, WorkerStats},
     times::{OpeningTimes, WorkerTimes},
+    tls::ServerTls,
 };
 
 /// Pause between beats.
@@ -100,6 +101,8 @@ pub(crate) struct Worker {
     listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
     /// Handshakes under way.
     opening: RefCell<HashMap<u64, (SocketAddr, AbortHandle)>>,
+    /// Connections of several sessions, which are told when their listener closes.
+    connections: RefCell<HashMap<u64, (SocketAddr, Rc<Notify>)>>,
     pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
     /// Addresses that the host has lost, and when.
     lost: RefCell<HashMap<IpAddr, Instant>>,
@@ -129,6 +132,7 @@ impl Worker {
             index,
             listeners: RefCell::default(),
             opening: RefCell::default(),
+            connections: RefCell::default(),
             sessions: RefCell::default(),
             lost: RefCell::default(),
             shedding: Shedding::default(),
@@ -331,6 +335,11 @@ impl Worker {
                 task.abort();
             }
         }
+        for (address, closing) in self.connections.borrow().values() {
+            if which(*address) {
+                closing.notify_one();
+            }
+        }
     }
 
     fn address_held(&self, address: IpAddr, held: bool) {
@@ -452,6 +461,25 @@ impl Worker {
             .insert(id, (route.gate.address, task.abort_handle()));
     }
 
+    /// The listener at `address`, if its clients that offer HTTP/2 get it now.
+    pub(crate) fn http2_route(&self, address: SocketAddr) -> Option<Arc<Route>> {
+        let offers = |route: &Arc<Route>| route.tls.as_ref().is_some_and(ServerTls::offers_http2);
+        self.route(address).filter(offers)
+    }
+
+    /// What a connection of several sessions learns from that no more of them are to begin.
+    pub(crate) fn watch_closing(self: &Rc<Self>, address: SocketAddr) -> Closing {
+        let id = self.next_id();
+        let closing = Rc::new(Notify::new());
+        let watched = (address, Rc::clone(&closing));
+        self.connections.borrow_mut().insert(id, watched);
+        Closing {
+            worker: Rc::clone(self),
+            id,
+            told: closing,
+        }
+    }
+
     /// Takes a session in, whose client came at `begun`; it runs until it is over.
     pub(crate) fn adopt(self: &Rc<Self>, control: &Rc<Control>, session: Session, begun: Instant) {
         self.stats(&control.stats).opened.add(1);
@@ -523,5 +551,25 @@ impl Drop for Opening {
         self.worker.opening.borrow_mut().remove(&self.id);
         let stats = self.worker.stats(&self.stats);
         stats.handshake(self.result.get());
+    }
+}
+
+/// Whether the listener of a connection was closed since it came.
+pub(crate) struct Closing {
+    worker: Rc<Worker>,
+    id: u64,
+    told: Rc<Notify>,
+}
+
+impl Closing {
+    /// Ends when it is.
+    pub(crate) async fn told(&self) {
+        self.told.notified().await;
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.worker.connections.borrow_mut().remove(&self.id);
     }
 }

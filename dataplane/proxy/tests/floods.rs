@@ -8,13 +8,25 @@
 )]
 
 #[allow(dead_code, reason = "these tests need few of the helpers")]
+#[path = "it/http2/raw.rs"]
+mod raw;
+#[allow(dead_code, reason = "these tests need few of the helpers")]
 #[path = "it/support.rs"]
 mod support;
+#[allow(dead_code, reason = "these tests need few of the helpers")]
+#[path = "it/tls/support.rs"]
+mod tls_support;
 
-use std::{fs, time::Duration};
+/// Where the others look for it.
+mod tls {
+    pub(crate) use super::tls_support as support;
+}
+
+use std::{fs, sync::Arc, time::Duration};
 
 use proxy::{HandshakeResult, Snapshot};
 use support::{REQUEST, Rig, SWITCH, Ws, echo, listen, raw_backend, raw_client, round_trip, soon};
+use tls_support::{Authority, VERSIONS};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -230,6 +242,122 @@ async fn empty_frames_to_a_backend_that_takes_nothing() {
 #[tokio::test]
 async fn pings_to_a_backend_that_takes_nothing() {
     flooded(b"", b"\x89\x80abcd").await;
+}
+
+/// Kinds of frames (RFC 9113 section 6) that only floods are made of.
+const DATA: u8 = 0;
+const PRIORITY: u8 = 2;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// Frames of HTTP/2 that cost their sender little: what a connection begins with, and what is then sent
+/// without end, each time for another stream where it is for one.
+fn frames(kind: u8, stream: u32) -> Vec<u8> {
+    match kind {
+        DATA => raw::frame(DATA, 0, 1, b""),
+        raw::HEADERS => raw::asking(
+            stream,
+            &[(":method", "GET"), (":scheme", "https"), (":path", "/")],
+        ),
+        PRIORITY => raw::frame(PRIORITY, 0, stream, &[0, 0, 0, 0, 1]),
+        raw::RST_STREAM => {
+            let back = raw::frame(raw::RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+            [raw::asking(stream, &raw::WEBSOCKET), back].concat()
+        }
+        raw::SETTINGS => raw::frame(raw::SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]),
+        raw::PING => raw::frame(raw::PING, 0, 0, &[7; 8]),
+        WINDOW_UPDATE => raw::frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        CONTINUATION => raw::frame(CONTINUATION, 0, 1, &raw::block(&[("x", "y")])),
+        kind => panic!("no flood of {kind}"),
+    }
+}
+
+/// Sends such frames for as long as it is left, by one connection after the other, and reads what is
+/// answered.
+async fn flood_http2(address: std::net::SocketAddr, authority: Arc<Authority>, kind: u8) {
+    loop {
+        let mut attacker = raw::Raw::connect(address, &authority, &[]).await;
+        let begins = match kind {
+            DATA => raw::asking(1, &raw::WEBSOCKET),
+            CONTINUATION => {
+                let begun = raw::block(&raw::WEBSOCKET);
+                raw::frame(raw::HEADERS, 0, 1, &begun)
+            }
+            _ => Vec::new(),
+        };
+        if attacker.send(&begins).await.is_err() {
+            continue;
+        }
+        let (mut answers, mut to) = tokio::io::split(attacker.0);
+        let flooding = async {
+            let mut streams = (1..1 << 31).step_by(2);
+            loop {
+                let many = streams.by_ref().take(500);
+                let many: Vec<u8> = many.flat_map(|stream| frames(kind, stream)).collect();
+                if to.write_all(&many).await.is_err() {
+                    return;
+                }
+                // Others in this process have to write, too.
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut nowhere = tokio::io::sink();
+        let reading = tokio::io::copy(&mut answers, &mut nowhere);
+        tokio::select! {
+            () = flooding => {}
+            _ = reading => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn floods_of_http_2() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (rig, authority) = tls_support::rig(&[echo().await]);
+    let authority = Arc::new(authority);
+    let client = Arc::new(authority.client(&VERSIONS));
+    let mut session = tls_support::connect(rig.address, &client).await;
+    round_trip(&mut session, "before").await;
+    let (memory, open) = (resident(), descriptors());
+    for kind in [
+        DATA,
+        raw::HEADERS,
+        PRIORITY,
+        raw::RST_STREAM,
+        raw::SETTINGS,
+        raw::PING,
+        WINDOW_UPDATE,
+        CONTINUATION,
+    ] {
+        let t0 = std::time::Instant::now();
+        let before = rig.proxy.snapshot().counters.accepted;
+        let attack = || tokio::spawn(flood_http2(rig.address, Arc::clone(&authority), kind));
+        let attackers: Vec<_> = (0..4).map(|_| attack()).collect();
+        rig.until("all to be there", |s| s.counters.accepted >= before + 4)
+            .await;
+        for _ in 0..20 {
+            round_trip(&mut session, "during").await;
+        }
+        eprintln!("{kind} during {:?}", t0.elapsed());
+        for _ in 0..5 {
+            let mut new = tls_support::connect(rig.address, &client).await;
+            round_trip(&mut new, "new").await;
+        }
+        assert!(!attackers.iter().any(JoinHandle::is_finished));
+        eprintln!(
+            "{kind} new {:?} accepted {}",
+            t0.elapsed(),
+            rig.proxy.snapshot().counters.accepted - before
+        );
+        for attacker in &attackers {
+            attacker.abort();
+        }
+        rig.until("descriptors to be given back", |_| descriptors() <= open)
+            .await;
+        let growth = resident().saturating_sub(memory);
+        assert!(growth < MEMORY, "{} MiB more by {kind}", growth >> 20);
+    }
+    round_trip(&mut session, "after").await;
 }
 
 /// Where a backend stops.

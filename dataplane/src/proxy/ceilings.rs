@@ -51,7 +51,9 @@ fn open_files(snapshot: &Snapshot, workers: usize) -> u64 {
     let counters = &snapshot.counters;
     let ended = HandshakeResult::ALL.iter();
     let ended: u64 = ended.map(|result| counters.handshakes(*result)).sum();
-    let under_way = counters.accepted.saturating_sub(ended);
+    // A stream of HTTP/2 has none of its own, only its endpoint's: that makes up for its connection.
+    let begun = counters.accepted + counters.streams;
+    let under_way = begun.saturating_sub(ended);
     let listening = snapshot.listeners.iter().filter(|one| one.accepting);
     (listening.count() * workers) as u64 + 2 * (counters.live_sessions + under_way)
 }

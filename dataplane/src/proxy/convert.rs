@@ -340,6 +340,7 @@ mod tests {
         pool.listeners[0].tls = Some(node_api::ListenerTls {
             certificates: vec!["default/chat-tls".to_owned()],
             minimum_version: node_api::TlsVersion::V12,
+            http2: node_api::Http2::default(),
         });
         pool.upstreams[0].tls = Some(node_api::UpstreamTls {
             hostname: "chat.example".to_owned(),

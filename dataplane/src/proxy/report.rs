@@ -275,6 +275,7 @@ fn counters(listener: &ListenerCounters, samples: &mut Vec<Sample>) {
     }
     for (metric, count) in [
         (Metric::ProxyConnections, counters.accepted),
+        (Metric::ProxyHttp2Streams, counters.streams),
         (Metric::ProxyCutFrames, counters.resets),
         (Metric::ProxyRetries, counters.retries),
         (Metric::ProxyPings, counters.pings),

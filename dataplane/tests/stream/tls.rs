@@ -29,6 +29,7 @@ fn tell_pool(node: &Connection) -> Revision {
     pool.listeners[0].tls = Some(ListenerTls {
         certificates: vec!["default/chat-tls".to_owned()],
         minimum_version: TlsVersion::V13,
+        http2: node_api::Http2::default(),
     });
     node.upsert(ENDPOINTS, &endpoints(&[20]));
     node.upsert(POOL, &pool)

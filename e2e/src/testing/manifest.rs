@@ -23,6 +23,8 @@ pub struct Pool {
     pub virtual_ips: Vec<String>,
     /// Names and ports of the listeners.
     pub listeners: Vec<(&'static str, u16)>,
+    /// Names and ports of those that speak TLS, and the Secret that each has its certificate from.
+    pub secure: Vec<(&'static str, u16, &'static str)>,
     /// Routes of each listener, each as a YAML flow mapping without its braces.
     pub routes: Vec<String>,
     /// The endpoints of its first upstream, `echo`.
@@ -64,6 +66,7 @@ impl Pool {
             name,
             virtual_ips,
             listeners: vec![("ws", PORT)],
+            secure: Vec::new(),
             routes: Vec::new(),
             endpoints: [16, 17, 18].map(Endpoint::backend).into(),
             upstream: Vec::new(),
@@ -165,6 +168,12 @@ impl fmt::Display for Pool {
             writeln!(
                 f,
                 "    - {{ name: {name}, port: {port}, routes: [{routes}] }}"
+            )?;
+        }
+        for (name, port, secret) in &self.secure {
+            writeln!(
+                f,
+                "    - {{ name: {name}, port: {port}, routes: [{routes}], tls: {{ certificateRefs: [{{ name: {secret} }}] }} }}"
             )?;
         }
         writeln!(f, "  upstreams:\n    - name: echo")?;

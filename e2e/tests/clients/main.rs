@@ -3,18 +3,25 @@
 mod browser;
 mod rust;
 
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::lab::{Host, PORT, Process, VIP_SERVER1, VIP_SERVER2};
-use e2e::testing::{Cluster, Endpoint, Manifest, Pool, in_lab, inside, skipped};
+use e2e::testing::{Cluster, Endpoint, Gateway, Manifest, Pool, in_lab, inside, skipped};
 use e2e::{tools, wait};
+use rcgen::{CertificateParams, KeyPair};
 
 /// Where the servers listen, beside the article's.
 const SERVER_PORT: u16 = 8011;
+
+/// Where the proxy speaks TLS, and the Secret that its certificate is in.
+const SECURE_PORT: u16 = 8443;
+const SECRET: &str = "clients-tls";
 
 /// Address of the third pool.
 const VIP_THIRD: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 113);
@@ -50,6 +57,10 @@ impl Kind {
     fn proxied(self) -> SocketAddrV4 {
         let (.., address) = self.place();
         SocketAddrV4::new(address, PORT)
+    }
+
+    fn secure(self) -> SocketAddrV4 {
+        SocketAddrV4::new(*self.proxied().ip(), SECURE_PORT)
     }
 
     /// The program with its mode and what that needs.
@@ -166,6 +177,7 @@ impl Servers {
             };
             pools.push(Pool {
                 endpoints: vec![endpoint],
+                secure: vec![("wss", SECURE_PORT, SECRET)],
                 ..Pool::new(name, vec![entry])
             });
         }
@@ -173,14 +185,37 @@ impl Servers {
             listens(cluster, kind.direct().into(), &processes)?;
         }
         cluster.apply(&Manifest::of(pools))?;
-        cluster.start_both()?;
-        for kind in Kind::ALL {
-            listens(cluster, kind.proxied().into(), &processes)?;
+        for gateway in Gateway::BOTH {
+            let certificates = cluster.host(gateway).dir().join("tls");
+            issue(&certificates.join("default").join(SECRET))?;
+            let mut command = cluster.run_command(gateway);
+            command.arg("--tls-dir").arg(certificates);
+            cluster.start_with(gateway, command)?;
+        }
+        cluster.wait_home()?;
+        for at in Kind::ALL.map(|kind| [kind.proxied(), kind.secure()]) {
+            for at in at {
+                listens(cluster, at.into(), &processes)?;
+            }
         }
         Ok(Self {
             _processes: processes,
         })
     }
+}
+
+/// Puts a certificate and its key in this directory.
+fn issue(directory: &Path) -> Result<()> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(vec!["clients.example".to_owned()])?;
+    fs::create_dir_all(directory)?;
+    fs::write(
+        directory.join("tls.crt"),
+        certificate.self_signed(&key)?.pem(),
+    )?;
+    let file = directory.join("tls.key");
+    fs::write(&file, key.serialize_pem())?;
+    Ok(fs::set_permissions(&file, Permissions::from_mode(0o600))?)
 }
 
 fn listens(cluster: &Cluster, at: SocketAddr, processes: &[Process]) -> Result<()> {
@@ -240,15 +275,30 @@ fn a_browser_speaks_through_the_proxy_as_it_does_directly() -> Result<()> {
             }
         };
         let host = cluster.lab.client();
+        let mut browsers = 0;
         for server in Kind::ALL {
             let expected = browser::expected(server.compresses());
-            for (how, at) in [("directly", server.direct()), ("proxied", server.proxied())] {
-                let seen = browser::attempt(host, &chromium, at)?;
+            for (how, url) in [
+                ("directly", format!("ws://{}/", server.direct())),
+                ("proxied", format!("ws://{}/", server.proxied())),
+                ("by HTTP/2", format!("wss://{}/", server.secure())),
+            ] {
+                let seen = browser::attempt(host, &chromium, &url)?;
                 ensure!(
                     seen == expected,
                     "a browser to {server:?} {how} saw\n{seen}and should see\n{expected}"
                 );
             }
+            // The page's own request, and a stream for each of its sessions.
+            let mut streams = 0;
+            for gateway in Gateway::BOTH {
+                streams += cluster.count(gateway, "wsha_proxy_http2_streams_total", &[])?;
+            }
+            browsers += 1;
+            ensure!(
+                streams >= 3 * browsers,
+                "{streams} streams by {browsers} browsers: their sessions had connections of their own"
+            );
         }
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use node_api::{ListenerTls, TlsVersion, UpstreamTls};
+use node_api::{Http2, ListenerTls, TlsVersion, UpstreamTls};
 
 use super::bounds;
 use crate::Problem;
@@ -35,6 +35,10 @@ pub(super) fn listener(
         minimum_version: match spec.minimum_version {
             crds::TlsVersion::V12 => TlsVersion::V12,
             crds::TlsVersion::V13 => TlsVersion::V13,
+        },
+        http2: match spec.http2.mode {
+            crds::Http2Mode::Enabled => Http2::Enabled,
+            crds::Http2Mode::Disabled => Http2::Disabled,
         },
     })
 }

@@ -2,6 +2,9 @@
 
 use std::{io, mem::take, net::SocketAddr, time::Duration};
 
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
 use super::{Failure, fill};
 use crate::{
     balance,
@@ -19,8 +22,64 @@ use crate::{
     worker::Worker,
 };
 
+/// Whence a request comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// Where its client has connected to.
+    pub(crate) address: SocketAddr,
+    /// Whose connection it is.
+    pub(crate) peer: SocketAddr,
+    /// What proxies say of that.
+    pub(super) ends: Ends,
+    /// When the client came, and when it said the first word.
+    pub(super) came: std::time::Instant,
+    pub(super) begun: Instant,
+    /// How long its handshake may take, until it is known what it asks for.
+    pub(crate) limit: Duration,
+}
+
+/// What comes before a request on a connection: a header of the PROXY protocol and TLS, where they are
+/// wanted. Gives whose connection it is, and when it has begun to speak.
+pub(super) async fn arrive(
+    worker: &Worker,
+    route: &Route,
+    client: &mut Stream,
+    peer: SocketAddr,
+    received: &mut Vec<u8>,
+) -> Result<(Ends, Instant), Failure> {
+    let limit = route.routing.patience();
+    if route.proxy_protocol && !client::is_trusted(&route.trusted_proxies, peer.ip()) {
+        tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
+        return Err(Failure::Silent(HandshakeResult::ProxyHeader));
+    }
+    // A client that says nothing at all is told nothing.
+    match timeout(limit, fill(worker, client, received)).await {
+        Err(_elapsed) => return Err(Failure::Silent(HandshakeResult::ClientTimeout)),
+        Ok(Ok(n)) if n > 0 => {}
+        Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),
+    }
+    let begun = Instant::now();
+    let mut ends = Ends {
+        source: peer,
+        destination: route.gate.address,
+    };
+    if route.proxy_protocol {
+        let header = read_header(worker, client, &mut ends, received);
+        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
+        timeout_at(begun + limit, header).await.unwrap_or(late)?;
+    }
+    if let Some(tls) = &route.tls {
+        let secured = secure(worker, client, tls, received);
+        // Half of the time is kept for what is to be said by way of it.
+        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
+        let until = begun + limit / 2;
+        timeout_at(until, secured).await.unwrap_or(late)?;
+    }
+    Ok((ends, begun))
+}
+
 /// Comes to TLS with a client that has sent `received` so far.
-pub(super) async fn secure(
+async fn secure(
     worker: &Worker,
     client: &mut Stream,
     tls: &ServerTls,
@@ -54,7 +113,7 @@ pub(super) async fn secure(
 
 /// Reads the header of the PROXY protocol that a listener requires, and takes over what it says. Before
 /// it nothing may be answered (section 2 of its text).
-pub(super) async fn read_header(
+async fn read_header(
     worker: &Worker,
     client: &mut Stream,
     ends: &mut Ends,
@@ -97,6 +156,8 @@ pub(super) struct Asked {
     pub(super) limit: Duration,
     /// The head for the backend.
     pub(super) head: Vec<u8>,
+    /// What Sec-WebSocket-Accept must be; `None`: that is for the client to see to.
+    pub(super) accept: Option<String>,
     /// Who it is, and where it has connected to.
     pub(super) ends: Ends,
     /// What it is known by, where endpoints are chosen by that.
@@ -121,7 +182,7 @@ pub(super) async fn read_request(
             Outcome::Done(request, end) => {
                 let gone = Failure::Silent(HandshakeResult::ListenerGone);
                 let route = worker.route(address).ok_or(gone)?;
-                let asked = admit(&route, &request, ends, client.is_secure(), entry)?;
+                let asked = admit(&route, &request, ends, client, entry)?;
                 received.drain(..end);
                 received.shrink_to_fit();
                 return Ok(asked);
@@ -138,7 +199,7 @@ fn admit(
     route: &Route,
     request: &Request<'_>,
     ends: Ends,
-    is_secure: bool,
+    client: &Stream,
     entry: &mut Entry,
 ) -> Result<Asked, Failure> {
     let trusted = &route.trusted_proxies;
@@ -165,11 +226,18 @@ fn admit(
         host: host.to_vec(),
         target: target.to_vec(),
         limit: upstream.handshake_timeout,
-        head: forward::request(request, ends, is_trusted, is_secure),
+        head: forward::request(request, ends, is_trusted, client.is_secure()),
+        accept: client.is_http2().then(|| accept(request)),
         ends: Ends { source, ..ends },
         key: balance::key(&upstream.balancing, request, source.ip()),
         place,
     })
+}
+
+/// What an endpoint has to make of the key that we have made, as HTTP/2 has none (RFC 8441 section 5).
+fn accept(request: &Request<'_>) -> String {
+    let key = request.fields.all("sec-websocket-key").next();
+    derive_accept_key(key.unwrap_or_default())
 }
 
 /// Where the route of a request leads.

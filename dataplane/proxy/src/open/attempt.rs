@@ -1,8 +1,7 @@
 //! One endpoint and what it makes of a request: a session, another answer, or nothing.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
-use socket2::SockRef;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, arrival::Asked, fill, say};
@@ -148,7 +147,7 @@ async fn ask(
     let exchange = async {
         // It may have closed already and still have said why: the answer decides.
         drop(say(&mut backend, &opening).await);
-        read_answer(worker, lease, backend).await
+        read_answer(worker, lease, backend, request.accept.as_deref()).await
     };
     let late = Err(Attempt::failed(Reject::GatewayTimeout));
     timeout_at(until, exchange).await.unwrap_or(late)
@@ -158,6 +157,7 @@ async fn read_answer(
     worker: &Worker,
     lease: &Lease,
     mut backend: Stream,
+    accept: Option<&str>,
 ) -> Result<Answer, Attempt> {
     let mut received = Vec::new();
     let mut parser = ResponseParser::default();
@@ -189,6 +189,11 @@ async fn read_answer(
                 parser = ResponseParser::default();
             }
             Outcome::Done(response, end) if response.status == 101 => {
+                let given = response.fields.all("sec-websocket-accept").next();
+                if accept.is_some_and(|accept| given != Some(accept.as_bytes())) {
+                    tracing::warn!("an endpoint's Sec-WebSocket-Accept does not belong to the key");
+                    return Err(Attempt::failed(Reject::BadGateway));
+                }
                 return Ok(Answer::Switch {
                     response: forward::switch(&response),
                     subprotocol: subprotocol(&response),
@@ -257,7 +262,7 @@ pub(super) async fn pass_answer(
         Err(Cut::Backend(result)) => {
             // The head is out already. Where the content ends with the connection (RFC 9112 section
             // 6.3, item 8) a FIN would make a whole of the part that came.
-            drop(SockRef::from(&*client).set_linger(Some(Duration::ZERO)));
+            client.reset();
             Err(Failure::Silent(result))
         }
     }

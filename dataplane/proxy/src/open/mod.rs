@@ -2,8 +2,7 @@
 //! answer on, and makes the session.
 //!
 //! `arrival` is what the client says until it is known what it asks for, `attempt` what becomes of that at
-//! one endpoint, `retry` whether another is
-//! tried after it.
+//! one endpoint, `retry` whether another is tried after it.
 
 mod arrival;
 mod attempt;
@@ -26,15 +25,16 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
+pub(crate) use self::arrival::Arrival;
 use self::{
-    arrival::{destination, read_header, read_request, secure},
+    arrival::{arrive, destination, read_request},
     attempt::{Answer, Attempt, attempt, pass_answer},
     retry::Spent,
 };
 use crate::{
     balance::{self, Lease},
-    client::{self, Ends},
     handshake::Reject,
+    http2,
     limits::Place,
     live::{Route, Upstream},
     record::Entry,
@@ -62,21 +62,71 @@ enum Failure {
     Silent(HandshakeResult),
 }
 
-/// A whole handshake.
+/// A whole handshake; of a connection of HTTP/2 what comes before its streams.
 pub(crate) async fn open(
     worker: Rc<Worker>,
     route: Arc<Route>,
     client: TcpStream,
     peer: SocketAddr,
 ) -> HandshakeResult {
-    let begun = std::time::Instant::now();
+    let came = std::time::Instant::now();
     let mut client = Stream::from(client);
-    let mut entry = Entry::begin(&worker, &route, peer);
-    let failure = match establish(&worker, &route, &mut client, peer, &mut entry).await {
+    let entry = Entry::begin(&worker, &route, peer);
+    let mut received = Vec::new();
+    let arrived = arrive(&worker, &route, &mut client, peer, &mut received).await;
+    let (ends, begun) = match arrived {
+        Ok(arrived) => arrived,
+        Err(failure) => return fail(&worker, client, peer, failure, entry).await,
+    };
+    let arrival = Arrival {
+        address: route.gate.address,
+        peer,
+        ends,
+        came,
+        begun,
+        limit: route.routing.patience(),
+    };
+    if client.carries_http2() {
+        // Its streams have records.
+        entry.discard();
+        // Not a handshake under way: it stays as long as it has sessions.
+        let connection = http2::serve(Rc::clone(&worker), client, arrival);
+        tokio::task::spawn_local(connection);
+        return HandshakeResult::Http2;
+    }
+    bring(worker, client, arrival, received, entry).await
+}
+
+/// The handshake of a stream of the connection that has arrived so.
+pub(crate) async fn open_stream(
+    worker: Rc<Worker>,
+    route: Arc<Route>,
+    client: Stream,
+    connection: Arrival,
+) -> HandshakeResult {
+    let arrival = Arrival {
+        came: std::time::Instant::now(),
+        begun: Instant::now(),
+        limit: route.routing.patience(),
+        ..connection
+    };
+    let entry = Entry::begin(&worker, &route, arrival.peer);
+    bring(worker, client, arrival, Vec::new(), entry).await
+}
+
+/// Brings a client, which has sent `received` so far, to an endpoint.
+async fn bring(
+    worker: Rc<Worker>,
+    mut client: Stream,
+    arrival: Arrival,
+    received: Vec<u8>,
+    mut entry: Entry,
+) -> HandshakeResult {
+    match establish(&worker, &mut client, &arrival, received, &mut entry).await {
         Ok(Opened::Session(ready)) => {
             entry.note(|record| {
                 record.handshake = HandshakeResult::Upgraded;
-                record.status = Some(101);
+                record.status = Some(client.status(101));
             });
             let control = Rc::new(Control::new(
                 worker.next_id(),
@@ -92,32 +142,43 @@ pub(crate) async fn open(
                 &ready.response,
                 entry,
             );
-            worker.adopt(&control, session, begun);
-            return HandshakeResult::Upgraded;
+            worker.adopt(&control, session, arrival.came);
+            HandshakeResult::Upgraded
         }
         Ok(Opened::Answered) => {
             entry.note(|record| record.handshake = HandshakeResult::Answered);
             drop(entry);
             linger(&worker, client).await;
-            return HandshakeResult::Answered;
+            HandshakeResult::Answered
         }
-        Err(failure) => failure,
-    };
+        Err(failure) => fail(&worker, client, arrival.peer, failure, entry).await,
+    }
+}
+
+/// Tells a client that it gets no session, if there is anything to say.
+async fn fail(
+    worker: &Worker,
+    mut client: Stream,
+    peer: SocketAddr,
+    failure: Failure,
+    mut entry: Entry,
+) -> HandshakeResult {
     match failure {
         Failure::Silent(result) => {
             entry.note(|record| record.handshake = result);
             result
         }
         Failure::Refuse(reject) => {
+            let status = client.status(reject.status());
             entry.note(|record| {
                 record.handshake = result_of(reject);
-                record.status = Some(reject.status());
+                record.status = Some(status);
             });
             drop(entry);
-            tracing::debug!(%peer, status = reject.status(), "handshake refused");
+            tracing::debug!(%peer, status, "handshake refused");
             let response = reject.response();
             if timeout(LINGER, say(&mut client, &response)).await.is_ok() {
-                linger(&worker, client).await;
+                linger(worker, client).await;
             }
             result_of(reject)
         }
@@ -152,6 +213,10 @@ pub(crate) fn turn_away(client: &TcpStream, reject: Reject) {
 async fn linger(worker: &Worker, mut client: Stream) {
     let drain = async {
         drop(client.shutdown().await);
+        if client.is_http2() {
+            // What the client goes on to send on a stream is no trouble to others.
+            return;
+        }
         let mut dropped = Vec::new();
         let mut bytes = 0;
         while bytes < LINGER_BYTES {
@@ -203,62 +268,26 @@ struct Ready {
     early_backend: Vec<u8>,
 }
 
-/// What comes before a request on a connection: a header of the PROXY protocol and TLS, where they are
-/// wanted. Gives whose connection it is, and when it began to speak.
-async fn arrive(
-    worker: &Worker,
-    route: &Route,
-    client: &mut Stream,
-    peer: SocketAddr,
-    received: &mut Vec<u8>,
-) -> Result<(Ends, Instant), Failure> {
-    let limit = route.routing.patience();
-    if route.proxy_protocol && !client::is_trusted(&route.trusted_proxies, peer.ip()) {
-        tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
-        return Err(Failure::Silent(HandshakeResult::ProxyHeader));
-    }
-    // A client that says nothing at all is told nothing.
-    match timeout(limit, fill(worker, client, received)).await {
-        Err(_elapsed) => return Err(Failure::Silent(HandshakeResult::ClientTimeout)),
-        Ok(Ok(n)) if n > 0 => {}
-        Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),
-    }
-    let begun = Instant::now();
-    let mut ends = Ends {
-        source: peer,
-        destination: route.gate.address,
-    };
-    if route.proxy_protocol {
-        let header = read_header(worker, client, &mut ends, received);
-        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
-        timeout_at(begun + limit, header).await.unwrap_or(late)?;
-    }
-    if let Some(tls) = &route.tls {
-        let secured = secure(worker, client, tls, received);
-        // Half of the time is kept for what is to be said by way of it.
-        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
-        let until = begun + limit / 2;
-        timeout_at(until, secured).await.unwrap_or(late)?;
-    }
-    Ok((ends, begun))
-}
-
-/// `first` is the route when the client came.
+/// From the request, of which `received` is there, to the answer.
 async fn establish(
     worker: &Worker,
-    first: &Route,
     client: &mut Stream,
-    peer: SocketAddr,
+    arrival: &Arrival,
+    mut received: Vec<u8>,
     entry: &mut Entry,
 ) -> Result<Opened, Failure> {
-    let address = first.gate.address;
+    let Arrival {
+        address,
+        ends,
+        begun,
+        limit,
+        ..
+    } = *arrival;
     let route = || {
         let gone = Failure::Silent(HandshakeResult::ListenerGone);
         worker.route(address).ok_or(gone)
     };
-    let mut received = Vec::new();
-    let (ends, begun) = arrive(worker, first, client, peer, &mut received).await?;
-    let deadline = begun + first.routing.patience();
+    let deadline = begun + limit;
     let request = read_request(worker, address, client, ends, &mut received, entry);
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(Failure::Refuse(Reject::Timeout));
@@ -290,7 +319,11 @@ async fn establish(
         entry.note(|record| record.endpoint = Some(lease.endpoint.address));
         let until = share(upstream, &tried, deadline);
         let given = until.saturating_duration_since(Instant::now());
-        let outcome = attempt(worker, upstream, &lease, &request, until).await;
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt(worker, upstream, &lease, &request, until) => outcome,
+            () = client.taken_back() => return Err(Failure::Silent(HandshakeResult::ClientGone)),
+        };
         retry::learn(upstream, &lease.endpoint, &outcome, given, &worker.shared);
         match outcome {
             Ok(Answer::Switch {
@@ -346,7 +379,8 @@ async fn give_up(
         Spent::Nothing => Err(Failure::Refuse(Reject::Unavailable)),
         Spent::Failed { reject, .. } => Err(Failure::Refuse(reject)),
         Spent::Answer(answer) => {
-            entry.note(|record| record.status = Some(answer.status));
+            let status = client.status(answer.status);
+            entry.note(|record| record.status = Some(status));
             let passed = pass_answer(worker, client, answer, deadline).await;
             passed.map(|()| Opened::Answered)
         }

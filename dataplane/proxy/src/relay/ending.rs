@@ -7,7 +7,6 @@ use crate::{
     close,
     session::{End, Farewell},
     stats::{CodeClass, Ended},
-    sys,
 };
 
 impl Session {
@@ -127,8 +126,8 @@ impl Session {
 
     /// Ends the session at once with resets, since a frame was cut.
     pub(super) fn cut(&mut self) {
-        self.client.reset();
-        self.backend.reset();
+        self.client.stream.reset();
+        self.backend.stream.reset();
         self.worker.stats(&self.control.stats).resets.add(1);
         self.over = true;
     }
@@ -143,7 +142,7 @@ impl Session {
         leg.input_ended = true;
         leg.output_fails();
         // What it has not acknowledged it will never get.
-        leg.reset();
+        leg.stream.reset();
         if !leg.frames.at_boundary() && other_leg.takes_frames() {
             return self.cut();
         }
@@ -183,7 +182,7 @@ impl Session {
         self.ends(Ended::AddressLost);
         self.client.input_ended = true;
         self.client.output_fails();
-        self.client.reset();
+        self.client.stream.reset();
         if !self.client.frames.at_boundary() && self.backend.takes_frames() {
             return self.cut();
         }
@@ -222,7 +221,7 @@ impl Session {
         if self.client.poll_flush(cx).is_ready()
             && (self.client.fin_sent || self.client.output_dead)
         {
-            let open = sys::unacknowledged(&self.client.stream).unwrap_or(0);
+            let open = self.client.stream.undelivered();
             self.control.farewell.set(Farewell::Sent(open));
         }
     }

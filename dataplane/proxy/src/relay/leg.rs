@@ -3,18 +3,13 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite;
 
 use super::{READ_LOG_MAX, READ_LOG_MIN, READ_LOG_START, speak::Insert};
-use crate::{frame::Frames, heartbeat::Pulse, stream::Stream, sys};
-
-/// With heartbeats off: silence after which the kernel probes a peer, and how often it then does.
-const PROBE_AFTER: Duration = Duration::from_mins(1);
-const PROBE_EVERY: Duration = Duration::from_secs(10);
+use crate::{frame::Frames, heartbeat::Pulse, stream::Stream};
 
 /// What a socket did not take yet. Nothing, where all that waits is in records of TLS.
 #[derive(Debug, Default)]
@@ -178,8 +173,7 @@ impl Leg {
     }
 
     pub(super) fn acknowledged_now(&self) -> u64 {
-        let open = sys::unacknowledged(&self.stream).unwrap_or(0);
-        self.handed().saturating_sub(open)
+        self.handed().saturating_sub(self.stream.untaken())
     }
 
     /// Bytes handed to the kernel, as it counts them.
@@ -204,25 +198,6 @@ impl Leg {
         } else if n >= 1 << self.read_log {
             self.read_log = (self.read_log + 1).min(READ_LOG_MAX);
         }
-    }
-
-    /// Has the kernel probe a peer that is silent, or no longer.
-    pub(super) fn probe(&self, on: bool) {
-        let socket = SockRef::from(&self.stream);
-        // Where it cannot be set the peer's end is only noticed later.
-        drop(if on {
-            let probes = TcpKeepalive::new()
-                .with_time(PROBE_AFTER)
-                .with_interval(PROBE_EVERY);
-            socket.set_tcp_keepalive(&probes)
-        } else {
-            socket.set_keepalive(false)
-        });
-    }
-
-    pub(super) fn reset(&self) {
-        // The next close of the socket sends RST (socket(7), SO_LINGER).
-        drop(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
     }
 }
 

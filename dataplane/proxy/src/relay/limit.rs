@@ -82,7 +82,7 @@ impl Session {
         let (leg, other_leg) = self.legs(side);
         leg.input_ended = true;
         leg.output_fails();
-        leg.reset();
+        leg.stream.reset();
         if !leg.frames.at_boundary() && other_leg.takes_frames() {
             self.cut();
             return None;

@@ -300,8 +300,9 @@ impl Session {
         let probed = heartbeat.interval.is_zero();
         if probed != self.probed {
             self.probed = probed;
-            self.client.probe(probed);
-            self.backend.probe(probed);
+            // With heartbeats off the kernel tells whether a peer is there.
+            self.client.stream.probe(probed);
+            self.backend.stream.probe(probed);
         }
         let readers = [Side::Client, Side::Backend].map(|side| self.patience(side, now));
         self.readers_watched = readers.iter().any(Option::is_some);

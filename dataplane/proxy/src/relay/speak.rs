@@ -149,7 +149,7 @@ impl Session {
         let (leg, _) = self.legs(side);
         let quiet = now.saturating_duration_since(leg.pulse.heard);
         let keeps_waiting = |awaited: sys::Awaited| awaited.unanswered && awaited.since >= quiet;
-        if !sys::awaited(&leg.stream).is_ok_and(keeps_waiting) {
+        if !leg.stream.awaited().is_ok_and(keeps_waiting) {
             leg.pulse.hear(now);
         } else if quiet >= heartbeat.interval + timeout(heartbeat) {
             self.silent(side);

@@ -8,7 +8,7 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 
-use super::{ALPN, Digest, Identity, Tls, TlsError, provider};
+use super::{Digest, HTTP_1, Identity, Tls, TlsError, provider};
 
 /// How the endpoints of an upstream are spoken to. Cheap to clone.
 #[derive(Clone)]
@@ -48,7 +48,7 @@ impl ClientTls {
                 builder.with_client_cert_resolver(Arc::new(key))
             }
         };
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![HTTP_1.to_vec()];
         let (chain, key) = identity.map_or((&[][..], &[][..]), |identity| {
             (&identity.chain, &identity.key)
         });

@@ -27,6 +27,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::HTTP_2;
+
 /// The largest record: a header of five bytes, 2^14 bytes, and what a cipher may add (RFC 5246 section
 /// 6.2.3, more than RFC 8446 section 5.2 allows).
 const RECORD_MAX: usize = 5 + (1 << 14) + 2048;
@@ -129,6 +131,14 @@ impl Tls {
     /// Bytes that the kernel has taken.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Whether the client and we have agreed on HTTP/2 (RFC 7301).
+    pub(crate) fn carries_http2(&self) -> bool {
+        match &self.end {
+            End::Client(_) => false,
+            End::Server(end) => end.alpn_protocol() == Some(HTTP_2),
+        }
     }
 
     /// Comes to keys for both directions with the peer. What the peer sends behind that stays here to be

@@ -28,8 +28,9 @@ pub use self::{
 };
 pub(crate) use self::{client::Fault, conn::Tls};
 
-/// What is spoken on a connection (RFC 7301): WebSocket is agreed on in HTTP/1.1.
-const ALPN: &[u8] = b"http/1.1";
+/// What is spoken on a connection (RFC 7301, RFC 9113 section 3.2): WebSocket is agreed on in either.
+const HTTP_1: &[u8] = b"http/1.1";
+const HTTP_2: &[u8] = b"h2";
 
 /// Its defaults are the modern ones: forward secrecy and authenticated ciphers only.
 fn provider() -> Arc<CryptoProvider> {

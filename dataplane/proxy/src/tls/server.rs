@@ -8,7 +8,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{ALPN, Digest, Identity, TicketKeys, Tls, TlsError, names::Names, provider};
+use super::{Digest, HTTP_1, HTTP_2, Identity, TicketKeys, Tls, TlsError, names::Names, provider};
 
 static SINCE_TLS12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 static SINCE_TLS13: [&SupportedProtocolVersion; 1] = [&TLS13];
@@ -56,7 +56,8 @@ impl ServerTls {
             .with_protocol_versions(minimum_version.versions())?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(names));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        // The first that the client speaks, too: one connection then carries many sessions.
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
         config.ticketer = ticket_keys.ticketer()?;
         // Clients keep their sessions themselves: nothing of theirs stays here, and every gateway is as
         // good as the one before.
@@ -81,6 +82,19 @@ impl ServerTls {
         })
     }
 
+    /// The same, where clients get HTTP/1.1 whatever else they offer.
+    #[must_use]
+    pub fn without_http2(mut self) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![HTTP_1.to_vec()];
+        self
+    }
+
+    /// Whether clients that offer HTTP/2 get it.
+    pub(crate) fn offers_http2(&self) -> bool {
+        let mut protocols = self.config.alpn_protocols.iter();
+        protocols.any(|protocol| protocol == HTTP_2)
+    }
+
     /// For a client that has sent `received` so far.
     pub(crate) fn accept(&self, received: Vec<u8>) -> Result<Tls, rustls::Error> {
         Tls::server(Arc::clone(&self.config), received)
@@ -89,7 +103,7 @@ impl ServerTls {
 
 impl PartialEq for ServerTls {
     fn eq(&self, other: &Self) -> bool {
-        self.content == other.content
+        self.content == other.content && self.offers_http2() == other.offers_http2()
     }
 }
 

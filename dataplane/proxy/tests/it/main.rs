@@ -19,6 +19,7 @@ mod handshake;
 mod health;
 mod heartbeat;
 mod http;
+mod http2;
 mod leave;
 mod limits;
 mod pressure;

@@ -70,11 +70,12 @@ impl Rig {
         let patience = Patience {
             close: Duration::from_millis(close),
             half: Duration::from_millis(half),
+            ..Patience::default()
         };
         Self::start(Ipv4Addr::LOCALHOST.into(), backends, patience, edit)
     }
 
-    fn start(
+    pub(crate) fn start(
         ip: IpAddr,
         backends: &[SocketAddr],
         patience: Patience,

@@ -208,6 +208,7 @@ mod tests {
         ListenerTls {
             certificates: certificates.iter().map(ToString::to_string).collect(),
             minimum_version: TlsVersion::V12,
+            http2: node_api::Http2::default(),
         }
     }
 

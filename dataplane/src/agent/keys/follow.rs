@@ -271,6 +271,7 @@ mod tests {
         pool.listeners[0].tls = Some(ListenerTls {
             certificates: vec![NAME.to_owned()],
             minimum_version: TlsVersion::V12,
+            http2: node_api::Http2::default(),
         });
         config
     }

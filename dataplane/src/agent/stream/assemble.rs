@@ -428,6 +428,7 @@ mod tests {
         with_tls.listeners[0].tls = Some(ListenerTls {
             certificates: vec!["default/chat-tls".to_owned()],
             minimum_version: node_api::TlsVersion::V12,
+            http2: node_api::Http2::default(),
         });
         let before = of(with_tls.clone());
         let config = before.config(NODE);

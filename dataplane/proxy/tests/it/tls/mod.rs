@@ -8,4 +8,4 @@ mod names;
 mod openssl;
 mod replaced;
 mod resumed;
-mod support;
+pub(crate) mod support;

@@ -20,7 +20,7 @@ fn s_client(address: SocketAddr, arguments: &[&str], marks: &[&str]) -> String {
     let mut client = Command::new("openssl")
         .args(["s_client", "-connect", &address.to_string()])
         .args(["-servername", HOST, "-verify_hostname", HOST])
-        .args(["-verify_return_error", "-alpn", "h2,http/1.1"])
+        .args(["-verify_return_error", "-alpn", "http/1.1"])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

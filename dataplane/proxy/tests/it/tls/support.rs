@@ -23,24 +23,24 @@ use tokio_tungstenite::WebSocketStream;
 
 use crate::support::{Rig, listen, soon, unlimited};
 
-pub(super) const HOST: &str = "chat.example";
+pub(crate) const HOST: &str = "chat.example";
 
-pub(super) type Tls = client::TlsStream<TcpStream>;
+pub(crate) type Tls = client::TlsStream<TcpStream>;
 
-pub(super) type Wss = WebSocketStream<Tls>;
+pub(crate) type Wss = WebSocketStream<Tls>;
 
-pub(super) type Version = &'static SupportedProtocolVersion;
+pub(crate) type Version = &'static SupportedProtocolVersion;
 
-pub(super) const VERSIONS: [Version; 2] = [&TLS12, &TLS13];
+pub(crate) const VERSIONS: [Version; 2] = [&TLS12, &TLS13];
 
 /// What makes certificates.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pub(super) pem: String,
+    pub(crate) pem: String,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         // Each has a name of its own, or a stranger would only be found by its signature.
@@ -54,11 +54,11 @@ impl Authority {
         }
     }
 
-    pub(super) fn identity(&self, names: &[&str]) -> Identity {
+    pub(crate) fn identity(&self, names: &[&str]) -> Identity {
         self.identity_with(names, &KeyPair::generate().unwrap(), |_| {})
     }
 
-    pub(super) fn identity_with(
+    pub(crate) fn identity_with(
         &self,
         names: &[&str],
         key: &KeyPair,
@@ -83,7 +83,7 @@ impl Authority {
     }
 
     /// A client that trusts it.
-    pub(super) fn client(&self, versions: &[Version]) -> ClientConfig {
+    pub(crate) fn client(&self, versions: &[Version]) -> ClientConfig {
         ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .unwrap()
@@ -92,17 +92,17 @@ impl Authority {
     }
 
     /// How the proxy is to speak to endpoints that it has made certificates for.
-    pub(super) fn to_endpoints(&self) -> ClientTls {
+    pub(crate) fn to_endpoints(&self) -> ClientTls {
         ClientTls::new(HOST, self.pem.as_bytes(), None).unwrap()
     }
 
     /// A server with this certificate.
-    pub(super) fn server(identity: &Identity) -> ServerConfig {
+    pub(crate) fn server(identity: &Identity) -> ServerConfig {
         serving(WebPkiClientVerifier::no_client_auth(), identity)
     }
 
     /// A server that wants certificates of this CA.
-    pub(super) fn asking_server(&self, identity: &Identity) -> ServerConfig {
+    pub(crate) fn asking_server(&self, identity: &Identity) -> ServerConfig {
         let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), provider());
         serving(verifier.build().unwrap(), identity)
     }
@@ -124,17 +124,17 @@ fn parsed(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'
     (chain, PrivateKeyDer::from_pem_slice(&identity.key).unwrap())
 }
 
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
 /// A listener's TLS with these certificates and nothing special.
-pub(super) fn listener(identities: &[Identity]) -> ServerTls {
+pub(crate) fn listener(identities: &[Identity]) -> ServerTls {
     ServerTls::new(identities, MinimumVersion::Tls12, &TicketKeys::default()).unwrap()
 }
 
 /// A proxy whose listener has a certificate for [`HOST`].
-pub(super) fn rig(backends: &[SocketAddr]) -> (Rig, Authority) {
+pub(crate) fn rig(backends: &[SocketAddr]) -> (Rig, Authority) {
     let authority = Authority::new();
     let rig = Rig::with(backends, |pool| {
         pool.access_log = Some(100);
@@ -185,13 +185,13 @@ impl ServerCertVerifier for Any {
 }
 
 /// A client that looks at no certificate.
-pub(super) fn trusting_client() -> ClientConfig {
+pub(crate) fn trusting_client() -> ClientConfig {
     let algorithms = provider().signature_verification_algorithms;
     trusting_client_of(algorithms.supported_schemes())
 }
 
 /// One that understands signatures of these kinds only.
-pub(super) fn trusting_client_of(schemes: Vec<SignatureScheme>) -> ClientConfig {
+pub(crate) fn trusting_client_of(schemes: Vec<SignatureScheme>) -> ClientConfig {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -201,15 +201,15 @@ pub(super) fn trusting_client_of(schemes: Vec<SignatureScheme>) -> ClientConfig 
 }
 
 /// The certificate that the server has shown, as it stands in the identity's PEM.
-pub(super) fn shown(connection: &ClientConnection) -> CertificateDer<'static> {
+pub(crate) fn shown(connection: &ClientConnection) -> CertificateDer<'static> {
     connection.peer_certificates().unwrap()[0].clone()
 }
 
-pub(super) fn own(identity: &Identity) -> CertificateDer<'static> {
+pub(crate) fn own(identity: &Identity) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(&identity.chain).unwrap()
 }
 
-pub(super) async fn try_secure(
+pub(crate) async fn try_secure(
     address: SocketAddr,
     host: &str,
     config: &Arc<ClientConfig>,
@@ -219,7 +219,7 @@ pub(super) async fn try_secure(
     secure_on(stream, host, config).await
 }
 
-pub(super) async fn secure_on(
+pub(crate) async fn secure_on(
     stream: TcpStream,
     host: &str,
     config: &Arc<ClientConfig>,
@@ -230,12 +230,12 @@ pub(super) async fn secure_on(
 }
 
 /// A client of [`HOST`] that has done all handshakes.
-pub(super) async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Wss {
+pub(crate) async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Wss {
     let stream = try_secure(address, HOST, config).await.unwrap();
     upgrade(stream).await
 }
 
-pub(super) async fn upgrade(stream: Tls) -> Wss {
+pub(crate) async fn upgrade(stream: Tls) -> Wss {
     let url = format!("wss://{HOST}/");
     let upgraded =
         tokio_tungstenite::client_async_with_config(url, stream, Some(unlimited())).await;
@@ -243,7 +243,7 @@ pub(super) async fn upgrade(stream: Tls) -> Wss {
 }
 
 /// A backend that runs `serve` for each connection that comes to TLS with it.
-pub(super) async fn backend<F>(
+pub(crate) async fn backend<F>(
     config: ServerConfig,
     serve: impl Fn(server::TlsStream<TcpStream>) -> F + Send + Sync + 'static,
 ) -> SocketAddr
@@ -268,7 +268,7 @@ where
 }
 
 /// A backend that speaks TLS and sends back what it gets.
-pub(super) async fn echo(config: ServerConfig) -> SocketAddr {
+pub(crate) async fn echo(config: ServerConfig) -> SocketAddr {
     backend(config, |stream| async move {
         let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(unlimited())).await;
         let Ok(mut ws) = accepted else { return };

@@ -1,0 +1,100 @@
+//! The connection as such: how many streams it has at most, and how long it is kept without one.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use h2::Reason;
+use proxy::Patience;
+use tokio::time::timeout;
+
+use super::support::{Client, websocket};
+use crate::{
+    support::{Rig, echo, round_trip, soon},
+    tls::support::{Authority, HOST, VERSIONS, connect, listener, rig},
+};
+
+#[tokio::test]
+async fn clients_of_either_version_are_served_side_by_side() {
+    let (rig, authority) = rig(&[echo().await]);
+    let new = Client::connect(&rig, &authority).await;
+    round_trip(&mut new.session().await, "in a stream").await;
+    for protocols in [vec![], vec![b"http/1.1".to_vec()]] {
+        let mut config = authority.client(&VERSIONS);
+        config.alpn_protocols = protocols;
+        let mut old = connect(rig.address, &Arc::new(config)).await;
+        round_trip(&mut old, "in a connection").await;
+    }
+    assert_eq!(rig.proxy.snapshot().counters.streams, 1);
+}
+
+#[tokio::test]
+async fn there_are_a_hundred_streams_at_once_and_the_next_has_to_wait() {
+    let (rig, authority) = rig(&[echo().await]);
+    let client = Client::connect(&rig, &authority).await;
+    assert_eq!(client.requests.current_max_send_streams(), 100);
+    let mut sessions = Vec::new();
+    for _ in 0..100 {
+        sessions.push(client.session().await);
+    }
+    let next = client.try_ask(websocket(&[]));
+    tokio::pin!(next);
+    assert!(
+        timeout(Duration::from_millis(200), next.as_mut())
+            .await
+            .is_err()
+    );
+    for ws in &mut sessions {
+        round_trip(ws, "all are served").await;
+    }
+    drop(sessions.pop());
+    let (response, _output) = soon(next).await.unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_without_streams_ends_after_a_while() {
+    let authority = Authority::new();
+    let identity = authority.identity(&[HOST]);
+    let patience = Patience {
+        idle: Duration::from_millis(500),
+        ..Patience::default()
+    };
+    let ip = Ipv4Addr::LOCALHOST.into();
+    let rig = Rig::start(ip, &[echo().await], patience, |pool| {
+        pool.listeners[0].tls = Some(listener(&[identity]));
+    });
+    let idle = Client::connect(&rig, &authority).await;
+    let busy = Client::connect(&rig, &authority).await;
+    let mut ws = busy.session().await;
+    idle.over().await;
+    // Many times as long.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    round_trip(&mut ws, "a session keeps it").await;
+    ws.close(None).await.unwrap();
+    while soon(ws.next()).await.is_some() {}
+    drop(ws);
+    busy.over().await;
+}
+
+#[tokio::test]
+async fn switched_off_it_is_for_no_new_session_and_ends_none() {
+    let (mut rig, authority) = rig(&[echo().await]);
+    let client = Client::connect(&rig, &authority).await;
+    let mut ws = client.session().await;
+    rig.edit(|pool| {
+        let tls = &mut pool.listeners[0].tls;
+        *tls = tls.take().map(proxy::tls::ServerTls::without_http2);
+    });
+    // It may be asked for again by another connection, which is one of HTTP/1.1.
+    let refused = soon(client.try_ask(websocket(&[]))).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
+    let mut config = authority.client(&VERSIONS);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let mut other = connect(rig.address, &Arc::new(config)).await;
+    let (_, tls) = other.get_ref().get_ref();
+    assert_eq!(tls.alpn_protocol(), Some(&b"http/1.1"[..]));
+    round_trip(&mut other, "in a connection").await;
+    round_trip(&mut ws, "still in a stream").await;
+    drop(ws);
+    client.over().await;
+}

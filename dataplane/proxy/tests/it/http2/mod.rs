@@ -1,0 +1,9 @@
+//! Clients that speak HTTP/2.
+
+mod connection;
+mod ending;
+mod handshake;
+mod hostile;
+mod raw;
+mod sessions;
+mod support;
