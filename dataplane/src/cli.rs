@@ -166,6 +166,15 @@ pub struct ProxyArgs {
     /// Where to accept clients; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "run_dir")]
     pub listen: Vec<SocketAddr>,
+    /// Where to accept clients that speak TLS; may be given several times
+    #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["certificate", "key"])]
+    pub listen_tls: Vec<SocketAddr>,
+    /// Certificate of `--listen-tls` and those between it and its authority, PEM
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    pub key: Option<PathBuf>,
     /// Server to relay to; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "run_dir")]
     pub upstream: Vec<SocketAddr>,
@@ -173,7 +182,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
     /// Serve the agent of this run directory instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "upstream"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "listen_tls", "upstream"])]
     pub run_dir: Option<PathBuf>,
     /// Wait for the agent, start the proxy as a process of its own, and start it again when it ends
     /// or hangs; end when the agent has stopped in order

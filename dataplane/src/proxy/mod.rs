@@ -49,14 +49,13 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 /// Runs the process until it has stopped in order.
 pub fn run(args: &ProxyArgs) -> anyhow::Result<Ending> {
     let ProxyArgs {
-        listen,
-        upstream,
         workers,
         run_dir,
         restart,
         stay,
         beats,
         log_format,
+        ..
     } = args;
     if let (Some(run_dir), true) = (run_dir, restart) {
         let parent = parent::Parent {
@@ -75,7 +74,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<Ending> {
     );
     match run_dir {
         Some(run_dir) => served::run(run_dir, workers, *beats),
-        None => standalone::run(listen, upstream, workers).map(|()| Ending::Planned),
+        None => standalone::run(args, workers).map(|()| Ending::Planned),
     }
 }
 

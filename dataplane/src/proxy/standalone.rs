@@ -1,8 +1,10 @@
-//! The proxy alone: `--listen` and `--upstream`, no virtual addresses.
+//! The proxy alone: `--listen`, `--listen-tls` and `--upstream`, no virtual addresses.
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{IpAddr, SocketAddr, TcpListener},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -10,22 +12,27 @@ use std::{
 use anyhow::Context;
 
 use crate::{
+    cli::ProxyArgs,
     proxy::LEAVE_LIMIT,
     sys::{limits, privileges, signals::StopSignals, tcp},
 };
 
-/// Name of the one pool, listener and upstream.
+/// Name of the one pool, upstream and listener, and of the listener with TLS.
 const NAME: &str = "standalone";
+const NAME_TLS: &str = "standalone-tls";
 
 /// Serves until asked to end.
-pub(super) fn run(
-    listen: &[SocketAddr],
-    upstream: &[SocketAddr],
-    workers: usize,
-) -> anyhow::Result<()> {
+pub(super) fn run(args: &ProxyArgs, workers: usize) -> anyhow::Result<()> {
     let stop = StopSignals::hold_back().context("cannot hold signals back")?;
     let open_files = limits::raise_open_files();
-    let sockets = open(listen, workers)?;
+    let plain = open(&args.listen, workers)?;
+    let secure = open(&args.listen_tls, workers)?;
+    let mut listeners = vec![listener(NAME, &plain, None)];
+    if let (Some(certificate), Some(key)) = (&args.certificate, &args.key) {
+        let tls = server_tls(certificate, key)?;
+        listeners.push(listener(NAME_TLS, &secure, Some(tls)));
+    }
+    let sockets: Sockets = plain.into_iter().chain(secure).collect();
     let addresses: Vec<_> = sockets.iter().map(|(address, _)| *address).collect();
     // Sockets that need privilege are open.
     privileges::give_up_all()?;
@@ -37,7 +44,7 @@ pub(super) fn run(
         records: None,
         patience: proxy::Patience::default(),
     })?;
-    relay.apply(config(&addresses, upstream), sockets)?;
+    relay.apply(config(listeners, &args.upstream), sockets)?;
     for address in &addresses {
         tracing::info!(%address, workers, open_files, "accepting");
     }
@@ -71,8 +78,37 @@ fn open(listen: &[SocketAddr], workers: usize) -> anyhow::Result<Sockets> {
     Ok(sockets)
 }
 
+/// What is spoken with one certificate, and tickets of this process.
+fn server_tls(certificate: &Path, key: &Path) -> anyhow::Result<proxy::tls::ServerTls> {
+    let file =
+        |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let identity = proxy::tls::Identity {
+        name: certificate.display().to_string(),
+        chain: file(certificate)?,
+        key: file(key)?,
+    };
+    let keys = proxy::tls::TicketKeys::default();
+    Ok(proxy::tls::ServerTls::new(
+        &[identity],
+        proxy::tls::MinimumVersion::default(),
+        &keys,
+    )?)
+}
+
+fn listener(name: &str, sockets: &Sockets, tls: Option<proxy::tls::ServerTls>) -> proxy::Listener {
+    proxy::Listener {
+        name: name.to_owned(),
+        addresses: sockets.iter().map(|(address, _)| *address).collect(),
+        allowed_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        proxy_protocol: false,
+        tls,
+        routes: Vec::new(),
+    }
+}
+
 /// One pool of everything, with the defaults of a `WebSocketHAPool`.
-fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
+fn config(listeners: Vec<proxy::Listener>, upstream: &[SocketAddr]) -> proxy::Config {
     let endpoint = |address: &SocketAddr| proxy::Endpoint {
         address: *address,
         weight: 1,
@@ -80,15 +116,7 @@ fn config(listen: &[SocketAddr], upstream: &[SocketAddr]) -> proxy::Config {
         is_near: false,
     };
     let pool = proxy::Pool {
-        listeners: vec![proxy::Listener {
-            name: NAME.to_owned(),
-            addresses: listen.to_vec(),
-            allowed_origins: Vec::new(),
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-            tls: None,
-            routes: Vec::new(),
-        }],
+        listeners,
         upstreams: vec![proxy::Upstream {
             name: NAME.to_owned(),
             endpoints: upstream.iter().map(endpoint).collect(),

@@ -1,10 +1,16 @@
 //! `wsha-dataplane proxy --listen A:P --upstream A:P`.
 
-use std::{fs, net::SocketAddr, process::Command};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command, sync::Arc};
 
+use futures_util::{SinkExt, StreamExt};
 use nix::sys::signal::Signal;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::{client_async, tungstenite::Message};
 
-use crate::support::{Process, WORKERS, close_code, connect, echo, round_trip};
+use crate::support::{Process, SOON, WORKERS, close_code, connect, echo, round_trip};
 
 fn start() -> (Process, SocketAddr) {
     let upstream = echo().to_string();
@@ -12,6 +18,91 @@ fn start() -> (Process, SocketAddr) {
     let event = process.logged("accepting");
     let address = event["address"].as_str().unwrap().parse().unwrap();
     (process, address)
+}
+
+/// A directory with `tls.crt` and `tls.key` for loopback; removed when dropped.
+struct Certified {
+    dir: PathBuf,
+    connector: TlsConnector,
+}
+
+impl Certified {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("wsha-standalone-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(dir.join("tls.crt"), certificate.pem()).unwrap();
+        fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(config));
+        Self { dir, connector }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.dir.join(name).to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Certified {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn with_a_certificate_it_speaks_tls_beside() {
+    let certified = Certified::new();
+    let (certificate, key) = (certified.file("tls.crt"), certified.file("tls.key"));
+    let upstream = echo().to_string();
+    let words = ["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
+    let files = ["--certificate", &certificate, "--key", &key];
+    let process = Process::start(&[&words[..], &files, &["--upstream", &upstream]].concat());
+    let address = || -> SocketAddr {
+        let event = process.logged("accepting");
+        event["address"].as_str().unwrap().parse().unwrap()
+    };
+    let (plain, secure) = (address(), address());
+    round_trip(&mut connect(plain).await, "in the clear").await;
+    let session = async {
+        let stream = TcpStream::connect(secure).await.unwrap();
+        let name = ServerName::from(secure.ip());
+        let tls = certified.connector.connect(name, stream).await.unwrap();
+        let (mut ws, _) = client_async("wss://127.0.0.1/", tls).await.unwrap();
+        ws.send(Message::text("sealed")).await.unwrap();
+        assert_eq!(ws.next().await.unwrap().unwrap(), Message::text("sealed"));
+    };
+    timeout(SOON, session).await.unwrap();
+}
+
+#[test]
+fn tls_without_its_files_is_refused_in_words() {
+    for (words, missing) in [
+        ("--listen-tls 127.0.0.1:0", "--certificate"),
+        ("--listen-tls 127.0.0.1:0 --certificate none", "--key"),
+        (
+            "--listen-tls 127.0.0.1:0 --certificate none --key none",
+            "cannot read none",
+        ),
+        ("--certificate none --key none", "--listen-tls"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_wsha-dataplane"))
+            .args("proxy --listen 127.0.0.1:0 --upstream 127.0.0.1:1".split(' '))
+            .args(words.split(' '))
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{words}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(missing), "{words}: {message}");
+    }
 }
 
 async fn told_to_end_by(signal: Signal) {
