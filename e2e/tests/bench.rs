@@ -144,10 +144,24 @@ fn proxies_are_measured_side_by_side() -> Result<()> {
     bench(test, env!("CARGO_BIN_EXE_bench-proxy"), &words, |text| {
         let drawn = fs::read_to_string(&svg).context("no drawing")?;
         fs::remove_file(&svg)?;
-        ensure!(drawn.contains("64 KiB x4"), "not drawn: {drawn}");
-        for name in ["64 B x1", "handshake, echo, close", "20000/s, p99"] {
+        ensure!(
+            drawn.contains("TLS, 64 KiB x4") && drawn.contains("TLS, idle session"),
+            "not drawn: {drawn}"
+        );
+        for name in [
+            "64 B x1",
+            "handshake, echo, close",
+            "TLS, 64 KiB x4",
+            "TLS, handshake, echo, close",
+            "20000/s, p99",
+        ] {
             let cells = row(text, name)?;
             ensure!(cells.len() == 6, "{name}: {cells:?}");
+        }
+        for name in ["wsha", "nginx", "nginx 64k", "HAProxy", "Envoy"] {
+            let name = format!("{name}, TLS");
+            let bytes: u64 = row(text, &name)?[1].parse()?;
+            ensure!(bytes > 0, "{name} costs no memory");
         }
         // Whatever else: an edit costs no session.
         for name in ["wsha", "nginx", "HAProxy", "Envoy"] {

@@ -11,6 +11,7 @@ use e2e::lab::Room;
 use e2e::proxy_load::engine::Engine;
 use e2e::proxy_load::peer::{Peer, Running};
 use e2e::proxy_load::report::{Results, Rounds};
+use e2e::proxy_load::tls::Identity;
 use e2e::proxy_load::trial::{self, Load};
 use e2e::proxy_load::{change, chart};
 use e2e::subject::Settings;
@@ -91,16 +92,30 @@ fn run(options: &Options) -> Result<()> {
     let mut engine = Engine::new()?;
     let servers = engine.servers()?;
     let room = Room::new()?;
-    let start =
-        |peer: &Peer| Running::start(&room, *peer, &servers, &binary, &proxies, options.workers);
-    let running: Vec<Running> = options.peers.iter().map(start).collect::<Result<_>>()?;
+    let identity = Identity::new(room.dir())?;
+    let start = |peer: &Peer| {
+        let workers = options.workers;
+        Running::start(
+            &room, *peer, &servers, &identity, &binary, &proxies, workers,
+        )
+    };
     if options.sessions > 0 {
-        for proxy in &running {
-            eprintln!("{} idle sessions: {}", options.sessions, proxy.peer);
-            let memory = trial::memory(&mut engine, proxy, options.sessions)?;
-            results.memory.push((proxy.peer, memory));
+        for (peer, tls) in options
+            .peers
+            .iter()
+            .flat_map(|peer| [(peer, false), (peer, true)])
+        {
+            eprintln!(
+                "{} idle sessions: {peer}{}",
+                options.sessions,
+                if tls { ", TLS" } else { "" }
+            );
+            // Each time anew: what a process had is what it takes first.
+            let memory = trial::memory(&mut engine, &start(peer)?, tls, options.sessions)?;
+            results.memory.push((*peer, tls, memory));
         }
     }
+    let running: Vec<Running> = options.peers.iter().map(start).collect::<Result<_>>()?;
     cpu(options, &mut engine, &running, &mut results)?;
     latency(options, &mut engine, &running, &mut results)?;
 

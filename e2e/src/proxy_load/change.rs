@@ -69,6 +69,7 @@ impl<'lab> Stage<'lab> {
         }
         let task = Task {
             listen: SocketAddrV4::new(host.address(), PORT),
+            tls: None,
             servers: servers(lab, 3),
             workers: 1,
         };

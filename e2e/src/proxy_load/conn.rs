@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use anyhow::{Context, Result};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
+use super::tls::Tls;
+
 /// What a read brought.
 #[derive(Debug)]
 pub(super) enum Got {
@@ -22,6 +24,7 @@ pub(super) struct Conn {
     /// The start of a frame, or of a head.
     pub(super) inbox: Vec<u8>,
     outbox: Vec<u8>,
+    tls: Option<Box<Tls>>,
 }
 
 impl Conn {
@@ -34,14 +37,35 @@ impl Conn {
             token,
             inbox: Vec::new(),
             outbox: Vec::new(),
+            tls: None,
         })
     }
 
-    /// Reads once.
-    pub(super) fn read(&mut self, scratch: &mut [u8]) -> Result<Got> {
-        match self.stream.read(scratch) {
+    /// Speaks TLS from the start.
+    pub(super) fn over(mut self, tls: Tls) -> Self {
+        self.tls = Some(Box::new(tls));
+        self
+    }
+
+    /// Reads once, to the front of `scratch`.
+    pub(super) fn read(&mut self, epoll: &Epoll, scratch: &mut [u8]) -> Result<Got> {
+        // Plaintext is shorter, but the start of a record may have come before.
+        let from = match &self.tls {
+            None => 0,
+            Some(_) => scratch.len() / 2 + Tls::RECORD_MAX,
+        };
+        let (opened, received) = scratch.split_at_mut(from);
+        match self.stream.read(received) {
             Ok(0) => Ok(Got::End),
-            Ok(length) => Ok(Got::Bytes(length)),
+            Ok(length) => match &mut self.tls {
+                None => Ok(Got::Bytes(length)),
+                Some(tls) => {
+                    let length = tls.open(&received[..length], opened)?;
+                    // The handshake has answers of its own.
+                    self.send(epoll, &[])?;
+                    Ok(Got::Bytes(length))
+                }
+            },
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Got::Nothing),
             // A proxy that was told that its client is gone may reset the other side.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Got::End),
@@ -51,6 +75,17 @@ impl Conn {
 
     /// Sends `bytes` behind what waits already.
     pub(super) fn send(&mut self, epoll: &Epoll, bytes: &[u8]) -> Result<()> {
+        let mut sealed = Vec::new();
+        let bytes = match &mut self.tls {
+            None => bytes,
+            Some(tls) => {
+                tls.seal(bytes, &mut sealed)?;
+                &sealed
+            }
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if !self.outbox.is_empty() {
             self.outbox.extend_from_slice(bytes);
             return Ok(());

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::client::{Client, Doing};
 use super::conn::{Conn, Got};
 use super::server::Served;
+use super::tls::{Identity, Tls};
 use super::wire::Messages;
 use crate::ws;
 
@@ -94,6 +95,8 @@ pub struct Engine {
     doing: Doing,
     messages: Messages,
     target: SocketAddrV4,
+    /// Whom new sessions trust, where they speak TLS.
+    trusted: Option<Identity>,
     request: Vec<u8>,
     dialled: u32,
     scratch: Vec<u8>,
@@ -127,6 +130,7 @@ impl Engine {
             doing: Doing::Open,
             messages: Messages::new(0),
             target,
+            trusted: None,
             request: Vec::new(),
             dialled: 0,
             scratch: vec![0; 256 << 10],
@@ -141,9 +145,17 @@ impl Engine {
         Ok(addresses.collect::<Result<_, _>>()?)
     }
 
-    /// From now on new sessions go to `target`, and do this with messages of so many bytes.
-    pub fn begin(&mut self, target: SocketAddrV4, doing: Doing, payload: usize) {
+    /// From now on new sessions go to `target`, by TLS if they have somebody to trust, and do this with messages of so
+    /// many bytes.
+    pub fn begin(
+        &mut self,
+        target: SocketAddrV4,
+        trusted: Option<&Identity>,
+        doing: Doing,
+        payload: usize,
+    ) {
         self.target = target;
+        self.trusted = trusted.cloned();
         self.request = ws::request(&target.to_string()).into_bytes();
         self.doing = doing;
         self.messages = Messages::new(payload);
@@ -158,9 +170,12 @@ impl Engine {
                 .with_context(|| format!("cannot connect to {}", self.target))?;
             let owner = self.dialled;
             self.dialled = self.dialled.wrapping_add(1);
-            let (epoll, request) = (&self.epoll, &self.request);
+            let (epoll, request, trusted) = (&self.epoll, &self.request, &self.trusted);
             self.clients.insert(|at| {
                 let mut conn = Conn::new(stream, CLIENT << 32 | at as u64, epoll)?;
+                if let Some(identity) = trusted {
+                    conn = conn.over(Tls::new(identity)?);
+                }
                 conn.send(epoll, request)?;
                 Ok(Client::new(conn, owner))
             })?;
@@ -279,7 +294,7 @@ impl Engine {
         if events.contains(EpollFlags::EPOLLOUT) {
             served.conn.flush(&self.epoll)?;
         }
-        match served.conn.read(&mut self.scratch)? {
+        match served.conn.read(&self.epoll, &mut self.scratch)? {
             Got::Nothing => {}
             Got::End => self.served.remove(at),
             Got::Bytes(length) => {
@@ -304,7 +319,7 @@ impl Engine {
         if events.contains(EpollFlags::EPOLLOUT) {
             client.conn.flush(&self.epoll)?;
         }
-        match client.conn.read(&mut self.scratch)? {
+        match client.conn.read(&self.epoll, &mut self.scratch)? {
             Got::Nothing => Ok(()),
             Got::End => bail!("the proxy ended a session"),
             Got::Bytes(length) => {

@@ -22,7 +22,7 @@ pub const SESSION_BYTES: u64 = 3 * 1024;
 
 /// The limits, one worker each. For small messages nginx stands at the kernel's floor, so that a tie is the goal.
 pub fn goals() -> Vec<Goal> {
-    let messages = |payload, depth| Load::Messages { payload, depth };
+    let messages = Load::messages;
     let (nginx, large, haproxy) = (Peer::Nginx, Peer::Nginx64k, Peer::Haproxy);
     let limits = [
         (messages(64, 1), nginx, 1.03),
@@ -37,9 +37,9 @@ pub fn goals() -> Vec<Goal> {
         (messages(65_536, 4), nginx, 0.15),
         (messages(65_536, 4), large, 0.90),
         (messages(65_536, 4), haproxy, 0.45),
-        (Load::Handshakes, nginx, 1.00),
-        (Load::Handshakes, large, 1.00),
-        (Load::Handshakes, haproxy, 1.02),
+        (Load::HANDSHAKES, nginx, 1.00),
+        (Load::HANDSHAKES, large, 1.00),
+        (Load::HANDSHAKES, haproxy, 1.02),
     ];
     let goal = |(load, peer, limit)| Goal { load, peer, limit };
     limits.map(goal).to_vec()

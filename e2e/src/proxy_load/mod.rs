@@ -14,6 +14,7 @@ pub mod peer;
 pub mod ratio;
 pub mod report;
 mod server;
+pub mod tls;
 pub mod trial;
 mod wire;
 

@@ -13,6 +13,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 
+use super::tls::Identity;
 use crate::lab::{Process, Room, children};
 use crate::{tools, wait};
 
@@ -50,6 +51,8 @@ impl fmt::Display for Peer {
 pub struct Task {
     /// Where it accepts clients.
     pub listen: SocketAddrV4,
+    /// Where it accepts those that speak TLS, and with which certificate.
+    pub tls: Option<(SocketAddrV4, Identity)>,
     /// To which servers it brings them.
     pub servers: Vec<SocketAddr>,
     /// On how many threads or processes.
@@ -61,8 +64,9 @@ pub struct Task {
 pub struct Running {
     /// Which.
     pub peer: Peer,
-    /// Where it accepts clients.
-    pub address: SocketAddrV4,
+    listen: SocketAddrV4,
+    listen_tls: SocketAddrV4,
+    identity: Identity,
     process: Process,
 }
 
@@ -72,12 +76,15 @@ impl Running {
         room: &Room,
         peer: Peer,
         servers: &[SocketAddr],
+        identity: &Identity,
         wsha: &Path,
         cores: &CpuSet,
         workers: usize,
     ) -> Result<Self> {
+        let listen_tls = free_address()?;
         let task = Task {
             listen: free_address()?,
+            tls: Some((listen_tls, identity.clone())),
             servers: servers.to_vec(),
             workers,
         };
@@ -95,9 +102,20 @@ impl Running {
         })?;
         Ok(Self {
             peer,
-            address: task.listen,
+            listen: task.listen,
+            listen_tls,
+            identity: identity.clone(),
             process,
         })
+    }
+
+    /// Where it accepts clients, and whom those trust that speak TLS.
+    pub fn entry(&self, tls: bool) -> (SocketAddrV4, Option<&Identity>) {
+        if tls {
+            (self.listen_tls, Some(&self.identity))
+        } else {
+            (self.listen, None)
+        }
     }
 
     /// All of its processes.
@@ -149,6 +167,11 @@ impl Peer {
             Self::Wsha => {
                 command.args(["proxy", "--workers", &task.workers.to_string()]);
                 command.args(["--listen", &task.listen.to_string()]);
+                if let Some((listen, identity)) = &task.tls {
+                    command.args(["--listen-tls", &listen.to_string()]);
+                    command.arg("--certificate").arg(&identity.certificate);
+                    command.arg("--key").arg(&identity.key);
+                }
                 for server in &task.servers {
                     command.args(["--upstream", &server.to_string()]);
                 }
@@ -199,6 +222,15 @@ impl Peer {
             write!(servers, " server {server};")?;
         }
         let (listen, workers) = (task.listen, task.workers);
+        let mut listen_tls = String::new();
+        if let Some((listen, identity)) = &task.tls {
+            let (chain, key) = (identity.certificate.display(), identity.key.display());
+            write!(
+                listen_tls,
+                "listen {listen} ssl backlog=4096 reuseport; ssl_certificate {chain}; ssl_certificate_key {key};\n\
+                 ssl_protocols TLSv1.3;\n"
+            )?;
+        }
         let pid = self.file();
         // It begins to close connections when a sixteenth of its places is left, so it has more than it needs.
         Ok(format!(
@@ -211,6 +243,7 @@ impl Peer {
              upstream app {{{servers} }}\n\
              server {{\n\
              listen {listen} backlog=4096 reuseport;\n\
+             {listen_tls}\
              location / {{\n\
              proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Host $host;\n\
              proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;\n\
@@ -228,11 +261,19 @@ fn haproxy(task: &Task) -> Result<String> {
         writeln!(servers, "  server s{number} {server}")?;
     }
     let (listen, workers) = (task.listen, task.workers);
+    let mut bind_tls = String::new();
+    if let Some((listen, identity)) = &task.tls {
+        let both = identity.both.display();
+        writeln!(
+            bind_tls,
+            "  bind {listen} backlog 4096 ssl crt {both} ssl-min-ver TLSv1.3"
+        )?;
+    }
     Ok(format!(
         "global\n  nbthread {workers}\n  maxconn 9800\n  hard-stop-after 1h\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout http-request 10s\n  timeout client 1h\n  \
          timeout server 1h\n  timeout tunnel 1h\n\
-         frontend f\n  bind {listen} backlog 4096\n  default_backend b\n\
+         frontend f\n  bind {listen} backlog 4096\n{bind_tls}  default_backend b\n\
          backend b\n  balance roundrobin\n  option forwardfor\n{servers}"
     ))
 }
@@ -249,14 +290,21 @@ fn envoy(task: &Task, servers: &Path) -> serde_json::Value {
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
             "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}]}]},
     });
+    let filters = serde_json::json!([{"name": "http", "typed_config": manager}]);
+    let mut listeners = vec![envoy_listener("in", task.listen, &filters, None)];
+    if let Some((listen, identity)) = &task.tls {
+        let socket = serde_json::json!({"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                "tls_certificates": [{"certificate_chain": {"filename": identity.certificate},
+                    "private_key": {"filename": identity.key}}]}}});
+        listeners.push(envoy_listener("in-tls", *listen, &filters, Some(socket)));
+    }
     serde_json::json!({
         "node": {"id": "bench", "cluster": "bench"},
         "static_resources": {
-            "listeners": [{
-                "name": "in", "tcp_backlog_size": 4096, "per_connection_buffer_limit_bytes": 32768,
-                "address": {"socket_address": {"address": task.listen.ip(), "port_value": task.listen.port()}},
-                "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-            }],
+            "listeners": listeners,
             "clusters": [{
                 "name": "app", "type": "EDS", "lb_policy": "ROUND_ROBIN", "connect_timeout": "5s",
                 "per_connection_buffer_limit_bytes": 32768, "circuit_breakers": {"thresholds": [limits]},
@@ -264,6 +312,23 @@ fn envoy(task: &Task, servers: &Path) -> serde_json::Value {
                     "path_config_source": {"path": servers}}},
             }],
         },
+    })
+}
+
+fn envoy_listener(
+    name: &str,
+    listen: SocketAddrV4,
+    filters: &serde_json::Value,
+    socket: Option<serde_json::Value>,
+) -> serde_json::Value {
+    let mut chain = serde_json::json!({"filters": filters});
+    if let Some(socket) = socket {
+        chain["transport_socket"] = socket;
+    }
+    serde_json::json!({
+        "name": name, "tcp_backlog_size": 4096, "per_connection_buffer_limit_bytes": 32768,
+        "address": {"socket_address": {"address": listen.ip(), "port_value": listen.port()}},
+        "filter_chains": [chain],
     })
 }
 

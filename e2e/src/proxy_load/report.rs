@@ -20,8 +20,8 @@ pub struct Results {
     pub cpu: Vec<(Load, Rounds)>,
     /// Latencies by rate and percentile, in microseconds.
     pub latency: Vec<(u32, &'static str, Rounds)>,
-    /// Memory of idle sessions.
-    pub memory: Vec<(Peer, Memory)>,
+    /// Memory of idle sessions, without TLS and with.
+    pub memory: Vec<(Peer, bool, Memory)>,
     /// What an edit did.
     pub edits: Vec<Changed>,
 }
@@ -67,9 +67,9 @@ impl Results {
             "MiB before",
             "MiB when all have ended",
         ])];
-        for (peer, memory) in &self.memory {
+        for (peer, tls, memory) in &self.memory {
             rows.push(vec![
-                peer.to_string(),
+                format!("{peer}{}", if *tls { ", TLS" } else { "" }),
                 memory.session.to_string(),
                 mebibytes(memory.before),
                 mebibytes(memory.after),
@@ -133,8 +133,9 @@ impl Results {
                 ]);
             }
         }
-        let ours = self.memory.iter().find(|(peer, _)| *peer == Peer::Wsha);
-        rows.extend(ours.map(|(_, memory)| {
+        let is_ours = |(peer, tls, _): &&(Peer, bool, Memory)| *peer == Peer::Wsha && !tls;
+        let ours = self.memory.iter().find(is_ours);
+        rows.extend(ours.map(|(_, _, memory)| {
             let met = memory.session <= SESSION_BYTES;
             let verdict = if met { Verdict::Met } else { Verdict::Missed };
             vec![
@@ -171,13 +172,17 @@ impl Results {
         for (rate, which, rounds) in &self.latency {
             groups.push(group(format!("{which} at {rate}/s, µs"), rounds));
         }
-        let memory: Rounds = self
-            .memory
-            .iter()
-            .map(|(peer, memory)| (*peer, vec![bytes(memory.session)]))
-            .collect();
-        if !memory.is_empty() {
-            groups.push(group("idle session: bytes".to_owned(), &memory));
+        for (name, wanted) in [
+            ("idle session: bytes", false),
+            ("TLS, idle session: bytes", true),
+        ] {
+            let memory = self.memory.iter().filter(|(_, tls, _)| *tls == wanted);
+            let memory: Rounds = memory
+                .map(|(peer, _, memory)| (*peer, vec![bytes(memory.session)]))
+                .collect();
+            if !memory.is_empty() {
+                groups.push(group(name.to_owned(), &memory));
+            }
         }
         groups
     }

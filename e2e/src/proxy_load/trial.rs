@@ -18,10 +18,10 @@ const FIRST: usize = 100;
 /// Load before the window.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// A load that is measured by CPU time.
+/// What sessions do while CPU time is measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Load {
+pub enum Work {
     /// Messages of so many bytes, so many under way in each session.
     Messages {
         /// Bytes of payload.
@@ -33,38 +33,69 @@ pub enum Load {
     Handshakes,
 }
 
+/// A load that is measured by CPU time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Load {
+    /// What sessions do.
+    pub work: Work,
+    /// Whether clients speak TLS.
+    pub tls: bool,
+}
+
 impl Load {
     /// The rows of the table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::messages(64, 1),
         Self::messages(64, 16),
         Self::messages(1024, 1),
         Self::messages(1024, 16),
         Self::messages(65_536, 4),
-        Self::Handshakes,
+        Self::HANDSHAKES,
+        Self::messages(64, 1).over_tls(),
+        Self::messages(1024, 16).over_tls(),
+        Self::messages(65_536, 4).over_tls(),
+        Self::HANDSHAKES.over_tls(),
     ];
 
-    const fn messages(payload: usize, depth: usize) -> Self {
-        Self::Messages { payload, depth }
+    /// Sessions that open, echo once and close.
+    pub const HANDSHAKES: Self = Self {
+        work: Work::Handshakes,
+        tls: false,
+    };
+
+    /// Messages without TLS.
+    pub const fn messages(payload: usize, depth: usize) -> Self {
+        Self {
+            work: Work::Messages { payload, depth },
+            tls: false,
+        }
+    }
+
+    const fn over_tls(self) -> Self {
+        Self { tls: true, ..self }
     }
 
     fn sessions(self) -> usize {
-        match self {
-            Self::Messages { payload, .. } if payload > 16_384 => 16,
-            Self::Messages { .. } => 64,
-            Self::Handshakes => 32,
+        match self.work {
+            Work::Messages { payload, .. } if payload > 16_384 => 16,
+            Work::Messages { .. } => 64,
+            Work::Handshakes => 32,
         }
     }
 }
 
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Messages { payload, depth } if payload.is_multiple_of(1024) => {
+        if self.tls {
+            f.write_str("TLS, ")?;
+        }
+        match self.work {
+            Work::Messages { payload, depth } if payload.is_multiple_of(1024) => {
                 write!(f, "{} KiB x{depth}", payload / 1024)
             }
-            Self::Messages { payload, depth } => write!(f, "{payload} B x{depth}"),
-            Self::Handshakes => f.write_str("handshake, echo, close"),
+            Work::Messages { payload, depth } => write!(f, "{payload} B x{depth}"),
+            Work::Handshakes => f.write_str("handshake, echo, close"),
         }
     }
 }
@@ -72,17 +103,18 @@ impl fmt::Display for Load {
 /// CPU time of the proxy for each message or session of `load`, in microseconds.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn cpu(engine: &mut Engine, proxy: &Running, load: Load, window: Duration) -> Result<f64> {
-    let (doing, payload) = match load {
-        Load::Messages { payload, depth } => (Doing::Closed(depth), payload),
-        Load::Handshakes => (Doing::Churn, 64),
+    let (doing, payload) = match load.work {
+        Work::Messages { payload, depth } => (Doing::Closed(depth), payload),
+        Work::Handshakes => (Doing::Churn, 64),
     };
-    engine.begin(proxy.address, doing, payload);
+    let (address, trusted) = proxy.entry(load.tls);
+    engine.begin(address, trusted, doing, payload);
     let measured = (|| {
         engine.open(load.sessions())?;
         engine.run_for(WARM_UP)?;
-        let done = |engine: &Engine| match load {
-            Load::Messages { .. } => engine.counts.echoes,
-            Load::Handshakes => engine.counts.ended,
+        let done = |engine: &Engine| match load.work {
+            Work::Messages { .. } => engine.counts.echoes,
+            Work::Handshakes => engine.counts.ended,
         };
         let pids = proxy.processes();
         let (before, first) = (cost::cpu_time(&pids)?, done(engine));
@@ -106,8 +138,9 @@ pub struct Memory {
 }
 
 /// Growth of the proxy's memory by `count` sessions that have echoed once and are quiet.
-pub fn memory(engine: &mut Engine, proxy: &Running, count: usize) -> Result<Memory> {
-    engine.begin(proxy.address, Doing::Open, 64);
+pub fn memory(engine: &mut Engine, proxy: &Running, tls: bool, count: usize) -> Result<Memory> {
+    let (address, trusted) = proxy.entry(tls);
+    engine.begin(address, trusted, Doing::Open, 64);
     let measured = (|| {
         let size = || cost::proportional(&proxy.processes());
         engine.open(FIRST)?;
@@ -147,7 +180,8 @@ pub fn latency(
     window: Duration,
 ) -> Result<Latency> {
     const SESSIONS: u32 = 64;
-    engine.begin(proxy.address, Doing::Open, 64);
+    let (address, trusted) = proxy.entry(false);
+    engine.begin(address, trusted, Doing::Open, 64);
     let measured = (|| {
         engine.open(SESSIONS as usize)?;
         let begun = Instant::now();
