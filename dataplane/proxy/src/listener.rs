@@ -107,8 +107,9 @@ impl Acceptor {
             return;
         };
         self.worker.stats(&route.stats).accepted.add(1);
-        let handshake = open::open(Rc::clone(&self.worker), Arc::clone(&route), client, peer);
-        self.worker.begin(&route, handshake);
+        let (worker, listener) = (Rc::clone(&self.worker), Arc::clone(&route));
+        let handshake = move || open::open(worker, route, client, peer);
+        self.worker.begin(&listener, handshake);
     }
 
     /// `accept` also tells of errors of the connection that it would have given (accept(2)); the

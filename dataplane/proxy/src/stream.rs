@@ -38,9 +38,9 @@ pub(crate) enum Stream {
 impl Stream {
     /// Does the handshake of `tls`, and speaks it from then on. An error of TLS holds a
     /// [`rustls::Error`].
-    pub(crate) async fn secure(&mut self, tls: Tls) -> io::Result<()> {
+    pub(crate) async fn secure(&mut self, tls: Box<Tls>) -> io::Result<()> {
         match self {
-            Self::Tcp(tcp, spoken) => spoken.insert(Box::new(tls)).handshake(tcp).await,
+            Self::Tcp(tcp, spoken) => spoken.insert(tls).handshake(tcp).await,
             Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }

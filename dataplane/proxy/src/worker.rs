@@ -441,11 +441,10 @@ impl Worker {
     }
 
     /// Runs a handshake, which ends with its listener.
-    pub(crate) fn begin(
-        self: &Rc<Self>,
-        route: &Route,
-        handshake: impl Future<Output = HandshakeResult> + 'static,
-    ) {
+    pub(crate) fn begin<F>(self: &Rc<Self>, route: &Route, handshake: impl FnOnce() -> F + 'static)
+    where
+        F: Future<Output = HandshakeResult>,
+    {
         let id = self.next_id();
         let guard = Opening {
             worker: Rc::clone(self),
@@ -453,8 +452,9 @@ impl Worker {
             stats: Arc::clone(&route.stats),
             result: Cell::new(HandshakeResult::ListenerGone),
         };
+        // Made where it is awaited: one that was made before would have its room twice in the task.
         let task = tokio::task::spawn_local(async move {
-            guard.result.set(handshake.await);
+            guard.result.set(handshake().await);
         });
         self.opening
             .borrow_mut()

@@ -156,11 +156,10 @@ fn take(
     match request::head(&parts, &generate_key()) {
         Ok(head) => {
             let stream = Http2Stream::new(head, input, respond, Weak::clone(whole));
-            let listener = Arc::clone(&route);
-            let handshake = open::open_stream(Rc::clone(worker), route, stream.into(), arrival);
+            let (opener, listener) = (Rc::clone(worker), Arc::clone(&route));
             let fruitless = Rc::clone(fruitless);
-            worker.begin(&listener, async move {
-                let result = handshake.await;
+            worker.begin(&listener, async move || {
+                let result = open::open_stream(opener, route, stream.into(), arrival).await;
                 if result == HandshakeResult::Upgraded {
                     fruitless.set(fruitless.get().saturating_sub(1));
                 }

@@ -59,7 +59,7 @@ impl ClientTls {
         })
     }
 
-    pub(crate) fn connect(&self) -> Result<Tls, Error> {
+    pub(crate) fn connect(&self) -> Result<Box<Tls>, Error> {
         Tls::client(Arc::clone(&self.config), self.server_name.clone())
     }
 }

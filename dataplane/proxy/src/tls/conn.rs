@@ -95,8 +95,11 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
+    // Both ends are boxed from the start: by value they would be in the future of every handshake, with TLS or
+    // without, more than once.
+
     /// The server's end. The client has sent `received` so far.
-    pub(super) fn server(config: Arc<ServerConfig>, received: Vec<u8>) -> Result<Self, Error> {
+    pub(super) fn server(config: Arc<ServerConfig>, received: Vec<u8>) -> Result<Box<Self>, Error> {
         let end = End::Server(UnbufferedServerConnection::new(config)?);
         Ok(Self::new(end, received))
     }
@@ -105,13 +108,13 @@ impl Tls {
     pub(super) fn client(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Box<Self>, Error> {
         let end = End::Client(UnbufferedClientConnection::new(config, name)?);
         Ok(Self::new(end, Vec::new()))
     }
 
-    fn new(end: End, received: Vec<u8>) -> Self {
-        Self {
+    fn new(end: End, received: Vec<u8>) -> Box<Self> {
+        Box::new(Self {
             end,
             received,
             plain: Vec::new(),
@@ -120,7 +123,7 @@ impl Tls {
             peer_closed: false,
             closed: false,
             broken: false,
-        }
+        })
     }
 
     /// Whether records wait for the kernel to take them.

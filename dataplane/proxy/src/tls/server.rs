@@ -96,7 +96,7 @@ impl ServerTls {
     }
 
     /// For a client that has sent `received` so far.
-    pub(crate) fn accept(&self, received: Vec<u8>) -> Result<Tls, rustls::Error> {
+    pub(crate) fn accept(&self, received: Vec<u8>) -> Result<Box<Tls>, rustls::Error> {
         Tls::server(Arc::clone(&self.config), received)
     }
 }
