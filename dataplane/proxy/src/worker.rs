@@ -109,6 +109,8 @@ pub(crate) struct Worker {
     pub(crate) shedding: Shedding,
     /// Sessions by when they want to be woken.
     timers: RefCell<BTreeSet<(Instant, u64)>>,
+    /// When the thread looks at them again, unless it is told to look before.
+    looks_at: Cell<Instant>,
     timers_changed: Notify,
     next_id: Cell<u64>,
     secret: RandomState,
@@ -137,6 +139,7 @@ impl Worker {
             lost: RefCell::default(),
             shedding: Shedding::default(),
             timers: RefCell::default(),
+            looks_at: Cell::new(Instant::now()),
             timers_changed: Notify::new(),
             next_id: Cell::new(0),
             secret: RandomState::new(),
@@ -157,6 +160,7 @@ impl Worker {
                 .into_iter()
                 .flatten();
             let next = due.fold(next_beat, Instant::min);
+            self.looks_at.set(next);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => {
@@ -389,7 +393,7 @@ impl Worker {
         }
         if let Some(at) = at {
             timers.insert((at, control.id));
-            if timers.first() == Some(&(at, control.id)) {
+            if at < self.looks_at.get() {
                 self.timers_changed.notify_one();
             }
         }
