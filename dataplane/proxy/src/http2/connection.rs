@@ -171,8 +171,8 @@ fn take(
             *answer.status_mut() = status;
             // The client may be gone.
             drop(respond.send_response(answer, true));
-            let stats = worker.stats(&route.stats);
-            stats.handshake(HandshakeResult::Refused);
+            let counts = worker.stats(&route.stats);
+            counts.handshake(HandshakeResult::Refused);
         }
     }
 }
