@@ -420,7 +420,7 @@ mod tests {
         fn size<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
-        // It is made, moved and freed once for each client.
-        assert!(size(open) <= 2688, "{}", size(open));
+        // It is made, moved and freed once for each client. With other features of tokio it has other sizes.
+        assert!(size(open) <= 3072, "{}", size(open));
     }
 }
