@@ -9,7 +9,7 @@
 //! endpoint, `budget` says how often another one may be tried, `health` which endpoints are well,
 //! `frame` finds frame boundaries, `relay` is the life of a session, `worker` owns
 //! listeners and sessions of one thread, `leaving` is its part in a planned stop,
-//! `shedding` its part in rebalancing, `drain` says when sessions of endpoints that go are told,
+//! `shedding` its part in rebalancing, `reclaim` says when memory is given back, `drain` says when sessions of endpoints that go are told,
 //! `limits` is what a pool allows, `routing` which requests go where, `live` is the configuration with its
 //! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken, `http2` is
 //! about clients whose connection carries several sessions.
@@ -39,6 +39,7 @@ mod open;
 mod origin;
 mod proxy;
 pub mod proxy_protocol;
+mod reclaim;
 mod record;
 mod relay;
 mod roster;

@@ -1,7 +1,7 @@
 //! The system calls that no crate gives safely.
 #![allow(
     unsafe_code,
-    reason = "an ioctl and socket options; the crate denies unsafe code elsewhere"
+    reason = "an ioctl, socket options and the allocator; the crate denies unsafe code elsewhere"
 )]
 
 use std::{io, mem::size_of, os::fd::AsRawFd, time::Duration};
@@ -27,6 +27,15 @@ pub(crate) fn accept_with_data(listener: &impl AsRawFd) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Gives what the allocator has free back to the kernel (`malloc_trim(3)`).
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and leaves what is in use where it is.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -27,10 +27,12 @@ use crate::{
     listener,
     live::{Pool, Route, Shared, State, Upstream},
     proxy::{Beat, LeaveReport},
+    reclaim::Reclaim,
     relay::{SCRATCH, Session, Side},
     session::{Control, End},
     shedding::Shedding,
     stats::{CodeClass, Ended, HandshakeResult, ListenerStats, WorkerStats},
+    sys,
     times::{OpeningTimes, WorkerTimes},
     tls::ServerTls,
 };
@@ -150,11 +152,16 @@ impl Worker {
 
     async fn run(self: &Rc<Self>, beat: Beat, mut orders: orders::Receiver<Order>) {
         let mut next_beat = Instant::now();
+        let mut reclaim = Reclaim::default();
         loop {
             let now = Instant::now();
             if now >= next_beat {
                 beat(self.index);
                 next_beat = now + BEAT;
+                let live = self.sessions.borrow().len() + self.opening.borrow().len();
+                if reclaim.is_due(now, live) {
+                    sys::give_memory_back();
+                }
             }
             let due = [self.fire_timers(now), self.shed(now)]
                 .into_iter()

@@ -12,7 +12,7 @@ use tokio_tungstenite::{client_async, tungstenite::Message};
 
 use crate::support::{Process, SOON, WORKERS, close_code, connect, echo, round_trip};
 
-fn start() -> (Process, SocketAddr) {
+pub(crate) fn start() -> (Process, SocketAddr) {
     let upstream = echo().to_string();
     let process = Process::start(&["--listen", "127.0.0.1:0", "--upstream", &upstream]);
     let event = process.logged("accepting");
