@@ -65,7 +65,7 @@ impl Results {
             "",
             "bytes a session",
             "MiB before",
-            "MiB when all have ended",
+            "MiB 2 s after all have ended",
         ])];
         for (peer, tls, memory) in &self.memory {
             rows.push(vec![

@@ -126,12 +126,15 @@ pub fn cpu(engine: &mut Engine, proxy: &Running, load: Load, window: Duration) -
     finish(engine, proxy, measured).with_context(|| format!("{}, {load}", proxy.peer))
 }
 
+/// After the last session, until the proxy's memory is looked at: none gives it back at once.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What a session that is open and quiet costs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Memory {
     /// Bytes of user memory for each session.
     pub session: u64,
-    /// The proxy's memory before, and after all sessions have ended, in bytes.
+    /// The proxy's memory before, and a moment after all sessions have ended, in bytes.
     pub before: u64,
     /// As `before`, at the end.
     pub after: u64,
@@ -154,6 +157,7 @@ pub fn memory(engine: &mut Engine, proxy: &Running, tls: bool, count: usize) -> 
         Ok((before, full))
     })();
     let (before, full) = finish(engine, proxy, measured).with_context(|| proxy.peer.to_string())?;
+    std::thread::sleep(SETTLED);
     Ok(Memory {
         session: full.saturating_sub(before) / count.max(1) as u64,
         before,
