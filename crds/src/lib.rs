@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod duration;
+mod rules;
 mod schema;
 pub mod v1alpha1;
 

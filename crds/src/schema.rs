@@ -76,15 +76,6 @@ pub(crate) fn observed_addresses(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": 15, "items": address})
 }
 
-/// A rule about the duration `name`, which a text that is none does not break: the pattern says what
-/// is wrong with that, and `duration()` would fail with a sentence about its own types.
-pub(crate) fn duration_rule(name: &str, rule: &str) -> String {
-    format!(
-        "!{name}.matches('{}') || ({rule})",
-        crate::duration::PATTERN
-    )
-}
-
 /// A TCP port.
 pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 65535})

@@ -5,7 +5,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, schema::duration_rule};
+use crate::{
+    Duration,
+    rules::{self, duration_rule},
+};
 
 /// A question that every gateway node asks each server again and again. A server that fails it gets no
 /// new sessions while another one is well, and keeps those that it has.
@@ -14,25 +17,16 @@ use crate::{Duration, schema::duration_rule};
 #[x_kube(validation = Rule::new(
     "[has(self.tcp), has(self.http), has(self.webSocket)].exists_one(it, it)"
 ).message("exactly one of tcp, http and webSocket is needed: say what is asked"))]
-#[x_kube(validation = Rule::new(duration_rule(
-    "self.timeout",
-    &duration_rule("self.interval", "duration(self.timeout) <= duration(self.interval)")
-)).message("must not be longer than interval").field_path(".timeout"))]
+#[x_kube(validation = rules::answered_before_the_next())]
 pub struct HealthCheck {
     /// From one question to the next, 100ms-1h.
     #[serde(default = "five_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) >= duration('100ms') && duration(self) <= duration('1h')"
-    )).message("must be 100ms to 1h"))]
+    #[x_kube(validation = rules::pace())]
     pub interval: Duration,
 
     /// How long an answer may take, 1ms-1h and no longer than interval.
     #[serde(default = "one_second")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    )).message("must be 1ms to 1h"))]
+    #[x_kube(validation = rules::wait())]
     pub timeout: Duration,
 
     /// Failures in a row after which a server gets no new sessions. The first answer of a server that
@@ -128,18 +122,12 @@ pub struct Ejection {
     /// How long it is left out the first time, 1ms-1h; twice as long each further time, and half as long
     /// again for each time that it was well for as long as it was out.
     #[serde(default = "ten_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    )).message("must be 1ms to 1h"))]
+    #[x_kube(validation = rules::wait())]
     pub base_ejection: Duration,
 
     /// How long at most, 1ms-1h.
     #[serde(default = "five_minutes")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    )).message("must be 1ms to 1h"))]
+    #[x_kube(validation = rules::wait())]
     pub max_ejection: Duration,
 
     /// How many of the upstream's servers may be left out at a time, in percent, rounded down; 0: none

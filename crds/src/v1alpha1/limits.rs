@@ -3,7 +3,10 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, schema::duration_rule};
+use crate::{
+    Duration,
+    rules::{self, duration_rule},
+};
 
 /// What clients may do. Gateways do not tell each other what they have: each keeps to the limits for
 /// itself, over all listeners and addresses of the pool that it holds. An edit applies to sessions
@@ -82,7 +85,7 @@ pub struct Limits {
     /// this off. Its connection is then reset, as it would not read a Close either; the other side gets
     /// Close 1001 if it is the server, 1013 if it is the client.
     #[serde(default = "one_minute")]
-    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
+    #[x_kube(validation = rules::at_most_an_hour())]
     pub slow_reader_timeout: Duration,
 }
 

@@ -4,7 +4,10 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ListenerTls, ProxyProtocol, Route};
-use crate::{Duration, schema::duration_rule};
+use crate::{
+    Duration,
+    rules::{self, duration_rule},
+};
 
 /// A port on which clients are accepted.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -77,12 +80,12 @@ pub struct Listener {
 pub struct Heartbeat {
     /// Silence after which a side is pinged, 1h at most; 0s switches heartbeats off.
     #[serde(default = "twenty_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
+    #[x_kube(validation = rules::at_most_an_hour())]
     pub interval: Duration,
 
     /// How long a pinged side may stay silent before its session is ended, 1ms-1h.
     #[serde(default = "ten_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
+    #[x_kube(validation = rules::at_most_an_hour())]
     pub timeout: Duration,
 }
 
@@ -102,7 +105,7 @@ pub struct Drain {
     /// By when the sessions of a removed server are closed at the latest, evenly over this time, so that
     /// clients do not all return at once, 1h at most; 0s closes them at once.
     #[serde(default = "thirty_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
+    #[x_kube(validation = rules::at_most_an_hour())]
     pub timeout: Duration,
 
     /// How many sessions each gateway closes in a second, if timeout leaves the time for that; more

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, schema::duration_rule};
+use crate::{Duration, rules};
 
 /// What lowers the priority of a node that can hold the addresses.
 ///
@@ -75,10 +75,7 @@ pub struct TrackedUpstream {
 #[x_kube(validation = Rule::new("!has(self.command)")
     .message("is for the files of plain hosts alone: in a cluster use tcp or http")
     .field_path(".command"))]
-#[x_kube(validation = Rule::new(duration_rule(
-    "self.timeout",
-    &duration_rule("self.interval", "duration(self.timeout) <= duration(self.interval)")
-)).message("must not be longer than interval").field_path(".timeout"))]
+#[x_kube(validation = rules::answered_before_the_next())]
 pub struct Check {
     /// Name of the check, unique in the pool; status and metrics refer to it.
     #[schemars(schema_with = "crate::schema::section_name")]
@@ -90,18 +87,12 @@ pub struct Check {
 
     /// From one question to the next, 100ms-1h.
     #[serde(default = "two_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) >= duration('100ms') && duration(self) <= duration('1h')"
-    )).message("must be 100ms to 1h"))]
+    #[x_kube(validation = rules::pace())]
     pub interval: Duration,
 
     /// How long an answer may take, 1ms-1h and no longer than interval.
     #[serde(default = "one_second")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    )).message("must be 1ms to 1h"))]
+    #[x_kube(validation = rules::wait())]
     pub timeout: Duration,
 
     /// Failures in a row after which the check fails. The first answer after the start of a node

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Ejection, HealthCheck, Rebalance, Retry, SentProxyProtocol, UpstreamTls, ZonePreference,
 };
-use crate::{Duration, schema::duration_rule};
+use crate::{Duration, rules};
 
 /// A group of servers and how to choose among them.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -41,19 +41,13 @@ pub struct Upstream {
 
     /// Limit for one connection attempt to a server, 1ms-1h; the next server is tried after it.
     #[serde(default = "two_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    )).message("must be 1ms to 1h"))]
+    #[x_kube(validation = rules::wait())]
     pub connect_timeout: Duration,
 
     /// Limit from a client's first byte to the answer that opens its session, all attempts included,
     /// 1ms-1h. Until the route is known the longest one of those that the listener leads to holds.
     #[serde(default = "five_seconds")]
-    #[x_kube(validation = Rule::new(duration_rule(
-        "self",
-        "duration(self) > duration('0s') && duration(self) <= duration('1h')"
-    )).message("must be 1ms to 1h"))]
+    #[x_kube(validation = rules::wait())]
     pub handshake_timeout: Duration,
 
     /// The header of the PROXY protocol that servers get before each handshake: it says who the client
@@ -149,7 +143,7 @@ pub struct LoadBalancing {
     /// Time over which a server that was added, or is back, comes to its full share, from a tenth of
     /// it, 1h at most; 0s: at once.
     #[serde(default)]
-    #[x_kube(validation = Rule::new(duration_rule("self", "duration(self) <= duration('1h')")).message("must be at most 1h"))]
+    #[x_kube(validation = rules::at_most_an_hour())]
     pub slow_start: Duration,
 
     /// Live sessions that each gateway gives one server at most. Further ones go to the other

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Authentication, MacAddress, Peering};
-use crate::{Duration, schema::duration_rule};
+use crate::{Duration, rules::duration_rule};
 
 /// How nodes agree on who holds an address.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]

@@ -7,6 +7,7 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod agent;
 mod memory;
 mod served;
 mod standalone;

@@ -1,14 +1,14 @@
 //! Checks, ejection, retries and zones of an upstream, as users write them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use node_api::{Ejection, Health, HealthCheck, HealthProbe, Retry, ZonePreference};
 
-use super::{timing::limit, tracking::is_request_target};
+use super::{
+    asking::{pace, request_target, statuses, threshold},
+    timing::limit,
+};
 use crate::Problem;
-
-/// Pace of the quickest check.
-const QUICKEST: Duration = Duration::from_millis(100);
 
 /// The share of a zone where none is named, in percent.
 const SHARE: u8 = 20;
@@ -34,23 +34,7 @@ pub(super) fn health(
 
 /// `None` only together with a problem.
 fn check(problems: &mut Vec<Problem>, path: &str, spec: &crds::HealthCheck) -> Option<HealthCheck> {
-    let interval = format!("{path}.interval");
-    let timeout = format!("{path}.timeout");
-    limit(problems, &interval, spec.interval, true);
-    if spec.interval.get() < QUICKEST {
-        let problem = format!("is {}; use at least 100ms", spec.interval);
-        problems.push(Problem::new(interval, problem));
-    }
-    limit(problems, &timeout, spec.timeout, false);
-    if spec.timeout > spec.interval {
-        problems.push(Problem::new(
-            timeout,
-            format!(
-                "is {}, which is longer than interval, {}; use at most that",
-                spec.timeout, spec.interval
-            ),
-        ));
-    }
+    pace(problems, path, spec.interval, spec.timeout);
     threshold(problems, path, "failureThreshold", spec.failure_threshold);
     threshold(problems, path, "successThreshold", spec.success_threshold);
     if spec.port == Some(0) {
@@ -71,34 +55,20 @@ fn check(problems: &mut Vec<Problem>, path: &str, spec: &crds::HealthCheck) -> O
 
 /// `None` only together with a problem.
 fn probe(problems: &mut Vec<Problem>, path: &str, spec: &crds::HealthCheck) -> Option<HealthProbe> {
-    let mut target = |field: &str, target: &str| {
-        if !is_request_target(target) {
-            problems.push(Problem::new(
-                format!("{path}.{field}.path"),
-                "is no path; begin with / and write no blanks",
-            ));
-        }
-    };
     match (&spec.tcp, &spec.http, &spec.web_socket) {
         (Some(_), None, None) => Some(HealthProbe::Tcp),
         (None, Some(http), None) => {
-            target("http", &http.path);
-            let statuses = &http.expected_statuses;
-            if statuses.len() > 16 || statuses.iter().any(|it| !(200..=599).contains(it)) {
-                problems.push(Problem::new(
-                    format!("{path}.http.expectedStatuses"),
-                    "has more than 16 entries, or one that is no final status; use numbers from \
-                     200 to 599",
-                ));
-            }
+            let path = format!("{path}.http");
+            request_target(problems, &path, &http.path);
+            statuses(problems, &path, &http.expected_statuses);
             Some(HealthProbe::Http {
                 path: http.path.clone(),
                 host: http.host.clone(),
-                expected_statuses: statuses.clone(),
+                expected_statuses: http.expected_statuses.clone(),
             })
         }
         (None, None, Some(web_socket)) => {
-            target("webSocket", &web_socket.path);
+            request_target(problems, &format!("{path}.webSocket"), &web_socket.path);
             Some(HealthProbe::WebSocket {
                 path: web_socket.path.clone(),
                 host: web_socket.host.clone(),
@@ -118,15 +88,6 @@ fn probe(problems: &mut Vec<Problem>, path: &str, spec: &crds::HealthCheck) -> O
             ));
             None
         }
-    }
-}
-
-fn threshold(problems: &mut Vec<Problem>, path: &str, field: &str, value: u32) {
-    if !(1..=100).contains(&value) {
-        problems.push(Problem::new(
-            format!("{path}.{field}"),
-            format!("is {value}; use a number from 1 to 100"),
-        ));
     }
 }
 

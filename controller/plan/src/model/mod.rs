@@ -6,6 +6,7 @@
 //! are checked again, since values that made it here are used without further question.
 
 mod address;
+mod asking;
 mod balancing;
 mod health;
 mod limits;
@@ -33,6 +34,7 @@ use node_api::{
 
 pub(crate) use address::targets;
 pub use address::{AddressError, endpoint_address, parse_address};
+pub(crate) use asking::is_request_target;
 pub(crate) use balancing::is_token;
 pub(crate) use health::is_label_value;
 pub use peering::Peering;
@@ -40,7 +42,7 @@ pub(crate) use peering::family;
 pub(crate) use routes::is_host_pattern;
 pub use timing::Timing;
 pub(crate) use tls::is_hostname;
-pub(crate) use tracking::{is_file_name, is_request_target};
+pub(crate) use tracking::is_file_name;
 pub use upstream::{EndpointSource, ServicePort, UpstreamIntent};
 
 use crate::Problem;

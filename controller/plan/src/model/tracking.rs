@@ -6,14 +6,14 @@ use node_api::{Check, Probe, TrackedInterface, TrackedUpstream, Tracking};
 
 use super::{
     address::{endpoint_address, parse_address},
+    asking::{pace, request_target, statuses, threshold},
     timing::{Timing, limit},
 };
 use crate::Problem;
 
 /// Most things of one kind that are tracked.
 const MOST: usize = 8;
-/// Pace of the quickest check, and the shortest isolation.
-const QUICKEST: Duration = Duration::from_millis(100);
+/// The shortest isolation.
 const SHORTEST_ISOLATION: Duration = Duration::from_secs(1);
 /// What a priority can be lowered by at most, from 254 to 1.
 const HEAVIEST: u8 = 253;
@@ -111,34 +111,9 @@ fn checks(problems: &mut Vec<Problem>, specs: &[crds::Check]) -> Vec<Check> {
 /// `None` only together with a problem.
 fn check(problems: &mut Vec<Problem>, path: &str, spec: &crds::Check) -> Option<Check> {
     weight(problems, path, spec.weight);
-    let interval = format!("{path}.interval");
-    let timeout = format!("{path}.timeout");
-    limit(problems, &interval, spec.interval, true);
-    if spec.interval.get() < QUICKEST {
-        let problem = format!("is {}; use at least 100ms", spec.interval);
-        problems.push(Problem::new(interval, problem));
-    }
-    limit(problems, &timeout, spec.timeout, false);
-    if spec.timeout > spec.interval {
-        problems.push(Problem::new(
-            timeout,
-            format!(
-                "is {}, which is longer than interval, {}; use at most that",
-                spec.timeout, spec.interval
-            ),
-        ));
-    }
-    for (field, value) in [
-        ("failureThreshold", spec.failure_threshold),
-        ("successThreshold", spec.success_threshold),
-    ] {
-        if !(1..=100).contains(&value) {
-            problems.push(Problem::new(
-                format!("{path}.{field}"),
-                format!("is {value}; use a number from 1 to 100"),
-            ));
-        }
-    }
+    pace(problems, path, spec.interval, spec.timeout);
+    threshold(problems, path, "failureThreshold", spec.failure_threshold);
+    threshold(problems, path, "successThreshold", spec.success_threshold);
     Some(Check {
         name: spec.name.clone(),
         weight: spec.weight,
@@ -161,24 +136,8 @@ fn probe(problems: &mut Vec<Problem>, path: &str, spec: &crds::Check) -> Option<
         (None, Some(http), None) => {
             let path = format!("{path}.http");
             let address = target(problems, &path, &http.address, http.port);
-            if !is_request_target(&http.path) {
-                problems.push(Problem::new(
-                    format!("{path}.path"),
-                    "is no path; begin with / and write no blanks",
-                ));
-            }
-            if http.expected_statuses.len() > 16
-                || http
-                    .expected_statuses
-                    .iter()
-                    .any(|status| !(200..=599).contains(status))
-            {
-                problems.push(Problem::new(
-                    format!("{path}.expectedStatuses"),
-                    "has more than 16 entries, or one that is no final status; use numbers from \
-                     200 to 599",
-                ));
-            }
+            request_target(problems, &path, &http.path);
+            statuses(problems, &path, &http.expected_statuses);
             Some(Probe::Http {
                 address: address?,
                 path: http.path.clone(),
@@ -282,11 +241,6 @@ fn named_once<'a>(
             ));
         }
     }
-}
-
-/// RFC 9112 section 3.2.1: the path is asked for as it stands.
-pub(crate) fn is_request_target(text: &str) -> bool {
-    text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The name of a file beside others, not a way to one elsewhere.

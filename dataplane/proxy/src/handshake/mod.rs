@@ -14,6 +14,7 @@ pub use body::{Body, BodyEnd, Chunk};
 pub use head::{Fields, Limits};
 pub use reject::Reject;
 pub use request::{Request, RequestParser};
+pub(crate) use response::INTERIM_MAX;
 pub use response::{BadResponse, Response, ResponseParser};
 
 /// What a parser makes of the bytes so far.

@@ -32,6 +32,9 @@ pub enum BadResponse {
     NotWebSocket(&'static str),
 }
 
+/// Interim responses that are waited through before the one that counts.
+pub(crate) const INTERIM_MAX: usize = 8;
+
 /// Reads a response as it arrives.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseParser {

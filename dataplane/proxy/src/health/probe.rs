@@ -17,13 +17,10 @@ use tokio_tungstenite::tungstenite::{
 use super::{CheckFailure, HealthCheck, Probe};
 use crate::{
     endpoint::{Fault, Unreached, reach},
-    handshake::{Outcome, ResponseParser},
+    handshake::{INTERIM_MAX, Outcome, ResponseParser},
     proxy_protocol,
     tls::ClientTls,
 };
-
-/// Interim answers that are waited through.
-const INTERIM_MAX: usize = 8;
 
 /// What a server may say before it answers a Ping.
 const MESSAGE_MAX: usize = 1024 * 1024;

@@ -155,15 +155,20 @@ impl Asked {
             let answer = probe::ask(self.endpoint.address, check, *header, tls.clone()).await;
             drop(permit);
             if let Some(answer) = answer {
-                let counts = &mut locked(&self.turn).counts;
-                match answer {
-                    Ok(()) => counts.checks_passed += 1,
-                    Err(_) => counts.checks_failed += 1,
-                }
+                self.count(answer.is_ok());
                 checked(&self.endpoint, answer, check, &self.shared);
             }
             // Between nine and eleven tenths.
             next = begun + check.interval * 9 / 10 + self.part(check.interval / 5, round);
+        }
+    }
+
+    fn count(&self, has_passed: bool) {
+        let counts = &mut locked(&self.turn).counts;
+        if has_passed {
+            counts.checks_passed += 1;
+        } else {
+            counts.checks_failed += 1;
         }
     }
 

@@ -11,16 +11,13 @@ use crate::{
     endpoint::{self, ConnectFault, Fault},
     endpoint_stats::AttemptResult,
     forward,
-    handshake::{Body, BodyEnd, Outcome, Reject, Response, ResponseParser},
+    handshake::{Body, BodyEnd, INTERIM_MAX, Outcome, Reject, Response, ResponseParser},
     live::Upstream,
     proxy_protocol, record,
     stats::HandshakeResult,
     stream::Stream,
     worker::Worker,
 };
-
-/// Interim responses before the 101 that are waited through.
-const INTERIM_MAX: usize = 8;
 
 /// What an endpoint answered.
 pub(super) enum Answer {
@@ -67,23 +64,8 @@ impl Attempt {
     }
 }
 
-/// Asks one endpoint, until then, and counts what it made of that.
-pub(super) async fn attempt(
-    worker: &Worker,
-    upstream: &Upstream,
-    lease: &Lease,
-    request: &Asked,
-    until: Instant,
-) -> Result<Answer, Attempt> {
-    let outcome = ask(worker, upstream, lease, request, until).await;
-    if let Some(result) = result_of(&outcome) {
-        worker.endpoint_stats(&lease.endpoint).handshake(result);
-    }
-    outcome
-}
-
-/// `None`: the endpoint had no part in it.
-fn result_of(outcome: &Result<Answer, Attempt>) -> Option<AttemptResult> {
+/// What is counted of an endpoint for an outcome; `None`: it had no part in it.
+pub(super) fn made_of_it(outcome: &Result<Answer, Attempt>) -> Option<AttemptResult> {
     Some(match outcome {
         Ok(Answer::Switch { .. }) => AttemptResult::Upgraded,
         Ok(Answer::Other(_)) => AttemptResult::Answered,
@@ -100,7 +82,8 @@ fn result_of(outcome: &Result<Answer, Attempt>) -> Option<AttemptResult> {
     })
 }
 
-async fn ask(
+/// Asks one endpoint, until then.
+pub(super) async fn attempt(
     worker: &Worker,
     upstream: &Upstream,
     lease: &Lease,

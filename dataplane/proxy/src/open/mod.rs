@@ -28,7 +28,7 @@ use tokio::{
 pub(crate) use self::arrival::Arrival;
 use self::{
     arrival::{arrive, destination, read_request},
-    attempt::{Answer, Attempt, attempt, pass_answer},
+    attempt::{Answer, Attempt, attempt, made_of_it, pass_answer},
     retry::Spent,
 };
 use crate::{
@@ -324,6 +324,9 @@ async fn establish(
             outcome = attempt(worker, upstream, &lease, &request, until) => outcome,
             () = client.taken_back() => return Err(Failure::Silent(HandshakeResult::ClientGone)),
         };
+        if let Some(made) = made_of_it(&outcome) {
+            worker.endpoint_stats(&lease.endpoint).handshake(made);
+        }
         retry::learn(upstream, &lease.endpoint, &outcome, given, &worker.shared);
         match outcome {
             Ok(Answer::Switch {

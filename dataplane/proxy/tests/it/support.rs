@@ -138,6 +138,22 @@ impl Rig {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+
+    /// Waits until a count has begun and goes no further, and gives it. That nothing happens is no event:
+    /// two looks a while apart must do.
+    pub(crate) async fn until_still(&self, count: impl Fn(&Snapshot) -> u64) -> u64 {
+        let begun = Instant::now();
+        let mut before = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = count(&self.proxy.snapshot());
+            if now > 0 && now == before {
+                return now;
+            }
+            assert!(begun.elapsed() < SOON, "it goes on: {now} after {before}");
+            before = now;
+        }
+    }
 }
 
 /// A pool with short time-outs and no heartbeats.

@@ -77,14 +77,8 @@ async fn a_client_that_takes_nothing_is_given_up_and_its_backend_told() {
     let slow = raw_client(rig.address).await;
     let mut other = rig.connect().await;
     // Once nothing more is passed on the limit is set: it is for sessions that are there, too.
-    let mut passed = None;
-    loop {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = rig.proxy.snapshot().counters.from_backends.bytes;
-        if passed.replace(now) == Some(now) {
-            break;
-        }
-    }
+    rig.until_still(|now| now.counters.from_backends.bytes)
+        .await;
     round_trip(&mut other, "others are not held up").await;
     assert_eq!(rig.proxy.snapshot().counters.live_sessions, 2);
     rig.edit(|pool| pool.limits.slow_reader = Some(Duration::from_millis(300)));
