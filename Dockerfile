@@ -3,14 +3,14 @@
 # `make images` makes the same without docker.
 FROM rust:1.95-bookworm AS source
 WORKDIR /src
-ENV BUILD="cargo rustc --locked --release" STATIC="-C target-feature=+crt-static -C strip=symbols"
+ENV BUILD="cargo rustc --locked --profile" STATIC="-C target-feature=+crt-static -C strip=symbols"
 COPY . .
 
 FROM source AS build-controller
-RUN $BUILD --package controller --bin wsha-controller -- $STATIC
+RUN $BUILD release --package controller --bin wsha-controller -- $STATIC
 
 FROM source AS build-dataplane
-RUN $BUILD --package dataplane --bin wsha-dataplane -- $STATIC
+RUN $BUILD dist --package dataplane --bin wsha-dataplane -- $STATIC
 
 FROM scratch AS controller
 LABEL org.opencontainers.image.title=wsha-controller
@@ -20,7 +20,7 @@ ENTRYPOINT ["/wsha-controller"]
 
 FROM scratch AS dataplane
 LABEL org.opencontainers.image.title=wsha-dataplane
-COPY --from=build-dataplane /src/target/release/wsha-dataplane /wsha-dataplane
+COPY --from=build-dataplane /src/target/dist/wsha-dataplane /wsha-dataplane
 # The agent changes addresses; the chart gives the proxy a user of its own.
 USER 0:0
 ENTRYPOINT ["/wsha-dataplane"]

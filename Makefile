@@ -1,10 +1,12 @@
 # The targets a person uses. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install-tools test test-controller e2e nightly lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-proxy bench-control soak
+.PHONY: help install-tools test test-controller e2e nightly lint crdgen fuzz deny advisories deb images chart demo bench-failover bench-idle bench-proxy bench-control soak dist
 
 CARGO ?= cargo
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 RELEASE = $(TARGET)/release
+# What packages and images carry, and benchmarks measure: optimised as a whole, which takes minutes.
+DIST = $(TARGET)/dist/wsha-dataplane
 # What hosts run, and how it is tested.
 HOSTS = --workspace --exclude controller
 # Tests on a real API server.
@@ -89,7 +91,7 @@ advisories: $(CARGO_DENY) ## known vulnerabilities of crates, where their databa
 	fi
 
 deb: $(CARGO_DEB) ## build the Debian package
-	$(CARGO_DEB) --package dataplane --strip
+	$(CARGO_DEB) --package dataplane --profile dist --strip
 
 images: ## make both images without docker, in target/images, for `docker load`, `ctr images import`, `kind load image-archive`
 	$(CARGO) run --quiet --package e2e --bin image -- --out $(TARGET)/images
@@ -103,23 +105,26 @@ demo: ## replay the article: wsha beside keepalived and nginx (root, or sudo)
 	$(CARGO) build --release --package dataplane --package e2e --bins
 	$(SUDO) $(RELEASE)/demo $(ARGS)
 
-bench-failover: ## outages a client sees, wsha beside keepalived and nginx, in one table (root, or sudo); ARGS='--repeat 5', ARGS=load
-	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(SUDO) $(RELEASE)/bench-failover $(ARGS)
+dist: ## build the data plane as packages and images carry it
+	$(CARGO) build --profile dist --package dataplane --bins
 
-bench-idle: ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root, or sudo)
-	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(SUDO) $(RELEASE)/bench-idle $(ARGS)
+bench-failover: dist ## outages a client sees, wsha beside keepalived and nginx, in one table (root, or sudo); ARGS='--repeat 5', ARGS=load
+	$(CARGO) build --release --package e2e --bins
+	$(SUDO) env WSHA_DATAPLANE=$(DIST) $(RELEASE)/bench-failover $(ARGS)
 
-bench-proxy: ## what messages, handshakes and idle sessions cost, wsha beside nginx, HAProxy and Envoy (root, or sudo); ARGS='--svg FILE'
-	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(SUDO) $(RELEASE)/bench-proxy $(ARGS)
+bench-idle: dist ## CPU and memory of idle gateways, wsha beside keepalived and nginx, in one table (root, or sudo)
+	$(CARGO) build --release --package e2e --bins
+	$(SUDO) env WSHA_DATAPLANE=$(DIST) $(RELEASE)/bench-idle $(ARGS)
+
+bench-proxy: dist ## what messages, handshakes and idle sessions cost, wsha beside nginx, HAProxy and Envoy (root, or sudo); ARGS='--svg FILE'
+	$(CARGO) build --release --package e2e --bins
+	$(SUDO) env WSHA_DATAPLANE=$(DIST) $(RELEASE)/bench-proxy $(ARGS)
 
 bench-control: ## how fast endpoints reach hundreds of gateways from a real API server, and what that costs; ARGS='--sizes 100x100'
 	$(CARGO) build --release --package controller --package e2e --bins
 	$(RELEASE)/bench-control $(ARGS)
 
-soak: ## SESSIONS clients (3000) for HOURS (2) and SECONDS (0) under faults and edits, from SEED (any): every close has a cause, memory is flat (root, or sudo); ARGS='--markdown FILE'
-	$(CARGO) build --release --package dataplane --package e2e --bins
-	$(SUDO) env WSHA_DATAPLANE=$(RELEASE)/wsha-dataplane $(RELEASE)/soak --sessions $(or $(SESSIONS),3000) \
+soak: dist ## SESSIONS clients (3000) for HOURS (2) and SECONDS (0) under faults and edits, from SEED (any): every close has a cause, memory is flat (root, or sudo); ARGS='--markdown FILE'
+	$(CARGO) build --release --package e2e --bins
+	$(SUDO) env WSHA_DATAPLANE=$(DIST) $(RELEASE)/soak --sessions $(or $(SESSIONS),3000) \
 		--hours $(or $(HOURS),$(if $(SECONDS),0,2)) --seconds $(or $(SECONDS),0) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -38,7 +38,7 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     sessions: usize,
     /// Program to measure as wsha; by default the one built beside this.
-    #[arg(long)]
+    #[arg(long, env = "WSHA_DATAPLANE")]
     wsha_binary: Option<PathBuf>,
 }
 

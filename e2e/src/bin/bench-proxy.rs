@@ -59,7 +59,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Program to measure as wsha; by default the one built beside this
-    #[arg(long)]
+    #[arg(long, env = "WSHA_DATAPLANE")]
     wsha_binary: Option<PathBuf>,
 }
 

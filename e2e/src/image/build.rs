@@ -19,10 +19,12 @@ pub enum Profile {
 }
 
 impl Profile {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Release => "release",
-            Self::Dev => "dev",
+    /// Cargo's name of it. Only the data plane is optimised as a whole: nothing of the controller is hot.
+    fn name(self, image: Image) -> &'static str {
+        match (self, image) {
+            (Self::Release, Image::Dataplane) => "dist",
+            (Self::Release, _) => "release",
+            (Self::Dev, _) => "dev",
         }
     }
 }
@@ -66,7 +68,7 @@ fn cargo(image: Image, profile: Profile, tree: &Path) -> Command {
     let mut command = Command::new(cargo);
     command
         .args(["rustc", "--quiet", "--locked", "--package", image.package()])
-        .args(["--bin", image.name(), "--profile", profile.name()])
+        .args(["--bin", image.name(), "--profile", profile.name(image)])
         .args(["--message-format", "json-render-diagnostics", "--"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         .current_dir(tree)

@@ -40,7 +40,7 @@ pub(crate) struct Options {
     #[arg(long)]
     at_once: bool,
     /// Program to measure as wsha; by default the one built beside this.
-    #[arg(long)]
+    #[arg(long, env = "WSHA_DATAPLANE")]
     wsha_binary: Option<PathBuf>,
     /// File that takes the tables as Markdown, with machine, date and configuration.
     #[arg(long)]

@@ -30,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10)]
     advert: u64,
     /// Program to measure as wsha; by default the one built beside this.
-    #[arg(long)]
+    #[arg(long, env = "WSHA_DATAPLANE")]
     wsha_binary: Option<PathBuf>,
     /// File that takes the table as Markdown, with machine and date.
     #[arg(long)]

@@ -23,7 +23,7 @@ struct Options {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Subject::Wsha, Subject::Article])]
     subjects: Vec<Subject>,
     /// Program to show as wsha; by default the one built beside this.
-    #[arg(long)]
+    #[arg(long, env = "WSHA_DATAPLANE")]
     wsha_binary: Option<PathBuf>,
 }
 
