@@ -94,6 +94,17 @@ pub fn lock_memory() -> io::Result<()> {
     check(unsafe { libc::mlockall(flags) })
 }
 
+/// Lets all threads of the process allocate from one heap, where the C library would give each its own: what one has
+/// freed serves the others, and a locked process keeps a third less. For a process whose thread in real time
+/// allocates nothing. To be called before there is a second thread.
+pub fn share_heap() {
+    // SAFETY: plain numbers. Where the library knows no such setting, nothing changes.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Ends the process without unwinding, handlers or a core dump.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: ends the process; nothing follows that could be in a wrong state.

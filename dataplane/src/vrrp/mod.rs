@@ -76,6 +76,7 @@ const PANICKED: i32 = 101;
 /// Runs the process until it has stopped in order.
 pub fn run(args: &VrrpArgs) -> anyhow::Result<()> {
     end_at_a_panic();
+    realtime::share_heap();
     signals::ignore_stop().context("cannot ignore SIGTERM and SIGINT")?;
     check_rights()?;
     let path = args.run_dir.join(AGENT_SOCKET);
