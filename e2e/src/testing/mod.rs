@@ -37,11 +37,27 @@ const LOCK: &str = "/run/wsha-lab.lock";
 
 /// Runs `body` in a lab with the article's backends, and nothing on the gateways yet.
 pub fn in_lab(test: &str, body: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    in_locked_lab(FlockArg::LockExclusive, test, body)
+}
+
+/// As [`in_lab`], for a test that mostly waits for timers of seconds: others of this kind may have a lab meanwhile.
+pub fn in_lab_beside_others(
+    test: &str,
+    body: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    in_locked_lab(FlockArg::LockShared, test, body)
+}
+
+fn in_locked_lab(
+    lock: FlockArg,
+    test: &str,
+    body: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
     if let Some(why) = cannot_run() {
         skipped(test, &why);
         return Ok(());
     }
-    let _alone = alone()?;
+    let _lock = locked(lock)?;
     if let Err(error) = tools::install_backend() {
         skipped(test, &format!("needs the backends' module: {error:#}"));
         return Ok(());
@@ -99,10 +115,10 @@ fn cannot_run() -> Option<String> {
     }
 }
 
-/// Waits until no other test has a lab.
-fn alone() -> Result<Flock<File>> {
+/// Waits until no other test has a lab, or only those that share.
+fn locked(lock: FlockArg) -> Result<Flock<File>> {
     let file = File::create(LOCK).with_context(|| format!("cannot make {LOCK}"))?;
-    Flock::lock(file, FlockArg::LockExclusive)
+    Flock::lock(file, lock)
         .map_err(|(_, errno)| anyhow!("cannot take the lock of the tests: {errno}"))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use e2e::lab::{Host, VIP_SERVER1};
-use e2e::testing::{Cluster, Gateway, Manifest, Pool, SETTLE, in_lab, skipped};
+use e2e::testing::{Cluster, Gateway, Manifest, Pool, SETTLE, in_lab_beside_others, skipped};
 use e2e::{tools, wait};
 use node_api::RouterState;
 
@@ -142,7 +142,7 @@ pub(crate) fn mixed(
         );
         return Ok(());
     }
-    in_lab(test, |cluster| {
+    in_lab_beside_others(test, |cluster| {
         let lab = &cluster.lab;
         let [one, two] = lab.gateways();
         group.number(&[one, two, lab.client(), lab.observer()])?;
