@@ -178,11 +178,14 @@ pub struct ProxyArgs {
     /// Server to relay to; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "run_dir")]
     pub upstream: Vec<SocketAddr>,
+    /// Write a line of JSON to standard output for so many of 100 sessions as they end
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub access_log: Option<u8>,
     /// Worker threads, 64 at most [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
     /// Serve the agent of this run directory instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "listen_tls", "upstream"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "listen_tls", "upstream", "access_log"])]
     pub run_dir: Option<PathBuf>,
     /// Wait for the agent, start the proxy as a process of its own, and start it again when it ends
     /// or hangs; end when the agent has stopped in order

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context;
 
+use super::access_log::AccessLog;
 use crate::{
     cli::ProxyArgs,
     proxy::LEAVE_LIMIT,
@@ -37,14 +38,16 @@ pub(super) fn run(args: &ProxyArgs, workers: usize) -> anyhow::Result<()> {
     // Sockets that need privilege are open.
     privileges::give_up_all()?;
 
+    let access_log = args.access_log.map(|_| AccessLog::start()).transpose();
+    let (records, access_log) = access_log.context("cannot start the access log")?.unzip();
     let relay = proxy::Proxy::start(proxy::Options {
         workers,
         beat: Arc::new(|_| {}),
         events: None,
-        records: None,
+        records,
         patience: proxy::Patience::default(),
     })?;
-    relay.apply(config(listeners, &args.upstream), sockets)?;
+    relay.apply(config(args, listeners), sockets)?;
     for address in &addresses {
         tracing::info!(%address, workers, open_files, "accepting");
     }
@@ -58,6 +61,11 @@ pub(super) fn run(args: &ProxyArgs, workers: usize) -> anyhow::Result<()> {
         elapsed,
     } = left;
     tracing::info!(%signal, sessions, acknowledged, ?elapsed, "left");
+    // Sessions end with the relay.
+    drop(relay);
+    if let Some(access_log) = access_log {
+        access_log.finish();
+    }
     Ok(())
 }
 
@@ -108,7 +116,7 @@ fn listener(name: &str, sockets: &Sockets, tls: Option<proxy::tls::ServerTls>) -
 }
 
 /// One pool of everything, with the defaults of a `WebSocketHAPool`.
-fn config(listeners: Vec<proxy::Listener>, upstream: &[SocketAddr]) -> proxy::Config {
+fn config(args: &ProxyArgs, listeners: Vec<proxy::Listener>) -> proxy::Config {
     let endpoint = |address: &SocketAddr| proxy::Endpoint {
         address: *address,
         weight: 1,
@@ -119,7 +127,7 @@ fn config(listeners: Vec<proxy::Listener>, upstream: &[SocketAddr]) -> proxy::Co
         listeners,
         upstreams: vec![proxy::Upstream {
             name: NAME.to_owned(),
-            endpoints: upstream.iter().map(endpoint).collect(),
+            endpoints: args.upstream.iter().map(endpoint).collect(),
             balancing: proxy::Balancing::RoundRobin,
             slow_start: Duration::ZERO,
             endpoint_sessions: None,
@@ -140,7 +148,7 @@ fn config(listeners: Vec<proxy::Listener>, upstream: &[SocketAddr]) -> proxy::Co
             sessions_per_second: None,
             close_code: 1001,
         },
-        access_log: None,
+        access_log: args.access_log,
         limits: proxy::Limits::default(),
     };
     proxy::Config {

@@ -13,8 +13,13 @@ use tokio_tungstenite::{client_async, tungstenite::Message};
 use crate::support::{Process, SOON, WORKERS, close_code, connect, echo, round_trip};
 
 pub(crate) fn start() -> (Process, SocketAddr) {
+    start_with(&[])
+}
+
+fn start_with(words: &[&str]) -> (Process, SocketAddr) {
     let upstream = echo().to_string();
-    let process = Process::start(&["--listen", "127.0.0.1:0", "--upstream", &upstream]);
+    let all = [&["--listen", "127.0.0.1:0", "--upstream", &upstream], words].concat();
+    let process = Process::start(&all);
     let event = process.logged("accepting");
     let address = event["address"].as_str().unwrap().parse().unwrap();
     (process, address)
@@ -130,6 +135,17 @@ async fn sessions_are_told_when_the_service_is_stopped() {
 #[tokio::test]
 async fn sessions_are_told_when_the_user_presses_ctrl_c() {
     told_to_end_by(Signal::SIGINT).await;
+}
+
+#[tokio::test]
+async fn a_record_of_each_session_is_written_until_the_end() {
+    let (process, address) = start_with(&["--access-log", "100"]);
+    let mut ws = connect(address).await;
+    round_trip(&mut ws, "noted").await;
+    process.signal(Signal::SIGTERM);
+    assert_eq!(close_code(&mut ws).await, 1001);
+    assert_eq!(process.record()["closeCode"], 1001);
+    assert!(process.ended().success());
 }
 
 #[tokio::test]

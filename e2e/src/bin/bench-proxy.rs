@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use e2e::lab::Room;
 use e2e::proxy_load::engine::Engine;
-use e2e::proxy_load::peer::{Peer, Running};
+use e2e::proxy_load::peer::{Peer, Running, Task};
 use e2e::proxy_load::report::{Results, Rounds};
 use e2e::proxy_load::tls::Identity;
 use e2e::proxy_load::trial::{self, Load};
@@ -93,11 +93,12 @@ fn run(options: &Options) -> Result<()> {
     let servers = engine.servers()?;
     let room = Room::new()?;
     let identity = Identity::new(room.dir())?;
-    let start = |peer: &Peer| {
-        let workers = options.workers;
-        Running::start(
-            &room, *peer, &servers, &identity, &binary, &proxies, workers,
-        )
+    let start = |peer: &Peer, records| {
+        let task = Task {
+            records,
+            ..Task::new(&servers, &identity, options.workers)?
+        };
+        Running::start(&room, *peer, &task, &binary, &proxies)
     };
     if options.sessions > 0 {
         for (peer, tls) in options
@@ -111,11 +112,15 @@ fn run(options: &Options) -> Result<()> {
                 if tls { ", TLS" } else { "" }
             );
             // Each time anew: what a process had is what it takes first.
-            let memory = trial::memory(&mut engine, &start(peer)?, tls, options.sessions)?;
+            let memory = trial::memory(&mut engine, &start(peer, true)?, tls, options.sessions)?;
             results.memory.push((*peer, tls, memory));
         }
     }
-    let running: Vec<Running> = options.peers.iter().map(start).collect::<Result<_>>()?;
+    let running: Vec<Running> = options
+        .peers
+        .iter()
+        .map(|peer| start(peer, false))
+        .collect::<Result<_>>()?;
     cpu(options, &mut engine, &running, &mut results)?;
     latency(options, &mut engine, &running, &mut results)?;
 

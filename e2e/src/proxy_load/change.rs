@@ -72,6 +72,7 @@ impl<'lab> Stage<'lab> {
             tls: None,
             servers: servers(lab, 3),
             workers: 1,
+            records: false,
         };
         let mut command = peer.command(&task, host.dir(), host.dir())?;
         command.current_dir(host.dir());

@@ -57,6 +57,21 @@ pub struct Task {
     pub servers: Vec<SocketAddr>,
     /// On how many threads or processes.
     pub workers: usize,
+    /// Whether it is to write a record of each session, which is asked of wsha alone.
+    pub records: bool,
+}
+
+impl Task {
+    /// On addresses of loopback that are free now, without records.
+    pub fn new(servers: &[SocketAddr], identity: &Identity, workers: usize) -> Result<Self> {
+        Ok(Self {
+            listen: free_address()?,
+            tls: Some((free_address()?, identity.clone())),
+            servers: servers.to_vec(),
+            workers,
+            records: false,
+        })
+    }
 }
 
 /// A proxy at work.
@@ -64,9 +79,7 @@ pub struct Task {
 pub struct Running {
     /// Which.
     pub peer: Peer,
-    listen: SocketAddrV4,
-    listen_tls: SocketAddrV4,
-    identity: Identity,
+    task: Task,
     process: Process,
 }
 
@@ -75,20 +88,11 @@ impl Running {
     pub fn start(
         room: &Room,
         peer: Peer,
-        servers: &[SocketAddr],
-        identity: &Identity,
+        task: &Task,
         wsha: &Path,
         cores: &CpuSet,
-        workers: usize,
     ) -> Result<Self> {
-        let listen_tls = free_address()?;
-        let task = Task {
-            listen: free_address()?,
-            tls: Some((listen_tls, identity.clone())),
-            servers: servers.to_vec(),
-            workers,
-        };
-        let command = peer.command(&task, room.dir(), wsha)?;
+        let command = peer.command(task, room.dir(), wsha)?;
         // What is started inherits the cores of the thread that starts it.
         let own = sched_getaffinity(Pid::from_raw(0))?;
         sched_setaffinity(Pid::from_raw(0), cores)?;
@@ -102,19 +106,16 @@ impl Running {
         })?;
         Ok(Self {
             peer,
-            listen: task.listen,
-            listen_tls,
-            identity: identity.clone(),
+            task: task.clone(),
             process,
         })
     }
 
     /// Where it accepts clients, and whom those trust that speak TLS.
     pub fn entry(&self, tls: bool) -> (SocketAddrV4, Option<&Identity>) {
-        if tls {
-            (self.listen_tls, Some(&self.identity))
-        } else {
-            (self.listen, None)
+        match &self.task.tls {
+            Some((listen, identity)) if tls => (*listen, Some(identity)),
+            _ => (self.task.listen, None),
         }
     }
 
@@ -166,6 +167,9 @@ impl Peer {
         match self {
             Self::Wsha => {
                 command.args(["proxy", "--workers", &task.workers.to_string()]);
+                if task.records {
+                    command.args(["--access-log", "100"]);
+                }
                 command.args(["--listen", &task.listen.to_string()]);
                 if let Some((listen, identity)) = &task.tls {
                     command.args(["--listen-tls", &listen.to_string()]);
