@@ -1,8 +1,6 @@
 //! What becomes of a head on its way through (RFC 9110 section 7.6): fields of the connection are
 //! taken off, where the client came from is put on, all else is left as it came.
 
-use std::net::IpAddr;
-
 use crate::{
     client::{self, Ends},
     handshake::{Fields, Request, Response},
@@ -45,8 +43,16 @@ fn put(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Passes the fields on, but for those of this connection and those `without`.
 fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: impl Fn(&str) -> bool) {
+    // Nearly always it names Upgrade alone, and then there is nothing to look for.
+    let is_known = |option: &[u8]| {
+        let mut known = HOP_BY_HOP.iter();
+        known.any(|name| option.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let names_others = !fields.list("connection").all(is_known);
     for (name, value) in fields.iter() {
-        if !without(name) && !fields.is_connection_option(name) {
+        let is_hop_by_hop =
+            is_one_of(name, &HOP_BY_HOP) || (names_others && fields.is_connection_option(name));
+        if !is_hop_by_hop && !without(name) {
             put(head, name, value);
         }
     }
@@ -68,63 +74,63 @@ pub(crate) fn request(
     put(&mut head, "Host", request.host);
     head.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
     pass_on(&mut head, fields, |name| {
-        name.eq_ignore_ascii_case("host")
-            || is_one_of(name, &HOP_BY_HOP)
-            || is_one_of(name, &FORWARDED)
+        name.eq_ignore_ascii_case("host") || is_one_of(name, &FORWARDED)
     });
-    let peer = ends.source.ip().to_canonical();
+    let peer = ends.source.ip().to_canonical().to_string();
     let port = ends.destination.port().to_string();
     let scheme = if is_secure { "https" } else { "http" };
     // Of a proxy that is trusted these are kept even if Connection names them: RFC 9110 section 7.6.1
     // does not let it, so that it is the client who wants them off.
-    let said = |name| {
-        let values = fields.all(name).filter(|_| is_trusted);
-        values.collect::<Vec<_>>()
-    };
-    let add = |head: &mut Vec<u8>, name, own: &[u8]| {
-        let mut values = said(name).join(&b", "[..]);
-        if !values.is_empty() {
-            values.extend_from_slice(b", ");
-        }
-        values.extend_from_slice(own);
-        put(head, name, &values);
-    };
+    let nothing = Fields::default();
+    let said = if is_trusted { fields } else { &nothing };
     let keep = |head: &mut Vec<u8>, name, own: Option<&[u8]>| {
-        let values = said(name);
-        if let Some(own) = own.filter(|_| values.is_empty()) {
-            put(head, name, own);
-        }
-        for value in values {
+        let mut values = said.all(name).peekable();
+        let own = own.filter(|_| values.peek().is_none());
+        for value in own.into_iter().chain(values) {
             put(head, name, value);
         }
     };
-    add(&mut head, "X-Forwarded-For", peer.to_string().as_bytes());
+    add(&mut head, "X-Forwarded-For", said, &[peer.as_bytes()]);
     keep(&mut head, "X-Forwarded-Proto", Some(scheme.as_bytes()));
     keep(&mut head, "X-Forwarded-Host", Some(request.host));
     keep(&mut head, "X-Forwarded-Port", Some(port.as_bytes()));
     keep(&mut head, "X-Real-IP", None);
-    let own = forwarded(peer, request.host, scheme);
-    // Behind quotes that do not end nothing could be added.
-    if is_trusted && client::forwarded(fields).is_some() {
-        add(&mut head, "Forwarded", &own);
+    // RFC 7239 section 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes.
+    let [open, close]: [&[u8]; 2] = if peer.contains(':') {
+        [b"\"[", b"]\""]
     } else {
-        put(&mut head, "Forwarded", &own);
-    }
+        [b"", b""]
+    };
+    let own = [
+        b"for=",
+        open,
+        peer.as_bytes(),
+        close,
+        b";host=\"",
+        request.host,
+        b"\";proto=",
+        scheme.as_bytes(),
+    ];
+    // Behind quotes that do not end nothing could be added.
+    let is_whole = is_trusted && client::forwarded(fields).is_some();
+    let said = if is_whole { said } else { &nothing };
+    add(&mut head, "Forwarded", said, &own);
     head.extend_from_slice(b"\r\n");
     head
 }
 
-/// RFC 7239 section 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes.
-fn forwarded(client: IpAddr, host: &[u8], scheme: &str) -> Vec<u8> {
-    let client = match client {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("\"[{ip}]\""),
-    };
-    let mut value = format!("for={client};host=\"").into_bytes();
-    value.extend_from_slice(host);
-    value.extend_from_slice(b"\";proto=");
-    value.extend_from_slice(scheme.as_bytes());
-    value
+/// Adds an element of our own, which is there in pieces, to the list that others have `said`.
+fn add(head: &mut Vec<u8>, name: &str, said: &Fields<'_>, own: &[&[u8]]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    for value in said.all(name) {
+        head.extend_from_slice(value);
+        head.extend_from_slice(b", ");
+    }
+    for piece in own {
+        head.extend_from_slice(piece);
+    }
+    head.extend_from_slice(b"\r\n");
 }
 
 /// The 101 as the client gets it.
@@ -133,9 +139,7 @@ pub(crate) fn switch(response: &Response<'_>) -> Vec<u8> {
     head.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
     );
-    pass_on(&mut head, &response.fields, |name| {
-        is_one_of(name, &HOP_BY_HOP)
-    });
+    pass_on(&mut head, &response.fields, |_| false);
     head.extend_from_slice(b"\r\n");
     head
 }

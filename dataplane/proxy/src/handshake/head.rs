@@ -24,6 +24,11 @@ impl Default for Limits {
     }
 }
 
+/// Fields for which there is room from the start: browsers send some fifteen.
+const USUAL: usize = 16;
+
+const NO_TOKEN: &str = "A field's name is not a token.";
+
 /// What is wrong with the bytes of a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
@@ -45,11 +50,11 @@ pub(super) struct Cursor {
 impl Cursor {
     /// `Done`: where the head begins, and its end behind the empty line.
     pub(super) fn advance(&mut self, buf: &[u8], limits: Limits) -> Outcome<usize, Fault> {
-        while let Some(&byte) = buf.get(self.pos) {
-            let before = self.pos.checked_sub(1).and_then(|i| buf.get(i));
-            match byte {
+        while let Some(rest @ [next, ..]) = buf.get(self.pos..) {
+            let after_cr = self.pos > self.line_start && buf[self.pos - 1] == b'\r';
+            match next {
                 // RFC 9112 section 2.2: a bare LF may be taken as a line end by some.
-                b'\n' if before != Some(&b'\r') => {
+                b'\n' if !after_cr => {
                     return Outcome::Bad(Fault::Malformed("A line ends without CR."));
                 }
                 b'\n' => {
@@ -69,15 +74,17 @@ impl Cursor {
                     }
                     continue;
                 }
-                _ if before == Some(&b'\r') && self.pos > self.line_start => {
-                    return Outcome::Bad(Fault::Malformed("A CR stands alone."));
-                }
-                b'\r' | b'\t' | b' '..=b'~' | 0x80.. => {}
-                // RFC 9110 section 5.5: NUL and other controls are refused.
-                _ => return Outcome::Bad(Fault::Malformed("There is a control character.")),
+                _ if after_cr => return Outcome::Bad(Fault::Malformed("A CR stands alone.")),
+                b'\r' => self.pos += 1,
+                _ => match plain(rest) {
+                    // RFC 9110 section 5.5: NUL and other controls are refused.
+                    0 => return Outcome::Bad(Fault::Malformed("There is a control character.")),
+                    plain => self.pos += plain,
+                },
             }
-            self.pos += 1;
-            if self.lines == 0 && self.pos - self.line_start > limits.line {
+            // What comes first of both, as if bytes had come one by one.
+            let line_end = self.line_start.saturating_add(limits.line);
+            if self.lines == 0 && self.pos > line_end && line_end <= limits.head {
                 return Outcome::Bad(Fault::LineTooLong);
             }
             if self.pos > limits.head {
@@ -86,6 +93,18 @@ impl Cursor {
         }
         Outcome::NeedMore
     }
+}
+
+/// How many bytes `bytes` begins with that are neither control characters, but for tabs, nor end a line.
+fn plain(bytes: &[u8]) -> usize {
+    let is_plain = |byte: u8| (byte >= b' ' && byte != 0x7f) || byte == b'\t';
+    // Sixteen at once while all of them are: no branch for each, so that they are looked at together.
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let are_plain = |chunk: &&[u8; 16]| chunk.iter().fold(true, |all, byte| all & is_plain(*byte));
+    let whole = 16 * chunks.iter().take_while(are_plain).count();
+    let mut rest = bytes[whole..].iter();
+    let end = rest.position(|byte| !is_plain(*byte));
+    end.map_or(bytes.len(), |end| whole + end)
 }
 
 /// Fields of a head, in their order, names as they came.
@@ -100,7 +119,10 @@ impl<'a> Fields<'a> {
         let line = |line: &'a [u8]| line.strip_suffix(b"\r").unwrap_or(line);
         let start = line(lines.next().unwrap_or_default());
         let lines = lines.map(line).take_while(|line| !line.is_empty());
-        let fields = lines.map(Self::field).collect::<Result<_, _>>()?;
+        let mut fields = Vec::with_capacity(USUAL);
+        for line in lines {
+            fields.push(Self::field(line)?);
+        }
         Ok((start, Self(fields)))
     }
 
@@ -109,14 +131,22 @@ impl<'a> Fields<'a> {
         if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err("A field is folded over lines.");
         }
-        let colon = line.iter().position(|byte| *byte == b':');
-        let (name, value) = line.split_at(colon.ok_or("A field has no colon.")?);
+        let end = line.iter().position(|byte| !is_tchar(*byte));
+        let (name, rest) = line.split_at(end.unwrap_or(line.len()));
         // RFC 9112 section 5.1: no whitespace before the colon; a token has none anyway.
-        if !is_token(name) {
-            return Err("A field's name is not a token.");
+        let [b':', value @ ..] = rest else {
+            let has_colon = rest.contains(&b':');
+            return Err(if has_colon {
+                NO_TOKEN
+            } else {
+                "A field has no colon."
+            });
+        };
+        if name.is_empty() {
+            return Err(NO_TOKEN);
         }
-        let name = str::from_utf8(name).map_err(|_| "A field's name is not a token.")?;
-        Ok((name, value[1..].trim_ascii()))
+        let name = str::from_utf8(name).map_err(|_| NO_TOKEN)?;
+        Ok((name, value.trim_ascii()))
     }
 
     /// All fields.
@@ -164,6 +194,82 @@ impl<'a> Fields<'a> {
 
 /// RFC 9110 section 5.6.2.
 pub(super) fn is_token(bytes: &[u8]) -> bool {
-    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !bytes.is_empty() && bytes.iter().all(is_tchar)
+    !bytes.is_empty() && bytes.iter().all(|byte| is_tchar(*byte))
+}
+
+fn is_tchar(byte: u8) -> bool {
+    TCHARS[usize::from(byte)]
+}
+
+/// Which bytes a token is made of. A table, since each byte of each name is looked up.
+static TCHARS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let other = matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        );
+        table[byte as usize] = byte.is_ascii_alphanumeric() || other;
+        byte += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_and_bad_bytes_are_met_in_their_order_however_bytes_come() {
+        use Fault::{LineTooLong, Malformed, TooLarge};
+        let limits = Limits {
+            line: 40,
+            head: 80,
+            fields: 2,
+        };
+        let control = Malformed("There is a control character.");
+        let text = |length| "x".repeat(length);
+        for (head, expected) in [
+            (format!("{}\r\n\r\n", text(39)), Ok(43)),
+            (format!("{}\r\n\r\n", text(40)), Err(LineTooLong)),
+            (format!("{}\0", text(40)), Err(control)),
+            (format!("{}\0", text(41)), Err(LineTooLong)),
+            (format!("{}\x7f\r\n", text(17)), Err(control)),
+            (format!("a\tb\r\n{}\r\n\r\n", text(70)), Ok(79)),
+            (format!("a\r\n{}\r\n", text(77)), Err(TooLarge)),
+            (format!("a\r\n{}\0", text(78)), Err(TooLarge)),
+            ("a\r\nb\r\nc\r\nd\r\n".to_owned(), Err(TooLarge)),
+            ("a\r\rb".to_owned(), Err(Malformed("A CR stands alone."))),
+            ("a\r\n\rb".to_owned(), Err(Malformed("A CR stands alone."))),
+            ("a\nb".to_owned(), Err(Malformed("A line ends without CR."))),
+        ] {
+            let bytes = head.as_bytes();
+            for step in [bytes.len(), 1, 7] {
+                let mut cursor = Cursor::default();
+                let ends = (step..bytes.len()).step_by(step).chain([bytes.len()]);
+                let mut outcomes = ends.map(|end| cursor.advance(&bytes[..end], limits));
+                let outcome = outcomes.find(|outcome| *outcome != Outcome::NeedMore);
+                let met = match outcome {
+                    Some(Outcome::Done(_, end)) => Ok(end),
+                    Some(Outcome::Bad(fault)) => Err(fault),
+                    _ => panic!("{head:?} in steps of {step} needs more"),
+                };
+                assert_eq!(met, expected, "{head:?} in steps of {step}");
+            }
+        }
+    }
 }

@@ -141,8 +141,10 @@ fn check_upgrade(method: &[u8], minor: u8, fields: &Fields<'_>) -> Result<(), Re
     // RFC 9110 section 7.6.1: Connection must not name what is for all recipients; a proxy that
     // obeyed would take the handshake apart.
     let named = |option: &[u8]| {
-        let option = option.to_ascii_lowercase();
-        option == b"host" || option.starts_with(b"sec-websocket-")
+        const OWN: &[u8] = b"sec-websocket-";
+        let start = option.get(..OWN.len());
+        option.eq_ignore_ascii_case(b"host")
+            || start.is_some_and(|start| start.eq_ignore_ascii_case(OWN))
     };
     if fields.list("connection").any(named) {
         return Err(Reject::Malformed(
