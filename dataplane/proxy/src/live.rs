@@ -4,7 +4,7 @@
 //! states before and after, as long as pool and address are the same: edits keep what is known.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -37,7 +37,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) pools: BTreeMap<String, Arc<Pool>>,
-    pub(crate) routes: HashMap<SocketAddr, Arc<Route>>,
+    // A handshake looks here several times, mostly among few.
+    pub(crate) routes: BTreeMap<SocketAddr, Arc<Route>>,
     /// Addresses in the order of the configuration.
     pub(crate) order: Vec<SocketAddr>,
 }
