@@ -197,9 +197,10 @@ impl Session {
         if self.over || (client.is_over() && backend.is_over()) {
             return true;
         }
-        // Both Close frames have passed and the end of one connection was passed on, too: nothing
-        // more will come (RFC 6455 section 5.5.1), so a peer that is slow to end is not waited for.
-        let passed_on = |from: &Leg, to: &Leg| from.input_ended && to.fin_sent;
+        // Both Close frames have passed and the end of one connection is passed on, too, if only by the
+        // end of ours: nothing more will come (RFC 6455 section 5.5.1), so a peer that is slow to end is
+        // not waited for.
+        let passed_on = |from: &Leg, to: &Leg| from.input_ended && to.fin && to.unsent.is_none();
         client.frames.is_closed()
             && backend.frames.is_closed()
             && (passed_on(client, backend) || passed_on(backend, client))
