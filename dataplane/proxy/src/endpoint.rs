@@ -351,16 +351,25 @@ pub(crate) async fn connect(
     endpoint: &Arc<Endpoint>,
     header: &[u8],
     limit: Duration,
+    left: Duration,
     shared: &Arc<Shared>,
 ) -> Result<Stream, ConnectFault> {
     let reached = reach(endpoint.address, endpoint.access().tls, header);
-    let fault = match timeout(limit, reached).await {
+    let fault = match timeout(limit.min(left), reached).await {
         Ok(Ok(stream)) => {
             endpoint.set_fault(SOUND, shared);
             return Ok(stream);
         }
         Ok(Err(Unreached::Fault(fault))) => fault,
         Ok(Err(Unreached::Local(error))) => return Err(ConnectFault::Local(error)),
+        Err(_elapsed) if left < limit.min(CHECK_TIMEOUT) => {
+            // The client had used up the time, or others had. That proves nothing: it is looked at.
+            check(endpoint, shared);
+            return Err(ConnectFault::Endpoint {
+                fault: Fault::TimedOut,
+                is_news: false,
+            });
+        }
         Err(_elapsed) => Fault::TimedOut,
     };
     let is_news = endpoint.set_fault(fault as u8, shared);

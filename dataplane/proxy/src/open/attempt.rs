@@ -94,7 +94,6 @@ pub(super) async fn attempt(
     if left.is_zero() {
         return Err(Attempt::Final(Reject::GatewayTimeout));
     }
-    let limit = upstream.connect_timeout.min(left);
     let begun = Instant::now();
     let Ends {
         source,
@@ -103,7 +102,8 @@ pub(super) async fn attempt(
     let header = upstream.proxy_protocol;
     let header = header.map(|version| proxy_protocol::header(version, source, destination));
     let header = header.unwrap_or_default();
-    let backend = endpoint::connect(&lease.endpoint, &header, limit, &worker.shared).await;
+    let limit = upstream.connect_timeout;
+    let backend = endpoint::connect(&lease.endpoint, &header, limit, left, &worker.shared).await;
     if backend.is_ok() {
         let times = worker.opening_times(upstream);
         times.connects.observe(begun.elapsed());

@@ -1,19 +1,22 @@
 //! Endpoints that speak TLS, rightly or not.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proxy::{
-    EndpointProblem, HandshakeResult,
+    EndpointProblem, Event, HandshakeResult,
     handshake::Outcome,
     proxy_protocol::{Version, parse},
     tls::ClientTls,
 };
 use rcgen::{KeyPair, date_time_ymd};
-use tokio::io::AsyncReadExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::support::{Authority, HOST, echo};
-use crate::support::{Rig, listen, read_head, round_trip, soon, try_connect};
+use crate::support::{POOL, REQUEST, Rig, listen, read_head, round_trip, soon, try_connect};
 
 /// What becomes of an endpoint, and of the client where there is no other.
 async fn fails(endpoint: SocketAddr, tls: ClientTls, expected: EndpointProblem) {
@@ -110,6 +113,68 @@ async fn where_one_fails_the_next_is_tried() {
     }
 }
 
+/// A client that says the last word of its request when little of its time is left.
+async fn late(address: SocketAddr, pause: Duration) -> String {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let (first, last) = REQUEST.split_at(REQUEST.len() - 1);
+    client.write_all(first).await.unwrap();
+    tokio::time::sleep(pause).await;
+    client.write_all(last).await.unwrap();
+    soon(read_head(&mut client)).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_that_had_no_time_to_connect_counts_as_sound() {
+    let authority = Authority::new();
+    let config = Authority::server(&authority.identity(&[HOST]));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (listener, at) = listen().await;
+    let (slow, is_slow) = tokio::sync::watch::channel(Duration::ZERO);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, is_slow) = (acceptor.clone(), is_slow.clone());
+            tokio::spawn(async move {
+                let pause = *is_slow.borrow();
+                tokio::time::sleep(pause).await;
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _said = stream.read_to_end(&mut Vec::new()).await;
+                }
+            });
+        }
+    });
+    let rig = Rig::with(&[at], |pool| {
+        pool.upstreams[0].tls = Some(authority.to_endpoints());
+        pool.upstreams[0].connect_timeout = Duration::from_millis(1900);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(2);
+    });
+    rig.until("sound", |now| now.upstreams[0].usable == 1).await;
+    // Less than it may take, and more than the client leaves it.
+    slow.send(Duration::from_millis(1000)).unwrap();
+    let mut answer = String::new();
+    // A host that is busy may leave the client itself no time.
+    for _ in 0..3 {
+        answer = late(rig.address, Duration::from_millis(1500)).await;
+        if answer.starts_with("HTTP/1.1 504 ") {
+            break;
+        }
+    }
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert_eq!(rig.proxy.snapshot().endpoints[0].problem, None);
+    let mut lost = rig
+        .events
+        .try_iter()
+        .skip_while(|event| *event != usable(1));
+    assert!(!lost.any(|event| event == usable(0)));
+}
+
+fn usable(count: usize) -> Event {
+    Event::UsableEndpoints {
+        pool: POOL.to_owned(),
+        upstream: "echo".to_owned(),
+        count,
+    }
+}
+
 #[tokio::test]
 async fn the_header_of_the_proxy_protocol_comes_before_tls_and_with_checks_too() {
     let authority = Authority::new();
@@ -119,7 +184,7 @@ async fn the_header_of_the_proxy_protocol_comes_before_tls_and_with_checks_too()
         pool.upstreams[0].proxy_protocol = Some(Version::V2);
     });
     let config = Authority::server(&authority.identity(&[HOST]));
-    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let address = rig.address;
     let client = tokio::spawn(async move { crate::support::raw_client(address).await });
     let mut checked = false;
@@ -140,9 +205,8 @@ async fn the_header_of_the_proxy_protocol_comes_before_tls_and_with_checks_too()
                     proxied && head.contains("X-Forwarded-Proto: http\r\n"),
                     "{head}"
                 );
-                tokio::io::AsyncWriteExt::write_all(&mut stream, crate::support::SWITCH)
-                    .await
-                    .unwrap();
+                let switch = crate::support::SWITCH;
+                stream.write_all(switch).await.unwrap();
                 drop(soon(client).await.unwrap());
                 break;
             }
