@@ -225,9 +225,10 @@ pub(super) async fn pass_answer(
                 say(client, &head).await.map_err(|_| Cut::Client)?;
                 head.clear();
                 match fill(worker, &mut backend, &mut content).await {
-                    Ok(0) => return Ok(()),
-                    Ok(_) => continue,
-                    Err(_) => return Err(Cut::Backend(HandshakeResult::BadGateway)),
+                    // Of other content the rest is missing (RFC 9112 section 8).
+                    Ok(0) if body == Body::UntilEnd => return Ok(()),
+                    Ok(1..) => continue,
+                    Ok(0) | Err(_) => return Err(Cut::Backend(HandshakeResult::BadGateway)),
                 }
             };
             head.extend_from_slice(&content[..n]);

@@ -356,3 +356,32 @@ async fn an_answer_that_is_cut_does_not_look_whole() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_answer_of_which_the_backend_sends_a_part_does_not_look_whole() {
+    for (coding, part) in [
+        ("Transfer-Encoding: chunked", "8\r\nhalf"),
+        ("Transfer-Encoding: chunked", "4\r\nhalf\r\n"),
+        ("Content-Length: 8", "half"),
+    ] {
+        let (listener, backend) = listen().await;
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                if read_head(&mut stream).await.is_some() {
+                    let answer = format!("HTTP/1.1 200 OK\r\n{coding}\r\n\r\n{part}");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        });
+        let rig = Rig::new(&[backend]);
+        let mut client = TcpStream::connect(rig.address).await.unwrap();
+        client.write_all(REQUEST).await.unwrap();
+        let end = soon(client.read_to_end(&mut Vec::new())).await;
+        let error = end.expect_err("a FIN says that all is there");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{part}");
+        rig.until("counted", |s| {
+            s.counters.handshakes(HandshakeResult::BadGateway) == 1
+        })
+        .await;
+    }
+}

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{Reason, RecvStream};
 use http::{Method, Request, Response};
 use proxy::HandshakeResult;
 use tokio::{
@@ -168,6 +168,27 @@ async fn a_limit_counts_each_stream() {
     let (mut rig, authority) = rig(&[echo().await]);
     rig.edit(|pool| pool.limits.sessions_per_source = Some(2));
     let client = Client::connect(&rig, &authority).await;
+#[tokio::test]
+async fn an_answer_that_is_cut_ends_with_a_reset() {
+    let at = backend_by_hand(|_, mut stream| async move {
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nplain\r\n";
+        stream.write_all(answer).await.unwrap();
+    })
+    .await;
+    let (rig, authority) = rig(&[at]);
+    let client = Client::connect(&rig, &authority).await;
+    let (response, _output) = client.ask(websocket(&[])).await;
+    let mut body = response.into_body();
+    let end = loop {
+        match soon(body.data()).await {
+            Some(Ok(_part)) => {}
+            Some(Err(error)) => break error.reason(),
+            None => panic!("it looks whole"),
+        }
+    };
+    assert_eq!(end, Some(Reason::CANCEL));
+}
+
     let mut one = client.session().await;
     let two = client.session().await;
     let (response, _output) = client.ask(websocket(&[])).await;
