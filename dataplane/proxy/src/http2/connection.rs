@@ -21,7 +21,7 @@ use crate::{
     open::{self, Arrival},
     stats::HandshakeResult,
     stream::Stream,
-    worker::Worker,
+    worker::{Closing, Worker},
 };
 
 /// Sessions and handshakes that one connection carries at once: what RFC 9113 section 6.5.2 wants at
@@ -64,12 +64,11 @@ fn builder() -> Builder {
 /// is one of its own.
 ///
 /// It outlives its listener for as long as it has streams: these end as sessions do.
-pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival) {
+pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival, closing: Closing) {
     // Its sessions have heartbeats, if any; a connection without sessions has nothing else.
     client.probe(true);
     let client = Turns::from(client);
     let whole = client.connection();
-    let closing = worker.watch_closing(arrival.address);
     // The client begins at once (RFC 9113 section 3.4).
     let preface = builder().handshake::<_, Piece>(client);
     let Ok(Ok(mut connection)) = timeout(arrival.limit, preface).await else {
@@ -84,6 +83,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival) 
     loop {
         let is_to_end = tokio::select! {
             accepted = connection.accept() => match accepted {
+            // A session that begins once the others were told would never be told itself.
+            biased;
+            () = closing.told(), if !is_ending => true,
+            () = look.as_mut() => {
+                fruitless.set(0);
+                let is_long = idleness.is_long(connection.has_streams());
+                if is_long && is_ending {
+                    // The client does not answer that it will open no more.
+                    return;
+                }
+                let pause = if is_ending { patience.close } else { patience.idle };
+                look.as_mut().reset(Instant::now() + pause);
+                is_long
+            }
                 Some(Ok((request, mut respond))) => {
                     idleness = Idleness::default();
                     fruitless.set(fruitless.get() + 1);
@@ -107,18 +120,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival) 
                 }
                 None => return,
             },
-            () = closing.told(), if !is_ending => true,
-            () = look.as_mut() => {
-                fruitless.set(0);
-                let is_long = idleness.is_long(connection.has_streams());
-                if is_long && is_ending {
-                    // The client does not answer that it will open no more.
-                    return;
-                }
-                let pause = if is_ending { patience.close } else { patience.idle };
-                look.as_mut().reset(Instant::now() + pause);
-                is_long
-            }
         };
         if is_to_end && !is_ending {
             is_ending = true;

@@ -90,7 +90,8 @@ pub(crate) async fn open(
         // Its streams have records.
         entry.discard();
         // Not a handshake under way: it stays as long as it has sessions.
-        let connection = http2::serve(Rc::clone(&worker), client, arrival);
+        let closing = worker.watch_closing(arrival.address);
+        let connection = http2::serve(Rc::clone(&worker), client, arrival, closing);
         tokio::task::spawn_local(connection);
         return HandshakeResult::Http2;
     }

@@ -12,7 +12,10 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::support::{Client, backend_by_hand, switch, websocket};
+use super::{
+    raw::{self, Raw},
+    support::{Client, backend_by_hand, switch, websocket},
+};
 use crate::{
     support::{
         SOON, backend, close_frame, echo, endpoint, read_close, read_frame, round_trip, soon,
@@ -121,6 +124,45 @@ async fn the_backend_s_close_comes_with_its_code_and_the_stream_ends() {
     let over = |now: &proxy::Snapshot| now.counters.live_sessions == 0;
     let counters = rig.until("over", over).await.counters;
     assert_eq!(counters.ended(Ended::Backend, CodeClass::Application), 1);
+}
+
+#[tokio::test]
+async fn of_sessions_that_begin_while_their_address_is_left_none_is_forgotten() {
+    let (rig, authority) = rig(&[echo().await]);
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        let mut client = Raw::connect(rig.address, &authority, &[]).await;
+        client.until(|frame| frame.kind == raw::SETTINGS).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        let asking = raw::asking(1, &raw::WEBSOCKET);
+        client.send(&asking).await.unwrap();
+    }
+    rig.proxy.leave(&[HOME], SOON).unwrap();
+    // Each has come to a session or to nothing.
+    let settled = |now: &proxy::Snapshot| {
+        let own = HandshakeResult::ALL
+            .iter()
+            .filter(|it| **it != HandshakeResult::Http2);
+        let all: u64 = own.map(|it| now.counters.handshakes(*it)).sum();
+        now.counters.streams == all
+    };
+    for client in &mut clients {
+        // In order behind what was sent: a stream that was not refused was taken by then.
+        client
+            .send(&raw::frame(raw::PING, 0, 0, &[7; 8]))
+            .await
+            .unwrap();
+        let answered = |frame: &raw::Frame| frame.kind == raw::PING && frame.flags == raw::ACK;
+        while client.next().await.is_some_and(|frame| !answered(&frame)) {}
+    }
+    rig.until("all to be settled", settled).await;
+    drop(clients);
+    let over = |now: &proxy::Snapshot| now.counters.live_sessions == 0;
+    let counters = rig.until("over", over).await.counters;
+    let upgraded = counters.handshakes(HandshakeResult::Upgraded);
+    assert_eq!(counters.ended_by(Ended::Left), upgraded, "one was not told");
 }
 
 #[tokio::test]
