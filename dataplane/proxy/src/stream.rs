@@ -2,7 +2,7 @@
 //! HTTP/2. All that moves bytes goes through here; where it is plain TCP that costs a branch or two.
 
 use std::{
-    future::{pending, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -11,7 +11,7 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -139,11 +139,13 @@ impl Stream {
         }
     }
 
-    /// Ends when the client takes its request back, which only HTTP/2 can say without an end of the
-    /// connection.
+    /// Ends when the client takes its request back: by a reset of its stream, or by an end of its
+    /// connection. Nothing is read for that.
     pub(crate) async fn taken_back(&mut self) {
         match self {
-            Self::Tcp(..) => pending().await,
+            // Of what the kernel tells of a socket this is that its peer sends no more, whether all that it has
+            // sent was read or not: urgent data are not asked for.
+            Self::Tcp(tcp, _) => drop(tcp.ready(Interest::PRIORITY).await),
             Self::Http2(stream) => poll_fn(|cx| stream.poll_taken_back(cx)).await,
         }
     }

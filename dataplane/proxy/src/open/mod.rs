@@ -299,7 +299,14 @@ async fn establish(
     if deadline <= Instant::now() {
         return Err(Failure::Refuse(Reject::Timeout));
     }
-    wait_for_turn(&*route()?, deadline).await?;
+    let begins_at = route()?;
+    // Before anything is done for one that has gone: after a failure whole crowds give up and come anew.
+    tokio::select! {
+        biased;
+        () = client.taken_back() => return Err(Failure::Silent(HandshakeResult::ClientGone)),
+        turn = wait_for_turn(&begins_at, deadline) => turn?,
+    }
+    drop(begins_at);
     let mut tried = Vec::new();
     let mut spent = Spent::Nothing;
     loop {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use proxy::{HandshakeResult, Limit};
+use proxy::{AttemptResult, HandshakeResult, Limit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -15,7 +15,7 @@ use tokio::{
 use super::hits;
 use crate::{
     http::retry_after,
-    support::{REQUEST, Rig, echo, raw_client, read_head, round_trip, soon},
+    support::{REQUEST, Rig, echo, listen, raw_backend, raw_client, read_head, round_trip, soon},
 };
 
 /// Sends `request` from an address; the connection, and the head of the answer.
@@ -193,6 +193,75 @@ async fn in_a_storm_sessions_go_on_those_in_the_queue_are_served_and_the_others_
     let snapshot = rig.proxy.snapshot();
     let refused = (CLIENTS - served) as u64;
     assert_eq!(hits(&snapshot, Limit::HandshakesPerSecond), refused);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_it_waits_costs_its_server_nothing() {
+    let (told, mut tell) = mpsc::unbounded_channel();
+    let backend = raw_backend(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let mut early = [0; 6];
+            // Whoever is gone sends nothing.
+            let _ended = stream.read_exact(&mut early).await;
+            told.send(early).unwrap();
+        }
+    })
+    .await;
+    let rig = Rig::with(&[backend], |pool| {
+        pool.limits.handshakes_per_second = Some(1);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(8);
+    });
+    let mut first = raw_client(rig.address).await;
+    let send = |bytes: Vec<u8>| async move {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        stream
+    };
+    let gone = send(REQUEST.to_vec()).await;
+    rig.until("it to wait", |s| s.counters.accepted == 2).await;
+    let frame = *b"\x81\x80abcd";
+    let mut stays = send([REQUEST, &frame].concat()).await;
+    rig.until("the other", |s| s.counters.accepted == 3).await;
+    drop(gone);
+    let left = |s: &proxy::Snapshot| s.counters.handshakes(HandshakeResult::ClientGone) == 1;
+    let then = rig.until("its end", left).await;
+    assert_eq!(then.counters.handshakes(HandshakeResult::Upgraded), 1);
+    // What one that stays has sent already is read once it is its turn.
+    assert!(soon(read_head(&mut stays)).await.is_some());
+    assert_eq!(soon(tell.recv()).await.unwrap(), frame);
+    first.write_all(&frame).await.unwrap();
+    assert_eq!(soon(tell.recv()).await.unwrap(), frame);
+    let counters = rig.proxy.snapshot().endpoints[0].counters;
+    assert_eq!(counters.handshakes(AttemptResult::Upgraded), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_before_its_server_answers_is_noticed() {
+    let (listener, address) = listen().await;
+    let rig = Rig::new(&[address]);
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    client.write_all(REQUEST).await.unwrap();
+    let asked = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The look whether it accepts says nothing.
+            if read_head(&mut stream).await.is_some() {
+                return stream;
+            }
+        }
+    };
+    let mut asked = soon(asked).await;
+    drop(client);
+    assert_eq!(
+        soon(asked.read(&mut [0; 1])).await.unwrap_or(0),
+        0,
+        "let go"
+    );
+    rig.until("counted", |s| {
+        s.counters.handshakes(HandshakeResult::ClientGone) == 1
+    })
+    .await;
 }
 
 #[tokio::test]
