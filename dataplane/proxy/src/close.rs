@@ -20,8 +20,8 @@ pub(crate) const TOO_BIG: u16 = 1009;
 pub(crate) const BACKEND_FAILED: u16 = 1011;
 pub(crate) const TRY_AGAIN: u16 = 1013;
 
-/// A key to mask what goes to a backend: there we are the client (section 5.3). What is masked is
-/// ours and no secret, so the key need not be strong.
+/// A key to mask what goes to a backend: there we are the client (section 5.3), and its keys must not be
+/// foreseeable.
 pub(crate) type Mask = Option<[u8; 4]>;
 
 /// A Close frame.

@@ -442,7 +442,14 @@ impl Worker {
         self.secret.hash_one((id, side == Side::Client))
     }
 
-    /// Whether the next connection is one of `percent` in a hundred.
+    /// A key to mask the frame of a session that begins behind `sent` bytes. Nothing that was sent, other keys
+    /// included, tells of it (RFC 6455 section 5.3).
+    pub(crate) fn mask(&self, id: u64, sent: u64) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.secret.hash_one(("mask", id, sent)).to_ne_bytes();
+        [a, b, c, d]
+    }
+
+    /// Whether a connection is one of `percent` in a hundred.
     pub(crate) fn draws(&self, percent: u8) -> bool {
         self.secret.hash_one(self.next_id.get()) % 100 < u64::from(percent)
     }

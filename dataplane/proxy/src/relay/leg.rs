@@ -187,8 +187,15 @@ impl Leg {
         match &self.unsent {
             None => self.handed(),
             Some(_) if self.stream.is_secure() => u64::MAX,
-            Some(unsent) => self.sent + (unsent.bytes.len() - unsent.pos) as u64,
+            Some(_) => self.taken(),
         }
+    }
+
+    /// Bytes that were sent to it or wait for that.
+    pub(super) fn taken(&self) -> u64 {
+        let waiting = self.unsent.as_ref();
+        let waiting = waiting.map_or(0, |unsent| unsent.bytes.len() - unsent.pos);
+        self.sent + waiting as u64
     }
 
     /// How much to read at once after `n` bytes, if the other side takes them or is slow to.

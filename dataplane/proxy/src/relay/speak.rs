@@ -24,12 +24,7 @@ impl Session {
     }
 
     fn mask(&self, to: Side) -> close::Mask {
-        let key = || {
-            let secret = self.worker.secret(self.control.id, Side::Backend);
-            let sent = u32::try_from(self.backend.sent & 0xffff_ffff).unwrap_or(0);
-            let [a, b, c, d, ..] = secret.rotate_left(17).to_ne_bytes();
-            (u32::from_ne_bytes([a, b, c, d]) ^ sent).to_ne_bytes()
-        };
+        let key = || self.worker.mask(self.control.id, self.backend.taken());
         (to == Side::Backend).then(key)
     }
 

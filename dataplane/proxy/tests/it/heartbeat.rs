@@ -82,6 +82,39 @@ async fn quiet_sides_are_pinged_and_only_our_own_pongs_are_swallowed() {
 }
 
 #[tokio::test]
+async fn keys_tell_nothing_of_the_next_ones() {
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let address = raw_backend(move |mut stream| {
+        let sender = sender.clone();
+        async move {
+            for _ in 0..4 {
+                let mut ping = [0; 14];
+                stream.read_exact(&mut ping).await.unwrap();
+                sender.send(ping).unwrap();
+                let payload: Vec<u8> = (6..14)
+                    .map(|at| ping[at] ^ ping[2 + (at - 6) % 4])
+                    .collect();
+                let pong = [&[0x8a, 8], &payload[..]].concat();
+                stream.write_all(&pong).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let rig = Rig::with(&[address], every(20, 5000));
+    let _client = raw_client(rig.address).await;
+    let mut keys = Vec::new();
+    for _ in 0..4 {
+        let ping = soon(seen.recv()).await.unwrap();
+        assert_eq!(ping[..2], [0x89, 0x88]);
+        keys.push(u32::from_le_bytes(ping[2..6].try_into().unwrap()));
+    }
+    // Not even how one differs from the next, as by a count of what was sent.
+    let differences: Vec<_> = keys.windows(2).map(|pair| pair[0] ^ pair[1]).collect();
+    assert!(differences.iter().all(|it| *it > 0xff), "{keys:x?}");
+    assert_ne!(differences[0], differences[1], "{keys:x?}");
+}
+
+#[tokio::test]
 async fn pings_between_client_and_backend_are_theirs() {
     let rig = Rig::with(&[echo().await], every(10_000, 10_000));
     let mut ws = rig.connect().await;
