@@ -3,7 +3,8 @@
 
 use crate::{
     client::{self, Ends},
-    handshake::{Fields, Request, Response},
+    handshake::{Fields, Request, Response, date},
+    stream::Stream,
 };
 
 /// Fields that concern one connection only (RFC 9110 section 7.6.1), whether Connection names them
@@ -59,12 +60,12 @@ fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: impl Fn(&str) -> bo
 }
 
 /// The request as the backend gets it. `ends` are those of the connection by which it came, from a
-/// proxy that is trusted or not, by TLS or not.
+/// `client` that is a trusted proxy or not.
 pub(crate) fn request(
     request: &Request<'_>,
     ends: Ends,
     is_trusted: bool,
-    is_secure: bool,
+    client: &Stream,
 ) -> Vec<u8> {
     let fields = &request.fields;
     let mut head = Vec::with_capacity(1024);
@@ -76,9 +77,15 @@ pub(crate) fn request(
     pass_on(&mut head, fields, |name| {
         name.eq_ignore_ascii_case("host") || is_one_of(name, &FORWARDED)
     });
+    // RFC 9110 section 7.6.3: behind those of others, with the version that was spoken to us.
+    head.extend_from_slice(if client.is_http2() {
+        b"Via: 2.0 wsha\r\n"
+    } else {
+        b"Via: 1.1 wsha\r\n"
+    });
     let peer = ends.source.ip().to_canonical().to_string();
     let port = ends.destination.port().to_string();
-    let scheme = if is_secure { "https" } else { "http" };
+    let scheme = if client.is_secure() { "https" } else { "http" };
     // Of a proxy that is trusted these are kept even if Connection names them: RFC 9110 section 7.6.1
     // does not let it, so that it is the client who wants them off.
     let nothing = Fields::default();
@@ -140,8 +147,16 @@ pub(crate) fn switch(response: &Response<'_>) -> Vec<u8> {
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
     );
     pass_on(&mut head, &response.fields, |_| false);
+    put_date(&mut head, &response.fields);
     head.extend_from_slice(b"\r\n");
     head
+}
+
+/// Says when an answer came that does not say so itself (RFC 9110 section 6.6.1).
+fn put_date(head: &mut Vec<u8>, fields: &Fields<'_>) {
+    if fields.all("date").next().is_none() {
+        put(head, "Date", date::now().as_bytes());
+    }
 }
 
 /// Any other answer as the client gets it. Its content follows as the backend sends it, so the
@@ -163,6 +178,7 @@ pub(crate) fn answer(response: &Response<'_>) -> Vec<u8> {
             put(&mut head, name, value);
         }
     }
+    put_date(&mut head, &response.fields);
     head.extend_from_slice(b"\r\n");
     head
 }

@@ -5,6 +5,7 @@
 //! the standards let a server refuse is refused. The answer does not depend on how the bytes were cut.
 
 mod body;
+pub(crate) mod date;
 mod head;
 mod reject;
 mod request;

@@ -5,6 +5,8 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
+use super::date;
+
 /// Seconds within which clients that find no room are asked to come again, each at one of its own.
 const RETRY_WITHIN: u64 = 10;
 
@@ -124,23 +126,31 @@ impl Reject {
 
     /// The whole response.
     pub fn response(self) -> Vec<u8> {
+        let mut response = self.head();
+        response.extend_from_slice(self.sentence().as_bytes());
+        response.push(b'\n');
+        response
+    }
+
+    /// The response to HEAD, which has no content (RFC 9110 section 9.3.2).
+    pub fn head(self) -> Vec<u8> {
         let connection = match self {
             Self::NotAnUpgrade | Self::Version => "upgrade, close",
             _ => "close",
         };
-        let sentence = self.sentence();
         format!(
             "HTTP/1.1 {status} {phrase}\r\n\
+             Date: {date}\r\n\
              {fields}\
              Connection: {connection}\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\
              Content-Length: {length}\r\n\
-             \r\n\
-             {sentence}\n",
+             \r\n",
             status = self.status(),
             phrase = self.phrase(),
+            date = date::now(),
             fields = self.fields(),
-            length = sentence.len() + 1,
+            length = self.sentence().len() + 1,
         )
         .into_bytes()
     }

@@ -11,12 +11,13 @@ use h2::{
     Reason, RecvStream,
     server::{Builder, SendResponse},
 };
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::DATE};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
 use super::{piece::Piece, request, stream::Http2Stream, turns::Turns};
 use crate::{
+    handshake::date,
     live::Route,
     open::{self, Arrival},
     stats::HandshakeResult,
@@ -82,7 +83,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival, 
     let mut is_ending = false;
     loop {
         let is_to_end = tokio::select! {
-            accepted = connection.accept() => match accepted {
             // A session that begins once the others were told would never be told itself.
             biased;
             () = closing.told(), if !is_ending => true,
@@ -97,6 +97,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival, 
                 look.as_mut().reset(Instant::now() + pause);
                 is_long
             }
+            accepted = connection.accept() => match accepted {
                 Some(Ok((request, mut respond))) => {
                     idleness = Idleness::default();
                     fruitless.set(fruitless.get() + 1);
@@ -170,6 +171,9 @@ fn take(
         Err(status) => {
             let mut answer = Response::new(());
             *answer.status_mut() = status;
+            if let Ok(now) = HeaderValue::from_str(&date::now()) {
+                answer.headers_mut().insert(DATE, now);
+            }
             // The client may be gone.
             drop(respond.send_response(answer, true));
             let counts = worker.stats(&route.stats);

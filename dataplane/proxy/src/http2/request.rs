@@ -28,7 +28,8 @@ pub(super) fn head(request: &Parts, key: &str) -> Result<Vec<u8>, StatusCode> {
     }
     // RFC 9113 section 8.3.1: a Host beside :authority says the same or is malformed.
     let mut hosts = request.headers.get_all(header::HOST).iter();
-    if hosts.any(|host| host.as_bytes() != authority.as_str().as_bytes()) {
+    let goes_to = normal(authority.as_str().as_bytes());
+    if hosts.any(|host| !normal(host.as_bytes()).eq_ignore_ascii_case(goes_to)) {
         return Err(StatusCode::BAD_REQUEST);
     }
     let method = if is_connect {
@@ -63,6 +64,12 @@ pub(super) fn head(request: &Parts, key: &str) -> Result<Vec<u8>, StatusCode> {
     }
     put(&[b"\r\n"]);
     Ok(head)
+}
+
+/// An authority without the port that `https` has anyway (RFC 3986 section 6.2.3).
+fn normal(authority: &[u8]) -> &[u8] {
+    let without = authority.strip_suffix(b"443").unwrap_or(authority);
+    without.strip_suffix(b":").unwrap_or(authority)
 }
 
 #[cfg(test)]
@@ -146,6 +153,27 @@ mod tests {
         let head = head(&parts, KEY).unwrap();
         let parsed = RequestParser::default().parse(&head);
         assert!(matches!(parsed, Outcome::Bad(Reject::Malformed(_))));
+    }
+
+    #[test]
+    fn a_host_that_is_written_otherwise_is_the_same() {
+        for (authority, host) in [
+            ("chat.example:8443", "Chat.EXAMPLE:8443"),
+            ("chat.example", "chat.example:443"),
+            ("chat.example:", "CHAT.example"),
+        ] {
+            let mut parts = asked(Method::CONNECT, Some("websocket"), &[("host", host)]);
+            parts.uri = format!("https://{authority}/").parse().unwrap();
+            assert!(head(&parts, KEY).is_ok(), "{host} at {authority}");
+        }
+        for (authority, host) in [
+            ("chat.example", "chat.example:8443"),
+            ("chat.example443", "chat.example"),
+        ] {
+            let mut parts = asked(Method::CONNECT, Some("websocket"), &[("host", host)]);
+            parts.uri = format!("https://{authority}/").parse().unwrap();
+            assert!(head(&parts, KEY).is_err(), "{host} at {authority}");
+        }
     }
 
     #[test]

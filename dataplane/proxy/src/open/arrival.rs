@@ -178,7 +178,7 @@ pub(super) async fn read_request(
     loop {
         match parser.parse(received) {
             Outcome::NeedMore => {}
-            Outcome::Bad(reject) => return Err(Failure::Refuse(reject)),
+            Outcome::Bad(reject) => return Err(refusal(received, reject)),
             Outcome::Done(request, end) => {
                 let gone = Failure::Silent(HandshakeResult::ListenerGone);
                 let route = worker.route(address).ok_or(gone)?;
@@ -191,6 +191,15 @@ pub(super) async fn read_request(
         if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {
             return Err(Failure::Silent(HandshakeResult::ClientGone));
         }
+    }
+}
+
+/// Refuses a request of which so much was `received`.
+pub(super) fn refusal(received: &[u8], reject: Reject) -> Failure {
+    if received.starts_with(b"HEAD ") {
+        Failure::RefuseHead(reject)
+    } else {
+        Failure::Refuse(reject)
     }
 }
 
@@ -226,7 +235,7 @@ fn admit(
         host: host.to_vec(),
         target: target.to_vec(),
         limit: upstream.handshake_timeout,
-        head: forward::request(request, ends, is_trusted, client.is_secure()),
+        head: forward::request(request, ends, is_trusted, client),
         accept: client.is_http2().then(|| accept(request)),
         ends: Ends { source, ..ends },
         key: balance::key(&upstream.balancing, request, source.ip()),

@@ -27,7 +27,7 @@ use tokio::{
 
 pub(crate) use self::arrival::Arrival;
 use self::{
-    arrival::{arrive, destination, read_request},
+    arrival::{arrive, destination, read_request, refusal},
     attempt::{Answer, Attempt, attempt, made_of_it, pass_answer},
     retry::Spent,
 };
@@ -58,6 +58,8 @@ const LINGER_BYTES: usize = 256 * 1024;
 enum Failure {
     /// The client is told.
     Refuse(Reject),
+    /// The same of one that has asked for no more than a head.
+    RefuseHead(Reject),
     /// There is nobody to tell, or nothing to say.
     Silent(HandshakeResult),
 }
@@ -169,7 +171,7 @@ async fn fail(
             entry.note(|record| record.handshake = result);
             result
         }
-        Failure::Refuse(reject) => {
+        Failure::Refuse(reject) | Failure::RefuseHead(reject) => {
             let status = client.status(reject.status());
             entry.note(|record| {
                 record.handshake = result_of(reject);
@@ -177,7 +179,10 @@ async fn fail(
             });
             drop(entry);
             tracing::debug!(%peer, status, "handshake refused");
-            let response = reject.response();
+            let response = match failure {
+                Failure::RefuseHead(_) => reject.head(),
+                _ => reject.response(),
+            };
             if timeout(LINGER, say(&mut client, &response)).await.is_ok() {
                 linger(worker, client).await;
             }
@@ -291,7 +296,7 @@ async fn establish(
     let deadline = begun + limit;
     let request = read_request(worker, address, client, ends, &mut received, entry);
     let Ok(request) = timeout_at(deadline, request).await else {
-        return Err(Failure::Refuse(Reject::Timeout));
+        return Err(refusal(&received, Reject::Timeout));
     };
     let request = request?;
     // The client was given the longest time that any upstream gives.

@@ -51,7 +51,7 @@ async fn the_backend_sees_the_request_and_where_it_came_from() {
         "Connection: Upgrade\r\n",
         "Connection: keep-alive, Upgrade, X-Private\r\nKeep-Alive: 5\r\nX-Private: a\r\n\
          Origin: https://example.org\r\nCookie: a=b\r\n\
-         X-Forwarded-For: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX-Real-IP: 10.9.9.9\r\n\
+         Via: 1.0 fred\r\nX-Forwarded-For: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX-Real-IP: 10.9.9.9\r\n\
          Sec-WebSocket-Protocol: chat, superchat\r\n\
          Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
     );
@@ -82,6 +82,9 @@ async fn the_backend_sees_the_request_and_where_it_came_from() {
         let count = head.split("\r\n").filter(|other| *other == line).count();
         assert_eq!(count, 1, "{line} in {head}");
     }
+    let via = head.split("\r\n").filter(|line| line.starts_with("Via: "));
+    let via: Vec<_> = via.collect();
+    assert_eq!(via, ["Via: 1.0 fred", "Via: 1.1 wsha"], "in their order");
     for gone in [
         "X-Private",
         "Keep-Alive",
@@ -107,11 +110,14 @@ async fn the_client_sees_the_101_without_fields_of_the_connection() {
     let mut client = TcpStream::connect(rig.address).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
     let head = soon(read_head(&mut client)).await.unwrap();
+    let [date] = dates(&head)[..] else {
+        panic!("not one date: {head}");
+    };
     assert_eq!(
-        head,
+        head.replace(date, "now"),
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
-        Set-Cookie: a=b\r\nSet-Cookie: c=d\r\n\r\n"
+        Set-Cookie: a=b\r\nSet-Cookie: c=d\r\nDate: now\r\n\r\n"
     );
 }
 
@@ -311,6 +317,62 @@ async fn failures_of_backends_have_their_status() {
         timeout.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"),
         "{timeout}"
     );
+}
+
+#[tokio::test]
+async fn who_asks_for_a_head_gets_no_content() {
+    let rig = Rig::with(&[echo().await], |pool| {
+        pool.upstreams[0].handshake_timeout = Duration::from_millis(300);
+    });
+    let requests: [&[u8]; 3] = [
+        b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost",
+    ];
+    for (request, status) in requests.into_iter().zip([426, 400, 408]) {
+        let answer = exchange(&rig, request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        // RFC 9110 section 8.6: its length is that of the answer to GET.
+        assert!(answer.contains("\r\nContent-Length: "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+}
+
+/// What an answer says of when it was made.
+fn dates(answer: &str) -> Vec<&str> {
+    let fields = answer.lines().filter_map(|line| line.split_once(": "));
+    let dates = fields.filter(|(name, _)| name.eq_ignore_ascii_case("date"));
+    dates.map(|(_, value)| value).collect()
+}
+
+#[tokio::test]
+async fn answers_say_when_they_were_made() {
+    const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let rig = Rig::new(&[]);
+    for request in [REQUEST, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let answer = exchange(&rig, request).await;
+        let [date] = dates(&answer)[..] else {
+            panic!("not one date: {answer}");
+        };
+        assert!(date.ends_with(" GMT") && date != THEN, "{date}");
+    }
+    for (answer, is_then) in [
+        (&b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"[..], false),
+        (
+            b"HTTP/1.1 403 No\r\nContent-Length: 0\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
+            true,
+        ),
+    ] {
+        let (backend, _heads) = answering(answer).await;
+        let answer = exchange(&Rig::new(&[backend]), REQUEST).await;
+        let [date] = dates(&answer)[..] else {
+            panic!("not one date: {answer}");
+        };
+        assert_eq!(date == THEN, is_then, "{answer}");
+    }
 }
 
 #[tokio::test]
