@@ -353,6 +353,48 @@ async fn floods_of_http_2() {
             attacker.abort();
         }
         rig.until("descriptors to be given back", |_| descriptors() <= open)
+#[tokio::test]
+async fn handshakes_of_tls_in_records_of_a_byte() {
+    const CLIENTS: u64 = 50;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (rig, authority) = tls_support::rig(&[echo().await]);
+    let client = Arc::new(authority.client(&VERSIONS));
+    let mut session = tls_support::connect(rig.address, &client).await;
+    round_trip(&mut session, "before").await;
+    let memory = resident();
+    // A ClientHello (RFC 8446 section 4.1.2) that is as long as one may be, of which each byte takes six.
+    let hello = [&[1, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
+    let records: Vec<u8> = hello
+        .iter()
+        .flat_map(|byte| [22, 3, 1, 0, 1, *byte])
+        .collect();
+    let records = Arc::new(records);
+    let address = rig.address;
+    let attack = |_| {
+        let records = Arc::clone(&records);
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // All but the last, without which it stands there for as long as it may.
+            let all = &records[..records.len() - 6];
+            drop(stream.write_all(all).await);
+            drop(stream.read_to_end(&mut Vec::new()).await);
+        })
+    };
+    let attackers: Vec<_> = (0..CLIENTS).map(attack).collect();
+    for _ in 0..20 {
+        round_trip(&mut session, "during").await;
+    }
+    rig.until("all to be refused", |s| {
+        s.counters.handshakes(HandshakeResult::Tls) == CLIENTS
+    })
+    .await;
+    let growth = resident().saturating_sub(memory);
+    assert!(growth < MEMORY, "{} MiB more", growth >> 20);
+    for attacker in attackers {
+        soon(attacker).await.unwrap();
+    }
+}
+
             .await;
         let growth = resident().saturating_sub(memory);
         assert!(growth < MEMORY, "{} MiB more by {kind}", growth >> 20);

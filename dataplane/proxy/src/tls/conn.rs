@@ -33,6 +33,10 @@ use super::HTTP_2;
 /// 6.2.3, more than RFC 8446 section 5.2 allows).
 const RECORD_MAX: usize = 5 + (1 << 14) + 2048;
 
+/// Bytes of a handshake. The largest message that is taken has 2^16; who wraps each byte of it into a record
+/// must not have all of them kept here.
+const HANDSHAKE_MAX: usize = 1 << 16;
+
 /// Bytes that are sealed at once: as much as the relay reads at once, and a record more.
 const WRITE_MAX: usize = 17 << 14;
 
@@ -148,6 +152,7 @@ impl Tls {
     /// read.
     pub(crate) async fn handshake(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
         let mut begun = false;
+        let mut came = self.received.len();
         poll_fn(|cx| {
             if !begun {
                 begun = true;
@@ -160,7 +165,11 @@ impl Tls {
                 if !self.is_handshaking() {
                     return Poll::Ready(Ok(()));
                 }
-                ready!(self.poll_receive(tcp, cx, &mut ReadBuf::new(&mut [])))?;
+                if came > HANDSHAKE_MAX {
+                    let error = Error::General("its handshake is too long".to_owned());
+                    return Poll::Ready(self.or_alert(Err(error), tcp, cx));
+                }
+                came += ready!(self.poll_receive(tcp, cx, &mut ReadBuf::new(&mut [])))?;
             }
         })
         .await
@@ -199,13 +208,14 @@ impl Tls {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes what the socket has, and gives what can be read of it to `buf` as far as that has room.
+    /// Takes what the socket has, and gives what can be read of it to `buf` as far as that has room. How many
+    /// bytes the socket had.
     fn poll_receive(
         &mut self,
         tcp: &mut TcpStream,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<io::Result<usize>> {
         if self.broken {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -221,7 +231,7 @@ impl Tls {
             }
             scratch[..start].copy_from_slice(&self.received);
             let processed = self.process(&mut scratch[..start + n], buf);
-            Poll::Ready(self.or_alert(processed, tcp, cx))
+            Poll::Ready(self.or_alert(processed, tcp, cx).map(|()| n))
         })
     }
 
