@@ -451,7 +451,7 @@ impl Worker {
 
     /// Whether a connection is one of `percent` in a hundred.
     pub(crate) fn draws(&self, percent: u8) -> bool {
-        self.secret.hash_one(self.next_id.get()) % 100 < u64::from(percent)
+        self.secret.hash_one(self.next_id()) % 100 < u64::from(percent)
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -589,5 +589,19 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::Patience;
+
+    #[test]
+    fn connections_that_come_together_are_drawn_each_by_itself() {
+        let shared = Shared::new(1, None, None, Patience::default());
+        let worker = Worker::new(0, Arc::new(shared));
+        let drawn = (0..64).filter(|_| worker.draws(50)).count();
+        assert!((1..64).contains(&drawn), "{drawn} of 64");
     }
 }
