@@ -4,7 +4,7 @@
 //! begins after a time of its own, and no two rounds take the same.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     rc::Rc,
@@ -105,9 +105,15 @@ impl Watches {
                 self.running.insert(key, running);
             }
         }
-        for (key, running) in &former {
-            if !self.running.contains_key(key) {
-                condition::unchecked(&running.endpoint, shared);
+        if former.is_empty() {
+            return;
+        }
+        // One that an upstream of another name has now is still asked.
+        let asked = self.running.values().map(|it| Arc::as_ptr(&it.endpoint));
+        let asked: HashSet<_> = asked.collect();
+        for Running { endpoint, .. } in former.values() {
+            if !asked.contains(&Arc::as_ptr(endpoint)) {
+                condition::unchecked(endpoint, shared);
             }
         }
     }

@@ -85,6 +85,23 @@ async fn one_that_fails_gets_no_new_sessions_and_keeps_those_it_has() {
 }
 
 #[tokio::test]
+async fn what_a_check_has_found_outlives_another_name_of_the_upstream() {
+    let (a, b) = (Server::new("a").await, Server::new("b").await);
+    a.be_to_checks(Mode::Status(503));
+    let mut rig = checked(&[&a, &b], http());
+    let fails = EndpointProblem::CheckFails(CheckFailure::Status(503));
+    rig.until("left out", |s| problem(s, 0) == Some(fails))
+        .await;
+    // From now on it says neither that it is well nor that it is not.
+    a.be_to_checks(Mode::Hang);
+    rig.edit(|pool| pool.upstreams[0].name = "other".to_owned());
+    assert_eq!(problem(&rig.proxy.snapshot(), 0), Some(fails));
+    // With the question goes what it has found.
+    rig.edit(|pool| pool.upstreams[0].health.check = None);
+    assert_eq!(problem(&rig.proxy.snapshot(), 0), None);
+}
+
+#[tokio::test]
 async fn each_way_to_fail_has_its_words() {
     for (probe, mode, failure) in [
         (http(), Mode::Reset, CheckFailure::Closed),
