@@ -118,7 +118,8 @@ pub(super) async fn attempt(
             is_news,
         },
         ConnectFault::Local(error) => {
-            tracing::warn!(%error, "cannot open a connection to an endpoint");
+            let endpoint = lease.endpoint.address;
+            tracing::debug!(%endpoint, %error, "cannot open a connection to an endpoint");
             Attempt::Final(Reject::Unavailable)
         }
     })?;
@@ -158,7 +159,8 @@ async fn read_answer(
                 }
             }
             Outcome::Bad(bad) => {
-                tracing::warn!(reason = %bad, "an endpoint's answer is of no use");
+                let endpoint = lease.endpoint.address;
+                tracing::debug!(%endpoint, reason = %bad, "an endpoint's answer is of no use");
                 return Err(Attempt::failed(Reject::BadGateway));
             }
             Outcome::Done(response, end) if response.is_interim() => {
@@ -174,7 +176,8 @@ async fn read_answer(
             Outcome::Done(response, end) if response.status == 101 => {
                 let given = response.fields.all("sec-websocket-accept").next();
                 if accept.is_some_and(|accept| given != Some(accept.as_bytes())) {
-                    tracing::warn!("an endpoint's Sec-WebSocket-Accept does not belong to the key");
+                    let endpoint = lease.endpoint.address;
+                    tracing::debug!(%endpoint, "its Sec-WebSocket-Accept does not belong to the key");
                     return Err(Attempt::failed(Reject::BadGateway));
                 }
                 return Ok(Answer::Switch {
