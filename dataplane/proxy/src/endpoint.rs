@@ -345,8 +345,8 @@ pub(crate) enum ConnectFault {
     Local(io::Error),
 }
 
-/// Connects to `endpoint` and records what that tells of it. Where it speaks TLS it gets `header` before
-/// that.
+/// Connects to `endpoint` in `limit`, if there is so much time `left`, and records what that tells of it.
+/// It gets `header` first.
 pub(crate) async fn connect(
     endpoint: &Arc<Endpoint>,
     header: &[u8],
@@ -393,7 +393,7 @@ pub(crate) enum Unreached {
     Local(io::Error),
 }
 
-/// A connection to `address`, secured by `tls` if it is to be; then `header` goes before that.
+/// A connection to `address` on which `header` has gone out, secured by `tls` if it is to be.
 pub(crate) async fn reach(
     address: SocketAddr,
     tls: Option<ClientTls>,
@@ -408,7 +408,11 @@ pub(crate) async fn reach(
             });
         }
     };
-    let Some(tls) = tls else { return Ok(stream) };
+    let Some(tls) = tls else {
+        // It may have closed already and still have said why: what is read decides.
+        drop(stream.write_all(header).await);
+        return Ok(stream);
+    };
     let secured = async {
         stream.write_all(header).await?;
         stream

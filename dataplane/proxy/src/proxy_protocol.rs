@@ -87,15 +87,16 @@ fn parse_line(buf: &[u8]) -> Outcome<Header, &'static str> {
 
 /// A line without its end.
 fn line(line: &[u8]) -> Option<Header> {
-    let mut parts = str::from_utf8(line).ok()?.split(' ');
+    let mut parts = line.split(|byte| *byte == b' ');
     let (_, family) = (parts.next()?, parts.next()?);
     // Whatever else stands there is ignored.
-    if family == "UNKNOWN" {
+    if family == b"UNKNOWN" {
         return Some(Header::Local);
     }
+    let mut parts = str::from_utf8(line).ok()?.split(' ').skip(2);
     let address = |text: &str| match family {
-        "TCP4" => text.parse().ok().map(IpAddr::V4),
-        "TCP6" => text.parse().ok().map(IpAddr::V6),
+        b"TCP4" => text.parse().ok().map(IpAddr::V4),
+        b"TCP6" => text.parse().ok().map(IpAddr::V6),
         _ => None,
     };
     let (from, to) = (address(parts.next()?)?, address(parts.next()?)?);

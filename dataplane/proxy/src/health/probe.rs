@@ -57,12 +57,6 @@ pub(super) async fn ask(
         Err(_elapsed) => return Some(Err(CheckFailure::ConnectTimeout)),
     };
     let asked = async {
-        if !stream.is_secure() && !header.is_empty() && check.probe != Probe::Tcp {
-            stream
-                .write_all(header)
-                .await
-                .map_err(|_| CheckFailure::Closed)?;
-        }
         match &check.probe {
             Probe::Tcp => Ok(()),
             Probe::Http {

@@ -1,7 +1,5 @@
 //! One endpoint and what it makes of a request: a session, another answer, or nothing.
 
-use std::borrow::Cow;
-
 use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, arrival::Asked, fill, say};
@@ -123,14 +121,9 @@ pub(super) async fn attempt(
             Attempt::Final(Reject::Unavailable)
         }
     })?;
-    let opening = if header.is_empty() || backend.is_secure() {
-        Cow::Borrowed(&request.head)
-    } else {
-        Cow::Owned([&header[..], &request.head].concat())
-    };
     let exchange = async {
         // It may have closed already and still have said why: the answer decides.
-        drop(say(&mut backend, &opening).await);
+        drop(say(&mut backend, &request.head).await);
         read_answer(worker, lease, backend, request.accept.as_deref()).await
     };
     let late = Err(Attempt::failed(Reject::GatewayTimeout));

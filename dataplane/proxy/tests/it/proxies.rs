@@ -71,6 +71,8 @@ fn good() -> Vec<(Vec<u8>, Header)> {
             proxied("[2001:db8::7]:65535", "[2001:db8::1]:0"),
         ),
         (text("PROXY UNKNOWN\r\n"), Header::Local),
+        // Section 2.1: what follows is to be ignored.
+        (b"PROXY UNKNOWN \xff\0\x80\r\n".to_vec(), Header::Local),
         (
             text(&format!("PROXY UNKNOWN {}\r\n", "f".repeat(91))),
             Header::Local,

@@ -202,23 +202,26 @@ async fn servers_that_expect_a_header_get_one_that_passes_nobody_on() {
         (Version::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
     ] {
         let (listener, address) = listen().await;
-        let _rig = Rig::with(&[address], |pool| {
+        let mut rig = Rig::with(&[address], |pool| {
             pool.upstreams[0].proxy_protocol = Some(version);
-            pool.upstreams[0].health.check = Some(check(http()));
         });
-        let asked = async {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut first = vec![0; header.len()];
-                // The look whether it accepts says nothing.
-                if stream.read_exact(&mut first).await.is_ok() {
-                    let head = read_head(&mut stream).await.unwrap();
-                    return (first, head);
-                }
+        // What comes behind the header, which begins each connection.
+        let behind = async || {
+            let (mut stream, _) = soon(listener.accept()).await.unwrap();
+            let mut first = vec![0; header.len()];
+            soon(stream.read_exact(&mut first)).await.unwrap();
+            assert_eq!(first, header);
+            soon(read_head(&mut stream)).await
+        };
+        assert_eq!(behind().await, None, "the look whether it accepts");
+        rig.edit(|pool| pool.upstreams[0].health.check = Some(check(Probe::Tcp)));
+        assert_eq!(behind().await, None, "whether it does is all that is asked");
+        rig.edit(|pool| pool.upstreams[0].health.check = Some(check(http())));
+        let head = loop {
+            if let Some(head) = behind().await {
+                break head;
             }
         };
-        let (first, head) = soon(asked).await;
-        assert_eq!(first, header);
         assert!(head.starts_with("GET /healthy?full=1 HTTP/1.1\r\nHost: chat.example\r\n"));
     }
 }
