@@ -417,7 +417,9 @@ impl Proxy {
                 .limits
                 .extend(limits.filter(|limit| limit.hits > 0));
         }
-        for ((pool, listener), stats) in &*self.shared.ledger.listeners() {
+        let books = self.shared.ledger.books();
+        snapshot.counters = books.closed().clone();
+        for ((pool, listener), stats) in books.each() {
             let mut counters = Counters::default();
             stats.add_to(&mut counters);
             stats.add_to(&mut snapshot.counters);
@@ -427,6 +429,7 @@ impl Proxy {
                 counters,
             });
         }
+        drop(books);
         snapshot.unrecorded = self.shared.unrecorded.load(Relaxed);
         snapshot
     }
