@@ -48,7 +48,7 @@ pub enum ListenerProblem {
     BadSocket,
     /// It was left in order (a planned stop) and no new socket was given since.
     Left,
-    /// The process has no file descriptors left: new clients are answered 503.
+    /// The process has no file descriptors left: new clients are answered 503, and those of TLS are closed.
     OutOfDescriptors,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for ListenerProblem {
             Self::BadSocket => "the listening socket given for it cannot be used: the log says why",
             Self::Left => "it was left in order and not opened again",
             Self::OutOfDescriptors => {
-                "no file descriptors are left, new clients are answered 503: raise the limit of open files"
+                "no file descriptors are left, new clients are turned away: raise the limit of open files"
             }
         })
     }

@@ -61,7 +61,7 @@ pub struct Record {
     pub duration: Duration,
     /// Who ended the session.
     pub ended: Option<Ended>,
-    /// The code of the first Close frame that had one.
+    /// The code of the first Close frame, if it had one.
     pub close_code: Option<u16>,
     /// Bytes of frames, and messages, from the client.
     pub from_client: Volume,

@@ -3,7 +3,6 @@
 //! The session is a plain value that is polled, not an `async fn`: what it holds while idle is what
 //! stands in its fields. It reads into the worker's scratch buffer and writes from there; only what
 //! a socket did not take is copied, and while there is such a rest nothing more is read for it.
-
 //!
 //! Here frames are passed on; `leg` is one side of it, `speak` puts in frames of our own, `limit` is
 //! what a session may not do, `ending` is how all of it comes to an end.
