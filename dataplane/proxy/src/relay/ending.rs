@@ -2,7 +2,7 @@
 
 use std::{io, task::Context, time::Instant};
 
-use super::{Session, Side, leg::Leg, speak::Insert};
+use super::{Session, Side, leg::Leg, other, speak::Insert};
 use crate::{
     close,
     session::{End, Farewell},
@@ -138,22 +138,40 @@ impl Session {
             Side::Client => Ended::ClientSilent,
             Side::Backend => Ended::BackendSilent,
         });
+        match side {
+            Side::Client => {
+                self.drop_side(side, close::CLIENT_LOST, "client does not answer pings")
+            }
+            Side::Backend => {
+                if self.gives_up(side) {
+                    self.worker.suspect(&self.control.lease.endpoint);
+                    self.backend_lost();
+                }
+            }
+        }
+    }
+
+    /// Nothing more comes from a side or goes to it, and the other is told why.
+    pub(super) fn drop_side(&mut self, side: Side, code: u16, reason: &'static str) {
+        if self.gives_up(side) {
+            self.insert_soon(other(side), Insert::Close(code, reason));
+            self.legs(other(side)).0.fin = true;
+            self.hurry();
+        }
+    }
+
+    /// Nothing more comes from a side or goes to it; whether the other can be told.
+    fn gives_up(&mut self, side: Side) -> bool {
         let (leg, other_leg) = self.legs(side);
         leg.input_ended = true;
         leg.output_fails();
-        // What it has not acknowledged it will never get.
+        // What it has not taken it will never get, and that would stand before any word of ours.
         leg.stream.reset();
-        if !leg.frames.at_boundary() && other_leg.takes_frames() {
-            return self.cut();
+        let is_cut = !leg.frames.at_boundary() && other_leg.takes_frames();
+        if is_cut {
+            self.cut();
         }
-        if side == Side::Backend {
-            self.worker.suspect(&self.control.lease.endpoint);
-            return self.backend_lost();
-        }
-        let reason = "client does not answer pings";
-        self.insert_soon(Side::Backend, Insert::Close(close::CLIENT_LOST, reason));
-        self.backend.fin = true;
-        self.hurry();
+        !is_cut
     }
 
     /// Obeys an order to end.
@@ -180,16 +198,8 @@ impl Session {
     /// The host lost the address for good: the client cannot be reached, the backend is told.
     pub(super) fn address_lost(&mut self) {
         self.ends(Ended::AddressLost);
-        self.client.input_ended = true;
-        self.client.output_fails();
-        self.client.stream.reset();
-        if !self.client.frames.at_boundary() && self.backend.takes_frames() {
-            return self.cut();
-        }
         let reason = "the address of the client's connection was lost";
-        self.insert_soon(Side::Backend, Insert::Close(close::CLIENT_LOST, reason));
-        self.backend.fin = true;
-        self.hurry();
+        self.drop_side(Side::Client, close::CLIENT_LOST, reason);
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -78,22 +78,11 @@ impl Session {
         }
         self.control.hit(Limit::SlowReader);
         self.ends(Ended::Limit);
-        // What it does not take would stand before any word of ours.
-        let (leg, other_leg) = self.legs(side);
-        leg.input_ended = true;
-        leg.output_fails();
-        leg.stream.reset();
-        if !leg.frames.at_boundary() && other_leg.takes_frames() {
-            self.cut();
-            return None;
-        }
         let (code, reason) = match side {
             Side::Client => (close::CLIENT_LOST, "client does not read"),
             Side::Backend => (close::TRY_AGAIN, "backend does not read"),
         };
-        self.insert_soon(other(side), Insert::Close(code, reason));
-        self.legs(other(side)).0.fin = true;
-        self.hurry();
+        self.drop_side(side, code, reason);
         None
     }
 
