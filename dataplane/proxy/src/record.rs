@@ -18,6 +18,7 @@ use crate::{
     relay::Side,
     routing::Destination,
     stats::{Ended, HandshakeResult},
+    stream::Stream,
     worker::Worker,
 };
 
@@ -39,6 +40,12 @@ pub struct Record {
     pub peer: SocketAddr,
     /// The client; port 0: not known.
     pub client: SocketAddr,
+    /// The version of TLS that was agreed on, as `1.3`.
+    pub tls_version: Option<&'static str>,
+    /// The server that was asked for when TLS began (RFC 6066 section 3).
+    pub server_name: Option<String>,
+    /// The version of HTTP in which the client asked, as `1.1` or `2`.
+    pub http_version: Option<&'static str>,
     /// The host that was asked for.
     pub host: Option<String>,
     /// The path that was asked for. Not the query, where clients send tokens.
@@ -88,6 +95,9 @@ impl Record {
             address: route.gate.address,
             peer,
             client: peer,
+            tls_version: None,
+            server_name: None,
+            http_version: None,
             host: None,
             path: None,
             origin: None,
@@ -106,8 +116,17 @@ impl Record {
         })
     }
 
+    /// By what the client comes.
+    pub(crate) fn comes_by(&mut self, stream: &Stream) {
+        if let Some(agreed) = stream.agreed() {
+            self.tls_version = agreed.version;
+            self.server_name = agreed.server_name.map(|name| text(name.as_bytes()));
+        }
+    }
+
     /// What the client asks for, and who it is.
-    pub(crate) fn asks(&mut self, request: &Request<'_>, client: SocketAddr) {
+    pub(crate) fn asks(&mut self, request: &Request<'_>, client: SocketAddr, stream: &Stream) {
+        self.http_version = Some(if stream.is_http2() { "2" } else { "1.1" });
         let path = request.target.split(|byte| *byte == b'?').next();
         self.client = client;
         self.host = Some(text(request.host));

@@ -34,6 +34,9 @@ pub enum HandshakeResult {
     Tls,
     /// A limit of the pool left no room for it (429, 503).
     Limited,
+    /// There was no room for it, or no time for TLS with it, and too many others were to be told so:
+    /// reset before TLS began.
+    Dropped,
     /// The client was too slow (408, or nothing when it sent nothing, or not what TLS needs).
     ClientTimeout,
     /// The client went away.
@@ -164,6 +167,7 @@ closed!(HandshakeResult:
     ProxyHeader = "proxy_header",
     Tls = "tls",
     Limited = "limited",
+    Dropped = "dropped",
     ClientTimeout = "client_timeout",
     ClientGone = "client_gone",
     BadGateway = "bad_gateway",

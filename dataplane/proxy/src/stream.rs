@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     http2::{self, Http2Stream},
     sys,
-    tls::Tls,
+    tls::{Agreed, Tls},
 };
 
 /// Where the kernel probes: silence after which it does, and how often it then does.
@@ -59,6 +59,14 @@ impl Stream {
         match self {
             Self::Tcp(_, Some(tls)) => tls.carries_http2(),
             _ => false,
+        }
+    }
+
+    /// What TLS has come to with the client.
+    pub(crate) fn agreed(&self) -> Option<Agreed> {
+        match self {
+            Self::Tcp(_, tls) => tls.as_ref().map(|tls| tls.agreed()),
+            Self::Http2(stream) => stream.agreed(),
         }
     }
 

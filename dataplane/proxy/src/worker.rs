@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Notify, mpsc as orders},
+    sync::{Notify, Semaphore, mpsc as orders},
     task::{AbortHandle, yield_now},
 };
 
@@ -24,6 +24,7 @@ use crate::{
     endpoint::{self, Endpoint},
     endpoint_stats::WorkerEndpointStats,
     health::Watches,
+    limits::Rate,
     listener,
     live::{Pool, Route, Shared, State, Upstream},
     proxy::{Beat, LeaveReport},
@@ -39,6 +40,10 @@ use crate::{
 
 /// Pause between beats.
 const BEAT: Duration = Duration::from_millis(100);
+
+/// Handshakes of TLS in a second whose clients are only told that there is no room: they take a
+/// worker some fortieth of its time.
+const TELLS: u32 = 100;
 
 /// What a worker is told.
 pub(crate) enum Order {
@@ -114,6 +119,10 @@ pub(crate) struct Worker {
     /// When the thread looks at them again, unless it is told to look before.
     looks_at: Cell<Instant>,
     timers_changed: Notify,
+    /// Who is the next to begin TLS with.
+    pub(crate) beginnings: Semaphore,
+    /// When another client would be told that there is no room, if they were told so evenly.
+    tells: Cell<Option<Instant>>,
     next_id: Cell<u64>,
     secret: RandomState,
     scratch: RefCell<Box<[u8]>>,
@@ -143,6 +152,8 @@ impl Worker {
             timers: RefCell::default(),
             looks_at: Cell::new(Instant::now()),
             timers_changed: Notify::new(),
+            beginnings: Semaphore::new(1),
+            tells: Cell::new(None),
             next_id: Cell::new(0),
             secret: RandomState::new(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
@@ -435,6 +446,18 @@ impl Worker {
     /// The buffer that all sessions of this thread read into.
     pub(crate) fn scratch(&self) -> RefMut<'_, [u8]> {
         RefMut::map(self.scratch.borrow_mut(), |scratch| &mut **scratch)
+    }
+
+    /// Whether TLS may begin with another client only to tell it that there is no room.
+    pub(crate) fn may_tell(&self) -> bool {
+        let rate = Rate::new(TELLS, TELLS / 2);
+        let now = Instant::now();
+        let due = self.tells.get();
+        let may = rate.room(due, now) > 0;
+        if may {
+            self.tells.set(Some(rate.after(due, 1, now)));
+        }
+        may
     }
 
     /// A number that outsiders cannot guess, the same for a side of a session for its life.

@@ -77,6 +77,12 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tls_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<&'a str>,
@@ -133,6 +139,9 @@ impl<'a> From<&'a Record> for Line<'a> {
                 _ => client.to_string(),
             },
             peer: (record.peer != client).then_some(record.peer),
+            tls_version: record.tls_version,
+            server_name: record.server_name.as_deref(),
+            http_version: record.http_version,
             host: record.host.as_deref(),
             path: record.path.as_deref(),
             origin: record.origin.as_deref(),

@@ -65,7 +65,12 @@ fn builder() -> Builder {
 /// is one of its own.
 ///
 /// It outlives its listener for as long as it has streams: these end as sessions do.
-pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival, closing: Closing) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    client: Stream,
+    mut arrival: Arrival,
+    closing: Closing,
+) {
     // Its sessions have heartbeats, if any; a connection without sessions has nothing else.
     client.probe(true);
     let client = Turns::from(client);
@@ -105,6 +110,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Stream, arrival: Arrival, 
                     let is_over = route.is_none();
                     if let Some(route) = route {
                         take(&worker, route, (request, respond), &whole, arrival, &fruitless);
+                        // The connection's own turn was for the first.
+                        arrival.has_turn = false;
                     } else {
                         // It did not know yet, and may ask for it elsewhere (RFC 9113 section 8.7).
                         respond.send_reset(Reason::REFUSED_STREAM);

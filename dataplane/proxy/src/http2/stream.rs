@@ -20,6 +20,7 @@ use crate::{
     handshake::{Body, BodyEnd, Chunk, Outcome, ResponseParser},
     stream::Stream,
     sys,
+    tls::Agreed,
 };
 
 /// A client's stream.
@@ -212,6 +213,11 @@ impl Http2Stream {
         let connection = self.connection.upgrade();
         let open = connection.map_or(0, |connection| connection.borrow().untaken());
         self.queue.bytes() + u64::from(!self.queue.is_empty()) + open
+    }
+
+    /// What TLS has come to on the connection.
+    pub(crate) fn agreed(&self) -> Option<Agreed> {
+        self.connection.upgrade()?.borrow().agreed()
     }
 
     /// What the kernel waits for from the client.

@@ -29,7 +29,9 @@ pub(crate) struct Admission {
 #[derive(Debug, Default)]
 struct Counts {
     sessions: u32,
-    /// By a hash, with a key of our own, of what they have in common.
+    /// Connections that have yet to say what they ask for, where that costs much.
+    arriving: u32,
+    /// Both, by a hash, with a key of our own, of what they have in common.
     alike: HashMap<u64, u32>,
 }
 
@@ -37,6 +39,34 @@ impl Counts {
     fn of(&self, key: u64) -> u32 {
         self.alike.get(&key).copied().unwrap_or(0)
     }
+
+    fn add(&mut self, keys: impl IntoIterator<Item = u64>) {
+        for key in keys {
+            *self.alike.entry(key).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, keys: impl IntoIterator<Item = u64>) {
+        for key in keys {
+            if let Some(count) = self.alike.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.alike.remove(&key);
+                }
+            }
+        }
+        // After a storm the table would stay as large as it was at its height.
+        if self.alike.capacity() > 4 * self.alike.len() + 64 {
+            self.alike.shrink_to_fit();
+        }
+    }
+}
+
+/// A connection on its way to its request, among those that are counted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    admission: Arc<Admission>,
+    source: Option<u64>,
 }
 
 /// One session among those that are counted, until it is dropped.
@@ -48,6 +78,30 @@ pub(crate) struct Place {
 }
 
 impl Admission {
+    /// Whether there would be a place for a client if it asked for one now, those on their way counted.
+    /// No place is taken, since who comes so far has not even asked. Its address is given where it is
+    /// known before it asks. A limit that is hit is not counted as such.
+    pub(crate) fn arrive(
+        self: &Arc<Self>,
+        limits: &Limits,
+        client: Option<IpAddr>,
+    ) -> Result<Arriving, Limit> {
+        let source = client.map(|client| self.hash.hash_one(source(client)));
+        let mut counts = self.counts();
+        if source.is_some_and(|key| is_full(limits.sessions_per_source, counts.of(key))) {
+            return Err(Limit::SessionsPerSource);
+        }
+        if is_full(limits.sessions, counts.sessions + counts.arriving) {
+            return Err(Limit::Sessions);
+        }
+        counts.arriving += 1;
+        counts.add(source);
+        Ok(Arriving {
+            admission: Arc::clone(self),
+            source,
+        })
+    }
+
     /// A place for a client, if there is one.
     pub(crate) fn enter(
         self: &Arc<Self>,
@@ -58,13 +112,12 @@ impl Admission {
         let source = self.hash.hash_one(source(client));
         let origin = origin.map(|origin| self.hash.hash_one(origin.to_ascii_lowercase()));
         let mut counts = self.counts();
-        let full = |most: Option<u32>, count| most.is_some_and(|most| count >= most);
         // A source's own limit first: it is told what it can change.
-        let hit = if full(limits.sessions_per_source, counts.of(source)) {
+        let hit = if is_full(limits.sessions_per_source, counts.of(source)) {
             Some(Limit::SessionsPerSource)
-        } else if origin.is_some_and(|key| full(limits.sessions_per_origin, counts.of(key))) {
+        } else if origin.is_some_and(|key| is_full(limits.sessions_per_origin, counts.of(key))) {
             Some(Limit::SessionsPerOrigin)
-        } else if full(limits.sessions, counts.sessions) {
+        } else if is_full(limits.sessions, counts.sessions) {
             Some(Limit::Sessions)
         } else {
             None
@@ -74,9 +127,7 @@ impl Admission {
             return Err(limit);
         }
         counts.sessions += 1;
-        for key in std::iter::once(source).chain(origin) {
-            *counts.alike.entry(key).or_default() += 1;
-        }
+        counts.add(std::iter::once(source).chain(origin));
         Ok(Place {
             admission: Arc::clone(self),
             source,
@@ -86,6 +137,7 @@ impl Admission {
 
     /// How long a handshake has to wait for its turn, `patience` at most. Turns are given as they
     /// are asked for, so nothing need be kept of those that wait.
+    /// A limit that is hit is not counted as such.
     pub(crate) fn turn(&self, limits: &Limits, patience: Duration) -> Result<Duration, Limit> {
         let Some(per_second) = limits.handshakes_per_second else {
             return Ok(Duration::ZERO);
@@ -96,7 +148,6 @@ impl Admission {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = rate.wait(*due, now);
         if wait > patience {
-            self.hit(Limit::HandshakesPerSecond);
             return Err(Limit::HandshakesPerSecond);
         }
         *due = Some(rate.after(*due, 1, now));
@@ -122,19 +173,20 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
         counts.sessions -= 1;
-        for key in std::iter::once(self.source).chain(self.origin) {
-            if let Some(count) = counts.alike.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.alike.remove(&key);
-                }
-            }
-        }
-        // After a storm the table would stay as large as it was at its height.
-        if counts.alike.capacity() > 4 * counts.alike.len() + 64 {
-            counts.alike.shrink_to_fit();
-        }
+        counts.remove(std::iter::once(self.source).chain(self.origin));
     }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut counts = self.admission.counts();
+        counts.arriving -= 1;
+        counts.remove(self.source);
+    }
+}
+
+fn is_full(most: Option<u32>, count: u32) -> bool {
+    most.is_some_and(|most| count >= most)
 }
 
 /// By what clients count as one: a host has all addresses of its /64 (RFC 4291 section 2.5.4, RFC
@@ -214,6 +266,30 @@ mod tests {
     }
 
     #[test]
+    fn who_is_on_the_way_counts_for_those_behind_and_not_for_those_that_ask() {
+        let admission = Arc::new(Admission::default());
+        let limits = Limits {
+            sessions: Some(2),
+            sessions_per_source: Some(1),
+            ..Limits::default()
+        };
+        let arrive = |client| admission.arrive(&limits, client);
+        let first = arrive(Some(ip("192.0.2.1"))).unwrap();
+        let hit = arrive(Some(ip("192.0.2.1"))).err();
+        assert_eq!(hit, Some(Limit::SessionsPerSource));
+        let unknown = arrive(None).unwrap();
+        assert_eq!(arrive(Some(ip("192.0.2.2"))).err(), Some(Limit::Sessions));
+        // Two that ask, though two others dawdle.
+        let enter = |client| admission.enter(&limits, ip(client), None);
+        let places = [enter("192.0.2.3").unwrap(), enter("192.0.2.4").unwrap()];
+        drop((first, unknown));
+        assert_eq!(arrive(None).err(), Some(Limit::Sessions));
+        drop(places);
+        let counts = admission.counts();
+        assert!(counts.alike.is_empty() && counts.arriving == 0 && counts.sessions == 0);
+    }
+
+    #[test]
     fn no_more_handshakes_wait_than_come_to_their_turn_in_time() {
         let admission = Admission::default();
         let limits = Limits {
@@ -229,7 +305,6 @@ mod tests {
         assert!(turns.len() >= 110, "{}", turns.len());
         assert!(turns.is_sorted());
         assert!(turns.iter().all(|turn| *turn <= patience));
-        assert_eq!(admission.hits(Limit::HandshakesPerSecond), 1);
         let unlimited = admission.turn(&Limits::default(), Duration::ZERO);
         assert_eq!(unlimited, Ok(Duration::ZERO));
     }

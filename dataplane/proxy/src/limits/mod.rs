@@ -9,7 +9,7 @@ mod rate;
 use std::time::Duration;
 
 pub(crate) use self::{
-    admission::{Admission, Place},
+    admission::{Admission, Arriving, Place},
     rate::Rate,
 };
 use crate::frame::Allowance;

@@ -5,13 +5,16 @@ use std::{io, mem::take, net::SocketAddr, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Failure, fill};
+use super::{
+    Failure, fill,
+    queue::{self, Pass},
+};
 use crate::{
     balance,
     client::{self, Ends},
     forward,
     handshake::{Outcome, Reject, Request, RequestParser},
-    limits::{Limit, Place},
+    limits::{Arriving, Limit, Place},
     live::{Pool, Route},
     origin, proxy_protocol,
     record::Entry,
@@ -34,19 +37,40 @@ pub(crate) struct Arrival {
     /// When the client came, and when it said the first word.
     pub(super) came: std::time::Instant,
     pub(super) begun: Instant,
+    /// How long it has waited for TLS since.
+    pub(super) waited: Duration,
+    /// Its next handshake with an endpoint has had its turn.
+    pub(crate) has_turn: bool,
     /// How long its handshake may take, until it is known what it asks for.
     pub(crate) limit: Duration,
 }
 
+impl Arrival {
+    /// Until when a handshake is to be through that may take so long: the time in which we let the client
+    /// wait is not its own.
+    pub(super) fn deadline(&self, limit: Duration) -> Instant {
+        self.begun + self.waited + limit
+    }
+}
+
+/// What comes of [`arrive`].
+pub(super) struct Arrived {
+    /// Whose connection it is.
+    pub(super) ends: Ends,
+    /// When it has begun to speak.
+    pub(super) begun: Instant,
+    pub(super) pass: Pass,
+}
+
 /// What comes before a request on a connection: a header of the PROXY protocol and TLS, where they are
-/// wanted. Gives whose connection it is, and when it has begun to speak.
+/// wanted.
 pub(super) async fn arrive(
     worker: &Worker,
     route: &Route,
     client: &mut Stream,
     peer: SocketAddr,
     received: &mut Vec<u8>,
-) -> Result<(Ends, Instant), Failure> {
+) -> Result<Arrived, Failure> {
     let limit = route.routing.patience();
     if route.proxy_protocol && !client::is_trusted(&route.trusted_proxies, peer.ip()) {
         tracing::debug!(%peer, "no trusted proxy may send a PROXY protocol header from there");
@@ -68,43 +92,58 @@ pub(super) async fn arrive(
         let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
         timeout_at(begun + limit, header).await.unwrap_or(late)?;
     }
+    let mut pass = Pass::default();
     if let Some(tls) = &route.tls {
-        let secured = secure(worker, client, tls, received);
         // Half of the time is kept for what is to be said by way of it.
-        let late = Err(Failure::Silent(HandshakeResult::ClientTimeout));
+        let late = || Err(Failure::Silent(HandshakeResult::ClientTimeout));
         let until = begun + limit / 2;
-        timeout_at(until, secured).await.unwrap_or(late)?;
+        let greeted = timeout_at(until, greet(worker, client, received));
+        greeted.await.unwrap_or_else(|_| late())?;
+        pass = queue::pass(worker, route, client, ends, received).await?;
+        let secured = secure(client, tls, take(received), route.pool.access_log.is_some());
+        let secured = timeout_at(until + pass.waited, secured);
+        secured.await.unwrap_or_else(|_| late())?;
     }
-    Ok((ends, begun))
+    Ok(Arrived { ends, begun, pass })
+}
+
+/// Reads the client's first message of TLS.
+async fn greet(
+    worker: &Worker,
+    client: &mut Stream,
+    received: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    loop {
+        // A method of HTTP, where TLS begins with 22 (RFC 8446 section 5.1). Its user is told in its own
+        // words.
+        if received.first().is_some_and(u8::is_ascii_uppercase) {
+            return Err(Failure::Refuse(Reject::Malformed(
+                "This port speaks TLS: use wss:// or https://.",
+            )));
+        }
+        if tls::is_whole(received) {
+            return Ok(());
+        }
+        if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {
+            return Err(Failure::Silent(HandshakeResult::ClientGone));
+        }
+    }
 }
 
 /// Comes to TLS with a client that has sent `received` so far.
 async fn secure(
-    worker: &Worker,
     client: &mut Stream,
     tls: &ServerTls,
-    received: &mut Vec<u8>,
+    received: Vec<u8>,
+    keeps_name: bool,
 ) -> Result<(), Failure> {
-    let gone = Failure::Silent(HandshakeResult::ClientGone);
-    while received.is_empty() {
-        if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {
-            return Err(gone);
-        }
-    }
-    // A method of HTTP, where TLS begins with 22 (RFC 8446 section 5.1). Its user is told in its own
-    // words.
-    if received.first().is_some_and(u8::is_ascii_uppercase) {
-        return Err(Failure::Refuse(Reject::Malformed(
-            "This port speaks TLS: use wss:// or https://.",
-        )));
-    }
-    let secured = match tls.accept(take(received)) {
+    let secured = match tls.accept(received, keeps_name) {
         Ok(tls) => client.secure(tls).await,
         Err(error) => Err(io::Error::other(error)),
     };
     secured.map_err(|error| {
         if tls::error(&error).is_none() {
-            return gone;
+            return Failure::Silent(HandshakeResult::ClientGone);
         }
         tracing::debug!(%error, "TLS with a client does not come about");
         Failure::Silent(HandshakeResult::Tls)
@@ -165,14 +204,15 @@ pub(super) struct Asked {
     pub(super) place: Place,
 }
 
-/// Reads the client's request. What it sent behind it is left in `received`.
+/// Reads the client's request. What it sent behind it is left in `received`. Until then it is counted
+/// among those on their way.
 pub(super) async fn read_request(
     worker: &Worker,
-    address: SocketAddr,
+    arrival: &Arrival,
     client: &mut Stream,
-    ends: Ends,
     received: &mut Vec<u8>,
     entry: &mut Entry,
+    arriving: Option<Arriving>,
 ) -> Result<Asked, Failure> {
     let mut parser = RequestParser::default();
     loop {
@@ -181,8 +221,9 @@ pub(super) async fn read_request(
             Outcome::Bad(reject) => return Err(refusal(received, reject)),
             Outcome::Done(request, end) => {
                 let gone = Failure::Silent(HandshakeResult::ListenerGone);
-                let route = worker.route(address).ok_or(gone)?;
-                let asked = admit(&route, &request, ends, client, entry)?;
+                let route = worker.route(arrival.address).ok_or(gone)?;
+                drop(arriving);
+                let asked = admit(&route, &request, arrival.ends, client, entry)?;
                 received.drain(..end);
                 received.shrink_to_fit();
                 return Ok(asked);
@@ -213,7 +254,7 @@ fn admit(
 ) -> Result<Asked, Failure> {
     let trusted = &route.trusted_proxies;
     let source = client::find(trusted, ends.source, &request.fields);
-    entry.note(|record| record.asks(request, source));
+    entry.note(|record| record.asks(request, source, client));
     if !origin::is_allowed(&route.allowed_origins, &request.fields) {
         return Err(Failure::Refuse(Reject::Origin));
     }

@@ -1,11 +1,12 @@
 //! Brings a client to an endpoint: reads its request, tries endpoints until one answers, passes the
 //! answer on, and makes the session.
 //!
-//! `arrival` is what the client says until it is known what it asks for, `attempt` what becomes of that at
-//! one endpoint, `retry` whether another is tried after it.
+//! `arrival` is what the client says until it is known what it asks for, `queue` what it waits for before TLS
+//! begins, `attempt` what becomes of what it asks for at one endpoint, `retry` whether another is tried after it.
 
 mod arrival;
 mod attempt;
+mod queue;
 mod retry;
 
 use std::{
@@ -27,7 +28,7 @@ use tokio::{
 
 pub(crate) use self::arrival::Arrival;
 use self::{
-    arrival::{arrive, destination, read_request, refusal},
+    arrival::{Arrived, arrive, destination, read_request, refusal},
     attempt::{Answer, Attempt, attempt, made_of_it, pass_answer},
     retry::Spent,
 };
@@ -35,8 +36,8 @@ use crate::{
     balance::{self, Lease},
     handshake::Reject,
     http2,
-    limits::Place,
-    live::{Route, Upstream},
+    limits::{Arriving, Place},
+    live::{Pool, Route, Upstream},
     record::Entry,
     relay::Session,
     session::Control,
@@ -73,10 +74,11 @@ pub(crate) async fn open(
 ) -> HandshakeResult {
     let came = std::time::Instant::now();
     let mut client = Stream::from(client);
-    let entry = Entry::begin(&worker, &route, peer);
+    let mut entry = Entry::begin(&worker, &route, peer);
     let mut received = Vec::new();
     let arrived = arrive(&worker, &route, &mut client, peer, &mut received).await;
-    let (ends, begun) = match arrived {
+    entry.note(|record| record.comes_by(&client));
+    let Arrived { ends, begun, pass } = match arrived {
         Ok(arrived) => arrived,
         Err(failure) => return fail(&worker, client, peer, failure, entry).await,
     };
@@ -86,6 +88,8 @@ pub(crate) async fn open(
         ends,
         came,
         begun,
+        waited: pass.waited,
+        has_turn: pass.has_turn,
         limit: route.routing.patience(),
     };
     if client.carries_http2() {
@@ -97,7 +101,7 @@ pub(crate) async fn open(
         tokio::task::spawn_local(connection);
         return HandshakeResult::Http2;
     }
-    bring(worker, client, arrival, received, entry).await
+    bring(worker, client, arrival, received, entry, pass.arriving).await
 }
 
 /// The handshake of a stream of the connection that has arrived so.
@@ -110,11 +114,13 @@ pub(crate) async fn open_stream(
     let arrival = Arrival {
         came: std::time::Instant::now(),
         begun: Instant::now(),
+        waited: Duration::ZERO,
         limit: route.routing.patience(),
         ..connection
     };
-    let entry = Entry::begin(&worker, &route, arrival.peer);
-    bring(worker, client, arrival, Vec::new(), entry).await
+    let mut entry = Entry::begin(&worker, &route, arrival.peer);
+    entry.note(|record| record.comes_by(&client));
+    bring(worker, client, arrival, Vec::new(), entry, None).await
 }
 
 /// Brings a client, which has sent `received` so far, to an endpoint.
@@ -124,8 +130,17 @@ async fn bring(
     arrival: Arrival,
     received: Vec<u8>,
     mut entry: Entry,
+    arriving: Option<Arriving>,
 ) -> HandshakeResult {
-    match establish(&worker, &mut client, &arrival, received, &mut entry).await {
+    let opened = establish(
+        &worker,
+        &mut client,
+        &arrival,
+        received,
+        &mut entry,
+        arriving,
+    );
+    match opened.await {
         Ok(Opened::Session(ready)) => {
             entry.note(|record| {
                 record.handshake = HandshakeResult::Upgraded;
@@ -281,37 +296,33 @@ async fn establish(
     arrival: &Arrival,
     mut received: Vec<u8>,
     entry: &mut Entry,
+    arriving: Option<Arriving>,
 ) -> Result<Opened, Failure> {
-    let Arrival {
-        address,
-        ends,
-        begun,
-        limit,
-        ..
-    } = *arrival;
+    let Arrival { address, begun, .. } = *arrival;
     let route = || {
         let gone = Failure::Silent(HandshakeResult::ListenerGone);
         worker.route(address).ok_or(gone)
     };
-    let deadline = begun + limit;
-    let request = read_request(worker, address, client, ends, &mut received, entry);
+    let deadline = arrival.deadline(arrival.limit);
+    let request = read_request(worker, arrival, client, &mut received, entry, arriving);
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(refusal(&received, Reject::Timeout));
     };
     let request = request?;
     // The client was given the longest time that any upstream gives.
-    let deadline = begun + request.limit;
+    let deadline = arrival.deadline(request.limit);
     if deadline <= Instant::now() {
         return Err(Failure::Refuse(Reject::Timeout));
     }
-    let begins_at = route()?;
-    // Before anything is done for one that has gone: after a failure whole crowds give up and come anew.
-    tokio::select! {
-        biased;
-        () = client.taken_back() => return Err(Failure::Silent(HandshakeResult::ClientGone)),
-        turn = wait_for_turn(&begins_at, deadline) => turn?,
+    if !arrival.has_turn {
+        let begins_at = route()?;
+        // Before anything is done for one that has gone: after a failure whole crowds give up and come anew.
+        tokio::select! {
+            biased;
+            () = client.taken_back() => return Err(Failure::Silent(HandshakeResult::ClientGone)),
+            turn = wait_for_turn(&begins_at, deadline) => turn?,
+        }
     }
-    drop(begins_at);
     let mut tried = Vec::new();
     let mut spent = Spent::Nothing;
     loop {
@@ -407,8 +418,13 @@ async fn give_up(
 /// for the endpoint to answer: who would have to wait longer is told so at once.
 async fn wait_for_turn(route: &Route, deadline: Instant) -> Result<(), Failure> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let turn = route.pool.admission.turn(&route.pool.limits, left / 2);
-    let wait = turn.map_err(|_| Failure::Refuse(Reject::Full))?;
+    let Pool {
+        admission, limits, ..
+    } = &*route.pool;
+    let wait = admission.turn(limits, left / 2).map_err(|limit| {
+        admission.hit(limit);
+        Failure::Refuse(Reject::Full)
+    })?;
     if !wait.is_zero() {
         sleep(wait).await;
     }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, Error, ServerConfig,
+    ClientConfig, Error, ProtocolVersion, ServerConfig,
     client::UnbufferedClientConnection,
     pki_types::ServerName,
     server::UnbufferedServerConnection,
@@ -64,6 +64,17 @@ pub(crate) struct Tls {
     closed: bool,
     /// An error ended it.
     broken: bool,
+    /// The server that the client has asked for, where that is to be told.
+    server_name: Option<Box<str>>,
+}
+
+/// What a client and we have agreed on, for those who read of it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Agreed {
+    /// The version of TLS, as `1.3`.
+    pub(crate) version: Option<&'static str>,
+    /// The server that it has asked for, if it has.
+    pub(crate) server_name: Option<String>,
 }
 
 /// Which end of the connection this is.
@@ -103,9 +114,15 @@ impl Tls {
     // without, more than once.
 
     /// The server's end. The client has sent `received` so far.
-    pub(super) fn server(config: Arc<ServerConfig>, received: Vec<u8>) -> Result<Box<Self>, Error> {
+    pub(super) fn server(
+        config: Arc<ServerConfig>,
+        received: Vec<u8>,
+        name: Option<String>,
+    ) -> Result<Box<Self>, Error> {
         let end = End::Server(UnbufferedServerConnection::new(config)?);
-        Ok(Self::new(end, received))
+        let mut tls = Self::new(end, received);
+        tls.server_name = name.map(String::into_boxed_str);
+        Ok(tls)
     }
 
     /// The client's end.
@@ -127,6 +144,7 @@ impl Tls {
             peer_closed: false,
             closed: false,
             broken: false,
+            server_name: None,
         })
     }
 
@@ -145,6 +163,22 @@ impl Tls {
         match &self.end {
             End::Client(_) => false,
             End::Server(end) => end.alpn_protocol() == Some(HTTP_2),
+        }
+    }
+
+    /// What was agreed on so far.
+    pub(crate) fn agreed(&self) -> Agreed {
+        let version = match &self.end {
+            End::Client(end) => end.protocol_version(),
+            End::Server(end) => end.protocol_version(),
+        };
+        Agreed {
+            version: match version {
+                Some(ProtocolVersion::TLSv1_2) => Some("1.2"),
+                Some(ProtocolVersion::TLSv1_3) => Some("1.3"),
+                _ => None,
+            },
+            server_name: self.server_name.as_deref().map(str::to_owned),
         }
     }
 

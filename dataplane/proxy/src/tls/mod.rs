@@ -5,11 +5,12 @@
 //! changed changes nothing. Where a handshake is made with one, the connection keeps what it has
 //! agreed; a new certificate or key is for those that come later.
 //!
-//! `conn` is TLS on one connection, `names` finds the certificate for a name, `tickets` is what lets
+//! `hello` is what comes before it, `conn` is TLS on one connection, `names` finds the certificate for a name, `tickets` is what lets
 //! clients resume at another gateway.
 
 mod client;
 mod conn;
+mod hello;
 mod identity;
 mod names;
 mod server;
@@ -26,7 +27,11 @@ pub use self::{
     server::{MinimumVersion, ServerTls},
     tickets::TicketKeys,
 };
-pub(crate) use self::{client::Fault, conn::Tls};
+pub(crate) use self::{
+    client::Fault,
+    conn::{Agreed, Tls},
+    hello::{HELLO_MAX, is_whole},
+};
 
 /// What is spoken on a connection (RFC 7301, RFC 9113 section 3.2): WebSocket is agreed on in either.
 const HTTP_1: &[u8] = b"http/1.1";

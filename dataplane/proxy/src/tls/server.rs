@@ -8,7 +8,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Digest, HTTP_1, HTTP_2, Identity, TicketKeys, Tls, TlsError, names::Names, provider};
+use super::{
+    Digest, HTTP_1, HTTP_2, Identity, TicketKeys, Tls, TlsError, hello, names::Names, provider,
+};
 
 static SINCE_TLS12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 static SINCE_TLS13: [&SupportedProtocolVersion; 1] = [&TLS13];
@@ -95,9 +97,14 @@ impl ServerTls {
         protocols.any(|protocol| protocol == HTTP_2)
     }
 
-    /// For a client that has sent `received` so far.
-    pub(crate) fn accept(&self, received: Vec<u8>) -> Result<Box<Tls>, rustls::Error> {
-        Tls::server(Arc::clone(&self.config), received)
+    /// For a client that has sent `received` so far. The name that it asks for is kept if it is wanted.
+    pub(crate) fn accept(
+        &self,
+        received: Vec<u8>,
+        keeps_name: bool,
+    ) -> Result<Box<Tls>, rustls::Error> {
+        let name = keeps_name.then(|| hello::server_name(&received)).flatten();
+        Tls::server(Arc::clone(&self.config), received, name)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::support::Client;
 use crate::{
     support::{self, close_frame, echo, echoes, read_close, read_frame, round_trip, soon},
-    tls::support::rig,
+    tls::support::{HOST, rig},
 };
 
 /// A backend that does what the first message says, and sends all others back.
@@ -60,6 +60,9 @@ async fn messages_of_every_size_come_back() {
     assert_eq!(counters.resets, 0);
     // The connection has no record, the session has one.
     let record = rig.record().await;
+    assert_eq!(record.tls_version, Some("1.3"));
+    assert_eq!(record.server_name.as_deref(), Some(HOST));
+    assert_eq!(record.http_version, Some("2"));
     assert_eq!(record.status, Some(200));
     assert_eq!(record.from_client.messages, 9);
 }

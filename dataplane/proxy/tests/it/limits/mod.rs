@@ -7,7 +7,7 @@ mod time;
 use proxy::{Limit, Snapshot};
 
 /// How often somebody ran into `limit`.
-fn hits(snapshot: &Snapshot, limit: Limit) -> u64 {
+pub(crate) fn hits(snapshot: &Snapshot, limit: Limit) -> u64 {
     let limits = snapshot.limits.iter();
     limits
         .filter(|entry| entry.limit == limit)

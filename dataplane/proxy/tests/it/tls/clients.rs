@@ -52,6 +52,34 @@ async fn messages_of_every_size_come_back_with_tls_on_both_sides() {
 }
 
 #[tokio::test]
+async fn the_record_tells_what_tls_came_to_and_of_no_tls_nothing() {
+    let (mut rig, authority) = rig(&[crate::support::echo().await]);
+    for (version, name) in VERSIONS.into_iter().zip(["1.2", "1.3"]) {
+        let client = Arc::new(authority.client(&[version]));
+        let mut ws = connect(rig.address, &client).await;
+        ws.close(None).await.unwrap();
+        let record = rig.record().await;
+        assert_eq!(record.tls_version, Some(name));
+        assert_eq!(record.server_name.as_deref(), Some(HOST));
+        assert_eq!(record.http_version, Some("1.1"));
+    }
+    // Nobody is trusted who has made the certificate: the name was asked for all the same.
+    let stranger = Arc::new(Authority::new().client(&VERSIONS));
+    let refused = try_secure(rig.address, HOST, &stranger).await;
+    assert!(refused.is_err());
+    let record = rig.record().await;
+    assert_eq!(record.server_name.as_deref(), Some(HOST));
+    assert_eq!(record.http_version, None);
+
+    rig.edit(|pool| pool.listeners[0].tls = None);
+    let mut ws = rig.connect().await;
+    ws.close(None).await.unwrap();
+    let record = rig.record().await;
+    assert_eq!((record.tls_version, record.server_name), (None, None));
+    assert_eq!(record.http_version, Some("1.1"));
+}
+
+#[tokio::test]
 async fn many_messages_in_flight_keep_their_order() {
     let (rig, authority) = rig(&[crate::support::echo().await]);
     let ws = connect(rig.address, &Arc::new(authority.client(&VERSIONS))).await;

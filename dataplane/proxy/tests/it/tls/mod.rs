@@ -8,4 +8,5 @@ mod names;
 mod openssl;
 mod replaced;
 mod resumed;
+mod storm;
 pub(crate) mod support;
