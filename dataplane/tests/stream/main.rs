@@ -115,6 +115,10 @@ fn tell(node: &Connection, sequence: i64, routers: &[u8]) -> (Revision, Revision
 }
 
 fn follow(host: &Host, authority: &Authority, replicas: &[&str]) -> Agent {
+    follow_with(host, authority, replicas, &[])
+}
+
+fn follow_with(host: &Host, authority: &Authority, replicas: &[&str], more: &[&str]) -> Agent {
     write_token(&host.at("token"), "the-token\n");
     let authorities = authority.write(host.at("ca.crt"));
     let token = host.at("token");
@@ -127,6 +131,7 @@ fn follow(host: &Host, authority: &Authority, replicas: &[&str]) -> Agent {
     for address in replicas {
         arguments.extend(["--controller", address]);
     }
+    arguments.extend(more);
     host.start_bare(&arguments)
 }
 

@@ -1,6 +1,6 @@
 //! Certificates and keys that a controller tells.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use nix::sys::signal::Signal;
 use node_api::{
@@ -9,8 +9,9 @@ use node_api::{
 };
 
 use crate::{
-    ENDPOINTS, FIRST, POOL, endpoints, follow, followed, is_active, pool,
-    server::Connection,
+    Authority, ENDPOINTS, FIRST, Host, POOL, endpoints, follow, follow_with, followed, is_active,
+    pool, ready,
+    server::{Connection, Replica},
     wss::{self, Client, Issued, serve_endpoint},
 };
 
@@ -101,4 +102,37 @@ fn a_node_serves_with_the_last_good_key_and_holds_nothing_without_one() {
     let _agent = follow(&host, &authority, &[FIRST]);
     host.wait_status("what is missing", lacks_its_certificate);
     assert!(is_active(&[])(&host.status().unwrap()));
+    // A rollout waits here, rather than take its keys from one node after another.
+    let (status, said) = ready(&host);
+    assert!(status == 503 && said.contains("no certificate"), "{said}");
+}
+
+#[test]
+fn keys_on_disk_serve_a_new_pod_without_a_controller() {
+    let Some(host) = Host::new() else { return };
+    let authority = Authority::new();
+    let replica = Replica::start(&authority, FIRST);
+    let on_disk = || follow_with(&host, &authority, &[FIRST], &["--keys-on-disk"]);
+    let mut agent = on_disk();
+    serve_endpoint();
+    let issuer = wss::Authority::new();
+    let issued = issuer.issue();
+    let node = replica.accept();
+    tell_pool(&node);
+    let good = node.upsert(SECRET, &secret(&issued, &issued));
+    node.synced(1, &[POOL, ENDPOINTS, SECRET]);
+    node.hear_acks(&[(SECRET, Some(&good))]);
+    host.wait_status("Active", is_active(&[110]));
+
+    drop((node, replica));
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.wait().success());
+    assert!(!fs::exists(host.at("run/secrets.json")).unwrap());
+    let file = fs::metadata(host.at("state/secrets.json")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    // The run directory is the pod's.
+    fs::remove_dir_all(host.at("run")).unwrap();
+    let _agent = on_disk();
+    host.wait_status("Active", is_active(&[110]));
+    assert_eq!(Client::new(&issuer).open().unwrap().certificate, issued.der);
 }

@@ -121,3 +121,22 @@ fn notes_say_whether_pools_may_have_tls() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn keys_are_on_the_disk_of_nodes_only_where_that_is_asked_for() -> Result<()> {
+    const TEST: &str = "keys_are_on_the_disk_of_nodes_only_where_that_is_asked_for";
+    for (sets, expected) in [
+        (&ALL[..], false),
+        (&["dataplane.keysOnDisk=false"], false),
+        (&["dataplane.keysOnDisk=true"], true),
+    ] {
+        let Some(objects) = render(TEST, sets)? else {
+            return Ok(());
+        };
+        let pod = objects.pod("DaemonSet", "wsha-dataplane")?;
+        let arguments = strings(&container(pod, "agent")?["args"]);
+        let is_asked = arguments.contains(&"--keys-on-disk");
+        ensure!(is_asked == expected, "{sets:?}: {arguments:?}");
+    }
+    Ok(())
+}
