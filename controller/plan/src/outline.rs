@@ -288,6 +288,8 @@ fn build(servers: &Servers<'_>, draft: &Draft, zones: &Zones) -> (Pool, Vec<Prob
         tracking: intent.tracking.clone(),
         access_log: intent.access_log,
         limits: intent.limits,
+        // All that there was when this list began is known everywhere.
+        requires: Vec::new(),
     };
     (pool, unresolved)
 }

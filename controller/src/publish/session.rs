@@ -236,6 +236,7 @@ mod tests {
             tracking: node_api::Tracking::default(),
             access_log: None,
             limits: node_api::Limits::default(),
+            requires: Vec::new(),
         }
     }
 

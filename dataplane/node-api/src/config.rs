@@ -61,6 +61,12 @@ pub struct Pool {
     /// What clients may do on this node.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// What a node must know to carry the pool out as it is meant, each by a name that is never given
+    /// again. A field that is added says so here where it is used, if a node that ignored it would serve
+    /// clients otherwise than the pool says: such a node refuses the pool ([`Pool::unknown`]), and the
+    /// last one that it understood serves on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
 }
 
 /// Records of connections at their end.

@@ -14,7 +14,16 @@ use crate::{
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MissingEndpoints(pub String);
 
+/// What pools may require of this release ([`Pool::requires`]): nothing was added yet.
+const KNOWN: &[&str] = &[];
+
 impl Pool {
+    /// What the pool requires and this release does not know, in the order in which it is said.
+    pub fn unknown(&self) -> Vec<&str> {
+        let required = self.requires.iter().map(String::as_str);
+        required.filter(|name| !KNOWN.contains(name)).collect()
+    }
+
     /// Takes the pool apart: its settings, and the endpoints of each upstream by its name.
     pub fn split(mut self) -> (Self, BTreeMap<String, Vec<Endpoint>>) {
         let endpoints = self.upstreams.iter_mut().map(|upstream| {

@@ -166,6 +166,7 @@ fn pool() -> Pool {
             session_age: Some(Duration::from_hours(24)),
             ..Limits::default()
         },
+        requires: Vec::new(),
     }
 }
 

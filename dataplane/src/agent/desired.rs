@@ -204,6 +204,7 @@ pub(super) mod tests {
             tracking: node_api::Tracking::default(),
             access_log: None,
             limits: node_api::Limits::default(),
+            requires: Vec::new(),
         }
     }
 

@@ -229,6 +229,7 @@ pub(crate) fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool
         tracking: node_api::Tracking::default(),
         access_log: None,
         limits: node_api::Limits::default(),
+        requires: Vec::new(),
     };
     (pool_ref(name), pool)
 }

@@ -92,6 +92,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
         tracking: node_api::Tracking::default(),
         access_log: None,
         limits: node_api::Limits::default(),
+        requires: Vec::new(),
     }
 }
 

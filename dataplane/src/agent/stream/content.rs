@@ -84,8 +84,15 @@ pub(super) fn not_understood(what: &str) -> String {
     format!("data plane {version} does not understand it: {what}; update the data plane")
 }
 
-/// What no planner makes.
+/// What no planner makes, or only one of a later release.
 fn check(pool: &Pool) -> Result<(), String> {
+    let unknown = pool.unknown();
+    if !unknown.is_empty() {
+        return Err(not_understood(&format!(
+            "it requires {}",
+            unknown.join(", ")
+        )));
+    }
     for router in &pool.virtual_routers {
         let Some(first) = router.addresses.first() else {
             let id = router.virtual_router_id;
@@ -126,8 +133,14 @@ mod tests {
             *body.pointer_mut(pointer).unwrap() = value;
             body
         };
+        let mut newer = good.clone();
+        newer["requires"] = json!(["holograms", "telepathy"]);
         for (body, words) in [
             (json!(null), "null"),
+            (
+                newer,
+                "it requires holograms, telepathy; update the data plane",
+            ),
             (with("/upstreams/0/balancing", json!("Best")), "Best"),
             (with("/virtualRouters/0/addresses", json!([])), "no address"),
             (

@@ -88,6 +88,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
         tracking: node_api::Tracking::default(),
         access_log: None,
         limits: node_api::Limits::default(),
+        requires: Vec::new(),
     }
 }
 
