@@ -74,10 +74,14 @@ pub(crate) async fn serve(
     // Its sessions have heartbeats, if any; a connection without sessions has nothing else.
     client.probe(true);
     let client = Turns::from(client);
-    let whole = client.connection();
+    let (whole, gathered) = (client.connection(), client.gathered());
     // The client begins at once (RFC 9113 section 3.4).
-    let preface = builder().handshake::<_, Piece>(client);
-    let Ok(Ok(mut connection)) = timeout(arrival.limit, preface).await else {
+    let connected = {
+        let mut preface = pin!(builder().handshake::<_, Piece>(client));
+        let preface = gathered.turns(|cx| preface.as_mut().poll(cx));
+        timeout(arrival.limit, preface).await
+    };
+    let Ok(Ok(Ok(mut connection))) = connected else {
         return;
     };
     let patience = worker.shared.patience;
@@ -102,8 +106,8 @@ pub(crate) async fn serve(
                 look.as_mut().reset(Instant::now() + pause);
                 is_long
             }
-            accepted = connection.accept() => match accepted {
-                Some(Ok((request, mut respond))) => {
+            accepted = gathered.turns(|cx| connection.poll_accept(cx)) => match accepted {
+                Ok(Some(Ok((request, mut respond)))) => {
                     idleness = Idleness::default();
                     fruitless.set(fruitless.get() + 1);
                     let route = worker.http2_route(arrival.address).filter(|_| !is_ending);
@@ -122,11 +126,11 @@ pub(crate) async fn serve(
                     }
                     is_over || fruitless.get() > FRUITLESS
                 }
-                Some(Err(error)) => {
+                Ok(Some(Err(error))) => {
                     tracing::debug!(peer = %arrival.peer, %error, "a connection of HTTP/2 broke");
                     return;
                 }
-                None => return,
+                Err(_) | Ok(None) => return,
             },
         };
         if is_to_end && !is_ending {
