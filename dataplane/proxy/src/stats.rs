@@ -240,6 +240,10 @@ pub struct Counters {
     pub accepted: u64,
     /// Streams of HTTP/2 accepted, each of which is to be a session.
     pub streams: u64,
+    /// Those that are open now, be it only for the handshake.
+    pub live_streams: u64,
+    /// Connections of HTTP/2 that are open now, with streams or without.
+    pub http2_connections: u64,
     /// Sessions that are live now.
     pub live_sessions: u64,
     handshakes: [u64; HANDSHAKES],
@@ -332,6 +336,8 @@ impl TrafficCount {
 pub(crate) struct WorkerStats {
     pub(crate) accepted: Count,
     pub(crate) streams: Count,
+    pub(crate) streams_ended: Count,
+    pub(crate) http2_connections_ended: Count,
     pub(crate) opened: Count,
     pub(crate) closed: Count,
     handshakes: [Count; HANDSHAKES],
@@ -363,8 +369,12 @@ impl WorkerStats {
 
     fn add_to(&self, sum: &mut Counters) {
         sum.accepted += self.accepted.get();
+        let open = |begun: u64, ended: &Count| begun.saturating_sub(ended.get());
         sum.streams += self.streams.get();
-        sum.live_sessions += self.opened.get().saturating_sub(self.closed.get());
+        sum.live_streams += open(self.streams.get(), &self.streams_ended);
+        let agreed = self.handshakes[HandshakeResult::Http2 as usize].get();
+        sum.http2_connections += open(agreed, &self.http2_connections_ended);
+        sum.live_sessions += open(self.opened.get(), &self.closed);
         for (sum, count) in sum.handshakes.iter_mut().zip(&self.handshakes) {
             *sum += count.get();
         }
@@ -396,6 +406,20 @@ impl ListenerStats {
         for worker in &self.0 {
             worker.add_to(sum);
         }
+    }
+}
+
+/// Something that is open until this is dropped: then `ended` of its worker's counters goes up.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) stats: Arc<ListenerStats>,
+    pub(crate) worker: usize,
+    pub(crate) ended: fn(&WorkerStats) -> &Count,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        (self.ended)(self.stats.of(self.worker)).add(1);
     }
 }
 

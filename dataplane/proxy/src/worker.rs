@@ -32,7 +32,7 @@ use crate::{
     relay::{SCRATCH, Session, Side},
     session::{Control, End},
     shedding::Shedding,
-    stats::{CodeClass, Ended, HandshakeResult, ListenerStats, WorkerStats},
+    stats::{CodeClass, Count, Ended, HandshakeResult, ListenerStats, Open, WorkerStats},
     sys,
     times::{OpeningTimes, WorkerTimes},
     tls::ServerTls,
@@ -426,6 +426,19 @@ impl Worker {
     /// What this worker counts of a listener.
     pub(crate) fn stats<'a>(&self, listener: &'a ListenerStats) -> &'a WorkerStats {
         listener.of(self.index)
+    }
+
+    /// Something of a listener that is open from now on.
+    pub(crate) fn open(
+        &self,
+        listener: &Arc<ListenerStats>,
+        ended: fn(&WorkerStats) -> &Count,
+    ) -> Open {
+        Open {
+            stats: Arc::clone(listener),
+            worker: self.index,
+            ended,
+        }
     }
 
     /// What this worker counts of an endpoint.

@@ -51,11 +51,13 @@ fn open_files(snapshot: &Snapshot, workers: usize) -> u64 {
     let counters = &snapshot.counters;
     let ended = HandshakeResult::ALL.iter();
     let ended: u64 = ended.map(|result| counters.handshakes(*result)).sum();
-    // A stream of HTTP/2 has none of its own, only its endpoint's: that makes up for its connection.
     let begun = counters.accepted + counters.streams;
     let under_way = begun.saturating_sub(ended);
     let listening = snapshot.listeners.iter().filter(|one| one.accepting);
-    (listening.count() * workers) as u64 + 2 * (counters.live_sessions + under_way)
+    let of_sessions = 2 * (counters.live_sessions + under_way);
+    // A stream of HTTP/2 has its endpoint's alone; its connection has one, be there streams or not.
+    let of_sessions = of_sessions.saturating_sub(counters.live_streams);
+    (listening.count() * workers) as u64 + of_sessions + counters.http2_connections
 }
 
 /// What is in use, and how much there may be.
@@ -105,6 +107,18 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_has_two_descriptors_a_stream_one_and_its_connection_one_more() {
+        let mut snapshot = Snapshot::default();
+        let counters = &mut snapshot.counters;
+        counters.accepted = 3;
+        // Three connections have come and wait; of HTTP/2 there are two besides, one of them idle.
+        counters.http2_connections = 2;
+        counters.live_streams = 8;
+        counters.live_sessions = 8 + 10;
+        assert_eq!(open_files(&snapshot, 2), 2 * 3 + 2 + 8 + 2 * 10);
+    }
 
     #[test]
     fn from_four_fifths_on_each_ceiling_is_warned_about() {

@@ -20,7 +20,7 @@ use crate::{
     handshake::date,
     live::Route,
     open::{self, Arrival},
-    stats::HandshakeResult,
+    stats::{HandshakeResult, Open},
     stream::Stream,
     worker::{Closing, Worker},
 };
@@ -70,6 +70,7 @@ pub(crate) async fn serve(
     client: Stream,
     mut arrival: Arrival,
     closing: Closing,
+    _open: Open,
 ) {
     // Its sessions have heartbeats, if any; a connection without sessions has nothing else.
     client.probe(true);
@@ -165,10 +166,11 @@ fn take(
     fruitless: &Rc<Cell<u32>>,
 ) {
     worker.stats(&route.stats).streams.add(1);
+    let open = worker.open(&route.stats, |counts| &counts.streams_ended);
     let (parts, input) = request.into_parts();
     match request::head(&parts, &generate_key()) {
         Ok(head) => {
-            let stream = Http2Stream::new(head, input, respond, Weak::clone(whole));
+            let stream = Http2Stream::new(head, (input, respond), Weak::clone(whole), open);
             let (opener, listener) = (Rc::clone(worker), Arc::clone(&route));
             let fruitless = Rc::clone(fruitless);
             worker.begin(&listener, async move || {

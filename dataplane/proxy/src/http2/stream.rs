@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     handshake::{Body, BodyEnd, Chunk, Outcome, ResponseParser},
+    stats::Open,
     stream::Stream,
     sys,
     tls::Agreed,
@@ -37,6 +38,8 @@ pub(crate) struct Http2Stream {
     queue: Queue,
     /// What it is one of.
     connection: Weak<RefCell<Stream>>,
+    /// In the books of its listener until it is dropped.
+    _open: Open,
 }
 
 #[derive(Debug)]
@@ -65,9 +68,9 @@ impl Http2Stream {
     /// `head` is the request as HTTP/1.1 has it.
     pub(super) fn new(
         head: Vec<u8>,
-        input: RecvStream,
-        respond: SendResponse<Piece>,
+        (input, respond): (RecvStream, SendResponse<Piece>),
         connection: Weak<RefCell<Stream>>,
+        open: Open,
     ) -> Self {
         Self {
             head: head.len(),
@@ -79,6 +82,7 @@ impl Http2Stream {
             },
             queue: Queue::default(),
             connection,
+            _open: open,
         }
     }
 

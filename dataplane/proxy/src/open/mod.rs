@@ -97,7 +97,8 @@ pub(crate) async fn open(
         entry.discard();
         // Not a handshake under way: it stays as long as it has sessions.
         let closing = worker.watch_closing(arrival.address);
-        let connection = http2::serve(Rc::clone(&worker), client, arrival, closing);
+        let open = worker.open(&route.stats, |counts| &counts.http2_connections_ended);
+        let connection = http2::serve(Rc::clone(&worker), client, arrival, closing, open);
         tokio::task::spawn_local(connection);
         return HandshakeResult::Http2;
     }

@@ -52,6 +52,27 @@ async fn there_are_a_hundred_streams_at_once_and_the_next_has_to_wait() {
 }
 
 #[tokio::test]
+async fn what_is_open_is_counted() {
+    let (rig, authority) = rig(&[echo().await]);
+    let idle = Client::connect(&rig, &authority).await;
+    let busy = Client::connect(&rig, &authority).await;
+    let (one, two) = (busy.session().await, busy.session().await);
+    let open = |connections, streams| {
+        move |now: &proxy::Snapshot| {
+            let counters = &now.counters;
+            (counters.http2_connections, counters.live_streams) == (connections, streams)
+        }
+    };
+    rig.until("two connections, two streams", open(2, 2)).await;
+    drop(two);
+    rig.until("a stream to end", open(2, 1)).await;
+    drop(idle);
+    rig.until("an idle connection to end", open(1, 1)).await;
+    drop((one, busy));
+    rig.until("all to end", open(0, 0)).await;
+}
+
+#[tokio::test]
 async fn a_connection_without_streams_ends_after_a_while() {
     let authority = Authority::new();
     let identity = authority.identity(&[HOST]);
