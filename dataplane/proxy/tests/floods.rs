@@ -363,7 +363,7 @@ async fn handshakes_of_tls_in_records_of_a_byte() {
     round_trip(&mut session, "before").await;
     let memory = resident();
     // A ClientHello (RFC 8446 section 4.1.2) that is as long as one may be, of which each byte takes six.
-    let hello = [&[1, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
+    let hello = [&[1, 0, 0xff, 0xff][..], &vec![0; 0xffff]].concat();
     let records: Vec<u8> = hello
         .iter()
         .flat_map(|byte| [22, 3, 1, 0, 1, *byte])

@@ -116,10 +116,10 @@ fn keys_on_disk_serve_a_new_pod_without_a_controller() {
     let mut agent = on_disk();
     serve_endpoint();
     let issuer = wss::Authority::new();
-    let issued = issuer.issue();
+    let identity = issuer.issue();
     let node = replica.accept();
     tell_pool(&node);
-    let good = node.upsert(SECRET, &secret(&issued, &issued));
+    let good = node.upsert(SECRET, &secret(&identity, &identity));
     node.synced(1, &[POOL, ENDPOINTS, SECRET]);
     node.hear_acks(&[(SECRET, Some(&good))]);
     host.wait_status("Active", is_active(&[110]));
@@ -134,5 +134,5 @@ fn keys_on_disk_serve_a_new_pod_without_a_controller() {
     fs::remove_dir_all(host.at("run")).unwrap();
     let _agent = on_disk();
     host.wait_status("Active", is_active(&[110]));
-    assert_eq!(Client::new(&issuer).open().unwrap().certificate, issued.der);
+    assert_eq!(Client::new(&issuer).open().unwrap().certificate, identity.der);
 }

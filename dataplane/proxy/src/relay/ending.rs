@@ -140,7 +140,7 @@ impl Session {
         });
         match side {
             Side::Client => {
-                self.drop_side(side, close::CLIENT_LOST, "client does not answer pings")
+                self.drop_side(side, close::CLIENT_LOST, "client does not answer pings");
             }
             Side::Backend => {
                 if self.gives_up(side) {

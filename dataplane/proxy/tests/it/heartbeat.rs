@@ -94,8 +94,8 @@ async fn keys_tell_nothing_of_the_next_ones() {
                 let payload: Vec<u8> = (6..14)
                     .map(|at| ping[at] ^ ping[2 + (at - 6) % 4])
                     .collect();
-                let pong = [&[0x8a, 8], &payload[..]].concat();
-                stream.write_all(&pong).await.unwrap();
+                let answer = [&[0x8a, 8], &payload[..]].concat();
+                stream.write_all(&answer).await.unwrap();
             }
         }
     })

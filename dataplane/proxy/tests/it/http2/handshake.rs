@@ -114,7 +114,10 @@ async fn what_is_no_handshake_is_refused_and_harms_no_other() {
         assert_eq!(response.status(), status, "{asked:.200}");
         let headers = response.headers();
         assert!(!headers.contains_key("connection") && !headers.contains_key("upgrade"));
-        assert!(status == 431 || headers.contains_key("date"), "{asked:.200}");
+        assert!(
+            status == 431 || headers.contains_key("date"),
+            "{asked:.200}"
+        );
         round_trip(&mut ws, "goes on").await;
     }
     let (response, _output) = client.ask(plain(Method::GET, uri("/"))).await;

@@ -232,7 +232,7 @@ async fn a_client_that_goes_while_it_waits_costs_its_server_nothing() {
     assert_eq!(soon(tell.recv()).await.unwrap(), frame);
     first.write_all(&frame).await.unwrap();
     assert_eq!(soon(tell.recv()).await.unwrap(), frame);
-    let counters = rig.proxy.snapshot().endpoints[0].counters;
+    let counters = &rig.proxy.snapshot().endpoints[0].counters;
     assert_eq!(counters.handshakes(AttemptResult::Upgraded), 2);
 }
 
