@@ -134,5 +134,8 @@ fn keys_on_disk_serve_a_new_pod_without_a_controller() {
     fs::remove_dir_all(host.at("run")).unwrap();
     let _agent = on_disk();
     host.wait_status("Active", is_active(&[110]));
-    assert_eq!(Client::new(&issuer).open().unwrap().certificate, identity.der);
+    assert_eq!(
+        Client::new(&issuer).open().unwrap().certificate,
+        identity.der
+    );
 }

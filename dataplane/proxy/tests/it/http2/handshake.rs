@@ -1,6 +1,6 @@
 //! What the handshake of a stream is to the backend, and which requests are refused.
 
-use std::process::Command;
+use std::{process::Command, sync::Arc};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
@@ -9,7 +9,7 @@ use proxy::HandshakeResult;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 
 use super::support::{Client, asking, backend_by_hand, switch, websocket};
@@ -173,14 +173,22 @@ async fn an_answer_of_the_backend_is_passed_on_without_its_chunks() {
 
 #[tokio::test]
 async fn an_answer_that_is_cut_ends_with_a_reset() {
-    let at = backend_by_hand(|_, mut stream| async move {
-        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nplain\r\n";
-        stream.write_all(answer).await.unwrap();
+    // A stream that is cut at once may lose its head, too.
+    let has_begun = Arc::new(Notify::new());
+    let begun = Arc::clone(&has_begun);
+    let at = backend_by_hand(move |_, mut stream| {
+        let begun = Arc::clone(&begun);
+        async move {
+            let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nplain\r\n";
+            stream.write_all(answer).await.unwrap();
+            begun.notified().await;
+        }
     })
     .await;
     let (rig, authority) = rig(&[at]);
     let client = Client::connect(&rig, &authority).await;
     let (response, _output) = client.ask(websocket(&[])).await;
+    has_begun.notify_one();
     let mut body = response.into_body();
     let end = loop {
         match soon(body.data()).await {
