@@ -17,7 +17,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    balance::{Turn, rebalance::Rebalancing},
+    balance::{SharedState, rebalance::Rebalancing},
     config::{self, Balancing, Config, Drain, Heartbeat},
     endpoint::Endpoint,
     health::Health,
@@ -83,7 +83,7 @@ pub(crate) struct Upstream {
     pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
     pub(crate) health: Health,
     pub(crate) min_near_percent: Option<u8>,
-    pub(crate) turn: Arc<Mutex<Turn>>,
+    pub(crate) turn: Arc<Mutex<SharedState>>,
     pub(crate) rebalancing: Option<Rebalancing>,
     /// What each worker measured.
     pub(crate) times: Arc<[OpeningTimes]>,

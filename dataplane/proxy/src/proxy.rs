@@ -127,17 +127,17 @@ pub struct LeaveReport {
 /// A running proxy. Dropping it ends all sessions and joins the workers.
 pub struct Proxy {
     shared: Arc<Shared>,
-    workers: Vec<Worker>,
-    control: Mutex<Control>,
+    workers: Vec<WorkerHandle>,
+    applied: Mutex<Applied>,
 }
 
-struct Worker {
+struct WorkerHandle {
     orders: orders::Sender<Order>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What only the caller's side knows.
-struct Control {
+struct Applied {
     /// What all workers serve; `None`: not all of them have obeyed.
     config: Option<Config>,
     compiler: Compiler,
@@ -147,7 +147,7 @@ struct Control {
     left: BTreeSet<SocketAddr>,
 }
 
-impl Control {
+impl Applied {
     fn new(workers: usize) -> Self {
         Self {
             config: None,
@@ -187,7 +187,7 @@ impl Proxy {
                     worker: index,
                     source,
                 })?;
-            Ok(Worker {
+            Ok(WorkerHandle {
                 orders: sender,
                 thread: Some(thread),
             })
@@ -195,7 +195,7 @@ impl Proxy {
         let workers = (0..workers).map(start).collect::<Result<Vec<_>, Error>>()?;
         Ok(Self {
             shared,
-            control: Mutex::new(Control::new(workers.len())),
+            applied: Mutex::new(Applied::new(workers.len())),
             workers,
         })
     }
@@ -215,13 +215,13 @@ impl Proxy {
         sockets: Vec<(SocketAddr, Vec<TcpListener>)>,
     ) -> Result<(), Error> {
         config.check()?;
-        let mut control = self.control();
-        if control.config.as_ref() == Some(&config) && sockets.is_empty() {
+        let mut applied = self.applied();
+        if applied.config.as_ref() == Some(&config) && sockets.is_empty() {
             return Ok(());
         }
         let old = self.shared.state();
         let ledger = &self.shared.ledger;
-        let (state, listed) = control.compiler.compile(&config, &old, ledger);
+        let (state, listed) = applied.compiler.compile(&config, &old, ledger);
         let state = Arc::new(state);
         self.shared.replace_state(Arc::clone(&state));
         let check = listed
@@ -231,18 +231,18 @@ impl Proxy {
         let mut check = Some(check.collect::<Vec<_>>());
 
         let routes = &state.routes;
-        control.open.retain(|address| routes.contains_key(address));
-        control.left.retain(|address| routes.contains_key(address));
+        applied.open.retain(|address| routes.contains_key(address));
+        applied.left.retain(|address| routes.contains_key(address));
         let mut shares: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut opening = BTreeSet::new();
         for (address, listeners) in sockets {
             if listeners.is_empty()
                 || !routes.contains_key(&address)
-                || !control.open.insert(address)
+                || !applied.open.insert(address)
             {
                 continue;
             }
-            control.left.remove(&address);
+            applied.left.remove(&address);
             opening.insert(address);
             for (i, listener) in listeners.into_iter().enumerate() {
                 shares[i % self.workers.len()].push((address, listener));
@@ -261,14 +261,14 @@ impl Proxy {
             opening.remove(address);
         }
         for address in &opening {
-            control.open.remove(address);
+            applied.open.remove(address);
         }
         for (address, route) in routes {
-            let problem = if control.open.contains(address) {
+            let problem = if applied.open.contains(address) {
                 None
             } else if opening.contains(address) {
                 Some(ListenerProblem::BadSocket)
-            } else if control.left.contains(address) {
+            } else if applied.left.contains(address) {
                 Some(ListenerProblem::Left)
             } else {
                 Some(ListenerProblem::NoSocket)
@@ -277,16 +277,16 @@ impl Proxy {
         }
         self.shared.publish_usable();
         let obeyed: Result<Vec<_>, Error> = answers.into_iter().collect();
-        control.config = obeyed.is_ok().then_some(config);
+        applied.config = obeyed.is_ok().then_some(config);
         obeyed.map(drop)
     }
 
     /// Addresses of `config` for which [`Proxy::apply`] needs sockets: those not open now.
     pub fn missing_sockets(&self, config: &Config) -> Vec<SocketAddr> {
-        let control = self.control();
+        let applied = self.applied();
         let mut missing: Vec<_> = config
             .addresses()
-            .filter(|address| !control.open.contains(address))
+            .filter(|address| !applied.open.contains(address))
             .collect();
         missing.sort_unstable();
         missing.dedup();
@@ -299,18 +299,18 @@ impl Proxy {
     /// acknowledged. To accept there again, [`Proxy::apply`] with new sockets.
     pub fn leave(&self, addresses: &[IpAddr], limit: Duration) -> Result<LeaveReport, Error> {
         let begun = Instant::now();
-        let mut control = self.control();
-        let closed: Vec<_> = control
+        let mut applied = self.applied();
+        let closed: Vec<_> = applied
             .open
             .iter()
             .copied()
             .filter(|address| addresses.contains(&address.ip()))
             .collect();
         for address in &closed {
-            control.open.remove(address);
-            control.left.insert(*address);
+            applied.open.remove(address);
+            applied.left.insert(*address);
         }
-        drop(control);
+        drop(applied);
         let addresses: Arc<[IpAddr]> = addresses.into();
         let reports = self.order(limit + OBEY, |done| Order::Leave {
             addresses: Arc::clone(&addresses),
@@ -434,8 +434,8 @@ impl Proxy {
         snapshot
     }
 
-    fn control(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives every worker an order and waits for all answers.
@@ -445,7 +445,7 @@ impl Proxy {
         mut order: impl FnMut(mpsc::Sender<T>) -> Order,
     ) -> Vec<Result<T, Error>> {
         let deadline = Instant::now() + limit;
-        let give = |worker: &Worker| {
+        let give = |worker: &WorkerHandle| {
             let (done, answer) = mpsc::channel();
             // A full queue or an ended worker drops `done`: the wait below tells.
             drop(worker.orders.try_send(order(done)));

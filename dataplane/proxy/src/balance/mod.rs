@@ -119,7 +119,7 @@ fn take_turn<'a>(candidates: &[Candidate<'a>]) -> Option<&'a Arc<Endpoint>> {
 /// What an upstream remembers, for all workers: who holds it chooses, so that turns and limits are
 /// exact.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct SharedState {
     random: u64,
     pub(crate) budget: Budget,
     pub(crate) counts: HealthCounts,
@@ -130,7 +130,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Default for Turn {
+impl Default for SharedState {
     fn default() -> Self {
         Self {
             random: RandomState::new().hash_one(()),
@@ -140,7 +140,7 @@ impl Default for Turn {
     }
 }
 
-impl Turn {
+impl SharedState {
     /// The next number of `SplitMix64`.
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{HealthCheck, checked, condition, probe};
 use crate::{
-    balance::{Turn, locked},
+    balance::{SharedState, locked},
     endpoint::Endpoint,
     live::{Shared, State},
     proxy_protocol,
@@ -122,7 +122,7 @@ impl Watches {
         &self,
         endpoint: &Arc<Endpoint>,
         wanted: &Wanted,
-        turn: &Arc<Mutex<Turn>>,
+        turn: &Arc<Mutex<SharedState>>,
         shared: &Arc<Shared>,
     ) -> AbortHandle {
         let asked = Asked {
@@ -141,7 +141,7 @@ impl Watches {
 struct Asked {
     endpoint: Arc<Endpoint>,
     wanted: Wanted,
-    turn: Arc<Mutex<Turn>>,
+    turn: Arc<Mutex<SharedState>>,
     shared: Arc<Shared>,
     under_way: Rc<Semaphore>,
     random: RandomState,

@@ -38,7 +38,7 @@ pub(super) struct OtherAnswer {
 }
 
 /// How an attempt failed.
-pub(super) enum Attempt {
+pub(super) enum AttemptError {
     /// The next endpoint may do better; if there is none, `reject` is for the client.
     Failed {
         reject: Reject,
@@ -51,7 +51,7 @@ pub(super) enum Attempt {
     Final(Reject),
 }
 
-impl Attempt {
+impl AttemptError {
     /// The endpoint took the request and has no use for it.
     const fn failed(reject: Reject) -> Self {
         Self::Failed {
@@ -63,20 +63,20 @@ impl Attempt {
 }
 
 /// What is counted of an endpoint for an outcome; `None`: it had no part in it.
-pub(super) fn made_of_it(outcome: &Result<Answer, Attempt>) -> Option<AttemptResult> {
+pub(super) fn made_of_it(outcome: &Result<Answer, AttemptError>) -> Option<AttemptResult> {
     Some(match outcome {
         Ok(Answer::Switch { .. }) => AttemptResult::Upgraded,
         Ok(Answer::Other(_)) => AttemptResult::Answered,
-        Err(Attempt::Failed {
+        Err(AttemptError::Failed {
             was_untouched: true,
             ..
         }) => AttemptResult::Unreached,
-        Err(Attempt::Failed {
+        Err(AttemptError::Failed {
             reject: Reject::GatewayTimeout,
             ..
         }) => AttemptResult::TimedOut,
-        Err(Attempt::Failed { .. }) => AttemptResult::Failed,
-        Err(Attempt::Final(_)) => return None,
+        Err(AttemptError::Failed { .. }) => AttemptResult::Failed,
+        Err(AttemptError::Final(_)) => return None,
     })
 }
 
@@ -87,10 +87,10 @@ pub(super) async fn attempt(
     lease: &Lease,
     request: &Asked,
     until: Instant,
-) -> Result<Answer, Attempt> {
+) -> Result<Answer, AttemptError> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        return Err(Attempt::Final(Reject::GatewayTimeout));
+        return Err(AttemptError::Final(Reject::GatewayTimeout));
     }
     let begun = Instant::now();
     let Ends {
@@ -107,7 +107,7 @@ pub(super) async fn attempt(
         times.connects.observe(begun.elapsed());
     }
     let mut backend = backend.map_err(|fault| match fault {
-        ConnectFault::Endpoint { fault, is_news } => Attempt::Failed {
+        ConnectFault::Endpoint { fault, is_news } => AttemptError::Failed {
             reject: match fault {
                 Fault::TimedOut => Reject::GatewayTimeout,
                 _ => Reject::BadGateway,
@@ -118,7 +118,7 @@ pub(super) async fn attempt(
         ConnectFault::Local(error) => {
             let endpoint = lease.endpoint.address;
             tracing::debug!(%endpoint, %error, "cannot open a connection to an endpoint");
-            Attempt::Final(Reject::Unavailable)
+            AttemptError::Final(Reject::Unavailable)
         }
     })?;
     let exchange = async {
@@ -126,7 +126,7 @@ pub(super) async fn attempt(
         drop(say(&mut backend, &request.head).await);
         read_answer(worker, lease, backend, request.accept.as_deref()).await
     };
-    let late = Err(Attempt::failed(Reject::GatewayTimeout));
+    let late = Err(AttemptError::failed(Reject::GatewayTimeout));
     timeout_at(until, exchange).await.unwrap_or(late)
 }
 
@@ -135,7 +135,7 @@ async fn read_answer(
     lease: &Lease,
     mut backend: Stream,
     accept: Option<&str>,
-) -> Result<Answer, Attempt> {
+) -> Result<Answer, AttemptError> {
     let mut received = Vec::new();
     let mut parser = ResponseParser::default();
     let mut interim = 0;
@@ -148,20 +148,20 @@ async fn read_answer(
                 }
                 // It died before the 101: nothing has reached the client, so the next is tried.
                 if !matches!(filled, Ok(n) if n > 0) {
-                    return Err(Attempt::failed(Reject::BadGateway));
+                    return Err(AttemptError::failed(Reject::BadGateway));
                 }
             }
             Outcome::Bad(bad) => {
                 let endpoint = lease.endpoint.address;
                 tracing::debug!(%endpoint, reason = %bad, "an endpoint's answer is of no use");
-                return Err(Attempt::failed(Reject::BadGateway));
+                return Err(AttemptError::failed(Reject::BadGateway));
             }
             Outcome::Done(response, end) if response.is_interim() => {
                 // No client asked for it (RFC 9110 section 15.2): a handshake has no content to
                 // wait for, and many WebSocket clients take the first answer for the last.
                 interim += 1;
                 if interim > INTERIM_MAX {
-                    return Err(Attempt::failed(Reject::BadGateway));
+                    return Err(AttemptError::failed(Reject::BadGateway));
                 }
                 received.drain(..end);
                 parser = ResponseParser::default();
@@ -171,7 +171,7 @@ async fn read_answer(
                 if accept.is_some_and(|accept| given != Some(accept.as_bytes())) {
                     let endpoint = lease.endpoint.address;
                     tracing::debug!(%endpoint, "its Sec-WebSocket-Accept does not belong to the key");
-                    return Err(Attempt::failed(Reject::BadGateway));
+                    return Err(AttemptError::failed(Reject::BadGateway));
                 }
                 return Ok(Answer::Switch {
                     response: forward::switch(&response),

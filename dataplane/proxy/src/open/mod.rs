@@ -29,7 +29,7 @@ use tokio::{
 pub(crate) use self::arrival::Arrival;
 use self::{
     arrival::{Arrived, arrive, destination, read_request, refusal},
-    attempt::{Answer, Attempt, attempt, made_of_it, pass_answer},
+    attempt::{Answer, AttemptError, attempt, made_of_it, pass_answer},
     retry::Spent,
 };
 use crate::{
@@ -380,7 +380,7 @@ async fn establish(
                 let last = Spent::Answer(answer);
                 return give_up(worker, client, last, deadline, entry).await;
             }
-            Err(Attempt::Failed {
+            Err(AttemptError::Failed {
                 reject,
                 was_untouched,
                 ..
@@ -390,7 +390,7 @@ async fn establish(
                     was_untouched,
                 };
             }
-            Err(Attempt::Final(reject)) => return Err(Failure::Refuse(reject)),
+            Err(AttemptError::Final(reject)) => return Err(Failure::Refuse(reject)),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::attempt::{Answer, Attempt, OtherAnswer};
+use super::attempt::{Answer, AttemptError, OtherAnswer};
 use crate::{
     balance::{Lease, locked},
     endpoint::Endpoint,
@@ -61,7 +61,7 @@ pub(super) fn may_try(upstream: &Upstream, spent: &Spent, lease: &Lease) -> bool
 pub(super) fn learn(
     upstream: &Upstream,
     endpoint: &Arc<Endpoint>,
-    outcome: &Result<Answer, Attempt>,
+    outcome: &Result<Answer, AttemptError>,
     given: Duration,
     shared: &Arc<Shared>,
 ) {
@@ -70,7 +70,7 @@ pub(super) fn learn(
         Ok(Answer::Other(answer)) => is_retried(answer.status),
         // What is known already, as when many clients come at once, is not counted again; and with
         // little time left, since the client was slow or others were, nothing is proven.
-        Err(Attempt::Failed {
+        Err(AttemptError::Failed {
             reject, is_news, ..
         }) => {
             let is_hasty = given < upstream.handshake_timeout / 4;
@@ -79,7 +79,7 @@ pub(super) fn learn(
             }
             true
         }
-        Err(Attempt::Final(_)) => return,
+        Err(AttemptError::Final(_)) => return,
     };
     if is_failure {
         health::failed(endpoint, upstream, shared);
