@@ -71,7 +71,7 @@ crdgen: ## write the CRD anew from its types
 	$(CARGO) run --quiet --package crds --bin crdgen
 
 FUZZ = advertisement_v2 advertisement_v3 arp ipv4 ipv6 neighbour netlink manifests stream_to_node stream_to_controller \
-	http_request http_response http_chunks frames proxy_protocol
+	http_request http2_request http_response http_chunks frames proxy_protocol
 fuzz: $(CARGO_FUZZ) ## fuzz the decoders, RUNS executions each (10 million)
 	@# No decoder has an unsafe block, so no sanitizer is needed, and a stable compiler will do.
 	@# What it finds goes beside the build, and the committed corpus stays as it is.

@@ -29,6 +29,7 @@ mod laws {
     pub mod cuts;
     pub mod frames;
     pub mod http;
+    pub mod http2;
     pub mod manifests;
     pub mod netlink;
     pub mod proxy_protocol;
@@ -290,6 +291,39 @@ fn requests_of_clients() {
         ("node-ws", "127.0.0.1:59205/rooms/7?user=1"),
     ];
     check("http_request", laws::http::request, outcome, &expected);
+}
+
+#[test]
+fn requests_in_streams() {
+    let expected = [
+        ("forged-another-host", "400"),
+        ("forged-another-protocol", "501"),
+        (
+            "forged-content",
+            "Malformed(\"A handshake has no content.\")",
+        ),
+        ("forged-crumbs", "chat.example:8443/rooms/7?user=1"),
+        ("forged-get", "NotAnUpgrade"),
+        ("forged-http", "421"),
+        ("forged-key", "chat.example:8443/rooms/7?user=1"),
+        ("forged-line-in-a-value", "malformed"),
+        ("forged-no-authority", "400"),
+        ("forged-no-protocol", "501"),
+        (
+            "forged-path-of-no-ascii",
+            "Malformed(\"The request line is malformed.\")",
+        ),
+        ("forged-star", "Malformed(\"The target is malformed.\")"),
+        ("forged-upgrade", "chat.example:8443/rooms/7?user=1"),
+        ("forged-user", "Malformed(\"Host is not a host.\")"),
+        ("forged-version-8", "Version"),
+    ];
+    check(
+        "http2_request",
+        laws::http2::request,
+        laws::http2::outcome,
+        &expected,
+    );
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub mod frame;
 pub mod handshake;
 mod health;
 mod heartbeat;
-mod http2;
+pub mod http2;
 mod leaving;
 mod limits;
 mod listener;

@@ -3,6 +3,7 @@
 pub mod cuts;
 pub mod frames;
 pub mod http;
+pub mod http2;
 pub mod manifests;
 pub mod netlink;
 pub mod proxy_protocol;

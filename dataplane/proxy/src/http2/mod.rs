@@ -8,8 +8,10 @@
 mod answer;
 mod connection;
 mod piece;
-mod request;
+pub mod request;
 mod stream;
 mod turns;
+
+pub use h2::ext::Protocol;
 
 pub(crate) use self::{answer::status, connection::serve, stream::Http2Stream};

@@ -12,7 +12,7 @@ const WRITTEN: [&str; 5] = ["cookie", "host", "sec-websocket-key", "te", "upgrad
 ///
 /// # Errors
 /// The status for a request that HTTP/1.1 has no form for.
-pub(super) fn head(request: &Parts, key: &str) -> Result<Vec<u8>, StatusCode> {
+pub fn head(request: &Parts, key: &str) -> Result<Vec<u8>, StatusCode> {
     let is_connect = request.method == Method::CONNECT;
     let protocol = request.extensions.get::<Protocol>();
     if is_connect && protocol.is_none_or(|protocol| protocol.as_str() != "websocket") {
