@@ -336,7 +336,8 @@ impl Proxy {
     }
 
     /// Says whether the host holds an address. Sessions of an address that went without plan are
-    /// kept for one heartbeat time-out in case it returns, then ended on the backend's side.
+    /// kept for one heartbeat time-out in case it returns, then ended on the backend's side. Connections
+    /// of HTTP/2 take no more of them, and end with those they have.
     pub fn address_held(&self, address: IpAddr, held: bool) -> Result<(), Error> {
         self.order(OBEY, |done| Order::Held {
             address,

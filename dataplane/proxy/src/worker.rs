@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     fmt,
     hash::{BuildHasher, RandomState},
     io,
@@ -108,7 +108,7 @@ pub(crate) struct Worker {
     listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
     /// Handshakes under way.
     opening: RefCell<HashMap<u64, (SocketAddr, AbortHandle)>>,
-    /// Connections of several sessions, which are told when their listener closes.
+    /// Connections of several sessions, which are told when their listener closes or its address is lost.
     connections: RefCell<HashMap<u64, (SocketAddr, Rc<Notify>)>>,
     pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
     /// Addresses that the host has lost, and when.
@@ -357,6 +357,11 @@ impl Worker {
                 task.abort();
             }
         }
+        self.close_connections(which);
+    }
+
+    /// Connections of several sessions are told that they get no more.
+    fn close_connections(&self, which: impl Fn(SocketAddr) -> bool) {
         for (address, closing) in self.connections.borrow().values() {
             if which(*address) {
                 closing.notify_one();
@@ -368,8 +373,10 @@ impl Worker {
         let now = Instant::now();
         if held {
             self.lost.borrow_mut().remove(&address);
-        } else {
-            self.lost.borrow_mut().entry(address).or_insert(now);
+        } else if let Entry::Vacant(lost) = self.lost.borrow_mut().entry(address) {
+            lost.insert(now);
+            // Clients that cannot be reached never end them.
+            self.close_connections(|at| at.ip() == address);
         }
         for control in self.sessions.borrow().values() {
             if control.gate.address.ip() != address {
@@ -608,7 +615,7 @@ impl Drop for Opening {
     }
 }
 
-/// Whether the listener of a connection was closed since it came.
+/// Whether the listener of a connection was closed, or its address lost, since it came.
 pub(crate) struct Closing {
     worker: Rc<Worker>,
     id: u64,

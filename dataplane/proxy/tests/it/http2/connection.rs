@@ -122,3 +122,16 @@ async fn switched_off_it_is_for_no_new_session_and_ends_none() {
     drop(ws);
     client.over().await;
 }
+
+#[tokio::test]
+async fn one_whose_address_is_lost_is_kept_for_its_sessions_alone() {
+    let (rig, authority) = rig(&[echo().await]);
+    let idle = Client::connect(&rig, &authority).await;
+    let busy = Client::connect(&rig, &authority).await;
+    let mut ws = busy.session().await;
+    rig.proxy.address_held(rig.address.ip(), false).unwrap();
+    idle.over().await;
+    round_trip(&mut ws, "the address may come back").await;
+    drop(ws);
+    busy.over().await;
+}
