@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::crowd::{Crowd, Life};
 use super::random::Random;
+use super::stream::Way;
 use super::wire::{LARGEST, Seen, Shared, Wire};
 use crate::ws::Opcode;
 
@@ -34,7 +35,7 @@ pub(super) enum Manner {
     Closes,
     /// Asks its server to close with this code.
     Asks(u16),
-    /// Ends the connection without a Close, by FIN or by reset.
+    /// Ends the session without a Close, by FIN or by reset, or with all that share its connection.
     Leaves,
     /// Sends large messages and does not read for a while; then as [`Self::Closes`].
     ReadsLate,
@@ -60,6 +61,7 @@ pub(super) struct End {
     pub(super) id: u64,
     pub(super) manner: Manner,
     pub(super) target: SocketAddrV4,
+    pub(super) way: Way,
     /// Who served it, as far as the client learned.
     pub(super) served: Option<Served>,
     /// When it was over.
@@ -67,6 +69,8 @@ pub(super) struct End {
     pub(super) seen: Seen,
     /// Whether the client had begun to end it.
     pub(super) ending: bool,
+    /// Whether a client has cut off the connection that it shared with others.
+    pub(super) is_cut: bool,
     /// Messages whose echoes did not come.
     pub(super) owed: usize,
 }
@@ -85,8 +89,8 @@ pub(super) async fn come_again(crowd: Rc<Crowd>, shared: Rc<Shared>, mut random:
     while !crowd.is_over() {
         let id = crowd.next_id();
         let mut random = random.fork(id);
-        let target = crowd.target(&mut random);
-        match Wire::open(&shared, target, id).await {
+        let (target, way) = crowd.target(&mut random);
+        match Wire::open(&shared, (target, way), id).await {
             Ok(mut wire) => {
                 crowd.opened();
                 let manner = Manner::draw(&mut random);
@@ -101,10 +105,12 @@ pub(super) async fn come_again(crowd: Rc<Crowd>, shared: Rc<Shared>, mut random:
                     id,
                     manner,
                     target,
+                    way,
                     served,
                     at: Instant::now(),
                     seen,
                     ending,
+                    is_cut: wire.is_cut(),
                     owed: wire.owed(),
                 });
                 crowd.ended(end, life);
@@ -173,9 +179,7 @@ async fn end(wire: &mut Wire, manner: Manner, random: &mut Random) -> Result<See
             Ok(seen.unwrap_or(Seen::Silence))
         }
         Manner::Leaves => {
-            if random.chance(50) {
-                wire.reset()?;
-            }
+            wire.leave(random)?;
             Ok(Seen::Own)
         }
         Manner::Gone => {

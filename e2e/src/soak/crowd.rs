@@ -13,8 +13,11 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tokio::task::LocalSet;
 
+use super::certificates::Certificates;
 use super::client::{self, End};
 use super::random::Random;
+use super::spec::Listener;
+use super::stream::Way;
 use super::wire::Shared;
 use crate::lab::{Host, VIP_SERVER1, VIP_SERVER2};
 
@@ -52,6 +55,8 @@ pub(super) struct Tally {
     pub(super) bytes: u64,
     /// Most sessions at once.
     pub(super) peak: usize,
+    /// Connections of HTTP/2.
+    pub(super) connections: u64,
 }
 
 /// What clients share with each other and with who directs them.
@@ -60,7 +65,7 @@ pub(super) struct Crowd {
     pub(super) pace: Pace,
     pub(super) over: Arc<AtomicBool>,
     live: Arc<AtomicUsize>,
-    ports: Arc<Mutex<Vec<u16>>>,
+    listeners: Arc<Mutex<Vec<Listener>>>,
     ids: Cell<u64>,
     tally: RefCell<Tally>,
 }
@@ -70,10 +75,17 @@ impl Crowd {
         self.ids.replace(self.ids.get() + 1)
     }
 
-    pub(super) fn target(&self, random: &mut Random) -> SocketAddrV4 {
-        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn target(&self, random: &mut Random) -> (SocketAddrV4, Way) {
+        let listeners = self.listeners.lock();
+        let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
         let address: Ipv4Addr = random.one_of(&[VIP_SERVER1, VIP_SERVER2]);
-        SocketAddrV4::new(address, random.one_of(&ports))
+        let listener = random.one_of(&listeners);
+        let way = match listener.tls {
+            false => Way::Plain,
+            true if random.chance(50) => Way::Tls,
+            true => Way::Http2,
+        };
+        (SocketAddrV4::new(address, listener.port), way)
     }
 
     pub(super) fn opened(&self) {
@@ -105,8 +117,8 @@ impl Crowd {
 pub(super) struct Gathering {
     over: Arc<AtomicBool>,
     live: Arc<AtomicUsize>,
-    /// Ports of the listeners that there are.
-    ports: Arc<Mutex<Vec<u16>>>,
+    /// The listeners that there are.
+    listeners: Arc<Mutex<Vec<Listener>>>,
     thread: JoinHandle<Result<Tally>>,
 }
 
@@ -115,15 +127,20 @@ impl Gathering {
     pub(super) fn start(
         host: &Host,
         count: usize,
-        ports: Vec<u16>,
+        listeners: Vec<Listener>,
         pace: Pace,
         random: Random,
+        certificates: &Certificates,
     ) -> Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let live = Arc::new(AtomicUsize::new(0));
-        let ports = Arc::new(Mutex::new(ports));
-        let (seen_over, seen_live, seen_ports) =
-            (Arc::clone(&over), Arc::clone(&live), Arc::clone(&ports));
+        let listeners = Arc::new(Mutex::new(listeners));
+        let (seen_over, seen_live, seen_listeners) =
+            (Arc::clone(&over), Arc::clone(&live), Arc::clone(&listeners));
+        let tls = [
+            Arc::new(certificates.client(&[])?),
+            Arc::new(certificates.client(&["h2", "http/1.1"])?),
+        ];
         let gather = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -132,11 +149,11 @@ impl Gathering {
                 pace,
                 over: seen_over,
                 live: seen_live,
-                ports: seen_ports,
+                listeners: seen_listeners,
                 ids: Cell::new(0),
                 tally: RefCell::default(),
             });
-            let shared = Rc::new(Shared::new(random.fork(u64::MAX)));
+            let shared = Rc::new(Shared::new(random.fork(u64::MAX), tls));
             let clients = LocalSet::new();
             for number in 0..count as u64 {
                 let (crowd, shared) = (Rc::clone(&crowd), Rc::clone(&shared));
@@ -144,14 +161,16 @@ impl Gathering {
             }
             // Ends when the last of them has gone.
             runtime.block_on(clients);
-            Ok(crowd.tally.take())
+            let mut tally = crowd.tally.take();
+            tally.connections = shared.connections.count.get();
+            Ok(tally)
         };
         // A thread begins in the namespaces of the one that starts it.
         let thread = host.run(|| thread::Builder::new().name("crowd".into()).spawn(gather))??;
         Ok(Self {
             over,
             live,
-            ports,
+            listeners,
             thread,
         })
     }
@@ -161,9 +180,10 @@ impl Gathering {
         self.live.load(Relaxed)
     }
 
-    /// To which ports new sessions go from now on.
-    pub(super) fn use_ports(&self, ports: Vec<u16>) {
-        *self.ports.lock().unwrap_or_else(PoisonError::into_inner) = ports;
+    /// To which listeners new sessions go from now on.
+    pub(super) fn use_listeners(&self, listeners: Vec<Listener>) {
+        let used = self.listeners.lock();
+        *used.unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
     /// Has all sessions end in order and waits for that.

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
+use super::certificates::Certificates;
 use super::crowd::Gathering;
 use super::deed::{Deed, Deeds};
 use super::ledger;
 use super::random::Random;
 use super::servers::Servers;
-use super::spec::{Edit, Spec};
+use super::spec::{Edit, SECURE_PORT, Spec};
 use super::vitals::Vitals;
 use crate::lab::{VIP_SERVER1, VIP_SERVER2};
 use crate::testing::{Cluster, Gateway, Part};
@@ -80,6 +81,7 @@ pub(super) struct Director<'a> {
     pub(super) crowd: Gathering,
     pub(super) servers: Servers,
     pub(super) spec: Spec,
+    pub(super) certificates: Certificates,
     pub(super) deeds: Deeds,
     pub(super) vitals: Vitals,
     pub(super) random: Random,
@@ -163,9 +165,13 @@ impl Director<'_> {
     }
 
     fn edit(&mut self, edit: Edit, deeds: &[Deed]) -> Result<()> {
+        if edit == Edit::Certificate {
+            let client = self.cluster.lab.client();
+            return self.certificates.replace(client, SECURE_PORT);
+        }
         // New sessions must not go where nobody listens any more, nor where nobody listens yet.
         if edit == Edit::ListenerRemoved {
-            self.crowd.use_ports(self.spec.ports());
+            self.crowd.use_listeners(self.spec.listeners());
         }
         match edit {
             Edit::Limits => self.deeds.end(Deed::Limited),
@@ -179,15 +185,16 @@ impl Director<'_> {
         for deed in deeds.iter().filter(|deed| !deed.stays()) {
             self.deeds.end(*deed);
         }
-        self.crowd.use_ports(self.spec.ports());
+        self.crowd.use_listeners(self.spec.listeners());
         Ok(())
     }
 
     /// The spec as it was at first, and every server there.
     pub(super) fn restore(&mut self) -> Result<()> {
-        self.crowd.use_ports(Spec::new(&self.cluster.lab).ports());
-        let listeners = self.spec.ports().into_iter();
-        let removed = listeners.map(Deed::ListenerRemoved);
+        let first = Spec::new(&self.cluster.lab);
+        self.crowd.use_listeners(first.listeners());
+        let listeners = self.spec.listeners().into_iter();
+        let removed = listeners.map(|listener| Deed::ListenerRemoved(listener.port));
         let endpoints = self.cluster.lab.backends().iter();
         let removed = removed.chain(endpoints.map(|host| Deed::EndpointRemoved(host.address())));
         let removed: Vec<Deed> = removed.collect();
@@ -196,7 +203,7 @@ impl Director<'_> {
         }
         self.deeds.end(Deed::Limited);
         self.deeds.end(Deed::Rebalanced);
-        self.spec = Spec::new(&self.cluster.lab);
+        self.spec = first;
         self.cluster.edit(&self.spec.manifest())?;
         for deed in removed {
             self.deeds.end(deed);

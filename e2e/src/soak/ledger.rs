@@ -128,7 +128,7 @@ impl Ledger {
             if !agrees(end, record, deeds) {
                 ledger.tell(format!("{end:?}, recorded as {record:?}"));
             }
-            if end.ending && matches!(by, "client" | "backend") {
+            if end.ending && !end.is_cut && matches!(by, "client" | "backend") {
                 ledger.lost += end.owed as u64;
             }
         }
@@ -205,11 +205,9 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     let told_of_server =
         code_is_one_of(&[1012]) || limited || (drains && code_is_one_of(&DRAIN_CODES));
     match record.by.as_str() {
-        "client" => end.ending || has_left,
-        "backend" => {
-            matches!((end.manner, end.seen), (Manner::Asks(asked), Seen::Close(code)) if asked == code)
-                && matches!(end.manner, Manner::Asks(asked) if record.code == Some(asked))
-        }
+        "client" => end.ending || end.is_cut || has_left,
+        "backend" => matches!(end.manner, Manner::Asks(asked) if record.code == Some(asked)
+            && (end.seen == Seen::Close(asked) || end.is_cut)),
         "backend_lost" => on_server(Deed::ServerDown) && told_of_server,
         "backend_silent" => on_server(Deed::ServerFrozen) && told_of_server,
         "client_silent" => (end.manner == Manner::Gone && end.ending) || has_left,
@@ -251,6 +249,7 @@ mod tests {
     use std::net::SocketAddrV4;
     use std::time::Instant;
 
+    use super::super::stream::Way;
     use super::*;
 
     fn end(manner: Manner, seen: Seen, ending: bool) -> End {
@@ -258,10 +257,12 @@ mod tests {
             id: 1,
             manner,
             target: SocketAddrV4::new(VIP_SERVER1, 8020),
+            way: Way::Plain,
             served: None,
             at: Instant::now(),
             seen,
             ending,
+            is_cut: false,
             owed: 0,
         }
     }

@@ -1,19 +1,23 @@
 //! A soak: thousands of sessions through both gateways for as long as one likes, while servers, proxies and a whole
-//! gateway fail and come back and the pool's spec is edited, all drawn from a seed.
+//! gateway fail and come back, the pool's spec is edited and its certificate replaced, all drawn from a seed. Clients
+//! come with TLS and without, and some share connections of HTTP/2.
 //!
 //! Every byte is compared, every end of a session is attributed, and nothing may be left over: `crowd` is the
 //! clients, `director` does what is done to the rest, `ledger` brings together what clients saw, what proxies
 //! recorded and what was done, and `vitals` watches memory and descriptors.
 
+mod certificates;
 mod client;
 mod crowd;
 mod deed;
 mod director;
+mod http2;
 mod ledger;
 mod random;
 mod report;
 mod servers;
 mod spec;
+mod stream;
 mod vitals;
 mod wire;
 
@@ -23,7 +27,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use self::crowd::{Gathering, Pace};
+use self::certificates::Certificates;
+use self::crowd::{Gathering, Pace, Tally};
 use self::deed::Deeds;
 use self::director::Director;
 use self::ledger::{Ledger, Records};
@@ -31,6 +36,7 @@ use self::random::Random;
 pub use self::report::Summary;
 use self::servers::Servers;
 use self::spec::Spec;
+use self::stream::Way;
 use self::vitals::Vitals;
 use crate::testing::{Cluster, Gateway};
 use crate::wait;
@@ -92,6 +98,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
     let mut choices = random.fork(0);
     let servers = Servers::start(&cluster.lab)?;
     let spec = Spec::new(&cluster.lab);
+    let certificates = Certificates::new(cluster)?;
     cluster.apply(&spec.manifest())?;
     cluster.start_both()?;
     for gateway in Gateway::BOTH {
@@ -103,15 +110,17 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
     let crowd = Gathering::start(
         client,
         options.sessions,
-        spec.ports(),
+        spec.listeners(),
         options.pace(),
         random.fork(1),
+        &certificates,
     )?;
     let mut director = Director {
         steady: choices.one_of(&Gateway::BOTH),
         crowd,
         servers,
         spec,
+        certificates,
         deeds: Deeds::default(),
         vitals: Vitals::default(),
         random: choices,
@@ -148,14 +157,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         .iter()
         .filter(|(_, [before, after])| after > before);
     wrong.extend(leaks.map(|(process, _)| format!("{process} has descriptors left over")));
-    wrong.extend(tally.wrong.iter().cloned());
-    if ledger.unattributed > 0 {
-        wrong.push(format!("{} closes without a cause", ledger.unattributed));
-    }
-    wrong.extend(ledger.told.iter().cloned());
-    if ledger.lost > 0 {
-        wrong.push(format!("{} messages were lost", ledger.lost));
-    }
+    wrong.extend(found(&tally, &ledger));
     let memory = vitals.lifetimes(options.warm_up());
     let memory: Vec<_> = memory
         .map(|(lifetime, memory)| (lifetime.gateway, lifetime.part, memory))
@@ -167,12 +169,16 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
             wrong.push(format!("the memory of {process} grows: {memory:?}"));
         }
     }
+    let came = |way| tally.ends.iter().filter(|end| end.way == way).count() as u64;
     Ok(Summary {
         seed: options.seed,
         lasted,
         clients: options.sessions,
         peak: tally.peak,
         sessions: tally.ends.len() as u64,
+        over_tls: came(Way::Tls),
+        in_streams: came(Way::Http2),
+        connections: tally.connections,
         messages: tally.messages,
         bytes: tally.bytes,
         turned_away: tally.turned_away,
@@ -195,6 +201,19 @@ impl Summary {
             [first, rest @ ..] => bail!("{first}, and {} more of that kind", rest.len()),
         }
     }
+}
+
+/// What clients found wrong, and what of their ends does not agree with records and deeds.
+fn found(tally: &Tally, ledger: &Ledger) -> Vec<String> {
+    let mut wrong = tally.wrong.clone();
+    if ledger.unattributed > 0 {
+        wrong.push(format!("{} closes without a cause", ledger.unattributed));
+    }
+    wrong.extend(ledger.told.iter().cloned());
+    if ledger.lost > 0 {
+        wrong.push(format!("{} messages were lost", ledger.lost));
+    }
+    wrong
 }
 
 /// Compares the counters of the gateway whose proxy lived all the time with the records that were read.

@@ -17,6 +17,10 @@ pub struct Summary {
     /// Most sessions at once, and all of them.
     pub(super) peak: usize,
     pub(super) sessions: u64,
+    /// Those of HTTP/1.1 with TLS, those in streams of HTTP/2, and how many connections these had.
+    pub(super) over_tls: u64,
+    pub(super) in_streams: u64,
+    pub(super) connections: u64,
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) turned_away: BTreeMap<String, u64>,
@@ -41,6 +45,11 @@ impl fmt::Display for Summary {
             ("clients", self.clients.to_string()),
             ("sessions at once, at most", self.peak.to_string()),
             ("sessions", self.sessions.to_string()),
+            ("with TLS", self.over_tls.to_string()),
+            (
+                "in streams of HTTP/2, of so many connections",
+                format!("{} of {}", self.in_streams, self.connections),
+            ),
             ("messages echoed byte for byte", self.messages.to_string()),
             ("received", mib(self.bytes)),
             ("faults", total(&self.faults)),

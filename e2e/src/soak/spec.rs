@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::certificates::SECRET;
 use super::deed::Deed;
 use super::random::Random;
 use super::servers;
@@ -22,10 +23,11 @@ pub(super) enum Edit {
     TimeOuts,
     ListenerAdded,
     ListenerRemoved,
+    Certificate,
 }
 
 impl Edit {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::EndpointAdded,
         Self::EndpointRemoved,
         Self::Weight,
@@ -37,6 +39,7 @@ impl Edit {
         Self::TimeOuts,
         Self::ListenerAdded,
         Self::ListenerRemoved,
+        Self::Certificate,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Edit {
             Self::TimeOuts => "time-outs",
             Self::ListenerAdded => "listener added",
             Self::ListenerRemoved => "listener removed",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -92,8 +96,35 @@ const DRAINS: [&str; 4] = [
 
 const TIME_OUTS: [(&str, &str); 2] = [("2s", "5s"), ("1s", "3s")];
 
-/// Ports of listeners that come and go, beside the first one.
-const MORE_PORTS: [(&str, u16); 2] = [("second", 8021), ("third", 8022)];
+/// A listener of the pool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Listener {
+    name: &'static str,
+    pub(super) port: u16,
+    /// Whether clients speak TLS, and HTTP/2 if they like.
+    pub(super) tls: bool,
+}
+
+impl Listener {
+    const fn new(name: &'static str, port: u16, tls: bool) -> Self {
+        Self { name, port, tls }
+    }
+}
+
+/// Where TLS is spoken from begin to end.
+pub(super) const SECURE_PORT: u16 = 8443;
+
+/// Those that stay.
+const FIRST_LISTENERS: [Listener; 2] = [
+    Listener::new("ws", PORT, false),
+    Listener::new("wss", SECURE_PORT, true),
+];
+
+/// Those that come and go.
+const MORE_LISTENERS: [Listener; 2] = [
+    Listener::new("second", 8021, false),
+    Listener::new("third", 8444, true),
+];
 
 /// Endpoints that there are at least.
 const LEAST: usize = 2;
@@ -103,7 +134,7 @@ const LEAST: usize = 2;
 pub(super) struct Spec {
     all: Vec<Ipv4Addr>,
     endpoints: Vec<Endpoint>,
-    listeners: Vec<(&'static str, u16)>,
+    listeners: Vec<Listener>,
     balancing: &'static str,
     wants_rebalance: bool,
     heartbeat: &'static str,
@@ -120,7 +151,7 @@ impl Spec {
         Self {
             endpoints: first.map(|address| servers::endpoint(*address)).collect(),
             all,
-            listeners: vec![("ws", PORT)],
+            listeners: FIRST_LISTENERS.into(),
             balancing: BALANCING[0],
             wants_rebalance: false,
             heartbeat: HEARTBEATS[0],
@@ -134,7 +165,14 @@ impl Spec {
         let mut manifest = Manifest::article();
         let pool = manifest.pool();
         pool.endpoints.clone_from(&self.endpoints);
-        pool.listeners.clone_from(&self.listeners);
+        let (secure, plain): (Vec<Listener>, Vec<Listener>) =
+            self.listeners.iter().partition(|listener| listener.tls);
+        let plain = plain.iter().map(|listener| (listener.name, listener.port));
+        pool.listeners = plain.collect();
+        let secure = secure.iter();
+        pool.secure = secure
+            .map(|listener| (listener.name, listener.port, SECRET))
+            .collect();
         let (connect, handshake) = self.time_outs;
         pool.upstream = vec![
             format!("loadBalancing: {}", self.balancing),
@@ -154,8 +192,8 @@ impl Spec {
         manifest
     }
 
-    pub(super) fn ports(&self) -> Vec<u16> {
-        self.listeners.iter().map(|(_, port)| *port).collect()
+    pub(super) fn listeners(&self) -> Vec<Listener> {
+        self.listeners.clone()
     }
 
     /// By a hash each session would come back to where it was.
@@ -204,17 +242,19 @@ impl Spec {
                     deeds.push(Deed::Limited);
                 }
             }
+            // It is in no file of the pool.
+            Edit::Certificate => {}
             Edit::TimeOuts => self.time_outs = random.one_of(&TIME_OUTS),
             Edit::ListenerAdded => {
-                let absent = |more: &&(&str, u16)| !self.listeners.contains(more);
-                self.listeners.push(*MORE_PORTS.iter().find(absent)?);
+                let absent = |more: &&Listener| !self.listeners.contains(more);
+                self.listeners.push(*MORE_LISTENERS.iter().find(absent)?);
             }
             Edit::ListenerRemoved => {
-                if self.listeners.len() < 2 {
+                if self.listeners.len() <= FIRST_LISTENERS.len() {
                     return None;
                 }
-                let (_, port) = self.listeners.pop()?;
-                deeds.push(Deed::ListenerRemoved(port));
+                let gone = self.listeners.pop()?;
+                deeds.push(Deed::ListenerRemoved(gone.port));
             }
         }
         Some(deeds)

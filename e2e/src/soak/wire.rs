@@ -3,17 +3,22 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddrV4;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as Turn, Poll, ready};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
-use tokio::time::timeout_at;
+use futures_util::FutureExt as _;
+use rustls::ClientConfig;
+use tokio::time::{timeout, timeout_at};
 
+use super::http2::Connections;
 use super::random::Random;
+use super::stream::{Stream, Way};
 use crate::ws::{self, Decoder, Frame, Opcode};
 
 /// How long a connection attempt and the answer to a handshake may take.
@@ -28,17 +33,23 @@ pub(super) struct Shared {
     scratch: RefCell<Vec<u8>>,
     /// What messages are cut from: no two places are alike.
     noise: Vec<u8>,
+    tls: Arc<ClientConfig>,
+    pub(super) connections: Connections,
 }
 
 /// The largest message.
 pub(super) const LARGEST: usize = 1 << 20;
 
 impl Shared {
-    pub(super) fn new(mut random: Random) -> Self {
+    /// `tls` is what clients of HTTP/1.1 and of HTTP/2 speak.
+    pub(super) fn new(mut random: Random, tls: [Arc<ClientConfig>; 2]) -> Self {
         let words = (0..LARGEST / 4).map(|_| random.next().to_le_bytes());
+        let [http1, http2] = tls;
         Self {
             scratch: RefCell::new(vec![0; 128 << 10]),
             noise: words.flatten().collect(),
+            tls: http1,
+            connections: Connections::new(http2),
         }
     }
 
@@ -73,7 +84,7 @@ struct Expected {
 /// An open session.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     shared: Rc<Shared>,
     decoder: Decoder,
     outbox: VecDeque<u8>,
@@ -89,23 +100,40 @@ pub(super) struct Wire {
     pub(super) bytes: u64,
     /// Whether the client reads.
     pub(super) reads: bool,
+    /// Whether the other side takes no more. Reading tells how it ended.
+    is_deaf: bool,
     /// How it ended, once it has.
     pub(super) seen: Option<Seen>,
 }
 
 impl Wire {
     /// Connects and upgrades; the error says what a client was told instead.
-    pub(super) async fn open(shared: &Rc<Shared>, target: SocketAddrV4, id: u64) -> Result<Self> {
-        let by = (Instant::now() + PATIENCE).into();
-        let connected = timeout_at(by, TcpStream::connect(target));
-        let stream = connected.await.context("connecting: no answer")??;
-        stream.set_nodelay(true)?;
-        let request = ws::request(&target.to_string()).replacen("GET / ", &path(id), 1);
-        let mut wire = Self {
+    pub(super) async fn open(
+        shared: &Rc<Shared>,
+        (target, way): (SocketAddrV4, Way),
+        id: u64,
+    ) -> Result<Self> {
+        let path = format!("{PATH}{id}");
+        let opening = async {
+            let tls = match way {
+                Way::Plain => None,
+                Way::Tls => Some(&shared.tls),
+                Way::Http2 => {
+                    let stream = shared.connections.ask(target, &path).await?;
+                    return Ok((Stream::Http2(Box::new(stream)), Vec::new()));
+                }
+            };
+            Stream::upgrade(target, tls, &path).await
+        };
+        let opened = timeout(PATIENCE, opening).await;
+        let (stream, early) = opened.context("upgrading: no answer")??;
+        let mut decoder = Decoder::default();
+        decoder.push(&early);
+        Ok(Self {
             stream,
             shared: Rc::clone(shared),
-            decoder: Decoder::default(),
-            outbox: request.into_bytes().into(),
+            decoder,
+            outbox: VecDeque::new(),
             expected: VecDeque::new(),
             partial: None,
             told: None,
@@ -114,34 +142,9 @@ impl Wire {
             echoed: 0,
             bytes: 0,
             reads: true,
+            is_deaf: false,
             seen: None,
-        };
-        let mut head = Vec::new();
-        loop {
-            let ready = timeout_at(by, wire.stream.ready(wire.interest()));
-            let ready = ready.await.context("upgrading: no answer")??;
-            if ready.is_writable() {
-                wire.write()?;
-            }
-            if ready.is_readable() {
-                let received = wire.receive(&mut |bytes| head.extend_from_slice(bytes))?;
-                ensure!(received != Some(0), "upgrading: the connection ended");
-            }
-            if let Some(end) = ws::response(&head)? {
-                wire.decoder.push(&head[end..]);
-                return Ok(wire);
-            }
-        }
-    }
-
-    fn interest(&self) -> Interest {
-        if self.outbox.is_empty() {
-            Interest::READABLE
-        } else if self.reads {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::WRITABLE
-        }
+        })
     }
 
     /// Puts a message into what is to be sent, in frames of at most `frame` bytes.
@@ -172,10 +175,21 @@ impl Wire {
             .extend(ws::frame_of(last, opcode, payload, [a, b, c, d]));
     }
 
-    /// Ends the connection without a word, by a reset or not, when this is dropped.
-    pub(super) fn reset(&self) -> Result<()> {
-        let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        linger.context("cannot have the connection reset")
+    /// Ends the session without a word, by a reset, with its whole connection, or otherwise; its drop does the rest.
+    pub(super) fn leave(&mut self, random: &mut Random) -> Result<()> {
+        if random.chance(50) {
+            self.stream.leave();
+            Ok(())
+        } else if random.chance(30) && self.stream.cut() {
+            Ok(())
+        } else {
+            self.stream.reset()
+        }
+    }
+
+    /// Whether a client has cut off the connection that it shares with this one.
+    pub(super) fn is_cut(&self) -> bool {
+        self.stream.is_cut()
     }
 
     /// Whether echoes are still to come.
@@ -202,40 +216,18 @@ impl Wire {
             if self.seen.is_some() {
                 return Ok(false);
             }
-            if !self.reads && self.outbox.is_empty() {
-                tokio::time::sleep_until(deadline.into()).await;
+            let exchange = poll_fn(|cx| self.poll_exchange(cx));
+            let Ok(exchanged) = timeout_at(deadline.into(), exchange).await else {
                 return Ok(done(self));
-            }
-            let ready = timeout_at(deadline.into(), self.stream.ready(self.interest()));
-            let Ok(ready) = ready.await else {
-                return Ok(false);
             };
-            let ready = ready?;
-            if ready.is_writable()
-                && let Err(error) = self.write()
-            {
+            if let Err(error) = exchanged {
                 self.broken(&error)?;
-            }
-            if self.reads && self.seen.is_none() && ready.is_readable() {
-                let mut decoder = std::mem::take(&mut self.decoder);
-                let received = self.receive(&mut |bytes| decoder.push(bytes));
-                self.decoder = decoder;
-                match received {
-                    Ok(Some(0)) => self.seen = Some(Seen::Fin),
-                    Ok(_) => {}
-                    Err(error) => self.broken(&error)?,
-                }
             }
         }
     }
 
     fn broken(&mut self, error: &io::Error) -> Result<()> {
         match error.kind() {
-            ErrorKind::BrokenPipe => {
-                // Reading tells how it ended.
-                self.outbox.clear();
-                Ok(())
-            }
             ErrorKind::ConnectionReset | ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
                 self.seen = Some(Seen::Reset);
                 Ok(())
@@ -244,25 +236,41 @@ impl Wire {
         }
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        let (front, _) = self.outbox.as_slices();
-        let sent = unless_blocked(self.stream.try_write(front))?.unwrap_or(0);
-        self.outbox.drain(..sent);
-        if self.outbox.is_empty() {
-            // A large message leaves no large buffer behind.
-            self.outbox.shrink_to(4096);
+    /// Sends what waits, and reads once. A client that does not read has nothing more to do once all is sent.
+    fn poll_exchange(&mut self, cx: &mut Turn<'_>) -> Poll<io::Result<()>> {
+        match self.poll_send(cx) {
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::BrokenPipe => self.is_deaf = true,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        Ok(())
+        if !self.reads {
+            return Poll::Pending;
+        }
+        let mut scratch = self.shared.scratch.borrow_mut();
+        let length = ready!(self.stream.poll_read(cx, &mut scratch))?;
+        self.bytes += length as u64;
+        self.decoder.push(&scratch[..length]);
+        if length == 0 {
+            self.seen = Some(Seen::Fin);
+        }
+        Poll::Ready(Ok(()))
     }
 
-    /// Reads once: 0 at the end of the stream, `None` where nothing has come.
-    fn receive(&mut self, take: &mut dyn FnMut(&[u8])) -> io::Result<Option<usize>> {
-        let mut scratch = self.shared.scratch.borrow_mut();
-        let received = unless_blocked(self.stream.try_read(&mut scratch))?;
-        let length = received.unwrap_or(0);
-        self.bytes += length as u64;
-        take(&scratch[..length]);
-        Ok(received)
+    fn poll_send(&mut self, cx: &mut Turn<'_>) -> Poll<io::Result<()>> {
+        if self.is_deaf {
+            self.outbox.clear();
+            return Poll::Ready(Ok(()));
+        }
+        while !self.outbox.is_empty() {
+            let (front, _) = self.outbox.as_slices();
+            let sent = ready!(self.stream.poll_write(cx, front))?;
+            self.outbox.drain(..sent);
+            if self.outbox.is_empty() {
+                // A large message leaves no large buffer behind.
+                self.outbox.shrink_to(4096);
+            }
+        }
+        self.stream.poll_flush(cx)
     }
 
     fn take(&mut self, frame: Frame) -> Result<()> {
@@ -274,7 +282,8 @@ impl Wire {
                 let code = frame.payload.get(..2).unwrap_or_default();
                 let answer = ws::frame_of(true, Opcode::Close, code, [0; 4]);
                 if self.outbox.is_empty() {
-                    drop(self.stream.try_write(&answer));
+                    self.outbox.extend(answer);
+                    drop(poll_fn(|cx| self.poll_send(cx)).now_or_never());
                 }
             }
             Opcode::Ping => {
@@ -332,19 +341,6 @@ impl Wire {
         stamp[8..].copy_from_slice(&number.to_be_bytes());
         stamp
     }
-}
-
-/// A socket may be said to be ready and not be.
-fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        result => result.map(Some),
-    }
-}
-
-/// What a session is known by in access records.
-fn path(id: u64) -> String {
-    format!("GET {PATH}{id} ")
 }
 
 /// Paths of the soak's sessions, their number behind it.

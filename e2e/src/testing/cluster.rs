@@ -110,6 +110,11 @@ impl Cluster {
         self.host(gateway).dir().join("state")
     }
 
+    /// Where the gateway's certificates lie, if the test gave it any before its start.
+    pub fn tls_dir(&self, gateway: Gateway) -> PathBuf {
+        self.host(gateway).dir().join("tls")
+    }
+
     /// What the gateway's processes log, over all their lives.
     pub fn log(&self, gateway: Gateway) -> PathBuf {
         self.host(gateway).dir().join("wsha.log")
@@ -197,6 +202,10 @@ impl Cluster {
             .args(["run", "--node-name", node_name, "--manifests"])
             .arg(self.manifest_file(gateway));
         command.arg("--state-dir").arg(self.state_dir(gateway));
+        let certificates = self.tls_dir(gateway);
+        if certificates.is_dir() {
+            command.arg("--tls-dir").arg(certificates);
+        }
         command
     }
 

@@ -186,11 +186,8 @@ impl Servers {
         }
         cluster.apply(&Manifest::of(pools))?;
         for gateway in Gateway::BOTH {
-            let certificates = cluster.host(gateway).dir().join("tls");
-            issue(&certificates.join("default").join(SECRET))?;
-            let mut command = cluster.run_command(gateway);
-            command.arg("--tls-dir").arg(certificates);
-            cluster.start_with(gateway, command)?;
+            issue(&cluster.tls_dir(gateway).join("default").join(SECRET))?;
+            cluster.start(gateway)?;
         }
         cluster.wait_home()?;
         for at in Kind::ALL.map(|kind| [kind.proxied(), kind.secure()]) {
