@@ -101,6 +101,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
     let certificates = Certificates::new(cluster)?;
     cluster.apply(&spec.manifest())?;
     cluster.start_both()?;
+    cluster.wait_home()?;
     for gateway in Gateway::BOTH {
         cluster.wait_sessions(gateway, 0)?;
     }
