@@ -151,7 +151,7 @@ metrics! {
     ProxyOpenFilesLimit, Gauge, "wsha_proxy_open_files_limit", "File descriptors that the proxy may have";
     ProxyMemory, Gauge, "wsha_proxy_memory_bytes", "Memory of the proxy's control group, buffers of sockets included; absent without a limit";
     ProxyMemoryLimit, Gauge, "wsha_proxy_memory_limit_bytes", "Memory that the proxy's control group may have; absent without a limit";
-    ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away with 503 because no file descriptor was left, by listener";
+    ProxyShed, Counter, "wsha_proxy_shed", "Clients turned away because no file descriptor was left, by listener: with 503, those of TLS without an answer";
 }
 
 /// The form in which [`encode`] writes: that of `OpenMetrics`, which Prometheus reads.

@@ -17,11 +17,11 @@ use crate::{
 /// At once; more than a worker thinks too few to give their memory back.
 const SESSIONS: usize = 2000;
 
-/// PSS, bytes.
+/// What is its own, bytes: of the program itself it has more when others that run it end.
 fn memory(process: &Process) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", process.pid());
     let text = fs::read_to_string(path).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
     kilobytes.unwrap().parse::<u64>().unwrap() * 1024
 }
