@@ -328,21 +328,20 @@ fn ticket_keys_outlive_controllers_and_are_known_before_they_seal() -> Result<()
         ensure!(!before.contains(&current));
 
         stage.kill_controllers()?;
+        // As if a key's time were over, which controllers look at when they begin.
+        let over = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() - 12 * 3600;
+        let patch = json!({"stringData": {"since": over.to_string()}});
+        stage.patch("secret", "wsha-ticket-keys", &["-n", "wsha"], &patch)?;
         for number in 0..2 {
             stage.start_controller(number)?;
         }
-        // As if a key's time were over.
-        let over = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() - 12 * 3600;
-        let patch = json!({"stringData": {"since": over.to_string()}});
-        ensure!(
-            kept(stage, "current")? == current,
-            "new keys for a new controller"
-        );
-        stage.patch("secret", "wsha-ticket-keys", &["-n", "wsha"], &patch)?;
         stage.wait("the next key to seal", |stage| {
             Ok((kept(stage, "current")? == next).then_some(()))
         })?;
-        ensure!(kept(stage, "previous")? == current);
+        ensure!(
+            kept(stage, "previous")? == current,
+            "new keys for a new controller"
+        );
         for gateway in Gateway::BOTH {
             let what = format!("{} to have the keys that follow", gateway.name());
             let after = stage.wait(&what, |stage| {
