@@ -20,9 +20,10 @@ const HOP_BY_HOP: [&str; 8] = [
     "content-length",
 ];
 
-/// Fields that say where a request came from. What a client says of itself is not believed; proxies
-/// that are trusted add to the first two and write the others.
-const FORWARDED: [&str; 6] = [
+/// Fields of a request that we write: its host, and where it came from. What a client says of itself is not
+/// believed; proxies that are trusted add to `Forwarded` and `X-Forwarded-For` and write the others.
+const WRITTEN: [&str; 7] = [
+    "host",
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -43,7 +44,7 @@ fn put(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Passes the fields on, but for those of this connection and those `without`.
-fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: impl Fn(&str) -> bool) {
+fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: &[&str]) {
     // Nearly always it names Upgrade alone, and then there is nothing to look for.
     let is_known = |option: &[u8]| {
         let mut known = HOP_BY_HOP.iter();
@@ -53,7 +54,7 @@ fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: impl Fn(&str) -> bo
     for (name, value) in fields.iter() {
         let is_hop_by_hop =
             is_one_of(name, &HOP_BY_HOP) || (names_others && fields.is_connection_option(name));
-        if !is_hop_by_hop && !without(name) {
+        if !is_hop_by_hop && !is_one_of(name, without) {
             put(head, name, value);
         }
     }
@@ -74,9 +75,7 @@ pub(crate) fn request(
     head.extend_from_slice(b" HTTP/1.1\r\n");
     put(&mut head, "Host", request.host);
     head.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
-    pass_on(&mut head, fields, |name| {
-        name.eq_ignore_ascii_case("host") || is_one_of(name, &FORWARDED)
-    });
+    pass_on(&mut head, fields, &WRITTEN);
     // RFC 9110 section 7.6.3: behind those of others, with the version that was spoken to us.
     head.extend_from_slice(if client.is_http2() {
         b"Via: 2.0 wsha\r\n"
@@ -146,7 +145,7 @@ pub(crate) fn switch(response: &Response<'_>) -> Vec<u8> {
     head.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
     );
-    pass_on(&mut head, &response.fields, |_| false);
+    pass_on(&mut head, &response.fields, &[]);
     put_date(&mut head, &response.fields);
     head.extend_from_slice(b"\r\n");
     head

@@ -1,17 +1,18 @@
 //! The certificate of the listeners that speak TLS, which is replaced while sessions live.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rcgen::SanType;
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
+use crate::cluster::{Authority, Purpose};
 use crate::lab::{Host, VIP_SERVER1, VIP_SERVER2};
 use crate::testing::{Cluster, Gateway, inside};
 use crate::wait;
@@ -25,11 +26,10 @@ const NAME: &str = "soak.example";
 /// Bound against hangs for a certificate to come into use.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The authority, and where it puts what it signs.
+/// The authority, and where what it signs goes.
 #[derive(Debug)]
 pub(super) struct Certificates {
-    issuer: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
+    authority: Authority,
     /// A directory of each gateway.
     dirs: Vec<PathBuf>,
 }
@@ -37,15 +37,9 @@ pub(super) struct Certificates {
 impl Certificates {
     /// The first certificate, on both gateways.
     pub(super) fn new(cluster: &Cluster) -> Result<Self> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = params.self_signed(&key)?.der().clone();
         let dirs = Gateway::BOTH.map(|gateway| cluster.tls_dir(gateway));
         let certificates = Self {
-            issuer: Issuer::new(params, key),
-            root,
+            authority: Authority::new(&cluster.lab.client().dir().join("authority"))?,
             dirs: dirs.map(|dir| dir.join("default").join(SECRET)).into(),
         };
         certificates.issue()?;
@@ -54,18 +48,18 @@ impl Certificates {
 
     /// Puts another one in the place of the one before.
     fn issue(&self) -> Result<CertificateDer<'static>> {
-        let key = KeyPair::generate()?;
-        let signed = CertificateParams::new([NAME.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let names = [SanType::DnsName(NAME.try_into()?)];
+        let server = Purpose::Server;
+        let signed = self.authority.issue(SECRET, server, NAME, &[], &names)?;
         for dir in &self.dirs {
             fs::create_dir_all(dir)?;
-            for (file, text) in [("tls.key", key.serialize_pem()), ("tls.crt", signed.pem())] {
+            for (file, made) in [("tls.key", &signed.key), ("tls.crt", &signed.certificate)] {
                 let fresh = dir.join("new");
-                fs::write(&fresh, text)?;
-                fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
+                fs::copy(made, &fresh)?;
                 fs::rename(&fresh, dir.join(file))?;
             }
         }
-        Ok(signed.der().clone())
+        Ok(CertificateDer::from_pem_file(&signed.certificate)?)
     }
 
     /// Replaces the certificate, and waits until both addresses show the new one at `port`.
@@ -86,7 +80,7 @@ impl Certificates {
     /// A client that offers these protocols (RFC 7301), and trusts what is signed here.
     pub(super) fn client(&self, protocols: &[&str]) -> Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone())?;
+        roots.add(CertificateDer::from_pem_file(self.authority.certificate())?)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -111,7 +105,7 @@ fn shown(address: Ipv4Addr, port: u16, trust: &ClientConfig) -> Result<Certifica
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     // A ticket would spare it the certificate.
     let mut config = trust.clone();
-    config.resumption = rustls::client::Resumption::disabled();
+    config.resumption = Resumption::disabled();
     let mut tls = ClientConnection::new(Arc::new(config), name())?;
     while tls.is_handshaking() {
         tls.complete_io(&mut stream)?;

@@ -5,8 +5,8 @@
 //! changed changes nothing. Where a handshake is made with one, the connection keeps what it has
 //! agreed; a new certificate or key is for those that come later.
 //!
-//! `hello` is what comes before it, `conn` is TLS on one connection, `names` finds the certificate for a name, `tickets` is what lets
-//! clients resume at another gateway.
+//! `hello` is what comes before it, `conn` is TLS on one connection, `names` finds the certificate for a name,
+//! `tickets` is what lets clients resume at another gateway.
 
 mod client;
 mod conn;
