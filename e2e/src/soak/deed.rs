@@ -14,6 +14,8 @@ pub(super) enum Deed {
     ProxyKilled(Ipv4Addr),
     /// The gateway at this address was stopped in order, and later started again.
     GatewayStopped(Ipv4Addr),
+    /// The address of this gateway went to the other, and nobody had done anything to it.
+    AddressMoved(Ipv4Addr),
     /// An endpoint was taken out of the pool.
     EndpointRemoved(Ipv4Addr),
     /// A listener was taken out of the pool.
@@ -39,9 +41,10 @@ impl Deed {
             | Self::Rebalanced
             | Self::EndpointRemoved(_)
             | Self::ListenerRemoved(_) => Duration::from_secs(20),
-            Self::ServerFrozen(_) | Self::ProxyKilled(_) | Self::GatewayStopped(_) => {
-                Duration::from_secs(30)
-            }
+            Self::ServerFrozen(_)
+            | Self::ProxyKilled(_)
+            | Self::GatewayStopped(_)
+            | Self::AddressMoved(_) => Duration::from_secs(30),
         }
     }
 }
@@ -65,6 +68,15 @@ impl Deeds {
             deed,
             from: Instant::now(),
             to: None,
+        });
+    }
+
+    /// Notes one that came about at a time and was over at once.
+    pub(super) fn happened(&mut self, deed: Deed, at: Instant) {
+        self.0.push(Span {
+            deed,
+            from: at,
+            to: Some(at),
         });
     }
 

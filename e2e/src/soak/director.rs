@@ -14,6 +14,7 @@ use super::ledger;
 use super::random::Random;
 use super::servers::Servers;
 use super::spec::{Edit, SECURE_PORT, Spec};
+use super::takeovers::Takeovers;
 use super::vitals::Vitals;
 use crate::lab::{VIP_SERVER1, VIP_SERVER2};
 use crate::testing::{Cluster, Gateway, Part};
@@ -84,6 +85,7 @@ pub(super) struct Director<'a> {
     pub(super) certificates: Certificates,
     pub(super) deeds: Deeds,
     pub(super) vitals: Vitals,
+    pub(super) takeovers: Takeovers,
     pub(super) random: Random,
     /// The gateway whose processes are to live from begin to end, so that a leak has time to show.
     pub(super) steady: Gateway,
@@ -126,6 +128,8 @@ impl Director<'_> {
         let [shortest, longest] = self.pauses;
         let pause = self.random.time(shortest, longest);
         self.pause(pause);
+        // Before a gateway is stopped and forgets them.
+        self.takeovers.look(self.cluster);
         match act {
             Act::Fault(fault) => {
                 self.say(fault.name());

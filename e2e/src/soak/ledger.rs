@@ -163,7 +163,11 @@ fn seen(seen: Seen) -> String {
 /// Whether client, record and deeds tell one story.
 fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     let home = home(*end.target.ip());
-    let disrupts = |deed| deed == Deed::ProxyKilled(home) || deed == Deed::GatewayStopped(home);
+    let disrupts = |deed| {
+        let deeds: [fn(Ipv4Addr) -> Deed; 3] =
+            [Deed::ProxyKilled, Deed::GatewayStopped, Deed::AddressMoved];
+        deeds.iter().any(|disrupts| deed == disrupts(home))
+    };
     let has_left = deeds.explain((end.at, end.at), disrupts);
     // Whoever writes is answered or reset, wherever the address is by then. Nothing follows a Close, and the address may
     // have moved before the answer.
@@ -236,7 +240,7 @@ pub(super) fn address(gateway: Gateway) -> Ipv4Addr {
 }
 
 /// Of the gateway that holds a virtual address while all is well.
-fn home(target: Ipv4Addr) -> Ipv4Addr {
+pub(super) fn home(target: Ipv4Addr) -> Ipv4Addr {
     address(if target == VIP_SERVER1 {
         Gateway::One
     } else {

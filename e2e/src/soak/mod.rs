@@ -18,6 +18,7 @@ mod report;
 mod servers;
 mod spec;
 mod stream;
+mod takeovers;
 mod vitals;
 mod wire;
 
@@ -37,8 +38,9 @@ pub use self::report::Summary;
 use self::servers::Servers;
 use self::spec::Spec;
 use self::stream::Way;
-use self::vitals::Vitals;
-use crate::testing::{Cluster, Gateway};
+use self::takeovers::Takeovers;
+use self::vitals::{Memory, Vitals};
+use crate::testing::{Cluster, Gateway, Part};
 use crate::wait;
 
 /// Bound against hangs for the last sessions and descriptors to go.
@@ -124,6 +126,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         certificates,
         deeds: Deeds::default(),
         vitals: Vitals::default(),
+        takeovers: Takeovers::since(begun),
         random: choices,
         faults: BTreeMap::new(),
         edits: BTreeMap::new(),
@@ -136,8 +139,9 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
     let Director {
         cluster,
         crowd,
-        deeds,
+        mut deeds,
         vitals,
+        mut takeovers,
         faults,
         edits,
         steady,
@@ -151,6 +155,8 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         cluster.wait_sessions(gateway, 0)?;
     }
     let descriptors = descriptors(cluster, &idle);
+    takeovers.look(cluster);
+    let unasked = takeovers.unasked(&mut deeds);
     let records = Records::read(cluster)?;
     let ledger = Ledger::close(&tally, &records, &deeds);
     let mut wrong = counters(cluster, steady, &records)?;
@@ -159,17 +165,11 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         .filter(|(_, [before, after])| after > before);
     wrong.extend(leaks.map(|(process, _)| format!("{process} has descriptors left over")));
     wrong.extend(found(&tally, &ledger));
-    let memory = vitals.lifetimes(options.warm_up());
-    let memory: Vec<_> = memory
+    let lifetimes = vitals.lifetimes(options.warm_up());
+    let memory: Vec<_> = lifetimes
         .map(|(lifetime, memory)| (lifetime.gateway, lifetime.part, memory))
         .collect();
-    for (gateway, part, memory) in &memory {
-        // A trend over seconds is none.
-        if memory.lasted > options.warm_up() * 2 && !memory.is_flat() {
-            let process = vitals::name(*gateway, *part);
-            wrong.push(format!("the memory of {process} grows: {memory:?}"));
-        }
-    }
+    wrong.extend(grown(&memory, options.warm_up()));
     let came = |way| tally.ends.iter().filter(|end| end.way == way).count() as u64;
     Ok(Summary {
         seed: options.seed,
@@ -185,6 +185,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         turned_away: tally.turned_away,
         faults,
         edits,
+        unasked,
         closes: ledger.closes,
         unattributed: ledger.unattributed,
         lost: ledger.lost + tally.wrong.len() as u64,
@@ -215,6 +216,18 @@ fn found(tally: &Tally, ledger: &Ledger) -> Vec<String> {
         wrong.push(format!("{} messages were lost", ledger.lost));
     }
     wrong
+}
+
+/// The processes whose memory is not flat.
+fn grown(lifetimes: &[(Gateway, Part, Memory)], warm_up: Duration) -> impl Iterator<Item = String> {
+    // A trend over seconds is none.
+    let grown = lifetimes
+        .iter()
+        .filter(move |(_, _, memory)| memory.lasted > warm_up * 2 && !memory.is_flat());
+    grown.map(|(gateway, part, memory)| {
+        let process = vitals::name(*gateway, *part);
+        format!("the memory of {process} grows: {memory:?}")
+    })
 }
 
 /// Compares the counters of the gateway whose proxy lived all the time with the records that were read.

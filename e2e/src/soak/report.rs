@@ -26,6 +26,9 @@ pub struct Summary {
     pub(super) turned_away: BTreeMap<String, u64>,
     pub(super) faults: BTreeMap<&'static str, u64>,
     pub(super) edits: BTreeMap<&'static str, u64>,
+    /// Addresses that moved though nothing was done to their gateway. A machine with more to do than it can may bring that
+    /// about, so it is told and is not wrong by itself.
+    pub(super) unasked: Vec<String>,
     pub(super) closes: BTreeMap<(String, String), u64>,
     pub(super) unattributed: u64,
     pub(super) lost: u64,
@@ -54,6 +57,10 @@ impl fmt::Display for Summary {
             ("received", mib(self.bytes)),
             ("faults", total(&self.faults)),
             ("edits", total(&self.edits)),
+            (
+                "addresses that moved unasked",
+                self.unasked.len().to_string(),
+            ),
             ("**closes without a cause**", self.unattributed.to_string()),
             ("**messages lost or altered**", self.lost.to_string()),
         ];
@@ -102,6 +109,9 @@ impl fmt::Display for Summary {
             vec![process.clone(), before.to_string(), after.to_string()]
         });
         table(f, &["descriptors of", "before", "after"], descriptors)?;
+        self.unasked
+            .iter()
+            .try_for_each(|moved| writeln!(f, "\nmoved unasked: {moved}"))?;
         self.wrong
             .iter()
             .try_for_each(|wrong| writeln!(f, "\nWRONG: {wrong}"))

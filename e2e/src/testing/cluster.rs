@@ -19,7 +19,7 @@ use crate::wait;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of the two gateways.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Gateway {
     /// server1.
     One,
