@@ -1,7 +1,7 @@
 //! A session as its worker sees it: what it belongs to, and how it is told to end.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
     time::Instant,
@@ -67,7 +67,7 @@ pub(crate) struct Control {
     pub(crate) due: Cell<bool>,
     /// It was told to end.
     told: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    waker: OnceCell<Waker>,
 }
 
 impl Control {
@@ -90,7 +90,7 @@ impl Control {
             timer: Cell::new(None),
             due: Cell::new(false),
             told: Cell::new(false),
-            waker: RefCell::new(None),
+            waker: OnceCell::new(),
         }
     }
 
@@ -111,16 +111,13 @@ impl Control {
         self.pool.borrow().admission.hit(limit);
     }
 
-    /// Remembers the task, at its first poll: a task's waker does not change.
+    /// Remembers what wakes it. That does not change.
     pub(crate) fn attach(&self, waker: &Waker) {
-        let mut known = self.waker.borrow_mut();
-        if known.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-            *known = Some(waker.clone());
-        }
+        self.waker.get_or_init(|| waker.clone());
     }
 
     pub(crate) fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
+        if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
     }

@@ -62,6 +62,53 @@ impl Stream {
         }
     }
 
+    /// Reads what has come by TCP alone. `None`: nothing has, or it must be asked with `poll_read`. By this nobody
+    /// is woken.
+    #[inline]
+    pub(crate) fn read_ready(&self, room: &mut [u8]) -> Option<io::Result<usize>> {
+        let Self::Tcp(tcp, None) = self else {
+            return None;
+        };
+        let mut read = None;
+        let asked = tcp.try_io(Interest::READABLE, || {
+            let n = unless_blocked(sys::receive(tcp, room), &mut read)?;
+            // Less than there is room for: there is no more, which a read that finds nothing would tell at the
+            // price of a call.
+            if n > 0 && n < room.len() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        drop(asked);
+        read
+    }
+
+    /// Writes what TCP alone takes now. `None`: it takes nothing, or it must be asked with `poll_write`.
+    #[inline]
+    pub(crate) fn write_ready(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let Self::Tcp(tcp, None) = self else {
+            return None;
+        };
+        let mut written = None;
+        let asked = tcp.try_io(Interest::WRITABLE, || {
+            let n = unless_blocked(sys::send(tcp, bytes), &mut written)?;
+            if n < bytes.len() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        drop(asked);
+        written
+    }
+
+    /// Has the task woken when something comes by TCP alone. Ready: only a read tells whether something has.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp, None) => tcp.poll_read_ready(cx).map(drop),
+            Self::Tcp(_, Some(_)) | Self::Http2(_) => Poll::Ready(()),
+        }
+    }
+
     /// What TLS has come to with the client.
     pub(crate) fn agreed(&self) -> Option<Agreed> {
         match self {
@@ -155,6 +202,24 @@ impl Stream {
             // sent was read or not: urgent data are not asked for.
             Self::Tcp(tcp, _) => drop(tcp.ready(Interest::PRIORITY).await),
             Self::Http2(stream) => poll_fn(|cx| stream.poll_taken_back(cx)).await,
+        }
+    }
+}
+
+/// Notes what a call came to, and goes on with its count; that it would block is for the runtime to know.
+fn unless_blocked(
+    result: io::Result<usize>,
+    noted: &mut Option<io::Result<usize>>,
+) -> io::Result<usize> {
+    match result {
+        Ok(n) => {
+            *noted = Some(Ok(n));
+            Ok(n)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        Err(error) => {
+            *noted = Some(Err(error));
+            Ok(usize::MAX)
         }
     }
 }

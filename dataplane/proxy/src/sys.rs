@@ -4,7 +4,7 @@
     reason = "an ioctl, socket options and the allocator; the crate denies unsafe code elsewhere"
 )]
 
-use std::{io, mem::size_of, os::fd::AsRawFd, time::Duration};
+use std::{io, mem::size_of, os::fd::AsRawFd, ptr, time::Duration};
 
 /// Has the kernel give clients to `accept` once their first bytes are there (`TCP_DEFER_ACCEPT`, tcp(7)): a
 /// wake-up less for each, and those that say nothing take no descriptor. Those are given after a second, when
@@ -28,6 +28,47 @@ pub(crate) fn accept_with_data(listener: &impl AsRawFd) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Receives what has come to a socket: `recv(2)`, but not as the C library's function, which prepares each call of a
+/// program with threads for its thread to be cancelled, at the cost of two locked instructions.
+pub(crate) fn receive(socket: &impl AsRawFd, room: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel writes at most
+    // `room.len()` bytes to `room`, which lives over the call. No address is asked for.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_recvfrom,
+            socket.as_raw_fd(),
+            room.as_mut_ptr(),
+            room.len(),
+            0,
+            ptr::null_mut::<libc::sockaddr>(),
+            ptr::null_mut::<libc::socklen_t>(),
+        )
+    };
+    counted(result)
+}
+
+/// Sends what a socket takes now: `send(2)`, in the same way.
+pub(crate) fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel reads at most
+    // `bytes.len()` bytes of `bytes`, which lives over the call. No address is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sendto,
+            socket.as_raw_fd(),
+            bytes.as_ptr(),
+            bytes.len(),
+            libc::MSG_NOSIGNAL,
+            ptr::null::<libc::sockaddr>(),
+            0_usize,
+        )
+    };
+    counted(result)
+}
+
+fn counted(result: libc::c_long) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 /// Gives what the allocator has free back to the kernel (`malloc_trim(3)`).

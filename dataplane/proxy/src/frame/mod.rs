@@ -201,6 +201,15 @@ impl Frames {
             if self.closed || pos == buf.len() {
                 break;
             }
+            if !self.refused {
+                pos = self.pass_whole(buf, pos, watch, &mut scan, &mut begun);
+                if self.remaining > 0 {
+                    continue;
+                }
+                if pos == buf.len() {
+                    break;
+                }
+            }
             let expects_pong = scan.own_pongs < watch.pongs.into();
             let Some(head) = Head::parse(&buf[pos..], expects_pong) else {
                 // At most 13 bytes: a head is complete with 14.
@@ -241,6 +250,56 @@ impl Frames {
         }
         scan.ready = kept.len;
         scan
+    }
+
+    /// Steps over messages of one frame whose length has 7 or 16 bits, masked as they must be and within what is
+    /// allowed: nearly all there are, and by far the most where many are small. Where it stops is the end, payload that
+    /// is still to come, or a frame that has to be looked at closely.
+    #[inline]
+    fn pass_whole(
+        &mut self,
+        buf: &[u8],
+        mut pos: usize,
+        watch: Watch,
+        scan: &mut Scan,
+        begun: &mut impl FnMut(Kind),
+    ) -> usize {
+        let (mask_bit, key) = if watch.masked { (MASKED, 4) } else { (0, 0) };
+        let allowed = watch.allowance.frame.min(watch.allowance.message);
+        while let Some(&[first, second]) = buf.get(pos..pos + 2) {
+            // Reserved bits are an extension's business, compression's above all.
+            let kind = match first & !RESERVED {
+                WHOLE_TEXT => Kind::Text,
+                WHOLE_BINARY => Kind::Binary,
+                _ => break,
+            };
+            let (payload, head) = match second ^ mask_bit {
+                short @ 0..=125 => (u16::from(short), 2 + key),
+                126 => match array(buf, pos + 2) {
+                    Some(length) => (u16::from_be_bytes(length), 4 + key),
+                    None => break,
+                },
+                _ => break,
+            };
+            let end = pos + head + usize::from(payload);
+            let payload = u64::from(payload);
+            if pos + head > buf.len()
+                || payload > allowed
+                || scan.counted >= watch.allowance.messages
+            {
+                break;
+            }
+            begun(kind);
+            scan.messages += 1;
+            scan.counted += 1;
+            self.message = payload;
+            if end > buf.len() {
+                self.remaining = (end - buf.len()) as u64;
+                return buf.len();
+            }
+            pos = end;
+        }
+        pos
     }
 
     /// Whether a frame that begins is more than what is allowed. Only heads are looked at: nothing
@@ -295,7 +354,11 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
+const WHOLE_TEXT: u8 = FIN | TEXT;
+const WHOLE_BINARY: u8 = FIN | BINARY;
+
 const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
 
 /// A frame's header, and what is read of its payload.

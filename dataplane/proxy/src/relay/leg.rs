@@ -1,12 +1,13 @@
 //! One side of a session: its socket, what it did not take yet, and how far it has come to its end.
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Instant,
 };
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{READ_LOG_MAX, READ_LOG_MIN, READ_LOG_START, speak::Insert};
 use crate::{frame::Frames, heartbeat::Pulse, stream::Stream};
@@ -40,6 +41,8 @@ pub(super) struct Leg {
     pub(super) insert: Option<Insert>,
     // `Box`: it is absent in nearly all sessions, so one word rather than four.
     pub(super) unsent: Option<Box<Unsent>>,
+    /// The task is woken when something comes from it, by an earlier look at it.
+    pub(super) watched: bool,
     /// The socket took no more when it was tried last, so the other side is not read.
     pub(super) blocked: bool,
     /// Bytes that were sent, and those in front of our Ping and those acknowledged when looked at last,
@@ -63,6 +66,7 @@ impl Leg {
             fin_sent: false,
             insert: None,
             unsent: None,
+            watched: false,
             blocked: false,
             sent: 0,
             ping_start: 0,
@@ -73,6 +77,12 @@ impl Leg {
     /// Whether frames may still be sent to it.
     pub(super) fn takes_frames(&self) -> bool {
         !self.close_sent && !self.output_dead && !self.fin
+    }
+
+    /// Whether there is something to send, bytes or a FIN.
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        self.unsent.is_some() || (self.fin && !self.fin_sent)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -86,12 +96,53 @@ impl Leg {
         }
     }
 
+    /// Reads what has come. Pending: nothing has, and the task is woken when it does.
+    #[inline]
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        // To look costs less than to be woken again, and of two sides one has something, mostly.
+        if let Some(read) = self.stream.read_ready(room) {
+            self.watched = false;
+            return Poll::Ready(read);
+        }
+        if self.watched {
+            return Poll::Pending;
+        }
+        self.poll_read_slowly(cx, room)
+    }
+
+    fn poll_read_slowly(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.watch(cx) {
+            return Poll::Pending;
+        }
+        let mut room = ReadBuf::new(room);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
+        read.map_ok(|()| room.filled().len())
+    }
+
+    /// Has the task woken when something comes from it. `false`: only a read tells.
+    pub(super) fn watch(&mut self, cx: &mut Context<'_>) -> bool {
+        self.watched = self.stream.poll_readable(cx).is_pending();
+        self.watched
+    }
+
     /// Writes now what the kernel takes, and keeps the rest.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         if self.unsent.is_some() {
             return self.queue(bytes);
         }
-        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+        let written = match self.stream.write_ready(bytes) {
+            Some(written) => Poll::Ready(written),
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        };
+        match written {
             Poll::Ready(Ok(n)) if n == bytes.len() && !self.stream.holds() => self.sent += n as u64,
             Poll::Ready(Ok(n)) => {
                 self.sent += n as u64;

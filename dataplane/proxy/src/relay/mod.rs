@@ -17,11 +17,9 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
-
-use tokio::io::{AsyncRead, ReadBuf};
 
 use self::{leg::Leg, speak::Insert};
 use crate::{
@@ -120,6 +118,11 @@ impl Session {
         session
     }
 
+    /// Has it woken by that, whoever wants something of it.
+    pub(crate) fn attach(&self, waker: &Waker) {
+        self.control.attach(waker);
+    }
+
     fn preload(&mut self, side: Side, early: &mut [u8]) {
         if early.is_empty() {
             return;
@@ -190,26 +193,27 @@ impl Session {
     }
 
     /// Passes on what one side sends, until it has nothing more or the other takes no more.
-    fn pump(&mut self, side: Side, now: &mut Option<Instant>, cx: &mut Context<'_>) {
+    fn pump(&mut self, side: Side, cx: &mut Context<'_>) {
         for _ in 0..ROUNDS {
             let (from, to) = self.legs(side);
-            if to.poll_flush(cx).is_pending() || from.input_ended {
+            if (to.has_output() && to.poll_flush(cx).is_pending()) || from.input_ended {
                 return;
             }
             let limit = (1 << from.read_log) + READ_HEADS;
             let worker = Rc::clone(&self.worker);
             let mut scratch = worker.scratch();
             let (from, _) = self.legs(side);
-            let mut buf = ReadBuf::new(&mut scratch[HEAD_MAX..HEAD_MAX + limit]);
-            let read = match Pin::new(&mut from.stream).poll_read(cx, &mut buf) {
-                Poll::Pending => return,
-                Poll::Ready(read) => read.map(|()| buf.filled().len()),
+            let room = &mut scratch[HEAD_MAX..HEAD_MAX + limit];
+            let Poll::Ready(read) = from.poll_read(cx, room) else {
+                return;
             };
+            // More would have come with it.
+            let is_all = matches!(read, Ok(n) if n < limit);
             match read {
                 Ok(0) => return self.input_ends(side, None, cx),
                 Err(error) => return self.input_ends(side, Some(&error), cx),
                 Ok(n) => {
-                    let after_ping = from.pulse.hear(*now.get_or_insert_with(Instant::now));
+                    let after_ping = from.pulse.hear(worker.turns_at.get());
                     let unanswered = from.pulse.unanswered;
                     self.pass_on(side, scratch, n, cx);
                     if let Some(time) = after_ping {
@@ -217,7 +221,10 @@ impl Session {
                     }
                 }
             }
-            if self.over {
+            let (from, to) = self.legs(side);
+            // What the other side did not take is tried again, which has the task woken when it takes more.
+            let is_over = is_all && !to.has_output() && from.watch(cx);
+            if is_over || self.over {
                 return;
             }
         }
@@ -339,17 +346,15 @@ impl Future for Session {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        this.control.attach(cx.waker());
         if this.control.due.take() {
             if let Some(end) = this.backend_end.take() {
                 this.insert_soon(Side::Backend, Insert::Close(end.code, end.reason));
             }
             this.tick(cx);
         }
-        let mut now = None;
-        this.pump(Side::Client, &mut now, cx);
+        this.pump(Side::Client, cx);
         if !this.over {
-            this.pump(Side::Backend, &mut now, cx);
+            this.pump(Side::Backend, cx);
         }
         if !this.over && this.leaving {
             this.report_farewell(cx);

@@ -3,6 +3,7 @@
 mod apply;
 mod handshakes;
 mod order;
+mod runner;
 mod sessions;
 mod timers;
 
@@ -22,11 +23,11 @@ use tokio::{
     task::AbortHandle,
 };
 
-use self::timers::Timers;
 pub(crate) use self::{
     handshakes::Closing,
     order::{Order, spawn},
 };
+use self::{runner::Runner, timers::Timers};
 use crate::{
     endpoint::{self, Endpoint},
     endpoint_stats::WorkerEndpointStats,
@@ -60,6 +61,9 @@ pub(crate) struct Worker {
     /// Connections of several sessions, which are told when their listener closes or its address is lost.
     connections: RefCell<HashMap<u64, (SocketAddr, Rc<Notify>)>>,
     pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
+    runner: Runner,
+    /// When the sessions that are turned now were begun with.
+    pub(crate) turns_at: Cell<Instant>,
     /// Addresses that the host has lost, and when.
     lost: RefCell<HashMap<IpAddr, Instant>>,
     pub(crate) shedding: Shedding,
@@ -92,6 +96,8 @@ impl Worker {
             opening: RefCell::default(),
             connections: RefCell::default(),
             sessions: RefCell::default(),
+            runner: Runner::new(),
+            turns_at: Cell::new(Instant::now()),
             lost: RefCell::default(),
             shedding: Shedding::default(),
             timers: Timers::new(),
@@ -105,6 +111,7 @@ impl Worker {
     }
 
     async fn run(self: &Rc<Self>, beat: Beat, mut orders: orders::Receiver<Order>) {
+        tokio::task::spawn_local(Rc::clone(self).turn_sessions());
         let mut next_beat = Instant::now();
         let mut reclaim = Reclaim::default();
         loop {

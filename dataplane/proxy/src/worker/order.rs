@@ -67,7 +67,10 @@ pub(crate) fn spawn(
             Ok(runtime) => {
                 drop(started.send(Ok(())));
                 let worker = Rc::new(Worker::new(index, shared));
-                runtime.block_on(worker.run(beat, orders));
+                runtime.block_on(async {
+                    worker.run(beat, orders).await;
+                    worker.end_sessions();
+                });
             }
             Err(error) => drop(started.send(Err(error))),
         })?;

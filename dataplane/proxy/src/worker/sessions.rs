@@ -53,7 +53,10 @@ impl Worker {
         let lost = self.lost.borrow().get(&control.gate.address.ip()).copied();
         control.lost_at.set(lost.filter(|lost| *lost >= begun));
         control.due.set(true);
-        tokio::task::spawn_local(session);
+        self.runner.start(|waker| {
+            session.attach(waker);
+            session
+        });
     }
 
     /// A session is over.
