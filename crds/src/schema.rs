@@ -189,6 +189,11 @@ pub(crate) fn message_size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_991_i64})
 }
 
+/// Bytes that may wait for who reads slowly: what is read at once waits at any time.
+pub(crate) fn buffered_bytes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 65_536, "maximum": 9_007_199_254_740_991_i64})
+}
+
 /// A bounded load: below 101 not all clients would find a server.
 pub(crate) fn load_percent(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 101, "maximum": 1000})

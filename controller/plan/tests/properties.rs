@@ -330,7 +330,7 @@ fn what_clients_may_do_reaches_the_node() {
     assert!(limits("slowReaderTimeout: 0s").is_none());
     let all = "maxSessions: 1, maxSessionsPerSource: 2, maxSessionsPerOrigin: 3, handshakesPerSecond: 4, \
                maxFrameSize: 125, maxMessageSize: 6, messagesPerSecond: 7, messageBurst: 8, \
-               maxSessionAge: 9s, slowReaderTimeout: 10s";
+               maxSessionAge: 9s, slowReaderTimeout: 10s, maxBufferedBytes: 65536";
     let rate = |burst| node_api::MessageRate {
         per_second: 7,
         burst,
@@ -345,6 +345,7 @@ fn what_clients_may_do_reaches_the_node() {
         messages: Some(rate(8)),
         session_age: Some(Duration::from_secs(9)),
         slow_reader: Some(Duration::from_secs(10)),
+        buffered_bytes: Some(65_536),
     };
     assert_eq!(limits(all), expected);
     assert_eq!(limits("messagesPerSecond: 7").messages, Some(rate(7)));

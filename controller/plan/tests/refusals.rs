@@ -282,6 +282,14 @@ fn limits_that_make_no_sense() {
             "slowReaderTimeout: 61m",
             "slowReaderTimeout: is 1h1m; use at most 1h",
         ),
+        (
+            "maxBufferedBytes: 65535",
+            "maxBufferedBytes: is 65535; use a number from 65536 to 9007199254740991",
+        ),
+        (
+            "slowReaderTimeout: 0s, maxBufferedBytes: 65536",
+            "maxBufferedBytes: has no meaning with slowReaderTimeout 0s, as it ends nothing at once; remove it or set slowReaderTimeout",
+        ),
     ] {
         one(
             chat(

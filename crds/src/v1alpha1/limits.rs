@@ -16,6 +16,9 @@ use crate::{
 #[x_kube(validation = Rule::new(
     "!has(self.messageBurst) || has(self.messagesPerSecond)"
 ).message("has no meaning without messagesPerSecond: remove it or set messagesPerSecond").field_path(".messageBurst"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.maxBufferedBytes) || duration(self.slowReaderTimeout) > duration('0s')"
+).message("has no meaning with slowReaderTimeout 0s, as it ends nothing at once: remove it or set slowReaderTimeout").field_path(".maxBufferedBytes"))]
 pub struct Limits {
     /// Sessions of the pool, those whose handshake is under way included. Further clients are answered
     /// 503, with a Retry-After of 1-10 seconds at random. As many as there are file descriptors for if
@@ -87,6 +90,16 @@ pub struct Limits {
     #[serde(default = "one_minute")]
     #[x_kube(validation = rules::at_most_an_hour())]
     pub slow_reader_timeout: Duration,
+
+    /// Bytes that may wait on the gateway for a side that reads more slowly than the other sends, 65536 at
+    /// least. Nobody loses anything by being slow for a moment: whoever sends is held back, so that the
+    /// proxy holds one read at most, 257 KiB, and 17 KiB once it is found slow, and the kernel as much as a
+    /// socket may have (net.ipv4.tcp_wmem, 4 MiB as a rule). A session in which more has waited for as long
+    /// as slowReaderTimeout, each time it was looked, ends with Close 1013, 1001 for the server. Unlimited
+    /// if left out: right where much is transferred at the pace of whoever reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::buffered_bytes")]
+    pub max_buffered_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -102,6 +115,7 @@ impl Default for Limits {
             message_burst: None,
             max_session_age: None,
             slow_reader_timeout: one_minute(),
+            max_buffered_bytes: None,
         }
     }
 }

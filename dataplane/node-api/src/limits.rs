@@ -35,6 +35,9 @@ pub struct Limits {
     /// How long a side may take nothing while something waits for it.
     #[serde(skip_serializing_if = "Option::is_none", with = "optional")]
     pub slow_reader: Option<Duration>,
+    /// Bytes that may wait for a side all of that time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffered_bytes: Option<u64>,
 }
 
 impl Limits {

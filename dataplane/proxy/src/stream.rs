@@ -152,6 +152,17 @@ impl Stream {
         }
     }
 
+    /// Bytes handed over that have not been sent, as its peer or the way to it has no room for them.
+    pub(crate) fn waiting(&self) -> u64 {
+        match self {
+            Self::Tcp(tcp, tls) => {
+                let held = tls.as_ref().map_or(0, |tls| tls.held());
+                held + sys::not_sent(tcp).unwrap_or(0)
+            }
+            Self::Http2(stream) => stream.queued(),
+        }
+    }
+
     /// More than 0 for as long as something handed over, its end included, may not have come to the
     /// kernel of its peer.
     pub(crate) fn undelivered(&self) -> u64 {

@@ -80,13 +80,27 @@ pub(crate) fn give_memory_back() {
     }
 }
 
+/// `SIOCOUTQNSD` of `linux/sockios.h`, which the crate `libc` lacks.
+const NOT_SENT: libc::Ioctl = 0x894b;
+
 /// Bytes written to a TCP socket that its peer has not acknowledged, a FIN counted as one
 /// (`SIOCOUTQ`, tcp(7)).
 pub(crate) fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
+    // TIOCOUTQ is the same number as SIOCOUTQ.
+    queued(socket, libc::TIOCOUTQ)
+}
+
+/// Those of them that were not even sent, since the peer or the way to it has no room for them.
+pub(crate) fn not_sent(socket: &impl AsRawFd) -> io::Result<u64> {
+    queued(socket, NOT_SENT)
+}
+
+/// What one of the two requests says.
+fn queued(socket: &impl AsRawFd, request: libc::Ioctl) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, TIOCOUTQ (the same number
-    // as SIOCOUTQ) writes one int, and `bytes` is one that lives over the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, each of the requests writes
+    // one int, and `bytes` is one that lives over the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut bytes) };
     if result == 0 {
         Ok(u64::try_from(bytes).unwrap_or(0))
     } else {
@@ -161,5 +175,8 @@ mod tests {
             assert!(Instant::now() < until, "{:?}", awaited(&stream));
             std::thread::yield_now();
         }
+        // What it has no room for is not sent.
+        let waits = not_sent(&stream).unwrap();
+        assert!((1..=unacknowledged(&stream).unwrap()).contains(&waits));
     }
 }

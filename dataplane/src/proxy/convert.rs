@@ -239,6 +239,7 @@ fn limits(limits: &node_api::Limits) -> proxy::Limits {
         }),
         session_age: limits.session_age,
         slow_reader: limits.slow_reader,
+        buffered_bytes: limits.buffered_bytes,
     }
 }
 

@@ -127,6 +127,9 @@ const OLDER: &[libc::c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[libc::c_long] = &[];
 
+/// From `linux/sockios.h`, which the crate `libc` lacks.
+const SIOCOUTQNSD: libc::c_ulong = 0x894b;
+
 const AF_UNIX: u64 = libc::AF_UNIX.unsigned_abs() as u64;
 
 type Rules = BTreeMap<i64, Vec<Rule>>;
@@ -166,7 +169,10 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_tgkill, vec![Rule::new(vec![equal(0, own)?])?]);
     rules.insert(
         libc::SYS_ioctl,
-        one_of(1, &[libc::FIONBIO, libc::TIOCOUTQ, libc::FIONREAD])?,
+        one_of(
+            1,
+            &[libc::FIONBIO, libc::TIOCOUTQ, libc::FIONREAD, SIOCOUTQNSD],
+        )?,
     );
     rules.insert(
         libc::SYS_fcntl,
@@ -231,6 +237,7 @@ mod tests {
         fs::File,
         io::{self, Read, Write},
         net::{TcpListener, TcpStream},
+        os::fd::AsRawFd,
         process::Command,
         sync::Arc,
         thread,
@@ -333,6 +340,20 @@ mod tests {
             assert!(received.iter().all(|byte| *byte == 7));
             sender.join().unwrap();
             server.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_waits_in_a_socket_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        confined(move || {
+            for request in [libc::TIOCOUTQ, SIOCOUTQNSD, libc::FIONREAD] {
+                let mut bytes: libc::c_int = -1;
+                // SAFETY: the descriptor is open, and each request writes one int, which lives over the call.
+                let result = unsafe { libc::ioctl(stream.as_raw_fd(), request, &raw mut bytes) };
+                assert_eq!((result, bytes), (0, 0), "{request:#x}");
+            }
         });
     }
 

@@ -10,6 +10,9 @@ use crate::Problem;
 /// Longest life of a session.
 const OLDEST: Duration = Duration::from_hours(8760);
 
+/// What a read of the proxy brings may wait at any time.
+const BUFFERED_LEAST: u64 = 64 * 1024;
+
 pub(super) fn limits(problems: &mut Vec<Problem>, spec: &crds::Limits) -> Limits {
     let mut refuse = |field: &str, message: &str| {
         problems.push(Problem::new(format!("spec.limits.{field}"), message));
@@ -29,6 +32,17 @@ pub(super) fn limits(problems: &mut Vec<Problem>, spec: &crds::Limits) -> Limits
                 "is out of range; use a number from 1 to 1000000, or leave it out",
             );
         }
+    }
+    let least = BUFFERED_LEAST;
+    if spec.max_buffered_bytes.is_some_and(|most| most < least) {
+        let message = format!("is less than {least}; use at least that, or leave it out");
+        refuse("maxBufferedBytes", &message);
+    }
+    if spec.max_buffered_bytes.is_some() && spec.slow_reader_timeout.is_zero() {
+        refuse(
+            "maxBufferedBytes",
+            "has no meaning with slowReaderTimeout 0s, as it ends nothing at once; remove it or set slowReaderTimeout",
+        );
     }
     // Control frames have up to 125 bytes (RFC 6455 section 5.5).
     for (field, least, size) in [
@@ -65,5 +79,6 @@ pub(super) fn limits(problems: &mut Vec<Problem>, spec: &crds::Limits) -> Limits
         }),
         session_age: age.map(crds::Duration::get),
         slow_reader: (!slow_reader.is_zero()).then(|| slow_reader.get()),
+        buffered_bytes: spec.max_buffered_bytes,
     }
 }

@@ -35,6 +35,8 @@ pub struct Limits {
     pub session_age: Option<Duration>,
     /// How long a side may take nothing while something waits for it.
     pub slow_reader: Option<Duration>,
+    /// Bytes that may wait for a side all of that time; nothing without it.
+    pub buffered_bytes: Option<u64>,
 }
 
 /// How many messages a client may send.
@@ -67,6 +69,7 @@ impl Limits {
         let sizes = [
             ("maxFrameSize", self.frame_size),
             ("maxMessageSize", self.message_size),
+            ("maxBufferedBytes", self.buffered_bytes),
         ];
         let counts = counts.map(|(name, count)| (name, count == Some(0)));
         let times = times.map(|(name, time)| (name, time.is_some_and(|time| time.is_zero())));
@@ -111,6 +114,8 @@ pub enum Limit {
     SessionAge,
     /// [`Limits::slow_reader`].
     SlowReader,
+    /// [`Limits::buffered_bytes`].
+    BufferedBytes,
 }
 
 impl Limit {
@@ -125,6 +130,7 @@ impl Limit {
         Self::MessagesPerSecond,
         Self::SessionAge,
         Self::SlowReader,
+        Self::BufferedBytes,
     ];
 
     /// The value as a metric label.
@@ -139,6 +145,7 @@ impl Limit {
             Self::MessagesPerSecond => "messages_per_second",
             Self::SessionAge => "session_age",
             Self::SlowReader => "slow_reader",
+            Self::BufferedBytes => "buffered_bytes",
         }
     }
 }

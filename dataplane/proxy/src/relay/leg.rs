@@ -43,6 +43,8 @@ pub(super) struct Leg {
     pub(super) unsent: Option<Box<Unsent>>,
     /// The task is woken when something comes from it, by an earlier look at it.
     pub(super) watched: bool,
+    /// Since when more has waited for it than may.
+    pub(super) behind: Option<Instant>,
     /// The socket took no more when it was tried last, so the other side is not read.
     pub(super) blocked: bool,
     /// Bytes that were sent, and those in front of our Ping and those acknowledged when looked at last,
@@ -67,6 +69,7 @@ impl Leg {
             insert: None,
             unsent: None,
             watched: false,
+            behind: None,
             blocked: false,
             sent: 0,
             ping_start: 0,
@@ -221,6 +224,14 @@ impl Leg {
             .acknowledged
             .insert(stalls.unwrap_or((acknowledged, now)));
         Some(since)
+    }
+
+    /// Since when more than `most` bytes have waited for it, here and in its socket, each time it was looked.
+    pub(super) fn behind_since(&mut self, most: u64, now: Instant) -> Option<Instant> {
+        let queued = self.taken() - self.sent;
+        let is_behind = queued + self.stream.waiting() > most;
+        self.behind = is_behind.then(|| self.behind.unwrap_or(now));
+        self.behind
     }
 
     pub(super) fn acknowledged_now(&self) -> u64 {

@@ -1,6 +1,9 @@
 //! What a session may not do, and how it ends when it does.
 
-use std::{task::Context, time::Instant};
+use std::{
+    task::Context,
+    time::{Duration, Instant},
+};
 
 use super::{Session, Side, leg::Leg, other, speak::Insert};
 use crate::{
@@ -10,6 +13,9 @@ use crate::{
     session::End,
     stats::Ended,
 };
+
+/// How often it is looked how much waits for a side that is slow, at least.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Session {
     /// What one side may send now.
@@ -68,9 +74,51 @@ impl Session {
         None
     }
 
-    /// Gives a side up that has taken nothing for too long; when to look again.
+    /// Ends the session for a side that reads too slowly; when to look again.
     pub(super) fn patience(&mut self, side: Side, now: Instant) -> Option<Instant> {
-        let limit = self.control.pool.borrow().limits.slow_reader?;
+        let (limit, most) = {
+            let limits = &self.control.pool.borrow().limits;
+            (limits.slow_reader?, limits.buffered_bytes)
+        };
+        let behind = most.and_then(|most| self.catches_up(side, most, limit, now));
+        let stalls = self.takes_some(side, limit, now);
+        behind.into_iter().chain(stalls).min()
+    }
+
+    /// Ends the session for a side that has been too far behind for too long. It takes something, so it
+    /// may read a Close, too.
+    fn catches_up(
+        &mut self,
+        side: Side,
+        most: u64,
+        limit: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let (leg, _) = self.legs(side);
+        if !leg.takes_frames() || matches!(leg.insert, Some(Insert::Close(..))) {
+            return None;
+        }
+        let look = (limit / 8).min(LOOK);
+        let Some(since) = leg.behind_since(most, now) else {
+            // It may come to be: the other side is still held back for it.
+            return leg.unsent.is_some().then(|| now + look);
+        };
+        if since + limit > now {
+            return Some((now + look).min(since + limit));
+        }
+        self.control.hit(Limit::BufferedBytes);
+        self.ends(Ended::Limit);
+        let reason = match side {
+            Side::Client => "client reads too slowly",
+            Side::Backend => "backend reads too slowly",
+        };
+        self.insert_soon(Side::Client, Insert::Close(close::TRY_AGAIN, reason));
+        self.insert_soon(Side::Backend, Insert::Close(close::GOING_AWAY, reason));
+        None
+    }
+
+    /// Gives a side up that has taken nothing for too long.
+    fn takes_some(&mut self, side: Side, limit: Duration, now: Instant) -> Option<Instant> {
         let (leg, _) = self.legs(side);
         let since = leg.stalls_since(now)?;
         if since + limit > now {

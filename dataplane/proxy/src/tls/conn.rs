@@ -153,6 +153,11 @@ impl Tls {
         !self.held.is_empty()
     }
 
+    /// Bytes of these records.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.len() as u64
+    }
+
     /// Bytes that the kernel has taken.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
