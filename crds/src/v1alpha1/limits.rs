@@ -41,8 +41,8 @@ pub struct Limits {
     pub max_sessions_per_origin: Option<u32>,
 
     /// Handshakes in a second that are brought to servers, evenly: a tenth of them at once. Further
-    /// clients wait for their turn, for half of handshakeTimeout at most; those for whom that would
-    /// not be enough are answered 503 at once, with a Retry-After. Unlimited if left out.
+    /// clients wait for their turn, for half of handshakeTimeout at most, and move up when one before
+    /// them leaves; those for whom that would not be enough are answered 503 at once, with a Retry-After. Unlimited if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::rate")]
     pub handshakes_per_second: Option<u32>,

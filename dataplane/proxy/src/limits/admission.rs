@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Limit, Limits, Rate};
+use super::{Limit, Limits, Rate, Ticket, Turns};
 
 /// What is known of a pool's sessions as a whole, over all workers and successive configurations.
 ///
@@ -20,8 +20,7 @@ use super::{Limit, Limits, Rate};
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     counts: Mutex<Counts>,
-    /// When the next handshake would be due.
-    due: Mutex<Option<Instant>>,
+    turns: Arc<Turns>,
     hits: [AtomicU64; Limit::ALL.len()],
     hash: RandomState,
 }
@@ -135,23 +134,20 @@ impl Admission {
         })
     }
 
-    /// How long a handshake has to wait for its turn, `patience` at most. Turns are given as they
-    /// are asked for, so nothing need be kept of those that wait.
+    /// A place in the queue of handshakes, where there is one, for one that waits for `patience` at most.
     /// A limit that is hit is not counted as such.
-    pub(crate) fn turn(&self, limits: &Limits, patience: Duration) -> Result<Duration, Limit> {
+    pub(crate) fn queue(
+        &self,
+        limits: &Limits,
+        patience: Duration,
+    ) -> Result<Option<Ticket>, Limit> {
         let Some(per_second) = limits.handshakes_per_second else {
-            return Ok(Duration::ZERO);
+            return Ok(None);
         };
         // Few at once, since the limit is there for endpoints that cannot take them at once.
         let rate = Rate::new(per_second, per_second / 10);
-        let now = Instant::now();
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = rate.wait(*due, now);
-        if wait > patience {
-            return Err(Limit::HandshakesPerSecond);
-        }
-        *due = Some(rate.after(*due, 1, now));
-        Ok(wait)
+        let ticket = self.turns.enter(rate, patience, Instant::now());
+        ticket.map(Some).ok_or(Limit::HandshakesPerSecond)
     }
 
     /// Somebody ran into a limit.
@@ -287,25 +283,5 @@ mod tests {
         drop(places);
         let counts = admission.counts();
         assert!(counts.alike.is_empty() && counts.arriving == 0 && counts.sessions == 0);
-    }
-
-    #[test]
-    fn no_more_handshakes_wait_than_come_to_their_turn_in_time() {
-        let admission = Admission::default();
-        let limits = Limits {
-            handshakes_per_second: Some(100),
-            ..Limits::default()
-        };
-        let patience = Duration::from_secs(1);
-        let mut turns = Vec::new();
-        while let Ok(turn) = admission.turn(&limits, patience) {
-            turns.push(turn);
-        }
-        // Ten at once, and those of a second; more if the test was slow to ask.
-        assert!(turns.len() >= 110, "{}", turns.len());
-        assert!(turns.is_sorted());
-        assert!(turns.iter().all(|turn| *turn <= patience));
-        let unlimited = admission.turn(&Limits::default(), Duration::ZERO);
-        assert_eq!(unlimited, Ok(Duration::ZERO));
     }
 }

@@ -1,16 +1,18 @@
 //! What a pool allows its clients, and what is done with those that want more.
 //!
-//! `admission` is about sessions to come: how many there may be and how fast they begin. What is
+//! `admission` is about sessions to come: how many there may be and, by `turns`, how fast they begin. What is
 //! allowed within a session is looked at where it passes: `frame` counts, `relay::limit` ends it.
 
 mod admission;
 mod rate;
+mod turns;
 
 use std::time::Duration;
 
 pub(crate) use self::{
     admission::{Admission, Arriving, Place},
     rate::Rate,
+    turns::{Ticket, Turn, Turns},
 };
 use crate::frame::Allowance;
 

@@ -35,6 +35,11 @@ impl Rate {
     pub(crate) fn after(self, due: Option<Instant>, count: u32, now: Instant) -> Instant {
         now + ahead(due, now) + self.interval * count
     }
+
+    /// When it would be due had one event less happened.
+    pub(crate) fn before(self, due: Option<Instant>) -> Option<Instant> {
+        due?.checked_sub(self.interval)
+    }
 }
 
 fn ahead(due: Option<Instant>, now: Instant) -> Duration {

@@ -23,7 +23,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     net::TcpStream,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 pub(crate) use self::arrival::Arrival;
@@ -36,7 +36,7 @@ use crate::{
     balance::{self, Lease},
     handshake::Reject,
     http2,
-    limits::{Arriving, Place},
+    limits::{Arriving, Place, Turn},
     live::{Pool, Route, Upstream},
     record::Entry,
     relay::Session,
@@ -422,13 +422,13 @@ async fn wait_for_turn(route: &Route, deadline: Instant) -> Result<(), Failure> 
     let Pool {
         admission, limits, ..
     } = &*route.pool;
-    let wait = admission.turn(limits, left / 2).map_err(|limit| {
+    let ticket = admission.queue(limits, left / 2).map_err(|limit| {
         admission.hit(limit);
         Failure::Refuse(Reject::Full)
     })?;
-    if !wait.is_zero() {
-        sleep(wait).await;
-    }
+    let turn = Turn::of(ticket);
+    turn.comes().await;
+    turn.begin();
     Ok(())
 }
 

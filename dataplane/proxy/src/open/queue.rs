@@ -10,13 +10,13 @@ use std::{pin::pin, time::Duration};
 
 use tokio::{
     task::yield_now,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use super::{Failure, fill};
 use crate::{
     client::{self, Ends},
-    limits::Arriving,
+    limits::{Arriving, Turn},
     live::{Pool, Route},
     stats::HandshakeResult,
     stream::Stream,
@@ -56,24 +56,25 @@ pub(super) async fn pass(
     let is_proxy = client::is_trusted(&route.trusted_proxies, ends.source.ip());
     let source = (!is_proxy).then(|| ends.source.ip());
     let room = admission.arrive(limits, source);
-    let room = room.and_then(|arriving| Ok((arriving, admission.turn(limits, patience)?)));
-    let (arriving, wait) = match room {
-        Ok((arriving, wait)) => (Some(arriving), wait),
-        Err(_) if worker.may_tell() => (None, Duration::ZERO),
+    let room = room.and_then(|arriving| {
+        let ticket = admission.queue(limits, patience)?;
+        Ok((arriving, Turn::of(ticket)))
+    });
+    let (arriving, turn) = match room {
+        Ok((arriving, turn)) => (Some(arriving), turn),
+        Err(_) if worker.may_tell() => (None, Turn::default()),
         Err(limit) => {
             admission.hit(limit);
             return Err(dropped(client));
         }
     };
     let has_turn = arriving.is_some();
-    let turn = async {
-        if !wait.is_zero() {
-            sleep(wait).await;
-        }
+    let begins = async {
+        turn.comes().await;
         timeout(patience, worker.wait_to_begin()).await.is_ok()
     };
-    match stay(worker, client, received, turn).await {
-        Some(true) => {}
+    match stay(worker, client, received, begins).await {
+        Some(true) => turn.begin(),
         // The worker has more to do than it can.
         Some(false) => return Err(dropped(client)),
         None => return Err(Failure::Silent(HandshakeResult::ClientGone)),

@@ -237,6 +237,39 @@ async fn a_client_that_goes_while_it_waits_costs_its_server_nothing() {
 }
 
 #[tokio::test]
+async fn places_of_those_that_leave_the_queue_are_given_to_those_behind() {
+    // As many seconds as they would have had to wait, of which no step of a test may take so many.
+    const LEAVING: u64 = 30;
+    let rig = Rig::with(&[echo().await], |pool| {
+        pool.limits.handshakes_per_second = Some(1);
+        pool.upstreams[0].handshake_timeout = Duration::from_secs(4 * LEAVING);
+    });
+    let _first = raw_client(rig.address).await;
+    let send = async || {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.write_all(REQUEST).await.unwrap();
+        stream
+    };
+    let mut leaving = Vec::new();
+    for _ in 0..LEAVING {
+        leaving.push(send().await);
+    }
+    let came = |count| move |s: &proxy::Snapshot| s.counters.accepted == count;
+    rig.until("those that will leave", came(1 + LEAVING)).await;
+    let mut behind = send().await;
+    rig.until("one behind them", came(2 + LEAVING)).await;
+    drop(leaving);
+    assert!(soon(read_head(&mut behind)).await.is_some());
+    let are_over = |s: &proxy::Snapshot| {
+        let [gone, upgraded] = [HandshakeResult::ClientGone, HandshakeResult::Upgraded]
+            .map(|result| s.counters.handshakes(result));
+        gone + upgraded == 2 + LEAVING
+    };
+    let snapshot = rig.until("that they left", are_over).await;
+    assert_eq!(hits(&snapshot, Limit::HandshakesPerSecond), 0);
+}
+
+#[tokio::test]
 async fn a_client_that_goes_before_its_server_answers_is_noticed() {
     let (listener, address) = listen().await;
     let rig = Rig::new(&[address]);
