@@ -34,6 +34,11 @@ fn workers() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST_WORKERS as u64)
 }
 
+/// As many as a pool may be limited to.
+fn most() -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=1_000_000)
+}
+
 /// Highly available WebSocket entry points: virtual addresses by VRRP, and a proxy behind them.
 #[derive(Debug, Parser)]
 #[command(name = "wsha-dataplane", version, max_term_width = 100)]
@@ -122,6 +127,9 @@ pub struct RunArgs {
     /// Worker threads of the proxy, 64 at most [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
+    /// What the proxy takes over all pools.
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
     /// Directory of the programs that checks of the files may run (`command`), as the proxy's user; it
     /// and what is in it must be root's and writable by nobody else
     #[arg(long, value_name = "DIR", conflicts_with = "controller")]
@@ -184,6 +192,9 @@ pub struct ProxyArgs {
     /// Worker threads, 64 at most [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
+    /// What it takes over all pools.
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
     /// Serve the agent of this run directory instead
     #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "listen_tls", "upstream", "access_log"])]
     pub run_dir: Option<PathBuf>,
@@ -201,6 +212,53 @@ pub struct ProxyArgs {
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// What a gateway takes over all its pools, whose own limits hold besides.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct GatewayArgs {
+    /// Sessions over all pools, 1000000 at most; more clients are answered 503, with a Retry-After
+    /// [default: no limit but that of descriptors and memory]
+    #[arg(long, value_name = "N", value_parser = most())]
+    pub max_sessions: Option<u32>,
+    /// Handshakes that are brought to servers in a second over all pools, 1000000 at most; more
+    /// clients wait for their turn, or are answered 503 where that would take too long [default: no
+    /// limit]
+    #[arg(long, value_name = "N", value_parser = most())]
+    pub handshakes_per_second: Option<u32>,
+}
+
+impl GatewayArgs {
+    /// The same once more, for a process that is started with them.
+    pub fn arguments(self) -> Vec<OsString> {
+        let given = [
+            ("--max-sessions", self.max_sessions),
+            ("--handshakes-per-second", self.handshakes_per_second),
+        ];
+        let given = given.into_iter().filter_map(|(option, most)| {
+            let most = most?;
+            Some([option.into(), most.to_string().into()])
+        });
+        given.flatten().collect()
+    }
+
+    /// The first of them that was given.
+    pub fn given(self) -> Option<&'static str> {
+        let sessions = self.max_sessions.map(|_| "--max-sessions");
+        sessions.or_else(|| {
+            self.handshakes_per_second
+                .map(|_| "--handshakes-per-second")
+        })
+    }
+}
+
+impl From<GatewayArgs> for proxy::GatewayLimits {
+    fn from(args: GatewayArgs) -> Self {
+        Self {
+            sessions: args.max_sessions,
+            handshakes_per_second: args.handshakes_per_second,
+        }
+    }
 }
 
 /// Arguments of `vrrp`.
@@ -343,5 +401,22 @@ mod tests {
             usage.contains("proxy --listen <ADDRESS:PORT> --upstream"),
             "{usage}"
         );
+    }
+    #[test]
+    fn what_a_gateway_takes_is_passed_on_as_it_was_given() {
+        for given in [
+            &["--max-sessions", "5", "--handshakes-per-second", "7"][..],
+            &["--handshakes-per-second", "7"],
+            &[],
+        ] {
+            let words = ["wsha-dataplane", "proxy", "--run-dir", "/run"];
+            let cli = Cli::try_parse_from([&words, given].concat()).unwrap();
+            let Command::Proxy(args) = cli.command else {
+                panic!("{cli:?}");
+            };
+            assert_eq!(args.gateway.arguments(), given);
+            let first = given.first().copied();
+            assert_eq!(args.gateway.given(), first);
+        }
     }
 }

@@ -59,7 +59,7 @@ pub use config::{
 };
 pub use endpoint_stats::{AttemptResult, EndpointCounters};
 pub use health::{CheckFailure, Ejection, Health, HealthCheck, HealthCounts, Probe, Retry};
-pub use limits::{Limit, Limits, MessageRate};
+pub use limits::{GatewayLimits, Limit, Limits, MessageRate};
 pub use observe::{
     EndpointProblem, EndpointSnapshot, Event, LimitSnapshot, ListenerCounters, ListenerProblem,
     ListenerSnapshot, PoolSnapshot, Snapshot, UpstreamSnapshot,

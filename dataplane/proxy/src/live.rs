@@ -21,7 +21,7 @@ use crate::{
     config::{self, Balancing, Config, Drain, Heartbeat},
     endpoint::Endpoint,
     health::Health,
-    limits::{Admission, Limits},
+    limits::{Admission, Gateway, Limits},
     observe::{Event, ListenerProblem},
     proxy::Patience,
     proxy_protocol,
@@ -325,6 +325,7 @@ pub(crate) struct Shared {
     /// Access records that were lost.
     pub(crate) unrecorded: AtomicU64,
     pub(crate) patience: Patience,
+    pub(crate) gateway: Arc<Gateway>,
 }
 
 impl Shared {
@@ -333,9 +334,11 @@ impl Shared {
         events: Option<mpsc::Sender<Event>>,
         records: Option<mpsc::SyncSender<Box<Record>>>,
         patience: Patience,
+        gateway: Arc<Gateway>,
     ) -> Self {
         Self {
             patience,
+            gateway,
             state: RwLock::default(),
             events,
             records,

@@ -19,7 +19,7 @@ use crate::{
     balance::locked,
     config::{Config, ConfigError},
     endpoint::Endpoint,
-    limits::Limit,
+    limits::{Gateway, GatewayLimits, Limit},
     live::{Compiler, Shared},
     observe::{
         EndpointSnapshot, Event, LimitSnapshot, ListenerCounters, ListenerProblem,
@@ -77,6 +77,8 @@ pub struct Options {
     pub records: Option<mpsc::SyncSender<Box<Record>>>,
     /// Bounds of the ends of sessions.
     pub patience: Patience,
+    /// What all pools together may take.
+    pub limits: GatewayLimits,
 }
 
 impl fmt::Debug for Options {
@@ -175,11 +177,18 @@ impl Proxy {
             events,
             records,
             patience,
+            limits,
         } = options;
         if workers == 0 {
             return Err(Error::NoWorkers);
         }
-        let shared = Arc::new(Shared::new(workers, events, records, patience));
+        let shared = Arc::new(Shared::new(
+            workers,
+            events,
+            records,
+            patience,
+            Gateway::new(limits),
+        ));
         let start = |index| {
             let (sender, receiver) = orders::channel(QUEUE);
             let thread = worker::spawn(index, Arc::clone(&shared), Arc::clone(&beat), receiver)
@@ -346,6 +355,12 @@ impl Proxy {
         })
         .into_iter()
         .collect()
+    }
+
+    /// Says whether there is memory left for more sessions; while there is none, those that ask for one are
+    /// answered 503.
+    pub fn lacks_memory(&self, lacks: bool) {
+        self.shared.gateway.lacks_memory(lacks);
     }
 
     /// What the proxy does at this moment. Never waits for a worker.

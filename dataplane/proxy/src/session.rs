@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     balance::Lease,
-    limits::{Limit, Place},
+    limits::{GatewayPlace, Limit, Place},
     live::{Gate, Pool, Route},
     stats::{Ended, ListenerStats},
 };
@@ -51,7 +51,7 @@ pub(crate) struct Control {
     pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<ListenerStats>,
     pub(crate) lease: Lease,
-    _place: Place,
+    _place: (Place, GatewayPlace),
     /// When it began.
     pub(crate) begun: Instant,
     /// When it has lasted as long as its pool allows.
@@ -71,7 +71,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(id: u64, route: &Route, lease: Lease, place: Place) -> Self {
+    pub(crate) fn new(id: u64, route: &Route, lease: Lease, place: (Place, GatewayPlace)) -> Self {
         route.gate.sessions.fetch_add(1, Relaxed);
         lease.endpoint.sessions.fetch_add(1, Relaxed);
         Self {

@@ -99,8 +99,8 @@ pub(super) enum ClaimError {
         gid: u32,
     },
     /// An option of another way to start the proxy.
-    #[error("--workers is an option of `proxy` where --proxy external is given")]
-    Workers,
+    #[error("{0} is an option of `proxy` where --proxy external is given")]
+    OfProxy(&'static str),
     /// The kernel cannot tell how old the pod is.
     #[error(
         "cannot tell when this pod was made: --pod-created-at {directory} must be a directory that \
@@ -257,8 +257,9 @@ impl Prepared {
             ProxyStart::External => {
                 check_rights(&NEEDED_ALONE)?;
                 check_group(proxy_user)?;
-                if args.workers.is_some() {
-                    return Err(ClaimError::Workers);
+                let workers = args.workers.map(|_| "--workers");
+                if let Some(option) = workers.or_else(|| args.gateway.given()) {
+                    return Err(ClaimError::OfProxy(option));
                 }
             }
         }

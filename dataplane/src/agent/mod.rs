@@ -305,6 +305,7 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
     if let Some(workers) = args.workers {
         arguments.extend(["--workers".into(), workers.to_string().into()]);
     }
+    arguments.extend(args.gateway.arguments());
     Recipe {
         role: Role::Proxy,
         arguments,

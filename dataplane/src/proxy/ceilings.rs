@@ -10,6 +10,9 @@ use crate::{
 /// Share of a ceiling from which on it is warned, in percent.
 const NEAR: u64 = 80;
 
+/// Share of its memory from which on no session begins: the rest is for those that are there.
+const FULL: u64 = 95;
+
 /// The ceilings.
 #[derive(Debug)]
 pub(super) struct Ceilings {
@@ -33,14 +36,27 @@ impl Ceilings {
         self.memory.as_ref().map(|limit| limit.bytes)
     }
 
-    /// What is in use now, as far as there is a limit to it.
-    pub(super) fn usage(&self, snapshot: &Snapshot) -> Usage {
+    /// Whether there is no memory left for more sessions.
+    pub(super) fn lack_memory(&self) -> bool {
+        let is_full = |limit: &MemoryLimit, used: u64| {
+            used.saturating_mul(100) >= limit.bytes.saturating_mul(FULL)
+        };
+        self.memory.as_ref().is_some_and(|limit| {
+            let used = limit.used().unwrap_or(0);
+            // What the kernel keeps of files it gives up for the asking, before it ends anybody.
+            is_full(limit, used) && is_full(limit, used.saturating_sub(limit.files()))
+        })
+    }
+
+    /// What is in use now, as far as there is a limit to it, and whether that is too much.
+    pub(super) fn usage(&self, snapshot: &Snapshot, lacks_memory: bool) -> Usage {
         let used = |limit: &MemoryLimit| Some((limit.used()?, limit.bytes));
         Usage {
             open_files: self
                 .open_files
                 .map(|most| (open_files(snapshot, self.workers), most)),
             memory: self.memory.as_ref().and_then(used),
+            lacks_memory,
         }
     }
 }
@@ -65,6 +81,7 @@ fn open_files(snapshot: &Snapshot, workers: usize) -> u64 {
 pub(super) struct Usage {
     open_files: Option<(u64, u64)>,
     memory: Option<(u64, u64)>,
+    lacks_memory: bool,
 }
 
 impl Usage {
@@ -79,11 +96,18 @@ impl Usage {
                  limits.maxSessions"
             )
         });
-        let memory = self.memory.filter(is_near).map(|(_, most)| {
+        let lacks = self.lacks_memory;
+        let is_told = |memory: &(u64, u64)| lacks || is_near(memory);
+        let memory = self.memory.filter(is_told).map(|(_, most)| {
+            let (share, refused) = if lacks {
+                (FULL, ", so that new sessions are refused")
+            } else {
+                (NEAR, "")
+            };
             format!(
-                "{NEAR} % of the {} MiB of memory that the proxy's control group may have are in use: \
-                 raise its limit (MemoryMax= of the unit, resources.limits.memory of the container), or \
-                 set limits.maxSessions",
+                "{share} % of the {} MiB of memory that the proxy's control group may have are in \
+                 use{refused}: raise its limit (MemoryMax= of the unit, resources.limits.memory of the \
+                 container), or set limits.maxSessions",
                 most >> 20
             )
         });
@@ -123,7 +147,11 @@ mod tests {
     #[test]
     fn from_four_fifths_on_each_ceiling_is_warned_about() {
         let warned = |open_files, memory| {
-            let usage = Usage { open_files, memory };
+            let usage = Usage {
+                open_files,
+                memory,
+                lacks_memory: false,
+            };
             usage.warnings().collect::<Vec<_>>()
         };
         assert!(warned(Some((799, 1000)), Some((799, 1000))).is_empty());
@@ -136,5 +164,14 @@ mod tests {
             open_files.contains("1000 file descriptors") && open_files.contains("LimitNOFILE=")
         );
         assert!(memory.contains("1000 MiB of memory") && memory.contains("MemoryMax="));
+        assert!(!memory.contains("refused"));
+        let full = Usage {
+            open_files: None,
+            memory: Some((960 << 20, 1000 << 20)),
+            lacks_memory: true,
+        };
+        let full: Vec<_> = full.warnings().collect();
+        assert!(full.len() == 1 && full[0].starts_with("95 % of the 1000 MiB"));
+        assert!(full[0].contains("new sessions are refused"), "{full:?}");
     }
 }

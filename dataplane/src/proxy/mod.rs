@@ -55,12 +55,14 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<Ending> {
         stay,
         beats,
         log_format,
+        gateway,
         ..
     } = args;
     if let (Some(run_dir), true) = (run_dir, restart) {
         let parent = parent::Parent {
             run_dir,
             workers: *workers,
+            gateway: *gateway,
             log_format: *log_format,
             stay: *stay,
         };
@@ -73,7 +75,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<Ending> {
         pages::MOST_WORKERS
     );
     match run_dir {
-        Some(run_dir) => served::run(run_dir, workers, *beats),
+        Some(run_dir) => served::run(run_dir, workers, *beats, (*gateway).into()),
         None => standalone::run(args, workers).map(|()| Ending::Planned),
     }
 }

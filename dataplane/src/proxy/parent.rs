@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    cli::{LogFormat, common_arguments},
+    cli::{GatewayArgs, LogFormat, common_arguments},
     ipc::PROXY_SOCKET,
     restart::{self, Restarts},
     sys::{
@@ -48,6 +48,8 @@ pub(super) struct Parent<'a> {
     pub(super) run_dir: &'a Path,
     /// Of the proxy; `None`: one per core.
     pub(super) workers: Option<usize>,
+    /// Of the proxy.
+    pub(super) gateway: GatewayArgs,
     /// Of both.
     pub(super) log_format: LogFormat,
     /// Whether to wait for SIGTERM after a planned stop.
@@ -155,6 +157,7 @@ impl Parent<'_> {
         if let Some(workers) = self.workers {
             command.arg("--workers").arg(workers.to_string());
         }
+        command.args(self.gateway.arguments());
         command
     }
 }

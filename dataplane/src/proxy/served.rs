@@ -40,6 +40,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two reports that nobody asked for.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Pause between two looks at how much memory is left: what many clients take of it meanwhile is less than
+/// what is kept free for sessions that are there.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+
 /// With the agent gone, how long vrrp may take from one address to the next before the proxy stops
 /// on its own. vrrp waits for the proxy's answer, an advertisement and the kernel: milliseconds.
 const LEAD_PATIENCE: Duration = Duration::from_secs(3);
@@ -61,7 +65,12 @@ pub(super) enum Input {
 
 /// Serves the agent of `run_dir` until it says to leave, or is gone. Beats on the page with the
 /// descriptor `beats`, too, where the process was started with one.
-pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow::Result<Ending> {
+pub(super) fn run(
+    run_dir: &Path,
+    workers: usize,
+    beats: Option<i32>,
+    limits: proxy::GatewayLimits,
+) -> anyhow::Result<Ending> {
     signals::ignore_stop().context("cannot ignore signals")?;
     let ceilings = Ceilings::find(workers);
     let parent = beats.map(|number| begin_to_beat(number, workers));
@@ -97,6 +106,7 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
         events: Some(pass_events_on(&inputs)?),
         records: Some(records),
         patience: proxy::Patience::default(),
+        limits,
     })?;
     receive_from_agent(agent.try_clone()?, inputs.clone())?;
     let mut served = Served {
@@ -106,6 +116,8 @@ pub(super) fn run(run_dir: &Path, workers: usize, beats: Option<i32>) -> anyhow:
         workers,
         beats,
         inputs,
+        memory_due: ceilings.memory().map(|_| Instant::now()),
+        lacks_memory: false,
         ceilings,
         pools: BTreeMap::new(),
         made: Made::default(),
@@ -187,6 +199,9 @@ struct Served {
     beats: Arc<Beats>,
     inputs: SyncSender<Input>,
     ceilings: Ceilings,
+    /// When it is to be looked how much memory is left, where that is limited.
+    memory_due: Option<Instant>,
+    lacks_memory: bool,
     /// Pools of the configuration in force, by the relay's name for them.
     pools: BTreeMap<String, PoolRef>,
     /// What their TLS is served with.
@@ -215,7 +230,12 @@ impl Served {
             if self.report_due.is_some_and(|at| at <= now) {
                 self.push_report();
             }
-            let wake = [self.end_by, self.report_due].into_iter().flatten().min();
+            if self.memory_due.is_some_and(|at| at <= now) {
+                self.memory_due = Some(now + MEMORY_PAUSE);
+                self.look_at_memory();
+            }
+            let wake = [self.end_by, self.report_due, self.memory_due];
+            let wake = wake.into_iter().flatten().min();
             let input = match wake {
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => queue.recv_timeout(at.saturating_duration_since(now)),
@@ -226,6 +246,21 @@ impl Served {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// New sessions are for as long as there is memory for them: without it the kernel would end all.
+    fn look_at_memory(&mut self) {
+        let lacks = self.ceilings.lack_memory();
+        if std::mem::replace(&mut self.lacks_memory, lacks) == lacks {
+            return;
+        }
+        self.relay.lacks_memory(lacks);
+        if lacks {
+            tracing::warn!("memory is nearly used up: new sessions are refused");
+        } else {
+            tracing::info!("there is memory again for new sessions");
+        }
+        self.report_soon();
     }
 
     /// Whether nothing is left that vrrp could lead out, or no vrrp is there to do so.
@@ -278,6 +313,10 @@ impl Served {
             Input::Changed => {}
         }
         self.tell_vrrp();
+        self.report_soon();
+    }
+
+    fn report_soon(&mut self) {
         if self.end_by.is_none() {
             let earliest = self.last_report + REPORT_PAUSE;
             self.report_due.get_or_insert(earliest);
@@ -454,7 +493,7 @@ impl Served {
 
     fn report(&self) -> ProxyReport {
         let snapshot = self.relay.snapshot();
-        let usage = self.ceilings.usage(&snapshot);
+        let usage = self.ceilings.usage(&snapshot, self.lacks_memory);
         let warnings = self.warnings.iter().cloned().chain(usage.warnings());
         let mut report = report::report(&snapshot, &self.pools, &self.refused, warnings.collect());
         report.samples.extend(usage.samples());

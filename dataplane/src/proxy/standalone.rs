@@ -46,6 +46,7 @@ pub(super) fn run(args: &ProxyArgs, workers: usize) -> anyhow::Result<()> {
         events: None,
         records,
         patience: proxy::Patience::default(),
+        limits: args.gateway.into(),
     })?;
     relay.apply(config(args, listeners), sockets)?;
     for address in &addresses {

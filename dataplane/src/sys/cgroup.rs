@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// As much as is read of `memory.stat`, which has some two thousand bytes.
+const STAT_MAX: usize = 16 * 1024;
+
 /// The files of one version of control groups.
+#[derive(Debug)]
 struct Version {
     /// Where its hierarchy is, below the place of all.
     folder: &'static str,
@@ -14,20 +18,24 @@ struct Version {
     controller: &'static str,
     limit: &'static str,
     usage: &'static str,
+    /// What `memory.stat` calls what it keeps of files.
+    files: [&'static str; 2],
 }
 
-const VERSIONS: [Version; 2] = [
+static VERSIONS: [Version; 2] = [
     Version {
         folder: "",
         controller: "",
         limit: "memory.max",
         usage: "memory.current",
+        files: ["inactive_file", "active_file"],
     },
     Version {
         folder: "memory",
         controller: "memory",
         limit: "memory.limit_in_bytes",
         usage: "memory.usage_in_bytes",
+        files: ["total_inactive_file", "total_active_file"],
     },
 ];
 
@@ -41,6 +49,8 @@ pub struct MemoryLimit {
     pub bytes: u64,
     /// Open, as a confined process can open nothing.
     usage: File,
+    stat: File,
+    version: &'static Version,
 }
 
 impl MemoryLimit {
@@ -64,10 +74,20 @@ impl MemoryLimit {
         let len = self.usage.read_at(&mut text, 0).ok()?;
         number(str::from_utf8(text.get(..len)?).ok()?)
     }
+
+    /// Bytes of these that the kernel keeps of files, and gives up where memory is needed.
+    pub fn files(&self) -> u64 {
+        let mut text = vec![0; STAT_MAX];
+        let len = self.stat.read_at(&mut text, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(text.get(..len).unwrap_or_default());
+        let values = text.lines().filter_map(|line| line.split_once(' '));
+        let of_files = values.filter(|(name, _)| self.version.files.contains(name));
+        of_files.filter_map(|(_, value)| number(value)).sum()
+    }
 }
 
 impl Version {
-    fn lowest(&self, groups: &str, root: &Path) -> Option<MemoryLimit> {
+    fn lowest(&'static self, groups: &str, root: &Path) -> Option<MemoryLimit> {
         let is_meant = |line: &&str| {
             let mut controllers = line.split(':').nth(1).unwrap_or_default().split(',');
             controllers.any(|controller| controller == self.controller)
@@ -80,7 +100,13 @@ impl Version {
             let limit = fs::read_to_string(folder.join(self.limit)).ok()?;
             let bytes = number(&limit).filter(|bytes| *bytes < NO_LIMIT)?;
             let usage = File::open(folder.join(self.usage)).ok()?;
-            Some(MemoryLimit { bytes, usage })
+            let stat = File::open(folder.join("memory.stat")).ok()?;
+            Some(MemoryLimit {
+                bytes,
+                usage,
+                stat,
+                version: self,
+            })
         });
         limits.min_by_key(|limit| limit.bytes)
     }
@@ -104,7 +130,8 @@ mod tests {
                 fs::write(folder.join(name), content).unwrap();
             }
         };
-        let version_2 = |limit, usage| [("memory.max", limit), ("memory.current", usage)];
+        let stat = ("memory.stat", "anon 10\ninactive_file 20\nactive_file 30\n");
+        let version_2 = |limit, usage| [("memory.max", limit), ("memory.current", usage), stat];
         write("a", &version_2("5000\n", "70\n"));
         write("a/b", &version_2("max\n", "60\n"));
         let (limit, usage) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
@@ -112,16 +139,20 @@ mod tests {
             "memory",
             &[(limit, "9223372036854771712\n"), (usage, "9\n")],
         );
-        write("memory/c", &[(limit, "4000\n"), (usage, "8\n")]);
+        let stat = (
+            "memory.stat",
+            "inactive_file 1\nactive_file 1\ntotal_inactive_file 2\ntotal_active_file 3\n",
+        );
+        write("memory/c", &[(limit, "4000\n"), (usage, "8\n"), stat]);
         let found = |groups| {
             let limit = MemoryLimit::among(groups, &root)?;
-            Some((limit.bytes, limit.used().unwrap()))
+            Some((limit.bytes, limit.used().unwrap(), limit.files()))
         };
-        assert_eq!(found("0::/a/b\n"), Some((5000, 70)));
+        assert_eq!(found("0::/a/b\n"), Some((5000, 70, 50)));
         assert_eq!(found("0::/\n"), None, "the root has none");
-        assert_eq!(found("4:cpu,memory:/c\n0::/\n"), Some((4000, 8)));
+        assert_eq!(found("4:cpu,memory:/c\n0::/\n"), Some((4000, 8, 5)));
         assert_eq!(found("4:memory:/kubepods/x\n0::/\n"), None);
-        assert_eq!(found("4:memory:/c\n0::/a\n"), Some((4000, 8)));
+        assert_eq!(found("4:memory:/c\n0::/a\n"), Some((4000, 8, 5)));
         assert_eq!(found("no such thing"), None);
         fs::remove_dir_all(&root).unwrap();
     }

@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod group;
 mod memory;
 mod served;
 mod standalone;

@@ -8,9 +8,12 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
-use tokio_tungstenite::{client_async, tungstenite::Message};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Error, Message},
+};
 
-use crate::support::{Process, SOON, WORKERS, close_code, connect, echo, round_trip};
+use crate::support::{Process, SOON, WORKERS, close_code, connect, echo, round_trip, try_connect};
 
 pub(crate) fn start() -> (Process, SocketAddr) {
     start_with(&[])
@@ -146,6 +149,42 @@ async fn a_record_of_each_session_is_written_until_the_end() {
     assert_eq!(close_code(&mut ws).await, 1001);
     assert_eq!(process.record()["closeCode"], 1001);
     assert!(process.ended().success());
+}
+
+#[tokio::test]
+async fn it_takes_no_more_than_its_administrator_allows() {
+    let (_process, address) = start_with(&["--max-sessions", "1"]);
+    let mut first = connect(address).await;
+    let refused = try_connect(address).await.unwrap_err();
+    let Error::Http(answer) = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    round_trip(&mut first, "undisturbed").await;
+
+    let (_process, address) = start_with(&["--handshakes-per-second", "1"]);
+    let _first = connect(address).await;
+    // Half of the five seconds of a handshake are waited, and no more.
+    let more: Vec<_> = (0..10).map(|_| try_connect(address)).collect();
+    let more = futures_util::future::join_all(more).await;
+    let refused = more.iter().filter(|one| one.is_err()).count();
+    assert!((1..10).contains(&refused), "{refused} of 10");
+}
+
+#[test]
+fn limits_that_cannot_be_are_refused_in_words() {
+    for option in ["--max-sessions", "--handshakes-per-second"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_wsha-dataplane"))
+            .args("proxy --listen 127.0.0.1:0 --upstream 127.0.0.1:1".split(' '))
+            .args([option, "0"])
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(option), "{message}");
+        assert!(message.contains("1000000"), "what is possible: {message}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener as StdListener},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -16,7 +17,10 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Error, Message},
+};
 
 /// Bound for everything that should take milliseconds.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -53,6 +57,16 @@ impl Process {
         program
             .args(["--bounding-set", "-sys_resource", "prlimit"])
             .arg(format!("--nofile={most}:{most}"))
+            .arg(env!("CARGO_BIN_EXE_wsha-dataplane"));
+        Self::spawn(program, arguments)
+    }
+
+    /// One in the control group with this directory.
+    pub(crate) fn in_group(group: &Path, arguments: &[&str]) -> Self {
+        let mut program = Command::new("sh");
+        program
+            .args(["-c", r#"echo $$ >"$0/cgroup.procs" && exec "$@""#])
+            .arg(group)
             .arg(env!("CARGO_BIN_EXE_wsha-dataplane"));
         Self::spawn(program, arguments)
     }
@@ -162,13 +176,15 @@ async fn serve(stream: TcpStream) {
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Ws {
+    try_connect(address).await.unwrap()
+}
+
+pub(crate) async fn try_connect(address: SocketAddr) -> Result<Ws, Error> {
     let url = format!("ws://{address}/");
     let connecting = async {
         let stream = TcpStream::connect(address).await.unwrap();
-        tokio_tungstenite::client_async(url, stream)
-            .await
-            .unwrap()
-            .0
+        let connected = tokio_tungstenite::client_async(url, stream).await;
+        connected.map(|(ws, _)| ws)
     };
     tokio::time::timeout(SOON, connecting).await.unwrap()
 }

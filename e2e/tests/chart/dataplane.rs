@@ -57,6 +57,32 @@ fn the_agent_has_five_rights_and_the_proxy_none() -> Result<()> {
 }
 
 #[test]
+fn the_proxy_is_told_what_it_may_take_over_all_pools() -> Result<()> {
+    const TEST: &str = "the_proxy_is_told_what_it_may_take_over_all_pools";
+    let sets = [
+        "dataplane.limits.maxSessions=1000000",
+        "dataplane.limits.handshakesPerSecond=500",
+    ];
+    let options = ["--max-sessions=1000000", "--handshakes-per-second=500"];
+    for (sets, told) in [(&sets[..], &options[..]), (&[], &[])] {
+        let Some(pod) = pod(TEST, sets)? else {
+            return Ok(());
+        };
+        for (name, told) in [("proxy", told), ("agent", &[])] {
+            let words = strings(&container(&pod, name)?["args"]);
+            let is_limit = |word: &&str| {
+                ["--max-sessions", "--handshakes-per-second"]
+                    .iter()
+                    .any(|option| word.starts_with(option))
+            };
+            let given: Vec<_> = words.into_iter().filter(is_limit).collect();
+            ensure!(given == *told, "{name}: {given:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_new_pod_fits_beside_the_old_one_and_follows_it() -> Result<()> {
     const TEST: &str = "a_new_pod_fits_beside_the_old_one_and_follows_it";
     let Some(objects) = render(TEST, &[])? else {

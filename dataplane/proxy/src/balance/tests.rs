@@ -77,7 +77,7 @@ fn checked(endpoint: &Endpoint, answer: Result<(), CheckFailure>) {
         failure_threshold: 1,
         success_threshold: 1,
     };
-    let shared = Shared::new(1, None, None, Patience::default());
+    let shared = Shared::new(1, None, None, Patience::default(), Arc::default());
     health::checked(endpoint, answer, &check, &shared);
 }
 

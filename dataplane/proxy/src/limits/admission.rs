@@ -144,8 +144,7 @@ impl Admission {
         let Some(per_second) = limits.handshakes_per_second else {
             return Ok(None);
         };
-        // Few at once, since the limit is there for endpoints that cannot take them at once.
-        let rate = Rate::new(per_second, per_second / 10);
+        let rate = Rate::of_handshakes(per_second);
         let ticket = self.turns.enter(rate, patience, Instant::now());
         ticket.map(Some).ok_or(Limit::HandshakesPerSecond)
     }

@@ -1,16 +1,20 @@
 //! What a pool allows its clients, and what is done with those that want more.
 //!
-//! `admission` is about sessions to come: how many there may be and, by `turns`, how fast they begin. What is
+//! `admission` is about sessions to come: how many there may be and, by `turns`, how fast they begin;
+//! `gateway` is the same over all pools. What is
 //! allowed within a session is looked at where it passes: `frame` counts, `relay::limit` ends it.
 
 mod admission;
+mod gateway;
 mod rate;
 mod turns;
 
 use std::time::Duration;
 
+pub use self::gateway::GatewayLimits;
 pub(crate) use self::{
     admission::{Admission, Arriving, Place},
+    gateway::{Gateway, GatewayArriving, GatewayPlace},
     rate::Rate,
     turns::{Ticket, Turn, Turns},
 };
@@ -118,6 +122,12 @@ pub enum Limit {
     SlowReader,
     /// [`Limits::buffered_bytes`].
     BufferedBytes,
+    /// [`GatewayLimits::sessions`].
+    GatewaySessions,
+    /// [`GatewayLimits::handshakes_per_second`].
+    GatewayHandshakesPerSecond,
+    /// The gateway's memory ([`crate::Proxy::lacks_memory`]).
+    GatewayMemory,
 }
 
 impl Limit {
@@ -133,6 +143,9 @@ impl Limit {
         Self::SessionAge,
         Self::SlowReader,
         Self::BufferedBytes,
+        Self::GatewaySessions,
+        Self::GatewayHandshakesPerSecond,
+        Self::GatewayMemory,
     ];
 
     /// The value as a metric label.
@@ -148,6 +161,9 @@ impl Limit {
             Self::SessionAge => "session_age",
             Self::SlowReader => "slow_reader",
             Self::BufferedBytes => "buffered_bytes",
+            Self::GatewaySessions => "gateway_sessions",
+            Self::GatewayHandshakesPerSecond => "gateway_handshakes_per_second",
+            Self::GatewayMemory => "gateway_memory",
         }
     }
 }

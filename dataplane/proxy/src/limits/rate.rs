@@ -18,6 +18,11 @@ impl Rate {
         }
     }
 
+    /// Of handshakes: few at once, since it is there for endpoints that cannot take them at once.
+    pub(crate) fn of_handshakes(per_second: u32) -> Self {
+        Self::new(per_second, per_second / 10)
+    }
+
     /// Events that may happen now; `due` is when the next one would be.
     pub(crate) fn room(self, due: Option<Instant>, now: Instant) -> u32 {
         let ahead = ahead(due, now).as_nanos();

@@ -1,6 +1,6 @@
 //! What a client says until it is known what it asks for: the header of the PROXY protocol, TLS, its request.
 
-use std::{io, mem::take, net::SocketAddr, time::Duration};
+use std::{io, mem::take, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -14,7 +14,7 @@ use crate::{
     client::{self, Ends},
     forward,
     handshake::{Outcome, Reject, Request, RequestParser},
-    limits::{Arriving, Limit, Place},
+    limits::{Arriving, Gateway, GatewayArriving, GatewayPlace, Limit, Place},
     live::{Pool, Route},
     origin, proxy_protocol,
     record::Entry,
@@ -201,7 +201,7 @@ pub(super) struct Asked {
     pub(super) ends: Ends,
     /// What it is known by, where endpoints are chosen by that.
     pub(super) key: Option<u64>,
-    pub(super) place: Place,
+    pub(super) place: (Place, GatewayPlace),
 }
 
 /// Reads the client's request. What it sent behind it is left in `received`. Until then it is counted
@@ -212,7 +212,7 @@ pub(super) async fn read_request(
     client: &mut Stream,
     received: &mut Vec<u8>,
     entry: &mut Entry,
-    arriving: Option<Arriving>,
+    arriving: Option<(Arriving, GatewayArriving)>,
 ) -> Result<Asked, Failure> {
     let mut parser = RequestParser::default();
     loop {
@@ -223,7 +223,8 @@ pub(super) async fn read_request(
                 let gone = Failure::Silent(HandshakeResult::ListenerGone);
                 let route = worker.route(arrival.address).ok_or(gone)?;
                 drop(arriving);
-                let asked = admit(&route, &request, arrival.ends, client, entry)?;
+                let gateway = &worker.shared.gateway;
+                let asked = admit(&route, gateway, &request, arrival.ends, client, entry)?;
                 received.drain(..end);
                 received.shrink_to_fit();
                 return Ok(asked);
@@ -247,6 +248,7 @@ pub(super) fn refusal(received: &[u8], reject: Reject) -> Failure {
 /// Whether the client may have a session, and what for.
 fn admit(
     route: &Route,
+    gateway: &Arc<Gateway>,
     request: &Request<'_>,
     ends: Ends,
     client: &Stream,
@@ -265,6 +267,11 @@ fn admit(
     } = &*route.pool;
     let origin = request.fields.all("origin").next();
     let place = admission.enter(limits, source.ip(), origin);
+    let place = place.and_then(|place| {
+        let of_gateway = gateway.enter();
+        let of_gateway = of_gateway.inspect_err(|limit| admission.hit(*limit));
+        Ok((place, of_gateway?))
+    });
     let place = place.map_err(|limit| {
         Failure::Refuse(match limit {
             Limit::SessionsPerSource => Reject::TooMany,

@@ -36,7 +36,7 @@ use crate::{
     balance::{self, Lease},
     handshake::Reject,
     http2,
-    limits::{Arriving, Place, Turn},
+    limits::{Arriving, Gateway, GatewayArriving, GatewayPlace, Limit, Place, Turn},
     live::{Pool, Route, Upstream},
     record::Entry,
     relay::Session,
@@ -131,7 +131,7 @@ async fn bring(
     arrival: Arrival,
     received: Vec<u8>,
     mut entry: Entry,
-    arriving: Option<Arriving>,
+    arriving: Option<(Arriving, GatewayArriving)>,
 ) -> HandshakeResult {
     let opened = establish(
         &worker,
@@ -284,7 +284,7 @@ struct Ready {
     route: Arc<Route>,
     backend: Stream,
     lease: Lease,
-    place: Place,
+    place: (Place, GatewayPlace),
     response: Vec<u8>,
     early_client: Vec<u8>,
     early_backend: Vec<u8>,
@@ -297,7 +297,7 @@ async fn establish(
     arrival: &Arrival,
     mut received: Vec<u8>,
     entry: &mut Entry,
-    arriving: Option<Arriving>,
+    arriving: Option<(Arriving, GatewayArriving)>,
 ) -> Result<Opened, Failure> {
     let Arrival { address, begun, .. } = *arrival;
     let route = || {
@@ -321,7 +321,7 @@ async fn establish(
         tokio::select! {
             biased;
             () = client.taken_back() => return Err(Failure::Silent(HandshakeResult::ClientGone)),
-            turn = wait_for_turn(&begins_at, deadline) => turn?,
+            turn = wait_for_turn(worker, &begins_at, deadline) => turn?,
         }
     }
     let mut tried = Vec::new();
@@ -417,19 +417,22 @@ async fn give_up(
 
 /// Waits until another handshake may be brought to an endpoint. Half of the time that is left is kept
 /// for the endpoint to answer: who would have to wait longer is told so at once.
-async fn wait_for_turn(route: &Route, deadline: Instant) -> Result<(), Failure> {
+async fn wait_for_turn(worker: &Worker, route: &Route, deadline: Instant) -> Result<(), Failure> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let Pool {
-        admission, limits, ..
-    } = &*route.pool;
-    let ticket = admission.queue(limits, left / 2).map_err(|limit| {
-        admission.hit(limit);
+    let turn = queue_up(&route.pool, &worker.shared.gateway, left / 2).map_err(|limit| {
+        route.pool.admission.hit(limit);
         Failure::Refuse(Reject::Full)
     })?;
-    let turn = Turn::of(ticket);
     turn.comes().await;
     turn.begin();
     Ok(())
+}
+
+/// Queues up with those of the pool, and of the gateway.
+fn queue_up(pool: &Pool, gateway: &Gateway, patience: Duration) -> Result<Turn, Limit> {
+    let of_pool = pool.admission.queue(&pool.limits, patience)?;
+    let of_gateway = gateway.queue(patience)?;
+    Ok(Turn::of(of_pool.into_iter().chain(of_gateway)))
 }
 
 /// Until when the endpoint tried last may take: half of the time that is left, while there is

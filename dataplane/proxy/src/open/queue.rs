@@ -13,10 +13,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Failure, fill};
+use super::{Failure, fill, queue_up};
 use crate::{
     client::{self, Ends},
-    limits::{Arriving, Turn},
+    limits::{Arriving, GatewayArriving, Turn},
     live::{Pool, Route},
     stats::HandshakeResult,
     stream::Stream,
@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Pass {
     /// It is counted among those on their way, until it asks. Not so one that is only to be told that
     /// there is no room.
-    pub(super) arriving: Option<Arriving>,
+    pub(super) arriving: Option<(Arriving, GatewayArriving)>,
     /// Its handshake has had its turn.
     pub(super) has_turn: bool,
     /// How long it has waited.
@@ -56,9 +56,10 @@ pub(super) async fn pass(
     let is_proxy = client::is_trusted(&route.trusted_proxies, ends.source.ip());
     let source = (!is_proxy).then(|| ends.source.ip());
     let room = admission.arrive(limits, source);
+    let gateway = &worker.shared.gateway;
     let room = room.and_then(|arriving| {
-        let ticket = admission.queue(limits, patience)?;
-        Ok((arriving, Turn::of(ticket)))
+        let arriving = (arriving, gateway.arrive()?);
+        Ok((arriving, queue_up(&route.pool, gateway, patience)?))
     });
     let (arriving, turn) = match room {
         Ok((arriving, turn)) => (Some(arriving), turn),

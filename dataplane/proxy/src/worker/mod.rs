@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn connections_that_come_together_are_drawn_each_by_itself() {
-        let shared = Shared::new(1, None, None, Patience::default());
+        let shared = Shared::new(1, None, None, Patience::default(), Arc::default());
         let worker = Worker::new(0, Arc::new(shared));
         let drawn = (0..64).filter(|_| worker.draws(50)).count();
         assert!((1..64).contains(&drawn), "{drawn} of 64");

@@ -423,6 +423,7 @@ async fn every_worker_shows_that_it_turns() {
         events: None,
         records: None,
         patience: proxy::Patience::default(),
+        limits: proxy::GatewayLimits::default(),
     })
     .unwrap();
     let mut count = [0; 3];
@@ -471,6 +472,7 @@ async fn what_a_worker_did_not_obey_is_not_in_force() {
         events: None,
         records: None,
         patience: proxy::Patience::default(),
+        limits: proxy::GatewayLimits::default(),
     })
     .unwrap();
     let sockets = sockets("127.0.0.1:0".parse().unwrap());

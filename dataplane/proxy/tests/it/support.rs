@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use proxy::{
-    Balancing, Config, Drain, Endpoint, Event, Health, Heartbeat, Limits, Listener, Options,
-    Patience, Phase, Pool, Proxy, Record, Snapshot, Upstream,
+    Balancing, Config, Drain, Endpoint, Event, GatewayLimits, Health, Heartbeat, Limits, Listener,
+    Options, Patience, Phase, Pool, Proxy, Record, Snapshot, Upstream,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -81,6 +81,26 @@ impl Rig {
         patience: Patience,
         edit: impl FnOnce(&mut Pool),
     ) -> Self {
+        Self::run(ip, backends, patience, GatewayLimits::default(), edit)
+    }
+
+    /// One whose pools together may have no more.
+    pub(crate) fn limited(
+        backends: &[SocketAddr],
+        limits: GatewayLimits,
+        edit: impl FnOnce(&mut Pool),
+    ) -> Self {
+        let ip = Ipv4Addr::LOCALHOST.into();
+        Self::run(ip, backends, Patience::default(), limits, edit)
+    }
+
+    fn run(
+        ip: IpAddr,
+        backends: &[SocketAddr],
+        patience: Patience,
+        limits: GatewayLimits,
+        edit: impl FnOnce(&mut Pool),
+    ) -> Self {
         let (sender, events) = mpsc::channel();
         let (record, records) = mpsc::sync_channel(RECORDS);
         let proxy = Proxy::start(Options {
@@ -89,6 +109,7 @@ impl Rig {
             events: Some(sender),
             records: Some(record),
             patience,
+            limits,
         })
         .unwrap();
         let sockets = sockets(SocketAddr::new(ip, 0));

@@ -6,4 +6,4 @@ mod handshake;
 mod hostile;
 mod raw;
 mod sessions;
-mod support;
+pub(crate) mod support;

@@ -27,22 +27,22 @@ use crate::{
     tls::support::{Authority, HOST, Tls, VERSIONS, secure_on},
 };
 
-pub(super) type Session = WebSocketStream<Duplex>;
+pub(crate) type Session = WebSocketStream<Duplex>;
 
 /// A client with one connection.
-pub(super) struct Client {
+pub(crate) struct Client {
     pub(super) requests: SendRequest<Bytes>,
     /// Ends with the connection.
     pub(super) connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client {
-    pub(super) async fn connect(rig: &Rig, authority: &Authority) -> Self {
+    pub(crate) async fn connect(rig: &Rig, authority: &Authority) -> Self {
         let stream = TcpStream::connect(rig.address).await.unwrap();
         Self::on(stream, authority).await
     }
 
-    pub(super) async fn on(stream: TcpStream, authority: &Authority) -> Self {
+    pub(crate) async fn on(stream: TcpStream, authority: &Authority) -> Self {
         stream.set_nodelay(true).unwrap();
         let mut config = authority.client(&VERSIONS);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -76,7 +76,7 @@ impl Client {
         Ok((response.await?, output))
     }
 
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         request: Request<()>,
     ) -> (Response<RecvStream>, SendStream<Bytes>) {
@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// A stream that has become a session, its frames by hand.
-    pub(super) async fn raw_session(&self) -> Duplex {
+    pub(crate) async fn raw_session(&self) -> Duplex {
         let (response, output) = self.ask(websocket(&[])).await;
         assert_eq!(response.status(), StatusCode::OK, "{response:?}");
         Duplex {
@@ -94,7 +94,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn session(&self) -> Session {
+    pub(crate) async fn session(&self) -> Session {
         let stream = self.raw_session().await;
         WebSocketStream::from_raw_socket(stream, Role::Client, Some(unlimited())).await
     }
@@ -107,7 +107,7 @@ impl Client {
 }
 
 /// A request for a session, with more fields.
-pub(super) fn websocket(fields: &[(&str, &str)]) -> Request<()> {
+pub(crate) fn websocket(fields: &[(&str, &str)]) -> Request<()> {
     let mut request = asking("websocket", fields);
     let version = http::HeaderValue::from_static("13");
     request
@@ -129,7 +129,7 @@ pub(super) fn asking(protocol: &'static str, fields: &[(&str, &str)]) -> Request
 }
 
 /// Both directions of a stream.
-pub(super) struct Duplex {
+pub(crate) struct Duplex {
     pub(super) input: RecvStream,
     unread: Bytes,
     pub(super) output: SendStream<Bytes>,

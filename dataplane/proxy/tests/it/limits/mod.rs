@@ -2,6 +2,7 @@
 
 mod admission;
 mod frames;
+mod gateway;
 mod time;
 
 use proxy::{Limit, Snapshot};
