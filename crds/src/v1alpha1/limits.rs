@@ -49,7 +49,7 @@ pub struct Limits {
 
     /// Payload of a frame in bytes, from clients and servers alike, 125 at least. A session with a
     /// larger one ends before any of it is passed on: with a Close 1009 for the side that sent it,
-    /// 1001 for a server and 1011 for a client whose peer did. Unlimited if left out: the gateway
+    /// 1001 for a server and 1014 for a client whose peer did. Unlimited if left out: the gateway
     /// never holds a frame as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::frame_size")]

@@ -12,12 +12,14 @@ pub(crate) const REBALANCED: u16 = 1012;
 /// Close code for the backend of a session whose client was lost.
 pub(crate) const CLIENT_LOST: u16 = 1001;
 
+/// Close code for the client of a backend whose answer is not passed on, as 502 is before the 101 ("bad
+/// gateway" in the registry). Libraries that do not know it take it for an error of protocol.
+pub(crate) const BAD_GATEWAY: u16 = 1014;
+
 /// Close codes of RFC 6455 section 7.4.1, and one of the registry ("try again later").
 pub(crate) const GOING_AWAY: u16 = 1001;
 pub(crate) const POLICY: u16 = 1008;
 pub(crate) const TOO_BIG: u16 = 1009;
-/// For the client: its server did what it should not.
-pub(crate) const BACKEND_FAILED: u16 = 1011;
 pub(crate) const TRY_AGAIN: u16 = 1013;
 
 /// A key to mask what goes to a backend: there we are the client (section 5.3), and its keys must not be

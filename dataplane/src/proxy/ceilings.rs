@@ -1,5 +1,7 @@
 //! What the process may have at most, found at its start, and how near it is to that.
 
+use std::time::{Duration, Instant};
+
 use proxy::{HandshakeResult, Snapshot};
 
 use crate::{
@@ -13,6 +15,10 @@ const NEAR: u64 = 80;
 /// Share of its memory from which on no session begins: the rest is for those that are there.
 const FULL: u64 = 95;
 
+/// Pause between two looks at how much memory is left: what many clients take of it meanwhile is less than
+/// what is kept free for sessions that are there.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// The ceilings.
 #[derive(Debug)]
 pub(super) struct Ceilings {
@@ -20,15 +26,22 @@ pub(super) struct Ceilings {
     /// Descriptors, after the limit was raised as far as is allowed.
     pub(super) open_files: Option<u64>,
     memory: Option<MemoryLimit>,
+    /// When it is to be looked how much memory is left, where that is limited.
+    look_due: Option<Instant>,
+    /// There was none left for more sessions when it was looked last.
+    lack_memory: bool,
 }
 
 impl Ceilings {
     /// Raises what can be raised, and finds the rest; to be called before the process is confined.
     pub(super) fn find(workers: usize) -> Self {
+        let memory = MemoryLimit::find();
         Self {
             workers,
             open_files: limits::raise_open_files(),
-            memory: MemoryLimit::find(),
+            look_due: memory.as_ref().map(|_| Instant::now()),
+            memory,
+            lack_memory: false,
         }
     }
 
@@ -36,8 +49,29 @@ impl Ceilings {
         self.memory.as_ref().map(|limit| limit.bytes)
     }
 
-    /// Whether there is no memory left for more sessions.
-    pub(super) fn lack_memory(&self) -> bool {
+    /// When [`Self::look_at_memory`] is due, where there is a limit to it.
+    pub(super) fn look_due(&self) -> Option<Instant> {
+        self.look_due
+    }
+
+    /// Looks, if it is due, whether there is memory left for more sessions: without it the kernel would end
+    /// all that are there. Whether there is none, if that is news.
+    pub(super) fn look_at_memory(&mut self, now: Instant) -> Option<bool> {
+        self.look_due.filter(|at| *at <= now)?;
+        self.look_due = Some(now + LOOK);
+        let lack = self.is_memory_full();
+        if std::mem::replace(&mut self.lack_memory, lack) == lack {
+            return None;
+        }
+        if lack {
+            tracing::warn!("memory is nearly used up: new sessions are refused");
+        } else {
+            tracing::info!("there is memory again for new sessions");
+        }
+        Some(lack)
+    }
+
+    fn is_memory_full(&self) -> bool {
         let is_full = |limit: &MemoryLimit, used: u64| {
             used.saturating_mul(100) >= limit.bytes.saturating_mul(FULL)
         };
@@ -48,15 +82,15 @@ impl Ceilings {
         })
     }
 
-    /// What is in use now, as far as there is a limit to it, and whether that is too much.
-    pub(super) fn usage(&self, snapshot: &Snapshot, lacks_memory: bool) -> Usage {
+    /// What is in use now, as far as there is a limit to it.
+    pub(super) fn usage(&self, snapshot: &Snapshot) -> Usage {
         let used = |limit: &MemoryLimit| Some((limit.used()?, limit.bytes));
         Usage {
             open_files: self
                 .open_files
                 .map(|most| (open_files(snapshot, self.workers), most)),
             memory: self.memory.as_ref().and_then(used),
-            lacks_memory,
+            lacks_memory: self.lack_memory,
         }
     }
 }

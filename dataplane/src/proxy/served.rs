@@ -40,10 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two reports that nobody asked for.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Pause between two looks at how much memory is left: what many clients take of it meanwhile is less than
-/// what is kept free for sessions that are there.
-const MEMORY_PAUSE: Duration = Duration::from_millis(100);
-
 /// With the agent gone, how long vrrp may take from one address to the next before the proxy stops
 /// on its own. vrrp waits for the proxy's answer, an advertisement and the kernel: milliseconds.
 const LEAD_PATIENCE: Duration = Duration::from_secs(3);
@@ -116,8 +112,6 @@ pub(super) fn run(
         workers,
         beats,
         inputs,
-        memory_due: ceilings.memory().map(|_| Instant::now()),
-        lacks_memory: false,
         ceilings,
         pools: BTreeMap::new(),
         made: Made::default(),
@@ -199,9 +193,6 @@ struct Served {
     beats: Arc<Beats>,
     inputs: SyncSender<Input>,
     ceilings: Ceilings,
-    /// When it is to be looked how much memory is left, where that is limited.
-    memory_due: Option<Instant>,
-    lacks_memory: bool,
     /// Pools of the configuration in force, by the relay's name for them.
     pools: BTreeMap<String, PoolRef>,
     /// What their TLS is served with.
@@ -230,11 +221,11 @@ impl Served {
             if self.report_due.is_some_and(|at| at <= now) {
                 self.push_report();
             }
-            if self.memory_due.is_some_and(|at| at <= now) {
-                self.memory_due = Some(now + MEMORY_PAUSE);
-                self.look_at_memory();
+            if let Some(lacks) = self.ceilings.look_at_memory(now) {
+                self.relay.lacks_memory(lacks);
+                self.report_soon();
             }
-            let wake = [self.end_by, self.report_due, self.memory_due];
+            let wake = [self.end_by, self.report_due, self.ceilings.look_due()];
             let wake = wake.into_iter().flatten().min();
             let input = match wake {
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -246,21 +237,6 @@ impl Served {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-    }
-
-    /// New sessions are for as long as there is memory for them: without it the kernel would end all.
-    fn look_at_memory(&mut self) {
-        let lacks = self.ceilings.lack_memory();
-        if std::mem::replace(&mut self.lacks_memory, lacks) == lacks {
-            return;
-        }
-        self.relay.lacks_memory(lacks);
-        if lacks {
-            tracing::warn!("memory is nearly used up: new sessions are refused");
-        } else {
-            tracing::info!("there is memory again for new sessions");
-        }
-        self.report_soon();
     }
 
     /// Whether nothing is left that vrrp could lead out, or no vrrp is there to do so.
@@ -493,7 +469,7 @@ impl Served {
 
     fn report(&self) -> ProxyReport {
         let snapshot = self.relay.snapshot();
-        let usage = self.ceilings.usage(&snapshot, self.lacks_memory);
+        let usage = self.ceilings.usage(&snapshot);
         let warnings = self.warnings.iter().cloned().chain(usage.warnings());
         let mut report = report::report(&snapshot, &self.pools, &self.refused, warnings.collect());
         report.samples.extend(usage.samples());

@@ -80,6 +80,18 @@ fn the_proxy_has_no_right_and_a_user_of_its_own() {
 }
 
 #[test]
+fn the_proxy_is_told_what_it_may_take_over_all_pools() {
+    let Some(host) = Host::new() else { return };
+    host.write(&manifests(&["server1"], &POOL));
+    let agent = host.start(&["--max-sessions", "5", "--handshakes-per-second", "7"]);
+    host.wait_ready();
+    let pid = agent.process("proxy").unwrap();
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    let told = "\0--max-sessions\x005\0--handshakes-per-second\x007\0";
+    assert!(line.contains(told), "{line:?}");
+}
+
+#[test]
 fn its_threads_are_those_of_the_architecture() {
     let Some(host) = Host::new() else { return };
     let mut listed = listed_threads();

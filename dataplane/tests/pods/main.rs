@@ -132,8 +132,11 @@ fn without_stay_it_ends_when_the_agent_has_stopped() {
     let Some(host) = host() else { return };
     let pod = Pod::new(&host, "pod");
     let mut agent = pod.agent();
-    let mut proxy = pod.proxy(&[]);
+    let mut proxy = pod.proxy(&["--max-sessions", "5"]);
     pod.wait_ready();
+    let pid = proxy.process("proxy").unwrap();
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(line.contains("\0--max-sessions\x005\0"), "{line:?}");
     agent.signal(Signal::SIGTERM);
     assert!(agent.wait().success());
     assert!(proxy.wait().success());

@@ -25,7 +25,7 @@ const KEPT: Duration = Duration::from_secs(15);
 const WRITING: Duration = Duration::from_millis(500);
 
 /// Codes by which sessions are told that they ran into a limit, or that their peer did.
-const LIMIT_CODES: [u16; 5] = [1001, 1008, 1009, 1011, 1013];
+const LIMIT_CODES: [u16; 5] = [1001, 1008, 1009, 1013, 1014];
 
 /// So many ends that nobody can explain are told one by one.
 const TOLD: usize = 20;

@@ -47,8 +47,8 @@ const REFUSED: &[(&[&str], &str)] = &[
         "at '/dataplane/proxy/workers': maximum: got 65, want 64",
     ),
     (
-        &["dataplane.limits.maxSessions=1000001"],
-        "at '/dataplane/limits/maxSessions': maximum: got 1,000,001, want 1,000,000",
+        &["dataplane.limits.maxSessions=-1"],
+        "at '/dataplane/limits/maxSessions': minimum: got -1, want 0",
     ),
     (
         &["dataplane.limits.handshakesPerSecond=-1"],

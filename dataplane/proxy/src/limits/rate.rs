@@ -41,6 +41,14 @@ impl Rate {
         now + ahead(due, now) + self.interval * count
     }
 
+    /// The same for one that has waited: those behind it do not wait for longer since it was looked a little
+    /// late.
+    pub(crate) fn after_wait(self, due: Option<Instant>, now: Instant) -> Instant {
+        let late = due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        let was_due = now.checked_sub(late).filter(|_| late < self.interval);
+        self.after(due, 1, was_due.unwrap_or(now))
+    }
+
     /// When it would be due had one event less happened.
     pub(crate) fn before(self, due: Option<Instant>) -> Option<Instant> {
         due?.checked_sub(self.interval)

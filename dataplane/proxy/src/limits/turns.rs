@@ -49,7 +49,7 @@ impl Queue {
         while self.rate.wait(self.due, now).is_zero()
             && let Some((_, waker)) = self.waiting.pop_first()
         {
-            self.due = Some(self.rate.after(self.due, 1, now));
+            self.due = Some(self.rate.after_wait(self.due, now));
             waker.wake();
         }
         if self.waiting.len() < waiting {
@@ -257,6 +257,24 @@ mod tests {
         assert_eq!(b.look(cx, at(250)), Stands::There);
         assert_eq!(c.look(cx, at(250)), first_in(100));
         assert_eq!(c.look(cx, at(350)), Stands::There);
+    }
+
+    #[test]
+    fn being_looked_at_a_little_late_delays_nobody_behind() {
+        let turns = Arc::new(Turns::default());
+        let begun = Instant::now();
+        let cx = &Context::from_waker(Waker::noop());
+        let all = [begun; 4].map(|now| turns.enter(ten(), LONG, now).unwrap());
+        for (turn, one) in (0..).zip(&all) {
+            let late = Duration::from_millis(if turn == 0 { 0 } else { 100 * turn + 9 });
+            assert_eq!(one.look(cx, begun + late), Stands::There, "{turn}");
+        }
+        let next = turns.enter(ten(), LONG, begun + Duration::from_millis(309));
+        let next = next.unwrap();
+        assert_eq!(
+            next.look(cx, begun + Duration::from_millis(309)),
+            first_in(91)
+        );
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Session {
         };
         let (told_code, told) = match from {
             Side::Client => (close::CLIENT_LOST, "client sent more than it may"),
-            Side::Backend => (close::BACKEND_FAILED, "backend sent more than it may"),
+            Side::Backend => (close::BAD_GATEWAY, "backend sent more than it may"),
         };
         self.ends(Ended::Limit);
         self.control.hit(limit);

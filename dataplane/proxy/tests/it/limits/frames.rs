@@ -83,9 +83,9 @@ async fn a_message_that_is_too_big_is_refused_at_the_fragment_that_makes_it_so()
         let (_, payload) = read_frame(&mut client).await;
         assert_eq!(payload, passed.as_bytes());
     }
-    // The client's server has failed it.
+    // What it was sent is not passed on.
     let reason = "backend sent more than it may".to_owned();
-    assert_eq!(told(&mut client).await, (1011, reason));
+    assert_eq!(told(&mut client).await, (1014, reason));
     let reason = "message too big".to_owned();
     assert_eq!(told(&mut backend).await, (1009, reason));
     for (stream, answer) in [
