@@ -116,7 +116,7 @@ bench-idle: dist ## CPU and memory of idle gateways, wsha beside keepalived and 
 	$(CARGO) build --release --package e2e --bins
 	$(SUDO) env WSHA_DATAPLANE=$(DIST) $(RELEASE)/bench-idle $(ARGS)
 
-bench-proxy: dist ## what messages, handshakes and idle sessions cost, wsha beside nginx, HAProxy and Envoy (root, or sudo); ARGS='--svg FILE'
+bench-proxy: dist ## what messages, handshakes, idle sessions and edits cost, wsha beside nginx, HAProxy and Envoy (root, or sudo); ARGS='--svg FILE', ARGS='--workers 2'
 	$(CARGO) build --release --package e2e --bins
 	$(SUDO) env WSHA_DATAPLANE=$(DIST) $(RELEASE)/bench-proxy $(ARGS)
 

@@ -1,11 +1,15 @@
 //! The client side of RFC 6455, as much of it as a probe needs: cheap, and without any buffering of its own.
 
 use anyhow::{Result, bail, ensure};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Key of every handshake: the example of RFC 6455 section 1.3. A probe needs no fresh one, only the right answer.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// The answer to [`KEY`] (RFC 6455 section 1.3).
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A field's name with its colon.
+const SEC_WEBSOCKET_KEY: &[u8] = b"sec-websocket-key:";
 
 /// What a frame is (RFC 6455 section 5.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,11 +85,21 @@ pub fn request(host: &str) -> String {
     )
 }
 
-/// A server's answer to [`request`].
-pub fn accepted() -> String {
+/// The key in a request's head.
+pub fn key(head: &[u8]) -> Option<&[u8]> {
+    let fields = head.split(|byte| *byte == b'\n');
+    fields
+        .filter_map(|line| line.split_at_checked(SEC_WEBSOCKET_KEY.len()))
+        .find(|(name, _)| name.eq_ignore_ascii_case(SEC_WEBSOCKET_KEY))
+        .map(|(_, value)| value.trim_ascii())
+}
+
+/// A server's answer to a request with this key.
+pub fn accepted(key: &[u8]) -> String {
+    let accept = derive_accept_key(key);
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
     )
 }
 
@@ -235,6 +249,15 @@ mod tests {
             assert_eq!(frames[1].payload, [7; 256]);
             assert_eq!(frames[2].close(), (Some(1001), "away".into()));
         }
+    }
+
+    #[test]
+    fn a_key_is_found_and_answered() {
+        let request = request("host").replace("Sec-WebSocket-Key", "sec-websocket-KEY");
+        assert_eq!(key(request.as_bytes()), Some(KEY.as_bytes()));
+        assert_eq!(key(b"GET / HTTP/1.1\r\nHost: host\r\n\r\n"), None);
+        let answer = accepted(KEY.as_bytes());
+        assert_eq!(response(answer.as_bytes()).unwrap(), Some(answer.len()));
     }
 
     #[test]

@@ -139,39 +139,89 @@ fn proxies_are_measured_side_by_side() -> Result<()> {
     }
     let svg = std::env::temp_dir().join(format!("wsha-bench-{}.svg", std::process::id()));
     let file = svg.to_string_lossy();
-    let short = "--rounds 1 --window 50 --latency-rounds 1 --sessions 50 --live 20 --svg";
+    let short =
+        "--rounds 1 --window 50 --latency-rounds 1 --sessions 50 --live 20 --watched 500 --svg";
     let words: Vec<&str> = short.split(' ').chain([&*file]).collect();
     bench(test, env!("CARGO_BIN_EXE_bench-proxy"), &words, |text| {
         let drawn = fs::read_to_string(&svg).context("no drawing")?;
         fs::remove_file(&svg)?;
-        ensure!(
-            drawn.contains("TLS, 64 KiB x4") && drawn.contains("TLS, idle session"),
-            "not drawn: {drawn}"
-        );
+        for name in [
+            "TLS, 64 KiB x4",
+            "HTTP/2, handshake",
+            "64 B x1, records",
+            "TLS, idle session",
+            "the certificate is replaced",
+        ] {
+            ensure!(drawn.contains(name), "{name} is not drawn: {drawn}");
+        }
         for name in [
             "64 B x1",
-            "handshake, echo, close",
+            "handshake",
             "TLS, 64 KiB x4",
-            "TLS, handshake, echo, close",
+            "TLS, handshake",
             "20000/s, p99",
         ] {
             let cells = row(text, name)?;
             ensure!(cells.len() == 6, "{name}: {cells:?}");
+        }
+        for name in [
+            "HTTP/2, 64 B x1",
+            "HTTP/2, 1 KiB x16",
+            "HTTP/2, 64 KiB x4",
+            "HTTP/2, handshake",
+        ] {
+            let cells = row(text, name)?;
+            let [_, wsha, "-", "-", haproxy, envoy] = cells[..] else {
+                anyhow::bail!("{name}: {cells:?}");
+            };
+            for cost in [wsha, haproxy, envoy] {
+                ensure!(cost.parse::<f64>()? > 0.0, "{name}: {cells:?}");
+            }
         }
         for name in ["wsha", "nginx", "nginx 64k", "HAProxy", "Envoy"] {
             let name = format!("{name}, TLS");
             let bytes: u64 = row(text, &name)?[1].parse()?;
             ensure!(bytes > 0, "{name} costs no memory");
         }
-        // Whatever else: an edit costs no session.
-        for name in ["wsha", "nginx", "HAProxy", "Envoy"] {
-            ensure!(text.contains(name), "no {name}");
+        for edit in ["a server is added", "the certificate is replaced"] {
+            let (_, table) = text
+                .split_once(&format!("While sessions are live {edit}"))
+                .with_context(|| format!("no table: {edit}"))?;
+            for name in ["nginx", "HAProxy", "Envoy"] {
+                row(table, name)?;
+            }
+            // Whatever else: an edit costs no session, turns nobody away and starts no process.
+            let cells = row(table, "wsha")?;
+            ensure!(
+                cells[1] == "20 of 20" && cells[3] == "0" && cells[5] == "1 -> 1",
+                "{edit}: {cells:?}"
+            );
         }
-        let edit = text.lines().find(|line| line.contains("20 of 20"));
-        ensure!(
-            edit.is_some_and(|line| line.starts_with("wsha")),
-            "{edit:?}"
-        );
+        let long = text.lines().find(|line| line.chars().count() > 100);
+        ensure!(long.is_none(), "more than 100 columns: {long:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn shares_with_two_workers_stand_beside_those_with_one() -> Result<()> {
+    let test = "shares_with_two_workers_stand_beside_those_with_one";
+    if let Err(error) = tools::install_proxies() {
+        skipped(test, &format!("{error:#}"));
+        return Ok(());
+    }
+    let short = "--rounds 1 --window 50 --workers 2 --peers wsha,nginx --loads handshake";
+    let words: Vec<&str> = short.split(' ').collect();
+    bench(test, env!("CARGO_BIN_EXE_bench-proxy"), &words, |text| {
+        let (_, table) = text.split_once("with 2 workers").context("no table")?;
+        let names = ["handshake, beside nginx", "TLS, handshake, beside nginx"];
+        for name in names {
+            let cells = row(table, name)?;
+            let figures = cells[1..4].iter().all(|cell| cell.parse::<f64>().is_ok());
+            ensure!(cells.len() == 5 && figures, "{name}: {cells:?}");
+        }
+        // Nothing else was asked for.
+        ensure!(!text.contains("idle sessions") && !text.contains("Round trip"));
         Ok(())
     })
 }

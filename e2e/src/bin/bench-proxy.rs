@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use e2e::lab::Room;
+use e2e::proxy_load::change::{self, Edit};
+use e2e::proxy_load::chart;
 use e2e::proxy_load::engine::Engine;
+use e2e::proxy_load::goal::goals;
+use e2e::proxy_load::load::Load;
 use e2e::proxy_load::peer::{Peer, Running, Task};
 use e2e::proxy_load::report::{Results, Rounds};
 use e2e::proxy_load::tls::Identity;
-use e2e::proxy_load::trial::{self, Load};
-use e2e::proxy_load::{change, chart};
-use e2e::subject::Settings;
+use e2e::proxy_load::trial;
 use e2e::tools;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -32,16 +34,20 @@ struct Options {
     /// How long CPU time is counted each time, in milliseconds
     #[arg(long, default_value_t = 500)]
     window: u64,
-    /// Idle sessions whose memory is measured; 0: none
-    #[arg(long, default_value_t = 9500)]
-    sessions: usize,
-    /// Live sessions during an edit of the configuration; 0: no edit
-    #[arg(long, default_value_t = 1000)]
-    live: usize,
-    /// Rounds of latency; 0: none
-    #[arg(long, default_value_t = 9)]
-    latency_rounds: usize,
-    /// Threads or worker processes of each proxy
+    /// Idle sessions whose memory is measured; 0: none [default: 9500, with more workers 0]
+    #[arg(long)]
+    sessions: Option<usize>,
+    /// Live sessions during edits; 0: no edit [default: 1000, with more workers 0]
+    #[arg(long)]
+    live: Option<usize>,
+    /// How long sessions are opened after an edit, in milliseconds
+    #[arg(long, default_value_t = 3000)]
+    watched: u64,
+    /// Rounds of latency; 0: none [default: 9, with more workers 0]
+    #[arg(long)]
+    latency_rounds: Option<usize>,
+    /// More than one: CPU time is measured with one thread or worker process of each proxy and with
+    /// so many, in the same rounds and for what has a goal, and wsha's shares are compared
     #[arg(long, default_value_t = 1)]
     workers: usize,
     /// Proxies to measure
@@ -63,14 +69,56 @@ struct Options {
     wsha_binary: Option<PathBuf>,
 }
 
+impl Options {
+    /// What is measured with one worker alone, unless it is asked for.
+    fn usual(&self, asked: Option<usize>, usual: usize) -> usize {
+        asked.unwrap_or(if self.workers == 1 { usual } else { 0 })
+    }
+
+    fn sessions(&self) -> usize {
+        self.usual(self.sessions, 9500)
+    }
+
+    fn live(&self) -> usize {
+        self.usual(self.live, 1000)
+    }
+
+    fn latency_rounds(&self) -> usize {
+        self.usual(self.latency_rounds, 9)
+    }
+
+    fn window(&self) -> Duration {
+        Duration::from_millis(self.window)
+    }
+
+    /// Whether `peer` is measured under `load`.
+    fn has(&self, peer: Peer, load: Load) -> bool {
+        let is_judged = || {
+            let mut goals = goals().into_iter().filter(|goal| goal.load == load);
+            goals.any(|goal| peer == Peer::Wsha || peer == goal.peer)
+        };
+        peer.takes(load.transport) && (self.workers == 1 || is_judged())
+    }
+}
+
+/// The proxies at work.
+struct Stand {
+    /// With one worker each.
+    one: Vec<Running>,
+    /// With more, if they are measured.
+    scaled: Vec<Running>,
+    /// wsha with an access record of each session.
+    recorded: Option<Running>,
+}
+
 fn main() -> ExitCode {
     e2e::exit(run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {
-    if options.live > 0 && !nix::unistd::geteuid().is_root() {
+    if options.live() > 0 && !nix::unistd::geteuid().is_root() {
         bail!(
-            "the edit needs root, as its lab is made of network namespaces: --live 0 leaves it out"
+            "the edits need root, as their lab is made of network namespaces: --live 0 leaves them out"
         );
     }
     ensure!(
@@ -87,52 +135,70 @@ fn run(options: &Options) -> Result<()> {
     // Before this thread has a core of its own, which all that it starts would have, too.
     edits(options, &binary, &mut results)?;
 
-    let (proxies, own) = cores(options.workers)?;
-    sched_setaffinity(Pid::from_raw(0), &own)?;
-    let mut engine = Engine::new()?;
-    let servers = engine.servers()?;
+    let (cores, own) = cores(options.workers)?;
+    sched_setaffinity(Pid::from_raw(0), &set(&[own])?)?;
     let room = Room::new()?;
     let identity = Identity::new(room.dir())?;
-    let start = |peer: &Peer, records| {
+    let mut engine = Engine::new(&identity)?;
+    let servers = engine.servers()?;
+    let start = |peer: Peer, workers, records| {
         let task = Task {
             records,
-            ..Task::new(&servers, &identity, options.workers)?
+            ..Task::new(&servers, &identity.files, workers)?
         };
-        Running::start(&room, *peer, &task, &binary, &proxies)
+        Running::start(&room, peer, &task, &binary, &set(&cores[..workers])?)
     };
-    if options.sessions > 0 {
+    if options.sessions() > 0 {
         for (peer, tls) in options
             .peers
             .iter()
-            .flat_map(|peer| [(peer, false), (peer, true)])
+            .flat_map(|peer| [(*peer, false), (*peer, true)])
         {
-            eprintln!(
-                "{} idle sessions: {peer}{}",
-                options.sessions,
-                if tls { ", TLS" } else { "" }
-            );
+            let count = options.sessions();
+            let over = if tls { ", TLS" } else { "" };
+            eprintln!("{count} idle sessions: {peer}{over}");
             // Each time anew: what a process had is what it takes first.
-            let memory = trial::memory(&mut engine, &start(peer, true)?, tls, options.sessions)?;
-            results.memory.push((*peer, tls, memory));
+            let memory = trial::memory(&mut engine, &start(peer, 1, true)?, tls, count)?;
+            results.memory.push((peer, tls, memory));
         }
     }
-    let running: Vec<Running> = options
-        .peers
-        .iter()
-        .map(|peer| start(peer, false))
-        .collect::<Result<_>>()?;
-    cpu(options, &mut engine, &running, &mut results)?;
-    latency(options, &mut engine, &running, &mut results)?;
+    let all = |workers| -> Result<Vec<Running>> {
+        let peers = options.peers.iter();
+        peers.map(|peer| start(*peer, workers, false)).collect()
+    };
+    let is_scaled = options.workers > 1;
+    let stand = Stand {
+        one: all(1)?,
+        scaled: if is_scaled {
+            all(options.workers)?
+        } else {
+            Vec::new()
+        },
+        recorded: if is_scaled {
+            None
+        } else {
+            Some(start(Peer::Wsha, 1, true)?)
+        },
+    };
+    cpu(options, &mut engine, &stand, &mut results)?;
+    latency(options, &mut engine, &stand.one, &mut results)?;
 
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let footer = format!(
+    let mut footer = format!(
         "{} rounds of {} ms, workers: {}, load average {}, {} s in all",
         options.rounds,
         options.window,
-        options.workers,
+        if is_scaled {
+            format!("1 and {}", options.workers)
+        } else {
+            "1".to_owned()
+        },
         load.split(' ').next().unwrap_or_default(),
         begun.elapsed().as_secs(),
     );
+    if cores[..options.workers].contains(&own) {
+        footer += "; clients and servers share a core with a worker";
+    }
     println!("{}\n{footer}", results.text());
     if let Some(file) = &options.svg {
         fs::write(file, chart::svg(&results.groups(), &footer)?)
@@ -141,50 +207,64 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// An edit of each proxy's configuration.
+/// Edits of each proxy's configuration.
 fn edits(options: &Options, binary: &Path, results: &mut Results) -> Result<()> {
-    if options.live == 0 {
+    let live = options.live();
+    if live == 0 {
         return Ok(());
     }
     tools::install_backend()?;
-    let settings = Settings {
-        wsha_binary: Some(binary.to_owned()),
-        ..Settings::default()
-    };
-    // Buffers are no matter here.
-    let peers = options.peers.iter();
-    for peer in peers.filter(|peer| **peer != Peer::Nginx64k) {
-        eprintln!("an edit with {} live sessions: {peer}", options.live);
-        let edit = change::measure(*peer, options.live, settings.clone())?;
-        results.edits.push(edit);
+    let watched = Duration::from_millis(options.watched);
+    for edit in Edit::ALL {
+        // Buffers are no matter here.
+        let peers = options.peers.iter();
+        for peer in peers.filter(|peer| **peer != Peer::Nginx64k) {
+            eprintln!("{edit} with {live} live sessions: {peer}");
+            let changed = change::measure(*peer, edit, live, watched, binary)?;
+            results.edits.push(changed);
+        }
     }
     Ok(())
 }
 
 /// Rounds of every load, the proxies one after the other in each.
-fn cpu(
-    options: &Options,
-    engine: &mut Engine,
-    running: &[Running],
-    results: &mut Results,
-) -> Result<()> {
-    let loads = Load::ALL.into_iter();
-    let loads: Vec<Load> = loads
-        .filter(|load| load.to_string().contains(&options.loads))
-        .collect();
-    let mut all: Vec<Rounds> = vec![Rounds::new(); loads.len()];
+fn cpu(options: &Options, engine: &mut Engine, stand: &Stand, results: &mut Results) -> Result<()> {
+    if options.rounds == 0 {
+        return Ok(());
+    }
+    let mut loads = Load::ALL.to_vec();
+    loads.retain(|load| load.to_string().contains(&options.loads));
+    loads.retain(|load| options.has(Peer::Wsha, *load));
+    let mut one: Vec<_> = loads.iter().map(|load| (*load, Rounds::new())).collect();
+    let mut scaled = one.clone();
+    let recorded = loads.iter().filter(|load| Load::RECORDED.contains(load));
+    let mut recorded: Vec<_> = recorded.map(|load| (*load, Vec::new())).collect();
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
-        for (load, rounds) in loads.iter().zip(&mut all) {
-            for proxy in running {
-                let window = Duration::from_millis(options.window);
-                let cost = trial::cpu(engine, proxy, *load, window)?;
-                rounds.entry(proxy.peer).or_default().push(cost);
+        for at in 0..loads.len() {
+            let load = loads[at];
+            let both = [
+                (&stand.one, &mut one[at].1),
+                (&stand.scaled, &mut scaled[at].1),
+            ];
+            for (running, rounds) in both {
+                let measured = running.iter().filter(|one| options.has(one.peer, load));
+                for proxy in measured {
+                    let cost = trial::cpu(engine, proxy, load, options.window())?;
+                    rounds.entry(proxy.peer).or_default().push(cost);
+                }
+            }
+            let costs = recorded.iter_mut().find(|(other, _)| *other == load);
+            if let (Some(proxy), Some((_, costs))) = (&stand.recorded, costs) {
+                costs.push(trial::cpu(engine, proxy, load, options.window())?);
             }
         }
     }
-    if options.rounds > 0 {
-        results.cpu = loads.into_iter().zip(all).collect();
+    results.cpu = one;
+    if options.workers > 1 {
+        results.scaled = Some((options.workers, scaled));
+    } else {
+        results.recorded = recorded;
     }
     Ok(())
 }
@@ -196,16 +276,15 @@ fn latency(
     running: &[Running],
     results: &mut Results,
 ) -> Result<()> {
-    if options.latency_rounds == 0 {
+    if options.latency_rounds() == 0 {
         return Ok(());
     }
     for rate in RATES {
         eprintln!("latency at {rate}/s");
         let (mut p50, mut p99) = (Rounds::new(), Rounds::new());
-        for _ in 0..options.latency_rounds {
+        for _ in 0..options.latency_rounds() {
             for proxy in running {
-                let window = Duration::from_millis(options.window);
-                let latency = trial::latency(engine, proxy, rate, window)?;
+                let latency = trial::latency(engine, proxy, rate, options.window())?;
                 p50.entry(proxy.peer).or_default().push(latency.p50);
                 p99.entry(proxy.peer).or_default().push(latency.p99);
             }
@@ -216,8 +295,9 @@ fn latency(
     Ok(())
 }
 
-/// The cores of the proxy, one for each worker, and that of clients and servers: another, if there is one.
-fn cores(workers: usize) -> Result<(CpuSet, CpuSet)> {
+/// The cores that there are, one for each worker of a proxy, and that of clients and servers: the last, which is
+/// another one where there are enough.
+fn cores(workers: usize) -> Result<(Vec<usize>, usize)> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let found: Vec<usize> = (0..CpuSet::count())
         .filter(|core| allowed.is_set(*core).unwrap_or(false))
@@ -227,10 +307,12 @@ fn cores(workers: usize) -> Result<(CpuSet, CpuSet)> {
         "two cores are needed, and one for each worker: there are {}",
         found.len()
     );
-    let (mut proxies, mut own) = (CpuSet::new(), CpuSet::new());
-    for core in &found[..workers] {
-        proxies.set(*core)?;
-    }
-    own.set(found[found.len() - 1])?;
-    Ok((proxies, own))
+    let own = found[found.len() - 1];
+    Ok((found, own))
+}
+
+fn set(cores: &[usize]) -> Result<CpuSet> {
+    let mut set = CpuSet::new();
+    cores.iter().try_for_each(|core| set.set(*core))?;
+    Ok(set)
 }

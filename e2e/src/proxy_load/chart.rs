@@ -4,13 +4,26 @@ use std::fmt::Write as _;
 
 use super::peer::Peer;
 
-/// Bars of one row: whose, what it cost, and that as a multiple of wsha's.
+/// Bars of one row: whose, what it cost, and that as a multiple of what wsha did.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// What was measured, with its unit.
     pub name: String,
-    /// Median cost, and the median of its ratio to wsha's.
-    pub bars: Vec<(Peer, f64, f64)>,
+    /// In their order.
+    pub bars: Vec<Bar>,
+}
+
+/// A subject of a row.
+#[derive(Clone, Debug)]
+pub struct Bar {
+    /// What is called so.
+    pub name: String,
+    /// In whose colour.
+    pub peer: Peer,
+    /// Median cost.
+    pub cost: f64,
+    /// Median of its ratio to the first one's.
+    pub ratio: f64,
 }
 
 const LEFT: f64 = 250.0;
@@ -35,7 +48,13 @@ pub fn svg(groups: &[Group], footer: &str) -> Result<String, std::fmt::Error> {
     let mut body = String::new();
     let mut y = 40.0;
     for group in groups {
-        for (at, (peer, cost, ratio)) in group.bars.iter().enumerate() {
+        for (at, bar) in group.bars.iter().enumerate() {
+            let Bar {
+                name: subject,
+                peer,
+                cost,
+                ratio,
+            } = bar;
             if at == 0 {
                 let name = &group.name;
                 writeln!(body, r#"<text x="8" y="{:.0}">{name}</text>"#, y + 12.0)?;
@@ -51,7 +70,7 @@ pub fn svg(groups: &[Group], footer: &str) -> Result<String, std::fmt::Error> {
             )?;
             writeln!(
                 body,
-                r#"<text x="{end:.1}" y="{:.0}">{peer} {} ({ratio:.2}){cut}</text>"#,
+                r#"<text x="{end:.1}" y="{:.0}">{subject} {} ({ratio:.2}){cut}</text>"#,
                 y + 11.0,
                 figure(*cost)
             )?;
@@ -89,9 +108,15 @@ mod tests {
 
     #[test]
     fn bars_are_as_long_as_ratios_and_cut_where_they_would_leave_the_picture() {
+        let bar = |peer: Peer, ratio| Bar {
+            name: peer.to_string(),
+            peer,
+            cost: ratio * 10.0,
+            ratio,
+        };
         let group = Group {
             name: "64 B x1, µs".to_owned(),
-            bars: vec![(Peer::Wsha, 10.0, 1.0), (Peer::Nginx, 70.0, 7.0)],
+            bars: vec![bar(Peer::Wsha, 1.0), bar(Peer::Nginx, 7.0)],
         };
         let text = svg(&[group], "two rounds").unwrap();
         assert!(text.contains(r#"width="120.0""#) && text.contains(r#"width="480.0""#));

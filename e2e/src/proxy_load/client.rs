@@ -1,126 +1,115 @@
-//! The generator's side of a session.
+//! The generator's side of a connection: a session after a handshake of HTTP/1.1, or sessions in streams of HTTP/2.
 
-use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 
 use super::conn::{self, Conn};
-use super::wire::{self, Frame, Kind, Messages};
+use super::http2::Http2;
+use super::session::{Script, Session};
 use crate::ws;
-
-/// What a session does once it is open.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Doing {
-    /// Keeps so many messages under way.
-    Closed(usize),
-    /// Sends when it is told to.
-    Open,
-    /// Sends one message and closes.
-    Churn,
-}
 
 /// What came of what was received.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Echoes of this turn.
     pub(super) echoes: u64,
-    /// The handshake was completed in this turn.
-    pub(super) opened: bool,
-    /// The answer to our Close came.
-    pub(super) closed: bool,
+    /// Handshakes that were completed in this turn.
+    pub(super) opened: u64,
+    /// Sessions that ended in order.
+    pub(super) ended: u64,
+    /// Nothing more comes of the connection.
+    pub(super) is_over: bool,
 }
 
-/// A session.
+#[derive(Debug)]
+enum Speaks {
+    Http1 {
+        /// What there is of the answer to the handshake; `None`: the session is open.
+        answer: Option<Vec<u8>>,
+        session: Session,
+    },
+    Http2(Box<Http2>),
+}
+
+/// A connection.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) conn: Conn,
-    owner: u32,
-    upgraded: bool,
-    sent: u32,
-    echoed: u32,
-    /// When each message under way was to be sent, where that is measured.
-    due: VecDeque<Option<Instant>>,
+    speaks: Speaks,
 }
 
 impl Client {
-    pub(super) fn new(conn: Conn, owner: u32) -> Self {
+    /// One that has asked for a session of this owner.
+    pub(super) fn asking(conn: Conn, owner: u32) -> Self {
         Self {
             conn,
-            owner,
-            upgraded: false,
-            sent: 0,
-            echoed: 0,
-            due: VecDeque::new(),
+            speaks: Speaks::Http1 {
+                answer: Some(Vec::new()),
+                session: Session::new(owner),
+            },
         }
     }
 
-    /// Whether nothing of it is under way.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.upgraded && self.sent == self.echoed
+    /// One that has sent what a connection of HTTP/2 begins with.
+    pub(super) fn http2(conn: Conn, http2: Http2) -> Self {
+        Self {
+            conn,
+            speaks: Speaks::Http2(Box::new(http2)),
+        }
     }
 
-    /// Writes the next message, which was due at `due` if that matters.
-    pub(super) fn write(&mut self, messages: &Messages, due: Option<Instant>, out: &mut Vec<u8>) {
-        messages.write(out, self.owner, self.sent);
-        self.sent = self.sent.wrapping_add(1);
-        self.due.push_back(due);
+    /// Writes a message, which was due at `due` if that matters.
+    pub(super) fn write(
+        &mut self,
+        script: &Script,
+        due: Option<Instant>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Speaks::Http1 {
+            answer: None,
+            session,
+        } = &mut self.speaks
+        else {
+            bail!("only an open session of HTTP/1.1 is told when to send");
+        };
+        session.write(&script.messages, due, out);
+        Ok(())
     }
 
-    /// Takes what came, writes what follows from it to `out`, and tells `late` of each echo since when it was due.
+    /// Takes what came, writes what follows from it to `out`, and adds to `latencies` how long after it was due each
+    /// echo came.
     pub(super) fn take(
         &mut self,
-        received: &[u8],
-        doing: Doing,
-        messages: &Messages,
+        mut received: &[u8],
+        script: &Script,
         out: &mut Vec<u8>,
-        late: &mut impl FnMut(Instant),
+        latencies: &mut Vec<Duration>,
     ) -> Result<Progress> {
-        let mut inbox = std::mem::take(&mut self.conn.inbox);
-        let whole = conn::whole(&mut inbox, received);
         let mut progress = Progress::default();
-        let mut at = 0;
-        if !self.upgraded {
-            let Some(end) = ws::response(whole)? else {
-                self.conn.inbox = whole.to_vec();
-                return Ok(progress);
-            };
-            at = end;
-            self.upgraded = true;
-            progress.opened = true;
-            let first = match doing {
-                Doing::Closed(depth) => depth,
-                Doing::Open => 0,
-                Doing::Churn => 1,
-            };
-            (0..first).for_each(|_| self.write(messages, None, out));
-        }
-        while let Some(frame) = Frame::parse(&whole[at..])? {
-            at += frame.len;
-            match frame.kind {
-                Kind::Message => {
-                    ensure!(self.sent != self.echoed, "an echo of nothing");
-                    messages.check(frame.payload, self.owner, self.echoed)?;
-                    self.echoed = self.echoed.wrapping_add(1);
-                    progress.echoes += 1;
-                    self.due
-                        .pop_front()
-                        .flatten()
-                        .into_iter()
-                        .for_each(&mut *late);
-                    match doing {
-                        Doing::Closed(_) => self.write(messages, None, out),
-                        Doing::Churn => wire::close(out),
-                        Doing::Open => {}
-                    }
+        match &mut self.speaks {
+            Speaks::Http1 { answer, session } => {
+                if let Some(before) = answer {
+                    let length = before.len();
+                    let whole = conn::whole(before, received);
+                    let Some(end) = ws::response(whole)? else {
+                        conn::keep(before, received, 0);
+                        return Ok(progress);
+                    };
+                    received = &received[end - length..];
+                    *answer = None;
+                    session.begin(script, out);
+                    progress.opened = 1;
                 }
-                Kind::Ping => wire::pong(out, &frame.control_payload()),
-                Kind::Pong => {}
-                Kind::Close if doing == Doing::Churn && self.is_quiet() => progress.closed = true,
-                Kind::Close => bail!("a session was closed: {:?}", frame.control_payload()),
+                let heard = session.take(received, script, out, latencies)?;
+                progress.echoes = heard.echoes;
+                progress.ended = heard.is_closed.into();
+                progress.is_over = heard.is_closed;
+            }
+            Speaks::Http2(http2) => {
+                http2.take(received, script, out, latencies, &mut progress)?;
             }
         }
-        self.conn.inbox.extend_from_slice(&whole[at..]);
         Ok(progress)
     }
 }

@@ -21,8 +21,6 @@ pub(super) struct Conn {
     stream: TcpStream,
     /// By which the event loop knows it.
     token: u64,
-    /// The start of a frame, or of a head.
-    pub(super) inbox: Vec<u8>,
     outbox: Vec<u8>,
     tls: Option<Box<Tls>>,
 }
@@ -35,7 +33,6 @@ impl Conn {
         Ok(Self {
             stream,
             token,
-            inbox: Vec::new(),
             outbox: Vec::new(),
             tls: None,
         })
@@ -131,6 +128,15 @@ pub(super) fn whole<'a>(inbox: &'a mut Vec<u8>, received: &'a [u8]) -> &'a [u8] 
     }
     inbox.extend_from_slice(received);
     inbox
+}
+
+/// Keeps in `inbox` what is behind the first `taken` bytes of [`whole`].
+pub(super) fn keep(inbox: &mut Vec<u8>, received: &[u8], taken: usize) {
+    if inbox.is_empty() {
+        inbox.extend_from_slice(&received[taken..]);
+    } else {
+        inbox.drain(..taken);
+    }
 }
 
 fn is_gone(kind: ErrorKind) -> bool {

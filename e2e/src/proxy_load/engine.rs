@@ -8,9 +8,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::client::{Client, Doing};
+use super::client::Client;
 use super::conn::{Conn, Got};
+use super::http2::Http2;
+use super::load::Transport;
 use super::server::Served;
+use super::session::{Doing, Script};
 use super::tls::{Identity, Tls};
 use super::wire::Messages;
 use crate::ws;
@@ -92,11 +95,11 @@ pub struct Engine {
     listeners: Vec<TcpListener>,
     served: Slots<Served>,
     clients: Slots<Client>,
-    doing: Doing,
-    messages: Messages,
+    script: Script,
     target: SocketAddrV4,
-    /// Whom new sessions trust, where they speak TLS.
-    trusted: Option<Identity>,
+    transport: Transport,
+    /// Whom clients trust that speak TLS.
+    trusted: Identity,
     request: Vec<u8>,
     dialled: u32,
     scratch: Vec<u8>,
@@ -106,8 +109,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the servers.
-    pub fn new() -> Result<Self> {
+    /// Opens the servers; clients that speak TLS trust `identity`.
+    pub fn new(identity: &Identity) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut listeners: Vec<TcpListener> = Vec::new();
         for number in 1..=SERVERS {
@@ -127,10 +130,13 @@ impl Engine {
             listeners,
             served: Slots::new(),
             clients: Slots::new(),
-            doing: Doing::Open,
-            messages: Messages::new(0),
+            script: Script {
+                doing: Doing::Open,
+                messages: Messages::new(0),
+            },
             target,
-            trusted: None,
+            transport: Transport::Plain,
+            trusted: identity.clone(),
             request: Vec::new(),
             dialled: 0,
             scratch: vec![0; 256 << 10],
@@ -145,41 +151,63 @@ impl Engine {
         Ok(addresses.collect::<Result<_, _>>()?)
     }
 
-    /// From now on new sessions go to `target`, by TLS if they have somebody to trust, and do this with messages of so
-    /// many bytes.
+    /// From now on new sessions go to `target` over `transport`, and do this with messages of so many bytes.
     pub fn begin(
         &mut self,
         target: SocketAddrV4,
-        trusted: Option<&Identity>,
+        transport: Transport,
         doing: Doing,
         payload: usize,
     ) {
         self.target = target;
-        self.trusted = trusted.cloned();
+        self.transport = transport;
         self.request = ws::request(&target.to_string()).into_bytes();
-        self.doing = doing;
-        self.messages = Messages::new(payload);
+        self.script = Script {
+            doing,
+            messages: Messages::new(payload),
+        };
         self.counts = Counts::default();
     }
 
     /// Dials `count` sessions; their handshakes go on in the loop.
     pub fn dial(&mut self, count: usize) -> Result<()> {
-        for _ in 0..count {
-            let own = Ipv4Addr::from_bits(FIRST_CLIENT.to_bits() + self.dialled % CLIENTS);
-            let stream = connect(own, self.target)
-                .with_context(|| format!("cannot connect to {}", self.target))?;
-            let owner = self.dialled;
-            self.dialled = self.dialled.wrapping_add(1);
-            let (epoll, request, trusted) = (&self.epoll, &self.request, &self.trusted);
-            self.clients.insert(|at| {
-                let mut conn = Conn::new(stream, CLIENT << 32 | at as u64, epoll)?;
-                if let Some(identity) = trusted {
-                    conn = conn.over(Tls::new(identity)?);
-                }
-                conn.send(epoll, request)?;
-                Ok(Client::new(conn, owner))
-            })?;
+        let share = match self.transport {
+            Transport::Plain | Transport::Tls => 1,
+            Transport::Http2 { share } => share,
+        };
+        let mut left = count;
+        while left > 0 {
+            let share = share.min(left);
+            self.connect(share)?;
+            left -= share;
         }
+        Ok(())
+    }
+
+    /// Opens a connection for so many sessions.
+    fn connect(&mut self, share: usize) -> Result<()> {
+        let number = self.dialled;
+        self.dialled = self.dialled.wrapping_add(1);
+        let own = Ipv4Addr::from_bits(FIRST_CLIENT.to_bits() + number % CLIENTS);
+        let stream = connect(own, self.target)
+            .with_context(|| format!("cannot connect to {}", self.target))?;
+        let (epoll, transport) = (&self.epoll, self.transport);
+        let (request, target, trusted) = (&self.request, self.target, &self.trusted);
+        self.clients.insert(|at| {
+            let mut conn = Conn::new(stream, CLIENT << 32 | at as u64, epoll)?;
+            let is_http2 = matches!(transport, Transport::Http2 { .. });
+            if transport != Transport::Plain {
+                conn = conn.over(Tls::new(trusted, is_http2)?);
+            }
+            if is_http2 {
+                let mut first = Vec::new();
+                let http2 = Http2::new(number, &target.to_string(), share, &mut first);
+                conn.send(epoll, &first)?;
+                return Ok(Client::http2(conn, http2));
+            }
+            conn.send(epoll, request)?;
+            Ok(Client::asking(conn, number))
+        })?;
         Ok(())
     }
 
@@ -202,7 +230,7 @@ impl Engine {
             bail!("session {index} is not open");
         };
         self.out.clear();
-        client.write(&self.messages, due, &mut self.out);
+        client.write(&self.script, due, &mut self.out)?;
         client.conn.send(&self.epoll, &self.out)
     }
 
@@ -229,7 +257,8 @@ impl Engine {
         Ok(())
     }
 
-    fn run_while(&mut self, what: &str, wanting: impl Fn(&Self) -> bool) -> Result<()> {
+    /// Runs the loop for as long as `wanting` tells, which is not for ever.
+    pub(super) fn run_while(&mut self, what: &str, wanting: impl Fn(&Self) -> bool) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         while wanting(self) {
             ensure!(Instant::now() < until, "waited {PATIENCE:?} for {what}");
@@ -324,21 +353,18 @@ impl Engine {
             Got::End => bail!("the proxy ended a session"),
             Got::Bytes(length) => {
                 self.out.clear();
-                let latencies = &mut self.counts.latencies;
-                let mut late = |due: Instant| latencies.push(due.elapsed());
                 let progress = client.take(
                     &self.scratch[..length],
-                    self.doing,
-                    &self.messages,
+                    &self.script,
                     &mut self.out,
-                    &mut late,
+                    &mut self.counts.latencies,
                 )?;
                 self.counts.echoes += progress.echoes;
-                self.counts.opened += u64::from(progress.opened);
-                if progress.closed {
+                self.counts.opened += progress.opened;
+                self.counts.ended += progress.ended;
+                if progress.is_over {
                     // Not every proxy passes the end on before the client has ended, too (Envoy waits for a second).
                     self.clients.remove(at);
-                    self.counts.ended += 1;
                     return self.dial(1);
                 }
                 if !self.out.is_empty() {

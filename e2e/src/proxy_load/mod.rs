@@ -9,13 +9,17 @@ pub mod chart;
 mod client;
 mod conn;
 pub mod engine;
+mod envoy;
 pub mod goal;
+mod http2;
+pub mod load;
 pub mod peer;
 pub mod ratio;
 pub mod report;
 mod server;
+mod session;
 pub mod tls;
 pub mod trial;
 mod wire;
 
-pub use self::client::Doing;
+pub use self::session::Doing;

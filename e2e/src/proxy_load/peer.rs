@@ -1,7 +1,6 @@
 //! The proxies that are compared: how each is configured and started.
 
 use std::fmt::{self, Write as _};
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +12,9 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use super::tls::Identity;
+use super::envoy;
+use super::load::Transport;
+use super::tls::{Files, replace};
 use crate::lab::{Process, Room, children};
 use crate::{tools, wait};
 
@@ -52,7 +53,7 @@ pub struct Task {
     /// Where it accepts clients.
     pub listen: SocketAddrV4,
     /// Where it accepts those that speak TLS, and with which certificate.
-    pub tls: Option<(SocketAddrV4, Identity)>,
+    pub tls: Option<(SocketAddrV4, Files)>,
     /// To which servers it brings them.
     pub servers: Vec<SocketAddr>,
     /// On how many threads or processes.
@@ -63,10 +64,10 @@ pub struct Task {
 
 impl Task {
     /// On addresses of loopback that are free now, without records.
-    pub fn new(servers: &[SocketAddr], identity: &Identity, workers: usize) -> Result<Self> {
+    pub fn new(servers: &[SocketAddr], files: &Files, workers: usize) -> Result<Self> {
         Ok(Self {
             listen: free_address()?,
-            tls: Some((free_address()?, identity.clone())),
+            tls: Some((free_address()?, files.clone())),
             servers: servers.to_vec(),
             workers,
             records: false,
@@ -111,12 +112,13 @@ impl Running {
         })
     }
 
-    /// Where it accepts clients, and whom those trust that speak TLS.
-    pub fn entry(&self, tls: bool) -> (SocketAddrV4, Option<&Identity>) {
-        match &self.task.tls {
-            Some((listen, identity)) if tls => (*listen, Some(identity)),
-            _ => (self.task.listen, None),
+    /// Where it accepts clients that come this way.
+    pub fn entry(&self, transport: Transport) -> Result<SocketAddrV4> {
+        if transport == Transport::Plain {
+            return Ok(self.task.listen);
         }
+        let tls = self.task.tls.as_ref().map(|(listen, _)| *listen);
+        tls.with_context(|| format!("{} was started without TLS", self.peer))
     }
 
     /// All of its processes.
@@ -150,6 +152,12 @@ fn free_address() -> Result<SocketAddrV4> {
 }
 
 impl Peer {
+    /// Whether it relays what comes this way: nginx knows no WebSocket over HTTP/2.
+    pub fn takes(self, transport: Transport) -> bool {
+        let is_nginx = matches!(self, Self::Nginx | Self::Nginx64k);
+        !(is_nginx && matches!(transport, Transport::Http2 { .. }))
+    }
+
     /// Name of its files.
     fn file(self) -> String {
         self.to_string().to_lowercase().replace(' ', "-")
@@ -171,10 +179,10 @@ impl Peer {
                     command.args(["--access-log", "100"]);
                 }
                 command.args(["--listen", &task.listen.to_string()]);
-                if let Some((listen, identity)) = &task.tls {
+                if let Some((listen, files)) = &task.tls {
                     command.args(["--listen-tls", &listen.to_string()]);
-                    command.arg("--certificate").arg(&identity.certificate);
-                    command.arg("--key").arg(&identity.key);
+                    command.arg("--certificate").arg(&files.certificate);
+                    command.arg("--key").arg(&files.key);
                 }
                 for server in &task.servers {
                     command.args(["--upstream", &server.to_string()]);
@@ -204,11 +212,7 @@ impl Peer {
             Self::Wsha => return Ok(PathBuf::new()),
             Self::Nginx | Self::Nginx64k => (dir.join(format!("{name}.conf")), self.nginx(task)?),
             Self::Haproxy => (dir.join("haproxy.cfg"), haproxy(task)?),
-            Self::Envoy => {
-                let servers = dir.join("envoy-servers.json");
-                replace(&servers, &envoy_servers(task).to_string())?;
-                (dir.join("envoy.json"), envoy(task, &servers).to_string())
-            }
+            Self::Envoy => (dir.join("envoy.json"), envoy::configure(task, dir)?),
         };
         replace(&file, &text)?;
         Ok(file)
@@ -227,8 +231,8 @@ impl Peer {
         }
         let (listen, workers) = (task.listen, task.workers);
         let mut listen_tls = String::new();
-        if let Some((listen, identity)) = &task.tls {
-            let (chain, key) = (identity.certificate.display(), identity.key.display());
+        if let Some((listen, files)) = &task.tls {
+            let (chain, key) = (files.certificate.display(), files.key.display());
             write!(
                 listen_tls,
                 "listen {listen} ssl backlog=4096 reuseport; ssl_certificate {chain}; ssl_certificate_key {key};\n\
@@ -266,11 +270,11 @@ fn haproxy(task: &Task) -> Result<String> {
     }
     let (listen, workers) = (task.listen, task.workers);
     let mut bind_tls = String::new();
-    if let Some((listen, identity)) = &task.tls {
-        let both = identity.both.display();
+    if let Some((listen, files)) = &task.tls {
+        let both = files.both.display();
         writeln!(
             bind_tls,
-            "  bind {listen} backlog 4096 ssl crt {both} ssl-min-ver TLSv1.3"
+            "  bind {listen} backlog 4096 ssl crt {both} ssl-min-ver TLSv1.3 alpn h2,http/1.1"
         )?;
     }
     Ok(format!(
@@ -280,78 +284,4 @@ fn haproxy(task: &Task) -> Result<String> {
          frontend f\n  bind {listen} backlog 4096\n{bind_tls}  default_backend b\n\
          backend b\n  balance roundrobin\n  option forwardfor\n{servers}"
     ))
-}
-
-fn envoy(task: &Task, servers: &Path) -> serde_json::Value {
-    let limits = serde_json::json!({"max_connections": 1_000_000, "max_pending_requests": 1_000_000,
-        "max_requests": 1_000_000});
-    let router = serde_json::json!({"name": "envoy.filters.http.router", "typed_config":
-        {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}});
-    let manager = serde_json::json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "in", "codec_type": "HTTP1", "stream_idle_timeout": "0s", "generate_request_id": false,
-        "upgrade_configs": [{"upgrade_type": "websocket"}], "http_filters": [router],
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
-            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}]}]},
-    });
-    let filters = serde_json::json!([{"name": "http", "typed_config": manager}]);
-    let mut listeners = vec![envoy_listener("in", task.listen, &filters, None)];
-    if let Some((listen, identity)) = &task.tls {
-        let socket = serde_json::json!({"name": "tls", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
-                "tls_certificates": [{"certificate_chain": {"filename": identity.certificate},
-                    "private_key": {"filename": identity.key}}]}}});
-        listeners.push(envoy_listener("in-tls", *listen, &filters, Some(socket)));
-    }
-    serde_json::json!({
-        "node": {"id": "bench", "cluster": "bench"},
-        "static_resources": {
-            "listeners": listeners,
-            "clusters": [{
-                "name": "app", "type": "EDS", "lb_policy": "ROUND_ROBIN", "connect_timeout": "5s",
-                "per_connection_buffer_limit_bytes": 32768, "circuit_breakers": {"thresholds": [limits]},
-                "eds_cluster_config": {"eds_config": {"resource_api_version": "V3",
-                    "path_config_source": {"path": servers}}},
-            }],
-        },
-    })
-}
-
-fn envoy_listener(
-    name: &str,
-    listen: SocketAddrV4,
-    filters: &serde_json::Value,
-    socket: Option<serde_json::Value>,
-) -> serde_json::Value {
-    let mut chain = serde_json::json!({"filters": filters});
-    if let Some(socket) = socket {
-        chain["transport_socket"] = socket;
-    }
-    serde_json::json!({
-        "name": name, "tcp_backlog_size": 4096, "per_connection_buffer_limit_bytes": 32768,
-        "address": {"socket_address": {"address": listen.ip(), "port_value": listen.port()}},
-        "filter_chains": [chain],
-    })
-}
-
-/// The servers, which Envoy reads anew when the file is replaced.
-fn envoy_servers(task: &Task) -> serde_json::Value {
-    let server = |server: &SocketAddr| {
-        serde_json::json!({"endpoint": {"address": {"socket_address":
-            {"address": server.ip(), "port_value": server.port()}}}})
-    };
-    let servers: Vec<_> = task.servers.iter().map(server).collect();
-    serde_json::json!({"resources": [{
-        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": "app", "endpoints": [{"lb_endpoints": servers}],
-    }]})
-}
-
-/// Puts `text` in the place of `file` in one step.
-fn replace(file: &Path, text: &str) -> Result<()> {
-    let fresh = file.with_extension("new");
-    fs::write(&fresh, text).with_context(|| format!("cannot write {}", fresh.display()))?;
-    Ok(fs::rename(fresh, file)?)
 }

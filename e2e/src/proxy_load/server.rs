@@ -1,6 +1,6 @@
 //! The echo server's side of a connection.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::conn::{self, Conn};
 use super::wire::{Frame, Kind};
@@ -11,6 +11,8 @@ use crate::ws;
 pub(super) struct Served {
     pub(super) conn: Conn,
     upgraded: bool,
+    /// The start of a frame, or of a head.
+    inbox: Vec<u8>,
 }
 
 impl Served {
@@ -18,6 +20,7 @@ impl Served {
         Self {
             conn,
             upgraded: false,
+            inbox: Vec::new(),
         }
     }
 
@@ -28,26 +31,28 @@ impl Served {
 
     /// Takes what came and writes the answers to `out`; whether the session is over.
     pub(super) fn take(&mut self, received: &[u8], out: &mut Vec<u8>) -> Result<bool> {
-        let mut inbox = std::mem::take(&mut self.conn.inbox);
+        let mut inbox = std::mem::take(&mut self.inbox);
         let whole = conn::whole(&mut inbox, received);
         let mut at = 0;
-        if !self.upgraded {
-            let Some(end) = whole.windows(4).position(|four| four == b"\r\n\r\n") else {
-                self.conn.inbox = whole.to_vec();
-                return Ok(false);
-            };
+        let mut is_over = false;
+        if !self.upgraded
+            && let Some(end) = whole.windows(4).position(|four| four == b"\r\n\r\n")
+        {
             self.upgraded = true;
-            out.extend_from_slice(ws::accepted().as_bytes());
+            let key = ws::key(&whole[..end]).context("a request without Sec-WebSocket-Key")?;
+            out.extend_from_slice(ws::accepted(key).as_bytes());
             at = end + 4;
         }
-        while let Some(frame) = Frame::parse(&whole[at..])? {
+        while self.upgraded
+            && !is_over
+            && let Some(frame) = Frame::parse(&whole[at..])?
+        {
             frame.answer(out)?;
             at += frame.len;
-            if frame.kind == Kind::Close {
-                return Ok(true);
-            }
+            is_over = frame.kind == Kind::Close;
         }
-        self.conn.inbox.extend_from_slice(&whole[at..]);
-        Ok(false)
+        conn::keep(&mut inbox, received, at);
+        self.inbox = inbox;
+        Ok(is_over)
     }
 }

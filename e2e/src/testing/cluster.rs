@@ -79,7 +79,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// A lab with backends and no gateway at work.
-    pub(super) fn new(binary: PathBuf) -> Result<Self> {
+    pub fn new(binary: PathBuf) -> Result<Self> {
         let lab = Lab::new()?;
         let backends = Backends::start(&lab)?;
         Ok(Self {
@@ -336,7 +336,7 @@ impl Cluster {
     }
 
     /// What the gateways logged, for the message about a failure.
-    pub(super) fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let tail = |gateway: Gateway| {
             let log = fs::read_to_string(self.log(gateway)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();

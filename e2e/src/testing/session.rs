@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::pki_types::CertificateDer;
 
 use super::Client;
 use super::wire::{Trust, Wire};
@@ -74,6 +75,11 @@ impl Session {
         wire.write_all(ws::request(&target.to_string()).as_bytes())?;
         wire.flush()?;
         Self::upgraded(wire)
+    }
+
+    /// The certificate that it was shown, where it is over TLS.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.stream.certificate()
     }
 
     /// Whether its TLS session goes on with one from before.

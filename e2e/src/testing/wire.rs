@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
@@ -31,6 +32,15 @@ impl Trust {
             name: ServerName::try_from(name.to_owned())?,
             config: Arc::new(config),
         })
+    }
+
+    /// Keeps none, so that every handshake is a whole one.
+    #[must_use]
+    pub fn without_tickets(mut self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::disabled();
+        self.config = Arc::new(config);
+        self
     }
 }
 
@@ -59,6 +69,14 @@ impl Wire {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(tls) => &tls.sock,
+        }
+    }
+
+    /// What the other side has shown.
+    pub(super) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.conn.peer_certificates()?.first(),
         }
     }
 
