@@ -17,7 +17,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{handshake::Reject, live::Gate, open, sys, worker::Worker};
+use crate::{
+    handshake::Reject,
+    live::Gate,
+    open, sys,
+    worker::{Newcomer, Worker},
+};
 
 /// Pause after an error of `accept`, so that one that stays does not take the whole thread.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -107,9 +112,7 @@ impl Acceptor {
             return;
         };
         self.worker.stats(&route.stats).accepted.add(1);
-        let (worker, listener) = (Rc::clone(&self.worker), Arc::clone(&route));
-        let handshake = move || open::open(worker, route, client, peer);
-        self.worker.begin(&listener, handshake);
+        self.worker.begin(route, Newcomer::Connection(client, peer));
     }
 
     /// `accept` also tells of errors of the connection that it would have given (accept(2)); the

@@ -19,10 +19,10 @@ use super::{piece::Piece, request, stream::Http2Stream, turns::Turns};
 use crate::{
     handshake::date,
     live::Route,
-    open::{self, Arrival},
+    open::Arrival,
     stats::{HandshakeResult, Open},
     stream::Stream,
-    worker::{Closing, Worker},
+    worker::{Closing, NewStream, Newcomer, Worker},
 };
 
 /// Sessions and handshakes that one connection carries at once: what RFC 9113 section 6.5.2 wants at
@@ -171,15 +171,12 @@ fn take(
     match request::head(&parts, &generate_key()) {
         Ok(head) => {
             let stream = Http2Stream::new(head, (input, respond), Weak::clone(whole), open);
-            let (opener, listener) = (Rc::clone(worker), Arc::clone(&route));
-            let fruitless = Rc::clone(fruitless);
-            worker.begin(&listener, async move || {
-                let result = open::open_stream(opener, route, stream.into(), arrival).await;
-                if result == HandshakeResult::Upgraded {
-                    fruitless.set(fruitless.get().saturating_sub(1));
-                }
-                result
-            });
+            let stream = NewStream {
+                stream: stream.into(),
+                arrival,
+                fruitless: Rc::clone(fruitless),
+            };
+            worker.begin(route, Newcomer::Stream(Box::new(stream)));
         }
         Err(status) => {
             let mut answer = Response::new(());

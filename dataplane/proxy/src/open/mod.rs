@@ -456,7 +456,7 @@ mod tests {
         fn size<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
-        // It is made, moved and freed once for each client. With other features of tokio it has other sizes.
-        assert!(size(open) <= 3072, "{}", size(open));
+        // So much each task of the crew has, and keeps. With other features of tokio it has other sizes.
+        assert!(size(open) <= 3328, "{}", size(open));
     }
 }

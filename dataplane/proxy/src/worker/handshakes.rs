@@ -1,15 +1,11 @@
-//! Handshakes under way and connections of several sessions, which end with their listener.
+//! What ends with its listener: handshakes under way, and connections of several sessions.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use tokio::sync::Notify;
 
 use super::Worker;
-use crate::{
-    live::Route,
-    stats::{HandshakeResult, ListenerStats},
-    tls::ServerTls,
-};
+use crate::{live::Route, tls::ServerTls};
 
 impl Worker {
     pub(crate) fn close_listeners(&self, which: impl Fn(SocketAddr) -> bool) {
@@ -22,11 +18,7 @@ impl Worker {
             }
             true
         });
-        for (address, task) in self.opening.borrow().values() {
-            if which(*address) {
-                task.abort();
-            }
-        }
+        self.crew.abort(&which);
         self.close_connections(which);
     }
 
@@ -37,27 +29,6 @@ impl Worker {
                 closing.notify_one();
             }
         }
-    }
-
-    /// Runs a handshake, which ends with its listener.
-    pub(crate) fn begin<F>(self: &Rc<Self>, route: &Route, handshake: impl FnOnce() -> F + 'static)
-    where
-        F: Future<Output = HandshakeResult>,
-    {
-        let id = self.next_id();
-        let guard = Opening {
-            worker: Rc::clone(self),
-            id,
-            stats: Arc::clone(&route.stats),
-            result: Cell::new(HandshakeResult::ListenerGone),
-        };
-        // Made where it is awaited: one that was made before would have its room twice in the task.
-        let task = tokio::task::spawn_local(async move {
-            guard.result.set(handshake().await);
-        });
-        self.opening
-            .borrow_mut()
-            .insert(id, (route.gate.address, task.abort_handle()));
     }
 
     /// The listener at `address`, if its clients that offer HTTP/2 get it now.
@@ -77,22 +48,6 @@ impl Worker {
             id,
             told: closing,
         }
-    }
-}
-
-/// A handshake under way, in the books of its worker until it is dropped.
-struct Opening {
-    worker: Rc<Worker>,
-    id: u64,
-    stats: Arc<ListenerStats>,
-    result: Cell<HandshakeResult>,
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        self.worker.opening.borrow_mut().remove(&self.id);
-        let stats = self.worker.stats(&self.stats);
-        stats.handshake(self.result.get());
     }
 }
 

@@ -1,6 +1,7 @@
 //! One thread: its event loop, and what it has.
 
 mod apply;
+mod crew;
 mod handshakes;
 mod order;
 mod runner;
@@ -20,10 +21,12 @@ use std::{
 
 use tokio::{
     sync::{Notify, Semaphore, mpsc as orders},
-    task::AbortHandle,
+    task::{AbortHandle, yield_now},
 };
 
+use self::{crew::Crew, runner::Runner, timers::Timers};
 pub(crate) use self::{
+    crew::{NewStream, Newcomer},
     handshakes::Closing,
     order::{Order, spawn},
 };
@@ -56,8 +59,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     index: usize,
     listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
-    /// Handshakes under way.
-    opening: RefCell<HashMap<u64, (SocketAddr, AbortHandle)>>,
+    crew: Crew,
     /// Connections of several sessions, which are told when their listener closes or its address is lost.
     connections: RefCell<HashMap<u64, (SocketAddr, Rc<Notify>)>>,
     pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
@@ -93,7 +95,7 @@ impl Worker {
             shared,
             index,
             listeners: RefCell::default(),
-            opening: RefCell::default(),
+            crew: Crew::default(),
             connections: RefCell::default(),
             sessions: RefCell::default(),
             runner: Runner::new(),
@@ -119,8 +121,10 @@ impl Worker {
             if now >= next_beat {
                 beat(self.index);
                 next_beat = now + BEAT;
-                let live = self.sessions.borrow().len() + self.opening.borrow().len();
+                let live = self.sessions.borrow().len() + self.crew.busy();
                 if reclaim.is_due(now, live) {
+                    self.crew.dismiss();
+                    yield_now().await;
                     sys::give_memory_back();
                 }
             }
