@@ -188,7 +188,12 @@ impl Session {
             if from.close_sent || was_held {
                 self.hurry();
             }
-            self.control.due.set(true);
+            // It must not stay half closed for ever: that is looked at when a timer is due, if one is soon.
+            let heard = self.legs(side).0.pulse.heard;
+            let until = heard + self.worker.shared.patience.half;
+            if self.control.timer.get().is_none_or(|at| at > until) {
+                self.control.due.set(true);
+            }
         }
     }
 

@@ -61,7 +61,7 @@ impl Worker {
 
     /// A session is over.
     pub(crate) fn forget(&self, control: &Control, by: Ended, class: CodeClass) {
-        self.set_timer(control, None);
+        self.clear_timer(control);
         self.sessions.borrow_mut().remove(&control.id);
         let stats = self.stats(&control.stats);
         stats.closed.add(1);

@@ -47,21 +47,25 @@ impl Worker {
         None
     }
 
-    /// Has a session woken at `at` and not before; `None`: by no timer.
+    /// Has a session woken at `at`, and perhaps once before: a time that was set is left as it is where it comes
+    /// first, since most sessions end before it does.
     pub(crate) fn set_timer(&self, control: &Control, at: Option<Instant>) {
-        let old = control.timer.replace(at);
-        if old == at {
+        let Some(at) = at else { return };
+        if control.timer.get().is_some_and(|old| old <= at) {
             return;
         }
-        let mut timers = self.timers.sessions.borrow_mut();
-        if let Some(old) = old {
-            timers.remove(&(old, control.id));
+        self.clear_timer(control);
+        control.timer.set(Some(at));
+        self.timers.sessions.borrow_mut().insert((at, control.id));
+        if at < self.timers.looks_at.get() {
+            self.timers.changed.notify_one();
         }
-        if let Some(at) = at {
-            timers.insert((at, control.id));
-            if at < self.timers.looks_at.get() {
-                self.timers.changed.notify_one();
-            }
+    }
+
+    /// Has a session woken by no timer.
+    pub(super) fn clear_timer(&self, control: &Control) {
+        if let Some(old) = control.timer.take() {
+            self.timers.sessions.borrow_mut().remove(&(old, control.id));
         }
     }
 }
