@@ -1,6 +1,8 @@
 //! What becomes of a head on its way through (RFC 9110 section 7.6): fields of the connection are
 //! taken off, where the client came from is put on, all else is left as it came.
 
+use std::net::IpAddr;
+
 use crate::{
     client::{self, Ends},
     handshake::{Fields, Request, Response, date},
@@ -82,7 +84,7 @@ pub(crate) fn request(
     } else {
         b"Via: 1.1 wsha\r\n"
     });
-    let peer = ends.source.ip().to_canonical().to_string();
+    let peer = text(ends.source.ip().to_canonical());
     let port = ends.destination.port().to_string();
     let scheme = if client.is_secure() { "https" } else { "http" };
     // Of a proxy that is trusted these are kept even if Connection names them: RFC 9110 section 7.6.1
@@ -123,6 +125,25 @@ pub(crate) fn request(
     add(&mut head, "Forwarded", said, &own);
     head.extend_from_slice(b"\r\n");
     head
+}
+
+/// An address as text. Of IPv4 it is written here: what formats anything takes as long as the reading of a head.
+fn text(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else {
+        return address.to_string();
+    };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        for place in [100, 10, 1] {
+            if octet >= place || place == 1 {
+                text.push(char::from(b'0' + octet / place % 10));
+            }
+        }
+    }
+    text
 }
 
 /// Adds an element of our own, which is there in pieces, to the list that others have `said`.
@@ -180,4 +201,22 @@ pub(crate) fn answer(response: &Response<'_>) -> Vec<u8> {
     put_date(&mut head, &response.fields);
     head.extend_from_slice(b"\r\n");
     head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_it_is_everywhere() {
+        let ipv4 = [
+            "0.0.0.0",
+            "9.10.99.100",
+            "199.200.249.250",
+            "255.255.255.255",
+        ];
+        for address in ipv4.into_iter().chain(["::", "2001:db8::1"]) {
+            assert_eq!(text(address.parse().unwrap()), address);
+        }
+    }
 }

@@ -97,14 +97,44 @@ impl Cursor {
 
 /// How many bytes `bytes` begins with that are neither control characters, but for tabs, nor end a line.
 fn plain(bytes: &[u8]) -> usize {
-    let is_plain = |byte: u8| (byte >= b' ' && byte != 0x7f) || byte == b'\t';
-    // Sixteen at once while all of them are: no branch for each, so that they are looked at together.
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let are_plain = |chunk: &&[u8; 16]| chunk.iter().fold(true, |all, byte| all & is_plain(*byte));
-    let whole = 16 * chunks.iter().take_while(are_plain).count();
-    let mut rest = bytes[whole..].iter();
-    let end = rest.position(|byte| !is_plain(*byte));
-    end.map_or(bytes.len(), |end| whole + end)
+    const LOW: u64 = u64::MAX / 0xff * 0x7f;
+    const HIGH: u64 = !LOW;
+    // Eight at once: the high bit of each byte tells of it, and no byte of the next one.
+    let others = |word: u64| {
+        let each = |byte: u8| u64::MAX / 0xff * u64::from(byte);
+        let controls = !((word | HIGH) - each(b' ')) & !word;
+        let deletes = ((word & LOW) + each(1)) & !word;
+        let tab = word ^ each(b'\t');
+        let but_tabs = ((tab & LOW) + LOW) | tab;
+        (controls | deletes) & but_tabs & HIGH
+    };
+    first(bytes, others).unwrap_or(bytes.len())
+}
+
+/// Where `wanted` is first, looked for in eight bytes at once.
+fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    first(bytes, |word| {
+        let is_zero = word ^ (ONES * u64::from(wanted));
+        // A bit too many may follow the first one.
+        is_zero.wrapping_sub(ONES) & !is_zero & (ONES << 7)
+    })
+}
+
+/// Where `marks`, which is given eight bytes, sets the high bit of one first. What follows the end is zero.
+fn first(bytes: &[u8], marks: impl Fn(u64) -> u64) -> Option<usize> {
+    let at = |marks: u64| (marks.trailing_zeros() / 8) as usize;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return Some(8 * index + at(marks));
+        }
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let end = at(marks(u64::from_le_bytes(last)));
+    (end < rest.len()).then_some(8 * words.len() + end)
 }
 
 /// Fields of a head, in their order, names as they came.
@@ -114,16 +144,16 @@ pub struct Fields<'a>(pub(super) Vec<(&'a str, &'a [u8])>);
 impl<'a> Fields<'a> {
     /// Splits a complete head into its start line and fields.
     pub(super) fn split(head: &'a [u8]) -> Result<(&'a [u8], Self), &'static str> {
-        // The cursor has seen to it that each line ends with CRLF, the last one empty.
-        let mut lines = head.split(|byte| *byte == b'\n');
-        let line = |line: &'a [u8]| line.strip_suffix(b"\r").unwrap_or(line);
-        let start = line(lines.next().unwrap_or_default());
-        let lines = lines.map(line).take_while(|line| !line.is_empty());
+        let (start, mut rest) = next_line(head);
         let mut fields = Vec::with_capacity(USUAL);
-        for line in lines {
+        loop {
+            let (line, behind) = next_line(rest);
+            if line.is_empty() {
+                return Ok((start, Self(fields)));
+            }
             fields.push(Self::field(line)?);
+            rest = behind;
         }
-        Ok((start, Self(fields)))
     }
 
     fn field(line: &'a [u8]) -> Result<(&'a str, &'a [u8]), &'static str> {
@@ -174,15 +204,14 @@ impl<'a> Fields<'a> {
 
     /// Elements of a comma-separated list over all fields called `name` (RFC 9110 section 5.6.1).
     pub fn list(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.all(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .map(<[u8]>::trim_ascii)
-            .filter(|element| !element.is_empty())
+        self.all(name).flat_map(|value| Elements(Some(value)))
     }
 
     pub(super) fn lists(&self, name: &str, element: &str) -> bool {
-        self.list(name)
-            .any(|listed| listed.eq_ignore_ascii_case(element.as_bytes()))
+        let is_it = |listed: &[u8]| listed.eq_ignore_ascii_case(element.as_bytes());
+        // Nearly always it stands alone.
+        self.all(name)
+            .any(|value| is_it(value) || Elements(Some(value)).any(is_it))
     }
 
     /// Whether Connection names the field (RFC 9110 section 7.6.1): it concerns this connection
@@ -190,6 +219,34 @@ impl<'a> Fields<'a> {
     pub fn is_connection_option(&self, name: &str) -> bool {
         self.lists("connection", name)
     }
+}
+
+/// What is left of a list in one field.
+struct Elements<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = self.0?;
+            let end = find(rest, b',');
+            self.0 = end.map(|end| &rest[end + 1..]);
+            let element = rest[..end.unwrap_or(rest.len())].trim_ascii();
+            if !element.is_empty() {
+                return Some(element);
+            }
+        }
+    }
+}
+
+/// The first line of a complete head, and what is behind it. The cursor has seen to it that each line ends with
+/// CRLF, the last one empty.
+fn next_line(head: &[u8]) -> (&[u8], &[u8]) {
+    let end = find(head, b'\n').unwrap_or(head.len());
+    let (line, rest) = head.split_at(end);
+    let rest = rest.get(1..).unwrap_or_default();
+    (line.strip_suffix(b"\r").unwrap_or(line), rest)
 }
 
 /// RFC 9110 section 5.6.2.
@@ -221,6 +278,28 @@ static TCHARS: [bool; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_eight_bytes_looked_at_together_each_counts_by_itself() {
+        for length in 0..20 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'a'; length];
+                    bytes[at] = byte;
+                    // Another behind it, which must not be found first.
+                    if let Some(last) = bytes.last_mut().filter(|_| at + 1 < length) {
+                        *last = b'\n';
+                    }
+                    let is_control = byte.is_ascii_control() && byte != b'\t';
+                    let next = if length > at + 1 { length - 1 } else { length };
+                    let expected = if is_control { at } else { next };
+                    assert_eq!(plain(&bytes), expected, "{bytes:?}");
+                    let position = bytes.iter().position(|it| *it == b'\n');
+                    assert_eq!(find(&bytes, b'\n'), position, "{bytes:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn bounds_and_bad_bytes_are_met_in_their_order_however_bytes_come() {
