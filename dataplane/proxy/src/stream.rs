@@ -211,7 +211,11 @@ impl Stream {
         match self {
             // Of what the kernel tells of a socket this is that its peer sends no more, whether all that it has
             // sent was read or not: urgent data are not asked for.
-            Self::Tcp(tcp, _) => drop(tcp.ready(Interest::PRIORITY).await),
+            Self::Tcp(tcp, _) => {
+                // Mostly nothing comes, of which to be told takes least in this way.
+                drop(poll_fn(|cx| tcp.poll_read_ready(cx)).await);
+                drop(tcp.ready(Interest::PRIORITY).await);
+            }
             Self::Http2(stream) => poll_fn(|cx| stream.poll_taken_back(cx)).await,
         }
     }

@@ -258,22 +258,24 @@ fn is_tchar(byte: u8) -> bool {
     TCHARS[usize::from(byte)]
 }
 
-/// Which bytes a token is made of. A table, since each byte of each name is looked up.
-static TCHARS: [bool; 256] = {
+/// Which bytes a token is made of.
+static TCHARS: [bool; 256] = alphanumeric_or(b"!#$%&'*+-.^_`|~");
+
+/// Letters, digits and `others`. A table, where each byte of a text is looked up.
+pub(super) const fn alphanumeric_or(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0_u8;
     while byte < 128 {
         table[byte as usize] = byte.is_ascii_alphanumeric();
         byte += 1;
     }
-    let others = b"!#$%&'*+-.^_`|~";
     let mut at = 0;
     while at < others.len() {
         table[others[at] as usize] = true;
         at += 1;
     }
     table
-};
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use super::{
     Outcome, Reject,
-    head::{Cursor, Fault, Fields, Limits, is_token},
+    head::{Cursor, Fault, Fields, Limits, alphanumeric_or, is_token},
 };
 
 /// A request for an upgrade that meets every condition.
@@ -204,8 +204,8 @@ fn absolute_form(target: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
 
 /// A host and perhaps a port (RFC 3986 section 3.2.2), without user information.
 fn is_authority(host: &[u8]) -> bool {
-    let is_allowed =
-        |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
+    static ALLOWED: [bool; 256] = alphanumeric_or(b"-._~%!$&'()*+;=:[]");
+    let is_allowed = |byte: &u8| ALLOWED[usize::from(*byte)];
     if host.is_empty() || !host.iter().all(is_allowed) {
         return false;
     }

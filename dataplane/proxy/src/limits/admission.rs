@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,7 +31,7 @@ struct Counts {
     /// Connections that have yet to say what they ask for, where that costs much.
     arriving: u32,
     /// Both, by a hash, with a key of our own, of what they have in common.
-    alike: HashMap<u64, u32>,
+    alike: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
 }
 
 impl Counts {
@@ -58,6 +58,26 @@ impl Counts {
         if self.alike.capacity() > 4 * self.alike.len() + 64 {
             self.alike.shrink_to_fit();
         }
+    }
+}
+
+/// What is hashed already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, mem::take, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
@@ -68,7 +68,7 @@ pub(super) async fn arrive(
     worker: &Worker,
     route: &Route,
     client: &mut Stream,
-    peer: SocketAddr,
+    (peer, came): (SocketAddr, Instant),
     received: &mut Vec<u8>,
 ) -> Result<Arrived, Failure> {
     let limit = route.routing.patience();
@@ -77,7 +77,7 @@ pub(super) async fn arrive(
         return Err(Failure::Silent(HandshakeResult::ProxyHeader));
     }
     // A client that says nothing at all is told nothing.
-    match timeout(limit, fill(worker, client, received)).await {
+    match timeout_at(came + limit, fill(worker, client, received)).await {
         Err(_elapsed) => return Err(Failure::Silent(HandshakeResult::ClientTimeout)),
         Ok(Ok(n)) if n > 0 => {}
         Ok(_) => return Err(Failure::Silent(HandshakeResult::ClientGone)),

@@ -80,19 +80,19 @@ pub(super) fn made_of_it(outcome: &Result<Answer, AttemptError>) -> Option<Attem
     })
 }
 
-/// Asks one endpoint, until then.
+/// Asks one endpoint, from `begun` until then.
 pub(super) async fn attempt(
     worker: &Worker,
     upstream: &Upstream,
     lease: &Lease,
     request: &Asked,
+    begun: Instant,
     until: Instant,
 ) -> Result<Answer, AttemptError> {
-    let left = until.saturating_duration_since(Instant::now());
+    let left = until.saturating_duration_since(begun);
     if left.is_zero() {
         return Err(AttemptError::Final(Reject::GatewayTimeout));
     }
-    let begun = Instant::now();
     let Ends {
         source,
         destination,

@@ -72,11 +72,11 @@ pub(crate) async fn open(
     client: TcpStream,
     peer: SocketAddr,
 ) -> HandshakeResult {
-    let came = std::time::Instant::now();
+    let came = Instant::now();
     let mut client = Stream::from(client);
     let mut entry = Entry::begin(&worker, &route, peer);
     let mut received = Vec::new();
-    let arrived = arrive(&worker, &route, &mut client, peer, &mut received).await;
+    let arrived = arrive(&worker, &route, &mut client, (peer, came), &mut received).await;
     entry.note(|record| record.comes_by(&client));
     let Arrived { ends, begun, pass } = match arrived {
         Ok(arrived) => arrived,
@@ -86,7 +86,7 @@ pub(crate) async fn open(
         address: route.gate.address,
         peer,
         ends,
-        came,
+        came: came.into_std(),
         begun,
         waited: pass.waited,
         has_turn: pass.has_turn,
@@ -158,7 +158,7 @@ async fn bring(
                 Rc::clone(&control),
                 (client, ready.early_client),
                 (ready.backend, ready.early_backend),
-                &ready.response,
+                ready.response,
                 entry,
             );
             worker.adopt(&control, session, arrival.came);
@@ -335,18 +335,19 @@ async fn establish(
         let Some(lease) = lease.filter(|lease| retry::may_try(upstream, &spent, lease)) else {
             return give_up(worker, client, spent, deadline, entry).await;
         };
-        if !tried.is_empty() {
+        if !matches!(spent, Spent::Nothing) {
             worker.stats(&route.stats).retries.add(1);
             // An answer that may be bettered is not read: its connection is closed.
             drop(std::mem::replace(&mut spent, Spent::Nothing));
         }
-        tried.push(lease.endpoint.address);
-        entry.note(|record| record.endpoint = Some(lease.endpoint.address));
-        let until = share(upstream, &tried, deadline);
-        let given = until.saturating_duration_since(Instant::now());
+        let address = lease.endpoint.address;
+        entry.note(|record| record.endpoint = Some(address));
+        let now = Instant::now();
+        let until = share(upstream, &tried, address, (now, deadline));
+        let given = until.saturating_duration_since(now);
         let outcome = tokio::select! {
             biased;
-            outcome = attempt(worker, upstream, &lease, &request, until) => outcome,
+            outcome = attempt(worker, upstream, &lease, &request, now, until) => outcome,
             () = client.taken_back() => return Err(Failure::Silent(HandshakeResult::ClientGone)),
         };
         if let Some(made) = made_of_it(&outcome) {
@@ -374,6 +375,7 @@ async fn establish(
                 }));
             }
             Ok(Answer::Other(answer)) if retry::is_retried(answer.status) => {
+                tried.push(address);
                 spent = Spent::Answer(answer);
             }
             Ok(Answer::Other(answer)) => {
@@ -385,6 +387,7 @@ async fn establish(
                 was_untouched,
                 ..
             }) => {
+                tried.push(address);
                 spent = Spent::Failed {
                     reject,
                     was_untouched,
@@ -435,12 +438,17 @@ fn queue_up(pool: &Pool, gateway: &Gateway, patience: Duration) -> Result<Turn, 
     Ok(Turn::of(of_pool.into_iter().chain(of_gateway)))
 }
 
-/// Until when the endpoint tried last may take: half of the time that is left, while there is
-/// another that promises more to try in the other half.
-fn share(upstream: &Upstream, tried: &[SocketAddr], deadline: Instant) -> Instant {
+/// Until when the endpoint at `address` may take that is tried now: half of the time that is left, while there
+/// is another that promises more to try in the other half.
+fn share(
+    upstream: &Upstream,
+    tried: &[SocketAddr],
+    address: SocketAddr,
+    (now, deadline): (Instant, Instant),
+) -> Instant {
+    let is_tried = |other: SocketAddr| other == address || tried.contains(&other);
     let mut endpoints = upstream.endpoints.iter();
-    if endpoints.any(|endpoint| endpoint.is_usable() && !tried.contains(&endpoint.address)) {
-        let now = Instant::now();
+    if endpoints.any(|endpoint| endpoint.is_usable() && !is_tried(endpoint.address)) {
         now + deadline.saturating_duration_since(now) / 2
     } else {
         deadline

@@ -92,6 +92,14 @@ impl Leg {
         self.input_ended && (self.output_dead || (self.unsent.is_none() && self.fin_sent))
     }
 
+    /// Has it begin with `bytes`.
+    pub(super) fn begin(&mut self, bytes: Vec<u8>) {
+        self.unsent = Some(Box::new(Unsent {
+            bytes,
+            ..Unsent::default()
+        }));
+    }
+
     pub(super) fn queue(&mut self, bytes: &[u8]) {
         if !self.output_dead {
             let unsent = self.unsent.get_or_insert_default();

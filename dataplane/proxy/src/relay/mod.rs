@@ -91,10 +91,10 @@ impl Session {
         control: Rc<Control>,
         (client, mut early_client): (Stream, Vec<u8>),
         (backend, mut early_backend): (Stream, Vec<u8>),
-        response: &[u8],
+        response: Vec<u8>,
         entry: Entry,
     ) -> Self {
-        let now = Instant::now();
+        let now = control.begun;
         let mut session = Self {
             client: Leg::new(client, now),
             backend: Leg::new(backend, now),
@@ -112,7 +112,7 @@ impl Session {
             readers_watched: false,
             messages_due: None,
         };
-        session.client.queue(response);
+        session.client.begin(response);
         session.preload(Side::Client, &mut early_client);
         session.preload(Side::Backend, &mut early_backend);
         session

@@ -30,7 +30,6 @@ pub(crate) use self::{
     handshakes::Closing,
     order::{Order, spawn},
 };
-use self::{runner::Runner, timers::Timers};
 use crate::{
     endpoint::{self, Endpoint},
     endpoint_stats::WorkerEndpointStats,
