@@ -216,9 +216,7 @@ fn edits(options: &Options, binary: &Path, results: &mut Results) -> Result<()> 
     tools::install_backend()?;
     let watched = Duration::from_millis(options.watched);
     for edit in Edit::ALL {
-        // Buffers are no matter here.
-        let peers = options.peers.iter();
-        for peer in peers.filter(|peer| **peer != Peer::Nginx64k) {
+        for peer in options.peers.iter().filter(|peer| !peer.is_variant()) {
             eprintln!("{edit} with {live} live sessions: {peer}");
             let changed = change::measure(*peer, edit, live, watched, binary)?;
             results.edits.push(changed);

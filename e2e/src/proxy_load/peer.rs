@@ -158,6 +158,11 @@ impl Peer {
         !(is_nginx && matches!(transport, Transport::Http2 { .. }))
     }
 
+    /// Whether it is another one, set up differently in what only CPU time and memory tell.
+    pub fn is_variant(self) -> bool {
+        self == Self::Nginx64k
+    }
+
     /// Name of its files.
     fn file(self) -> String {
         self.to_string().to_lowercase().replace(' ', "-")

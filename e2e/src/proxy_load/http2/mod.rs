@@ -264,3 +264,111 @@ impl Http2 {
         (0..self.streams.len()).for_each(|at| self.flush(at, out));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::Doing;
+    use super::super::wire::{self, Messages};
+    use super::*;
+
+    /// The generator's side, whose output is taken apart into frames.
+    struct Bench {
+        http2: Http2,
+        script: Script,
+        progress: Progress,
+    }
+
+    impl Bench {
+        fn new(doing: Doing) -> Self {
+            Self {
+                http2: Http2::new(1, "host", 1, &mut Vec::new()),
+                script: Script {
+                    doing,
+                    messages: Messages::new(64),
+                },
+                progress: Progress::default(),
+            }
+        }
+
+        /// What it sends in streams when this comes, and whether it ends one.
+        fn take(&mut self, bytes: &[u8]) -> Result<(Vec<u8>, bool)> {
+            let (mut out, mut latencies) = (Vec::new(), Vec::new());
+            let progress = &mut self.progress;
+            self.http2
+                .take(bytes, &self.script, &mut out, &mut latencies, progress)?;
+            let (mut sent, mut is_ended, mut at) = (Vec::new(), false, 0);
+            while let Some((frame, length)) = Frame::parse(&out[at..])? {
+                at += length;
+                if let Frame::Data {
+                    payload, is_last, ..
+                } = frame
+                {
+                    sent.extend(payload);
+                    is_ended |= is_last;
+                }
+            }
+            Ok((sent, is_ended))
+        }
+    }
+
+    /// Streams may send ten bytes; extended CONNECT is there.
+    const SETTINGS: [u8; 21] = [
+        0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 10, 0, 8, 0, 0, 0, 1,
+    ];
+    /// 200 for the first stream.
+    const ACCEPTED: [u8; 10] = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
+
+    fn echo(message: &[u8]) -> Vec<u8> {
+        let frame = wire::Frame::parse(message).unwrap().unwrap();
+        let mut answer = Vec::new();
+        frame.answer(&mut answer).unwrap();
+        let mut bytes = Vec::new();
+        frame::data(&mut bytes, 1, &answer);
+        bytes
+    }
+
+    #[test]
+    fn no_more_is_sent_than_the_proxy_lets() {
+        let mut bench = Bench::new(Doing::Closed(1));
+        assert!(bench.take(&SETTINGS).unwrap().0.is_empty());
+        let (mut message, _) = bench.take(&ACCEPTED).unwrap();
+        assert_eq!((message.len(), bench.progress.opened), (10, 1));
+        let mut more = Vec::new();
+        frame::window_update(&mut more, 1, 100);
+        message.extend(bench.take(&more).unwrap().0);
+        // The answer lets the next one begin, for which there are 40 bytes of the window left.
+        let (next, _) = bench.take(&echo(&message)).unwrap();
+        assert_eq!(bench.progress.echoes, 1);
+        assert_eq!(message.len() + next.len(), 110);
+    }
+
+    #[test]
+    fn a_stream_ends_after_the_proxy_s_half_and_another_begins() {
+        let mut bench = Bench::new(Doing::Churn);
+        bench.take(&SETTINGS).unwrap();
+        let mut more = Vec::new();
+        frame::window_update(&mut more, 1, 1000);
+        let opened = [&ACCEPTED[..], &more].concat();
+        let (message, _) = bench.take(&opened).unwrap();
+        let (close, is_ended) = bench.take(&echo(&message)).unwrap();
+        assert!(!is_ended);
+        let mut last = echo(&close);
+        frame::end(&mut last, 1);
+        assert!(bench.take(&last).unwrap().1);
+        assert_eq!(bench.progress.ended, 1);
+        assert_eq!(bench.http2.streams[0].id, 3);
+    }
+
+    #[test]
+    fn an_end_that_nobody_asked_for_is_an_error() {
+        let mut bench = Bench::new(Doing::Closed(1));
+        // Without extended CONNECT.
+        assert!(bench.take(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).is_err());
+        let mut bench = Bench::new(Doing::Closed(1));
+        bench.take(&SETTINGS).unwrap();
+        bench.take(&ACCEPTED).unwrap();
+        let mut end = Vec::new();
+        frame::end(&mut end, 1);
+        assert!(bench.take(&end).is_err());
+    }
+}
