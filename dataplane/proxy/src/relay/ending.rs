@@ -209,8 +209,11 @@ impl Session {
         }
         // Both Close frames have passed and the end of one connection is passed on, too, if only by the
         // end of ours: nothing more will come (RFC 6455 section 5.5.1), so a peer that is slow to end is
-        // not waited for.
-        let passed_on = |from: &Leg, to: &Leg| from.input_ended && to.fin && to.unsent.is_none();
+        // not waited for. But for one that ends a stream: it would be reset, and a client that resets so many on
+        // its connection, or makes us do so, is taken for an attacker (RFC 9113 section 10.5).
+        let passed_on = |from: &Leg, to: &Leg| {
+            from.input_ended && to.fin && to.unsent.is_none() && !to.stream.is_http2()
+        };
         client.frames.is_closed()
             && backend.frames.is_closed()
             && (passed_on(client, backend) || passed_on(backend, client))

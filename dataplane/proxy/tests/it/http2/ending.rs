@@ -1,6 +1,10 @@
 //! How sessions in streams end, and the connection with its listener.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    future::poll_fn,
+    net::{IpAddr, Ipv4Addr},
+    task::Poll,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use h2::Reason;
@@ -49,6 +53,27 @@ async fn a_stream_that_the_client_resets_is_a_client_that_was_lost() {
     rig.until("all over", |now| now.counters.live_sessions == 0)
         .await;
     assert!(soon(codes.recv()).await.unwrap().is_some());
+}
+
+/// A library that sees too many resets of its own ends the connection, and all sessions with it.
+#[tokio::test]
+async fn a_stream_that_its_backend_ended_is_not_reset_before_its_client_ends_it() {
+    let (rig, authority) = rig(&[echo().await]);
+    let client = Client::connect(&rig, &authority).await;
+    let mut one = client.raw_session().await;
+    one.write_all(b"\x88\x82\0\0\0\0\x03\xe8").await.unwrap();
+    let mut close = Vec::new();
+    soon(one.read_to_end(&mut close)).await.unwrap();
+    assert_eq!(close, b"\x88\x02\x03\xe8");
+    // A reset would have come before anything of another stream.
+    let mut other = client.session().await;
+    round_trip(&mut other, "still here").await;
+    let reset = poll_fn(|cx| Poll::Ready(one.output.poll_reset(cx))).await;
+    assert!(reset.is_pending(), "{reset:?}");
+    one.shutdown().await.unwrap();
+    rig.until("one over", |now| now.counters.live_sessions == 1)
+        .await;
+    round_trip(&mut other, "and now").await;
 }
 
 #[tokio::test]
