@@ -16,12 +16,12 @@ pub use v1alpha1::{
     CommittedPeering, ConsistentHash, Drain, Ejection, Endpoint, Gateways, HashKey, HashKeyType,
     HealthCheck, Heartbeat, Http2, Http2Mode, HttpCheck, HttpProbe, Isolation, Limits, Listener,
     ListenerStatus, ListenerTls, LoadBalancing, LoadBalancingType, MacAddress, MacAddressMode,
-    NodePriority, NodeSelector, Password, Peering, PeeringMode, Preemption, PreemptionMode,
-    ProxyProtocol, ProxyProtocolMode, Rebalance, RebalanceMode, Retiring, Retry, Route,
-    SecretReference, SentProxyProtocol, ServiceReference, Summary, Tally, TcpCheck, TcpProbe,
-    TlsVersion, TrackedInterface, TrackedUpstream, Tracking, Upstream, UpstreamTls, VirtualIP,
-    VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec, WebSocketHAPoolStatus,
-    WebSocketProbe, ZonePreference, ZonePreferenceMode,
+    NodePriority, NodeSelector, Password, Peering, PeeringMode, PlainRequests, PlainRequestsMode,
+    Preemption, PreemptionMode, ProxyProtocol, ProxyProtocolMode, Rebalance, RebalanceMode,
+    Retiring, Retry, Route, SecretReference, SentProxyProtocol, ServiceReference, Summary, Tally,
+    TcpCheck, TcpProbe, TlsVersion, TrackedInterface, TrackedUpstream, Tracking, Upstream,
+    UpstreamTls, VirtualIP, VirtualIPStatus, Vrrp, WebSocketHAPool, WebSocketHAPoolSpec,
+    WebSocketHAPoolStatus, WebSocketProbe, ZonePreference, ZonePreferenceMode,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -120,7 +120,7 @@ metrics! {
     ProxySessions, Gauge, "wsha_proxy_sessions", "Live sessions of a listener on an address";
     ProxyEndpointUsable, Gauge, "wsha_proxy_endpoint_usable", "Whether new sessions are sent to an endpoint: 1 or 0";
     ProxyEndpointSessions, Gauge, "wsha_proxy_endpoint_sessions", "Live sessions of an endpoint";
-    ProxyEndpointHandshakes, Counter, "wsha_proxy_endpoint_handshakes", "Handshakes brought to an endpoint, by what it made of them";
+    ProxyEndpointHandshakes, Counter, "wsha_proxy_endpoint_handshakes", "Handshakes, and requests that ask for no session, brought to an endpoint, by what it made of them";
     ProxyEndpointSessionsEnded, Counter, "wsha_proxy_endpoint_sessions_ended", "Sessions of an endpoint that ended, by who or what ended them";
     ProxyEndpointBytes, Counter, "wsha_proxy_endpoint_received_bytes", "Bytes of WebSocket frames received in the sessions of an endpoint, by side";
     ProxyEndpointMessages, Counter, "wsha_proxy_endpoint_received_messages", "Messages received to their end in the sessions of an endpoint, by side";
@@ -128,15 +128,17 @@ metrics! {
     ProxyDrainingSessions, Gauge, "wsha_proxy_draining_sessions", "Sessions left of an endpoint that is going, while they are told so";
     ProxyDrainDeadline, Gauge, "wsha_proxy_drain_deadline_timestamp_seconds", "When the last session of an endpoint that is going is told so, seconds since the Unix epoch";
     ProxyConnections, Counter, "wsha_proxy_connections", "Connections accepted from clients, by listener";
-    ProxyHttp2Streams, Counter, "wsha_proxy_http2_streams", "Streams that clients have opened in connections of HTTP/2, each for a session, by listener";
+    ProxyHttp2Streams, Counter, "wsha_proxy_http2_streams", "Streams that clients have opened in connections of HTTP/2, each for a session or a request, by listener";
     ProxyHandshakes, Counter, "wsha_proxy_handshakes", "Handshakes by listener and by how they ended";
+    ProxyRequests, Counter, "wsha_proxy_requests", "Requests that asked for no session where these are proxied, by listener and by how they ended";
+    ProxyRequestsUnderWay, Gauge, "wsha_proxy_requests_under_way", "Requests that asked for no session and are with an endpoint, by listener";
     ProxySessionsEnded, Counter, "wsha_proxy_sessions_ended", "Sessions ended, by listener, by who or what ended them and by the first close code seen";
     ProxyReceivedBytes, Counter, "wsha_proxy_received_bytes", "Bytes of WebSocket frames received, headers included, by listener and side";
     ProxyReceivedFrames, Counter, "wsha_proxy_received_frames", "WebSocket frames received, by listener, side and opcode";
     ProxyReceivedMessages, Counter, "wsha_proxy_received_messages", "Messages received to their end, by listener and side";
     ProxyFrameViolations, Counter, "wsha_proxy_frame_violations", "Frames received that break RFC 6455 section 5 and were passed on, by listener and side";
     ProxyCutFrames, Counter, "wsha_proxy_cut_frames", "Connections reset because the loss of the other side had cut a frame, by listener";
-    ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake after one had failed, by listener";
+    ProxyRetries, Counter, "wsha_proxy_retries", "Further endpoints tried for a handshake or a request after one had failed, by listener";
     ProxyRetriesRefused, Counter, "wsha_proxy_retries_refused", "Handshakes that were tried on no further endpoint after one had failed, as the retry budget of the upstream was spent";
     ProxyChecks, Counter, "wsha_proxy_checks", "Health checks of the endpoints of an upstream, by result: passed or failed";
     ProxyEjections, Counter, "wsha_proxy_ejections", "Times that an endpoint of an upstream was left out since it had failed several clients in a row";

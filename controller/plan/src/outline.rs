@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crds::WebSocketHAPool;
 use k8s_openapi::api::core::v1::{Node, Service};
-use node_api::{Peering, Pool, PoolRef, Upstream, VirtualRouter, ZonePreference};
+use node_api::{Listener, Peering, Pool, PoolRef, Upstream, VirtualRouter, ZonePreference};
 
 use crate::{
     Inputs, Problem, Shared,
@@ -288,8 +288,17 @@ fn build(servers: &Servers<'_>, draft: &Draft, zones: &Zones) -> (Pool, Vec<Prob
         tracking: intent.tracking.clone(),
         access_log: intent.access_log,
         limits: intent.limits,
-        // All that there was when this list began is known everywhere.
-        requires: Vec::new(),
+        requires: requirements(&intent.listeners),
     };
     (pool, unresolved)
+}
+
+/// What a node must know to serve these. All that there was when the list began is known everywhere.
+fn requirements(listeners: &[Listener]) -> Vec<String> {
+    let proxied = |listener: &Listener| listener.plain_requests.is_some();
+    let plain_requests = listeners.iter().any(proxied);
+    plain_requests
+        .then(|| node_api::PLAIN_REQUESTS.to_owned())
+        .into_iter()
+        .collect()
 }

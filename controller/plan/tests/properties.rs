@@ -269,6 +269,27 @@ fn proxies_before_the_gateways_reach_the_node() {
 }
 
 #[test]
+fn plain_requests_reach_the_node_which_must_know_them() {
+    let wanted = |how: &str| {
+        let spec = pool("chat", "  - address: 10.0.0.9", "");
+        let spec = spec.replace("port: 8020}", &format!("port: 8020{how}}}"));
+        let plan = planned(&[&node("a"), &spec]);
+        let pool = config(&plan, "a").pools[&pool_ref("chat")].clone();
+        assert!(pool.unknown().is_empty());
+        let timeout = pool.listeners[0].plain_requests.map(|plain| plain.timeout);
+        (timeout, pool.requires)
+    };
+    let known = || vec!["plainRequests".to_owned()];
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(wanted(""), (None, Vec::new()));
+    assert_eq!(wanted(", plainRequests: {timeout: 5s}"), (None, Vec::new()));
+    let minute = wanted(", plainRequests: {mode: Proxied}");
+    assert_eq!(minute, (seconds(60), known()));
+    let short = wanted(", plainRequests: {mode: Proxied, timeout: 5s}");
+    assert_eq!(short, (seconds(5), known()));
+}
+
+#[test]
 fn tls_reaches_the_node_with_references_into_the_pools_namespace() {
     let more = "    tls: {hostname: chat.example, caCertificateRef: {name: ca}, \
                 clientCertificateRef: {name: own}}";

@@ -147,6 +147,23 @@ fn proxies_before_the_gateways_that_make_no_sense() {
 }
 
 #[test]
+fn plain_requests_that_have_no_time_or_all_of_it() {
+    for (timeout, refusal) in [
+        ("0s", "is 0s; use at least 1ms"),
+        ("2h", "is 2h; use at most 1h"),
+    ] {
+        let how = format!("port: 8020, plainRequests: {{mode: Proxied, timeout: {timeout}}}}}");
+        let pool = pool("chat", &addresses(&["10.0.0.9"]), "");
+        let pool = pool.replace("port: 8020}", &how);
+        let at = "spec.listeners[0].plainRequests.timeout";
+        one(
+            refused(&[&nodes(&["a"]), &pool]),
+            &format!("{at}: {refusal}"),
+        );
+    }
+}
+
+#[test]
 fn tls_that_makes_no_sense() {
     let many: Vec<_> = (0..17)
         .map(|number| format!("{{name: c{number}}}"))

@@ -221,6 +221,7 @@ mod tests {
                 trusted_proxies: Vec::new(),
                 proxy_protocol: node_api::ProxyProtocolMode::Disabled,
                 routes: Vec::new(),
+                plain_requests: None,
                 tls: None,
             }],
             upstreams: Vec::new(),

@@ -11,6 +11,7 @@ mod health;
 mod limits;
 mod mac_address;
 mod peering;
+mod plain_requests;
 mod pool;
 mod proxies;
 mod rebalance;
@@ -32,6 +33,7 @@ pub use health::{
 pub use limits::Limits;
 pub use mac_address::{MacAddress, MacAddressMode};
 pub use peering::{Authentication, AuthenticationMode, Password, Peering, PeeringMode};
+pub use plain_requests::{PlainRequests, PlainRequestsMode};
 pub use pool::{WebSocketHAPool, WebSocketHAPoolSpec};
 pub use proxies::{ProxyProtocol, ProxyProtocolMode, SentProxyProtocol};
 pub use rebalance::{Rebalance, RebalanceMode};

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ListenerTls, ProxyProtocol, Route};
+use super::{ListenerTls, PlainRequests, ProxyProtocol, Route};
 use crate::{
     Duration,
     rules::{self, duration_rule},
@@ -65,6 +65,11 @@ pub struct Listener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ListenerTls")]
     pub tls: Option<ListenerTls>,
+
+    /// What becomes of requests that ask for no session. They are refused if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PlainRequests")]
+    pub plain_requests: Option<PlainRequests>,
 }
 
 /// Pings to sides that have been quiet.

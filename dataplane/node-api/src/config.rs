@@ -199,6 +199,18 @@ pub struct Listener {
     /// TLS with clients; `None`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+    /// What becomes of requests that ask for no session; `None`: they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain_requests: Option<PlainRequests>,
+}
+
+/// Requests that ask for no session and are brought to endpoints.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlainRequests {
+    /// How long one may stand still.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
 }
 
 /// Whether connections begin with a header of the PROXY protocol.

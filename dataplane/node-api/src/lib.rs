@@ -22,8 +22,8 @@ pub mod tracking;
 
 pub use config::{
     AccessLog, Balancing, Drain, Endpoint, EndpointPhase, HashKey, Heartbeat, Listener, NodeConfig,
-    Pool, PoolRef, Preemption, ProxyProtocolMode, ProxyProtocolVersion, RankedNode, Rebalance,
-    Upstream, VirtualRouter, VrrpVersion, is_link_local_v6,
+    PlainRequests, Pool, PoolRef, Preemption, ProxyProtocolMode, ProxyProtocolVersion, RankedNode,
+    Rebalance, Upstream, VirtualRouter, VrrpVersion, is_link_local_v6,
 };
 pub use decode::{DecodeError, Decoded};
 pub use health::{Ejection, Health, HealthCheck, HealthProbe, Retry, ZonePreference};
@@ -35,7 +35,7 @@ pub use report::{
     AddressConflict, EndpointReport, ListenerReport, Lowering, NodeReport, PeerReport, PoolReport,
     RouterReport, RouterState, Tracked, Transition,
 };
-pub use resources::MissingEndpoints;
+pub use resources::{MissingEndpoints, PLAIN_REQUESTS};
 pub use routes::Route;
 pub use tls::{Http2, Keys, ListenerTls, Secret, TicketKeys, TlsVersion, UpstreamTls};
 pub use tracking::{Check, Probe, TrackedInterface, TrackedUpstream, Tracking};

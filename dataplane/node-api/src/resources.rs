@@ -14,8 +14,12 @@ use crate::{
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MissingEndpoints(pub String);
 
-/// What pools may require of this release ([`Pool::requires`]): nothing was added yet.
-const KNOWN: &[&str] = &[];
+/// What pools may require of this release ([`Pool::requires`]).
+const KNOWN: &[&str] = &[PLAIN_REQUESTS];
+
+/// Requests that ask for no session are served ([`Listener::plain_requests`](crate::Listener)): a node
+/// that ignored it would refuse them.
+pub const PLAIN_REQUESTS: &str = "plainRequests";
 
 impl Pool {
     /// What the pool requires and this release does not know, in the order in which it is said.

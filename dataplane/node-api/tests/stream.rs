@@ -142,6 +142,7 @@ fn pool() -> Pool {
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             routes: Vec::new(),
+            plain_requests: None,
             tls: None,
         }],
         upstreams: vec![upstream("echo", &[1, 2]), upstream("none", &[])],

@@ -24,7 +24,7 @@ const HOP_BY_HOP: [&str; 8] = [
 
 /// Fields of a request that we write: its host, and where it came from. What a client says of itself is not
 /// believed; proxies that are trusted add to `Forwarded` and `X-Forwarded-For` and write the others.
-const WRITTEN: [&str; 7] = [
+pub(crate) const WRITTEN: [&str; 7] = [
     "host",
     "forwarded",
     "x-forwarded-for",
@@ -38,7 +38,7 @@ fn is_one_of(name: &str, names: &[&str]) -> bool {
     names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-fn put(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(crate) fn put(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     head.extend_from_slice(name.as_bytes());
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
@@ -46,7 +46,7 @@ fn put(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Passes the fields on, but for those of this connection and those `without`.
-fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: &[&str]) {
+pub(crate) fn pass_on(head: &mut Vec<u8>, fields: &Fields<'_>, without: &[&str]) {
     // Nearly always it names Upgrade alone, and then there is nothing to look for.
     let is_known = |option: &[u8]| {
         let mut known = HOP_BY_HOP.iter();
@@ -78,6 +78,20 @@ pub(crate) fn request(
     put(&mut head, "Host", request.host);
     head.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
     pass_on(&mut head, fields, &WRITTEN);
+    put_origin(&mut head, request, ends, is_trusted, client);
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// Says through whom a request went and whose it is.
+pub(crate) fn put_origin(
+    head: &mut Vec<u8>,
+    request: &Request<'_>,
+    ends: Ends,
+    is_trusted: bool,
+    client: &Stream,
+) {
+    let fields = &request.fields;
     // RFC 9110 section 7.6.3: behind those of others, with the version that was spoken to us.
     head.extend_from_slice(if client.is_http2() {
         b"Via: 2.0 wsha\r\n"
@@ -98,11 +112,11 @@ pub(crate) fn request(
             put(head, name, value);
         }
     };
-    add(&mut head, "X-Forwarded-For", said, &[peer.as_bytes()]);
-    keep(&mut head, "X-Forwarded-Proto", Some(scheme.as_bytes()));
-    keep(&mut head, "X-Forwarded-Host", Some(request.host));
-    keep(&mut head, "X-Forwarded-Port", Some(port.as_bytes()));
-    keep(&mut head, "X-Real-IP", None);
+    add(head, "X-Forwarded-For", said, &[peer.as_bytes()]);
+    keep(head, "X-Forwarded-Proto", Some(scheme.as_bytes()));
+    keep(head, "X-Forwarded-Host", Some(request.host));
+    keep(head, "X-Forwarded-Port", Some(port.as_bytes()));
+    keep(head, "X-Real-IP", None);
     // RFC 7239 section 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes.
     let [open, close]: [&[u8]; 2] = if peer.contains(':') {
         [b"\"[", b"]\""]
@@ -122,9 +136,7 @@ pub(crate) fn request(
     // Behind quotes that do not end nothing could be added.
     let is_whole = is_trusted && client::forwarded(fields).is_some();
     let said = if is_whole { said } else { &nothing };
-    add(&mut head, "Forwarded", said, &own);
-    head.extend_from_slice(b"\r\n");
-    head
+    add(head, "Forwarded", said, &own);
 }
 
 /// An address as text. Of IPv4 it is written here: what formats anything takes as long as the reading of a head.
@@ -173,7 +185,7 @@ pub(crate) fn switch(response: &Response<'_>) -> Vec<u8> {
 }
 
 /// Says when an answer came that does not say so itself (RFC 9110 section 6.6.1).
-fn put_date(head: &mut Vec<u8>, fields: &Fields<'_>) {
+pub(crate) fn put_date(head: &mut Vec<u8>, fields: &Fields<'_>) {
     if fields.all("date").next().is_none() {
         put(head, "Date", date::now().as_bytes());
     }

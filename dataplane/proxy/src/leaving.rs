@@ -36,6 +36,7 @@ impl Worker {
             sessions.values().filter(of_addresses).cloned().collect()
         };
         let sessions = waiting.len();
+        let mut requests = self.end_requests(addresses);
         for control in &waiting {
             let code = control.pool.borrow().drain.close_code;
             control.end(End {
@@ -57,12 +58,15 @@ impl Worker {
                     true
                 }
             });
+            // Those that are over are in no book any more.
+            requests.retain(|told| Rc::strong_count(told) > 1);
             let now = Instant::now();
-            if (waiting.len(), open) != last {
-                last = (waiting.len(), open);
+            let left = waiting.len() + requests.len();
+            if (left, open) != last {
+                last = (left, open);
                 progress = now;
             }
-            if waiting.is_empty() || now >= deadline || now >= progress + LEAVE_PATIENCE {
+            if left == 0 || now >= deadline || now >= progress + LEAVE_PATIENCE {
                 break;
             }
             if now >= begun + LEAVE_EAGER {

@@ -12,7 +12,7 @@
 //! `shedding` its part in rebalancing, `reclaim` says when memory is given back, `drain` says when sessions of endpoints that go are told,
 //! `limits` is what a pool allows, `routing` which requests go where, `live` is the configuration with its
 //! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken, `http2` is
-//! about clients whose connection carries several sessions.
+//! about clients whose connection carries several sessions, `plain` about requests that ask for none.
 #![deny(unsafe_code)]
 
 mod balance;
@@ -37,6 +37,7 @@ mod live;
 mod observe;
 mod open;
 mod origin;
+mod plain;
 mod proxy;
 pub mod proxy_protocol;
 mod reclaim;
@@ -55,7 +56,7 @@ mod worker;
 
 pub use config::{
     Balancing, Config, ConfigError, ConsistentHash, Drain, Endpoint, HashKey, Heartbeat, Listener,
-    Phase, Pool, Rebalance, Route, Upstream,
+    Phase, PlainRequests, Pool, Rebalance, Route, Upstream,
 };
 pub use endpoint_stats::{AttemptResult, EndpointCounters};
 pub use health::{CheckFailure, Ejection, Health, HealthCheck, HealthCounts, Probe, Retry};
@@ -66,5 +67,5 @@ pub use observe::{
 };
 pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
 pub use record::{Record, Volume};
-pub use stats::{CodeClass, Counters, Ended, HandshakeResult, Traffic};
+pub use stats::{CodeClass, Counters, Ended, HandshakeResult, RequestResult, Traffic};
 pub use times::{BOUNDS, BUCKETS, Distribution, PoolTimes, UpstreamTimes};

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use crate::{
     balance::{SharedState, rebalance::Rebalancing},
-    config::{self, Balancing, Config, Drain, Heartbeat},
+    config::{self, Balancing, Config, Drain, Heartbeat, PlainRequests},
     endpoint::Endpoint,
     health::Health,
     limits::{Admission, Gateway, Limits},
@@ -98,6 +98,7 @@ pub(crate) struct Route {
     pub(crate) proxy_protocol: bool,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) routing: Arc<Routing>,
+    pub(crate) plain_requests: Option<PlainRequests>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<ListenerStats>,
@@ -220,6 +221,7 @@ impl Compiler {
                         proxy_protocol: listener.proxy_protocol,
                         tls: listener.tls.clone(),
                         routing: Arc::clone(&routing),
+                        plain_requests: listener.plain_requests,
                         pool: Arc::clone(&pool),
                         gate: gate.unwrap_or_else(|| Arc::new(Gate::new(*address))),
                         stats: Arc::clone(&counters),

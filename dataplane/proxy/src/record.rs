@@ -17,7 +17,7 @@ use crate::{
     live::Route,
     relay::Side,
     routing::Destination,
-    stats::{Ended, HandshakeResult},
+    stats::{Ended, HandshakeResult, RequestResult},
     stream::Stream,
     worker::Worker,
 };
@@ -48,6 +48,8 @@ pub struct Record {
     pub http_version: Option<&'static str>,
     /// The host that was asked for.
     pub host: Option<String>,
+    /// The method of a request that asked for no session.
+    pub method: Option<String>,
     /// The path that was asked for. Not the query, where clients send tokens.
     pub path: Option<String>,
     /// The page that asked.
@@ -62,6 +64,8 @@ pub struct Record {
     pub subprotocol: Option<String>,
     /// How the handshake ended.
     pub handshake: HandshakeResult,
+    /// How such a request ended.
+    pub request: Option<RequestResult>,
     /// The status that the client was answered with, if it was.
     pub status: Option<u16>,
     /// From the client's arrival until now.
@@ -70,7 +74,7 @@ pub struct Record {
     pub ended: Option<Ended>,
     /// The code of the first Close frame, if it had one.
     pub close_code: Option<u16>,
-    /// Bytes of frames, and messages, from the client.
+    /// Bytes of frames, and messages, from the client; of a request its content.
     pub from_client: Volume,
     /// The same from the endpoint.
     pub from_endpoint: Volume,
@@ -99,6 +103,7 @@ impl Record {
             server_name: None,
             http_version: None,
             host: None,
+            method: None,
             path: None,
             origin: None,
             route: None,
@@ -106,6 +111,7 @@ impl Record {
             endpoint: None,
             subprotocol: None,
             handshake: HandshakeResult::ListenerGone,
+            request: None,
             status: None,
             duration: Duration::ZERO,
             ended: None,

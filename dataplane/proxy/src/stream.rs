@@ -16,6 +16,8 @@ use tokio::{
 };
 
 use crate::{
+    forward,
+    handshake::{Body, Fields},
     http2::{self, Http2Stream},
     sys,
     tls::{Agreed, Tls},
@@ -202,6 +204,53 @@ impl Stream {
             // The next close of the socket sends RST (socket(7), SO_LINGER).
             Self::Tcp(tcp, _) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
             Self::Http2(stream) => stream.reset(),
+        }
+    }
+
+    /// Ready when the stream was reset. Of a connection of its own that is for a read to tell.
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(..) => Poll::Pending,
+            Self::Http2(stream) => stream.poll_taken_back(cx),
+        }
+    }
+
+    /// Where the content of its request ends that is to be framed as `body`.
+    pub(crate) fn content(&self, body: Body) -> Body {
+        match self {
+            Self::Tcp(..) => body,
+            Self::Http2(stream) => stream.content(body),
+        }
+    }
+
+    /// The fields behind the content of its request, once that was read to its end: as they are written behind
+    /// chunks, of which they are a part elsewhere.
+    pub(crate) fn poll_trailer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        let Self::Http2(stream) = self else {
+            return Poll::Ready(Ok(Vec::new()));
+        };
+        stream.poll_trailer(cx).map_ok(|trailer| {
+            let mut section = Vec::new();
+            for (name, value) in trailer.iter().flatten() {
+                forward::put(&mut section, name.as_str(), value.as_bytes());
+            }
+            section
+        })
+    }
+
+    /// Says that no more will be sent but these fields, where that can be said: elsewhere they are a part of
+    /// what was written.
+    pub(crate) fn end_with(&mut self, trailer: &[u8]) -> io::Result<()> {
+        match (self, Fields::of_section(trailer)) {
+            (Self::Http2(stream), Some(trailer)) => stream.end_with(&trailer),
+            _ => Ok(()),
+        }
+    }
+
+    /// What it was for has come about, so that its client may ask for more.
+    pub(crate) fn bears_fruit(&self) {
+        if let Self::Http2(stream) = self {
+            stream.bears_fruit();
         }
     }
 

@@ -188,6 +188,7 @@ pub(super) mod tests {
                     trusted_proxies: Vec::new(),
                     proxy_protocol: node_api::ProxyProtocolMode::Disabled,
                     routes: Vec::new(),
+                    plain_requests: None,
                     tls: None,
                 })
                 .collect(),

@@ -85,6 +85,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'a str>,
@@ -97,6 +99,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     subprotocol: Option<&'a str>,
     handshake: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     duration_seconds: f64,
@@ -113,22 +117,19 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Size {
     bytes: u64,
-    messages: u64,
-}
-
-impl From<Volume> for Size {
-    fn from(volume: Volume) -> Self {
-        Self {
-            bytes: volume.bytes,
-            messages: volume.messages,
-        }
-    }
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<u64>,
 }
 
 impl<'a> From<&'a Record> for Line<'a> {
     fn from(record: &'a Record) -> Self {
         let client = record.client;
-        let of_session = |volume: Volume| record.ended.is_some().then(|| volume.into());
+        let size = |volume: Volume| {
+            let messages = record.ended.is_some().then_some(volume.messages);
+            let bytes = volume.bytes;
+            let is_said = messages.is_some() || record.request.is_some();
+            is_said.then_some(Size { bytes, messages })
+        };
         Self {
             time: rfc3339(record.at),
             pool: &record.pool,
@@ -143,6 +144,7 @@ impl<'a> From<&'a Record> for Line<'a> {
             server_name: record.server_name.as_deref(),
             http_version: record.http_version,
             host: record.host.as_deref(),
+            method: record.method.as_deref(),
             path: record.path.as_deref(),
             origin: record.origin.as_deref(),
             route: record.route.as_deref(),
@@ -150,12 +152,13 @@ impl<'a> From<&'a Record> for Line<'a> {
             endpoint: record.endpoint,
             subprotocol: record.subprotocol.as_deref(),
             handshake: record.handshake.label(),
+            request: record.request.map(proxy::RequestResult::label),
             status: record.status,
             duration_seconds: record.duration.as_secs_f64(),
             ended_by: record.ended.map(proxy::Ended::label),
             close_code: record.close_code,
-            from_client: of_session(record.from_client),
-            from_endpoint: of_session(record.from_endpoint),
+            from_client: size(record.from_client),
+            from_endpoint: size(record.from_endpoint),
         }
     }
 }

@@ -101,12 +101,14 @@ fn open_files(snapshot: &Snapshot, workers: usize) -> u64 {
     let counters = &snapshot.counters;
     let ended = HandshakeResult::ALL.iter();
     let ended: u64 = ended.map(|result| counters.handshakes(*result)).sum();
-    let begun = counters.accepted + counters.streams;
+    let begun = counters.accepted + counters.streams + counters.plain_upgrades;
     let under_way = begun.saturating_sub(ended);
     let listening = snapshot.listeners.iter().filter(|one| one.accepting);
     let of_sessions = 2 * (counters.live_sessions + under_way);
+    // Between requests a connection has its own alone.
+    let of_requests = counters.plain_connections + counters.live_requests;
     // A stream of HTTP/2 has its endpoint's alone; its connection has one, be there streams or not.
-    let of_sessions = of_sessions.saturating_sub(counters.live_streams);
+    let of_sessions = (of_sessions + of_requests).saturating_sub(counters.live_streams);
     (listening.count() * workers) as u64 + of_sessions + counters.http2_connections
 }
 
@@ -176,6 +178,11 @@ mod tests {
         counters.live_streams = 8;
         counters.live_sessions = 8 + 10;
         assert_eq!(open_files(&snapshot, 2), 2 * 3 + 2 + 8 + 2 * 10);
+        // Of requests: three connections, one of them between two, and a stream with one.
+        let counters = &mut snapshot.counters;
+        (counters.plain_connections, counters.live_requests) = (3 + 1, 2 + 1);
+        counters.live_streams += 1;
+        assert_eq!(open_files(&snapshot, 2), 36 + 3 + 2 + 1);
     }
 
     #[test]

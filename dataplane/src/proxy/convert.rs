@@ -85,6 +85,9 @@ fn listeners(
             proxy_protocol: listener.proxy_protocol == ProxyProtocolMode::Required,
             tls,
             routes: listener.routes.iter().map(route).collect(),
+            plain_requests: listener.plain_requests.map(|plain| proxy::PlainRequests {
+                timeout: plain.timeout,
+            }),
         })
     };
     pool.listeners.iter().filter_map(on_all_addresses).collect()
@@ -288,6 +291,7 @@ mod tests {
                     trusted_proxies: Vec::new(),
                     proxy_protocol: ProxyProtocolMode::Disabled,
                     routes: Vec::new(),
+                    plain_requests: None,
                     tls: None,
                 })
                 .to_vec(),

@@ -9,7 +9,8 @@ use std::{
 use node_api::{EndpointReport, ListenerReport, PoolRef, PoolReport};
 use proxy::{
     AttemptResult, CodeClass, Distribution, Ended, EndpointSnapshot, HandshakeResult, HealthCounts,
-    ListenerCounters, ListenerProblem, PoolSnapshot, Snapshot, UpstreamSnapshot, frame::Kind,
+    ListenerCounters, ListenerProblem, PoolSnapshot, RequestResult, Snapshot, UpstreamSnapshot,
+    frame::Kind,
 };
 
 use crate::{
@@ -245,6 +246,16 @@ fn counters(listener: &ListenerCounters, samples: &mut Vec<Sample>) {
             &[("result", result.label())],
             count,
         );
+    }
+    for result in RequestResult::ALL {
+        let count = counters.requests(*result);
+        // Few listeners proxy any.
+        if count > 0 {
+            push(Metric::ProxyRequests, &[("result", result.label())], count);
+        }
+    }
+    if counters.handshakes(HandshakeResult::Plain) > 0 {
+        push(Metric::ProxyRequestsUnderWay, &[], counters.live_requests);
     }
     for by in Ended::ALL {
         for code in CodeClass::ALL {

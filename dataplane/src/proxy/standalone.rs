@@ -113,6 +113,7 @@ fn listener(name: &str, sockets: &Sockets, tls: Option<proxy::tls::ServerTls>) -
         proxy_protocol: false,
         tls,
         routes: Vec::new(),
+        plain_requests: None,
     }
 }
 

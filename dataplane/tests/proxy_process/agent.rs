@@ -195,6 +195,7 @@ pub(crate) fn pool(name: &str, port: u16, backend: SocketAddr) -> (PoolRef, Pool
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             routes: Vec::new(),
+            plain_requests: None,
             tls: None,
         }],
         upstreams: vec![Upstream {

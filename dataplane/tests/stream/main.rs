@@ -64,6 +64,7 @@ fn pool(sequence: i64, routers: &[u8]) -> Pool {
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             routes: Vec::new(),
+            plain_requests: None,
             tls: None,
         }],
         upstreams: vec![Upstream {

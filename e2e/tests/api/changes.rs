@@ -33,6 +33,7 @@ fn what_makes_two_actives_cannot_change_under_a_living_address() -> Result<()> {
                     json!({
                         "/listeners/0/trustedProxies": ["192.0.2.0/24", "::/0", "2001:db8::1/128"],
                         "/listeners/0/proxyProtocol": {"mode": "Required"},
+                        "/listeners/0/plainRequests": {"mode": "Proxied", "timeout": "90s"},
                         "/upstreams/0/proxyProtocol": {"version": 2},
                         "/listeners/0/tls": {"certificateRefs": [{"name": "a"}, {"name": "b"}]},
                         "/upstreams/0/tls": {

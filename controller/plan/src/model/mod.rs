@@ -12,6 +12,7 @@ mod health;
 mod limits;
 mod origin;
 mod peering;
+mod plain_requests;
 mod proxies;
 mod rebalance;
 mod routes;
@@ -392,6 +393,11 @@ fn listeners(
             &format!("spec.listeners[{index}]"),
             namespace,
             listener.tls.as_ref(),
+        ),
+        plain_requests: plain_requests::plain_requests(
+            problems,
+            &format!("spec.listeners[{index}]"),
+            listener.plain_requests.as_ref(),
         ),
     });
     listeners.collect()

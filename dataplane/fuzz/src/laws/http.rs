@@ -4,7 +4,8 @@
 use std::fmt::Debug;
 
 use proxy::handshake::{
-    Body, BodyEnd, Fields, Outcome, Request, RequestParser, Response, ResponseParser,
+    Body, BodyEnd, Fields, Incoming, Outcome, Reject, Request, RequestParser, Response,
+    ResponseParser,
 };
 
 use super::cuts::cuts;
@@ -24,10 +25,34 @@ pub fn request(bytes: &[u8]) {
         }
     }
     assert_eq!(last, whole, "cut and whole");
+    plain_request(bytes, &whole);
     if let Outcome::Done(request, end) = whole {
         check_request(&request, &bytes[..end]);
         let shorter = RequestParser::default().parse(&bytes[..end - 1]);
         assert_eq!(shorter, Outcome::NeedMore, "it ended before its end");
+    }
+}
+
+/// Where requests may ask for no session, those that ask for one are judged no otherwise, and of the others too
+/// another parser reads the same.
+fn plain_request(bytes: &[u8], strict: &Outcome<Request<'_>, Reject>) {
+    let request = match (RequestParser::default().parse_any(bytes), strict) {
+        (Outcome::Done(Incoming::Plain(request), end), Outcome::Bad(_)) => (request, end),
+        (Outcome::Done(Incoming::Upgrade(request), end), strict) => {
+            assert_eq!(*strict, Outcome::Done(request, end), "another session");
+            return;
+        }
+        (Outcome::NeedMore, Outcome::NeedMore) | (Outcome::Bad(_), Outcome::Bad(_)) => return,
+        (any, strict) => panic!("{any:?} and {strict:?}"),
+    };
+    let (request, end) = request;
+    check_fields(&request.asks.fields);
+    let mut fields = [httparse::EMPTY_HEADER; 128];
+    let mut other = httparse::Request::new(&mut fields);
+    if let Ok(httparse::Status::Complete(length)) = other.parse(&bytes[..end]) {
+        assert_eq!(length, end);
+        assert_eq!(other.method.map(str::as_bytes), Some(request.method));
+        same_fields(&request.asks.fields, other.headers);
     }
 }
 
@@ -156,7 +181,16 @@ pub fn chunked(bytes: &[u8]) -> Option<usize> {
         at += size_line.len() + 2;
         let digits = size_line.iter().position(|byte| !byte.is_ascii_hexdigit());
         let (digits, rest) = size_line.split_at(digits.unwrap_or(size_line.len()));
-        if !matches!(rest, [] | [b';' | b' ' | b'\t', ..]) {
+        // Whitespace, then perhaps an extension; no more of it than anybody writes.
+        let extension = rest.trim_ascii_start();
+        let is_extension = extension.is_empty()
+            || extension.starts_with(b";")
+                && extension
+                    .iter()
+                    .all(|byte| *byte == b'\t' || !byte.is_ascii_control());
+        let blank = &rest[..rest.len() - extension.len()];
+        let is_blank = blank.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+        if !is_extension || !is_blank || size_line.len() > 254 {
             return None;
         }
         let digits = std::str::from_utf8(digits).ok()?;
@@ -171,9 +205,13 @@ pub fn chunked(bytes: &[u8]) -> Option<usize> {
         }
         at = behind;
     }
+    let begun = at;
     loop {
         let trailer = line(at)?;
         at += trailer.len() + 2;
+        if at - begun > 8192 {
+            return None;
+        }
         if trailer.is_empty() {
             return Some(at);
         }

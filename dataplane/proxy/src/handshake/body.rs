@@ -15,9 +15,18 @@ pub enum Body {
 
 /// Position in chunked content.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Chunk {
+pub struct Chunk {
+    at: At,
+    /// Bytes that the size line, or the trailer, may still have.
+    room: u16,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum At {
     /// In the hexadecimal size; `None`: before its first digit.
     Size(Option<u64>),
+    /// In the whitespace behind the size.
+    Blank(u64),
     /// In an extension of the size line.
     Extension(u64),
     /// Before the LF of the size line.
@@ -26,11 +35,27 @@ pub enum Chunk {
     Data(u64),
     /// Before the CR, then the LF, behind the data.
     DataEnd(u8),
-    /// In the trailer; how many bytes its line has.
-    Trailer(u64),
-    /// Before the LF of a line of the trailer, which had so many.
-    TrailerEnd(u64),
+    /// In a line of the trailer; whether it has bytes.
+    Trailer(bool),
+    /// Before the LF of such a line.
+    TrailerEnd(bool),
 }
+
+/// What bytes of content are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// The content itself.
+    Data,
+    /// The trailer section of chunks, with the empty line that ends it (RFC 9112 section 7.1.2).
+    Trailer,
+}
+
+/// Bytes of a chunk's size line: extensions, of which nobody has a use, could be without end (RFC 9112
+/// section 7.1.1).
+const SIZE_LINE: u16 = 256;
+
+/// Bytes of a trailer section.
+const TRAILER: u16 = 8 * 1024;
 
 /// How far content goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,83 +83,124 @@ impl Body {
             // RFC 9112 section 6.3: chunked must be the last coding; without it the end is the
             // connection's.
             (true, None) => Ok(match fields.list("transfer-encoding").last() {
-                Some(last) if last.eq_ignore_ascii_case(b"chunked") => {
-                    Self::Chunked(Chunk::Size(None))
-                }
+                Some(last) if last.eq_ignore_ascii_case(b"chunked") => Self::chunked(),
                 _ => Self::UntilEnd,
             }),
             (false, None) => Ok(Self::UntilEnd),
-            (false, Some(length)) => {
-                let digits = length.iter().all(u8::is_ascii_digit);
-                let length = str::from_utf8(length).ok().filter(|_| digits);
-                let length = length.and_then(|length| length.parse().ok());
-                Ok(Self::Length(
-                    length.ok_or("Content-Length is not a number.")?,
-                ))
-            }
+            (false, Some(length)) => Ok(Self::Length(Self::number(length)?)),
         }
+    }
+
+    /// Chunks, from the beginning.
+    pub const fn chunked() -> Self {
+        Self::Chunked(Chunk {
+            at: At::Size(None),
+            room: SIZE_LINE,
+        })
+    }
+
+    /// What Content-Length says: digits and nothing else (RFC 9110 section 8.6).
+    pub(crate) fn number(length: &[u8]) -> Result<u64, &'static str> {
+        let digits = length.iter().all(u8::is_ascii_digit);
+        let length = str::from_utf8(length).ok().filter(|_| digits);
+        let length = length.and_then(|length| length.parse().ok());
+        length.ok_or("Content-Length is not a number.")
     }
 
     /// Steps over `bytes`.
     pub fn advance(&mut self, bytes: &[u8]) -> BodyEnd {
+        self.pass(bytes, |_, _| {})
+    }
+
+    /// Steps over `bytes`, and gives what of them is content, without its coding, in its order.
+    pub fn pass(&mut self, bytes: &[u8], mut take: impl FnMut(Part, &[u8])) -> BodyEnd {
         match self {
-            Self::UntilEnd => BodyEnd::More,
+            Self::UntilEnd => {
+                take(Part::Data, bytes);
+                BodyEnd::More
+            }
             Self::Length(left) => match usize::try_from(*left) {
                 Ok(end) if end <= bytes.len() => {
                     *left = 0;
+                    take(Part::Data, &bytes[..end]);
                     BodyEnd::At(end)
                 }
                 _ => {
                     *left -= bytes.len() as u64;
+                    take(Part::Data, bytes);
                     BodyEnd::More
                 }
             },
-            Self::Chunked(chunk) => chunk.advance(bytes),
+            Self::Chunked(chunk) => chunk.pass(bytes, take),
         }
     }
 }
 
 impl Chunk {
-    fn advance(&mut self, bytes: &[u8]) -> BodyEnd {
+    fn pass(&mut self, bytes: &[u8], mut take: impl FnMut(Part, &[u8])) -> BodyEnd {
         let mut pos = 0;
         while pos < bytes.len() {
-            if let Self::Data(left) = self {
+            if let At::Data(left) = &mut self.at {
                 let here = bytes.len() - pos;
-                let take = usize::try_from(*left).map_or(here, |left| left.min(here));
-                *left -= take as u64;
-                pos += take;
+                let run = usize::try_from(*left).map_or(here, |left| left.min(here));
+                *left -= run as u64;
+                take(Part::Data, &bytes[pos..pos + run]);
+                pos += run;
                 if *left == 0 {
-                    *self = Self::DataEnd(b'\r');
+                    self.at = At::DataEnd(b'\r');
                 }
                 continue;
             }
             let byte = bytes[pos];
             pos += 1;
-            *self = match (*self, byte) {
-                (Self::Size(size), digit) if digit.is_ascii_hexdigit() => {
-                    let value = char::from(digit).to_digit(16).map_or(0, u64::from);
-                    match size.unwrap_or(0).checked_mul(16) {
-                        Some(size) => Self::Size(Some(size + value)),
-                        None => return BodyEnd::Broken(pos),
-                    }
-                }
-                (Self::Size(Some(size)), b';' | b' ' | b'\t') => Self::Extension(size),
-                (Self::Size(Some(size)) | Self::Extension(size), b'\r') => Self::SizeEnd(size),
-                (Self::Extension(size), byte) if byte != b'\n' => Self::Extension(size),
-                (Self::SizeEnd(0), b'\n') => Self::Trailer(0),
-                (Self::SizeEnd(size), b'\n') => Self::Data(size),
-                (Self::DataEnd(b'\r'), b'\r') => Self::DataEnd(b'\n'),
-                (Self::DataEnd(b'\n'), b'\n') => Self::Size(None),
-                (Self::Trailer(length), b'\r') => Self::TrailerEnd(length),
-                (Self::Trailer(length), byte) if byte != b'\n' => {
-                    Self::Trailer(length.saturating_add(1))
-                }
-                (Self::TrailerEnd(0), b'\n') => return BodyEnd::At(pos),
-                (Self::TrailerEnd(_), b'\n') => Self::Trailer(0),
-                _ => return BodyEnd::Broken(pos),
+            let is_of_trailer = matches!(self.at, At::Trailer(_) | At::TrailerEnd(_));
+            let Some(is_last) = self.step(byte) else {
+                return BodyEnd::Broken(pos);
             };
+            if is_of_trailer {
+                take(Part::Trailer, &[byte]);
+            }
+            if is_last {
+                return BodyEnd::At(pos);
+            }
         }
         BodyEnd::More
+    }
+
+    /// Takes in a byte that is no data, and says whether it is the last one; `None`: it cannot stand there.
+    fn step(&mut self, byte: u8) -> Option<bool> {
+        self.room = self.room.checked_sub(1)?;
+        self.at = match (self.at, byte) {
+            (At::Size(size), digit) if digit.is_ascii_hexdigit() => {
+                let value = char::from(digit).to_digit(16).map_or(0, u64::from);
+                At::Size(Some(size.unwrap_or(0).checked_mul(16)? + value))
+            }
+            (At::Size(Some(size)) | At::Blank(size), b' ' | b'\t') => At::Blank(size),
+            (At::Size(Some(size)) | At::Blank(size), b';') => At::Extension(size),
+            (At::Size(Some(size)) | At::Blank(size) | At::Extension(size), b'\r') => {
+                At::SizeEnd(size)
+            }
+            (At::Extension(size), byte) if byte == b'\t' || !byte.is_ascii_control() => {
+                At::Extension(size)
+            }
+            (At::SizeEnd(0), b'\n') => {
+                self.room = TRAILER;
+                At::Trailer(false)
+            }
+            (At::SizeEnd(size), b'\n') => {
+                // With the line's end behind the data.
+                self.room = SIZE_LINE + 2;
+                At::Data(size)
+            }
+            (At::DataEnd(b'\r'), b'\r') => At::DataEnd(b'\n'),
+            (At::DataEnd(b'\n'), b'\n') => At::Size(None),
+            (At::Trailer(has_bytes), b'\r') => At::TrailerEnd(has_bytes),
+            (At::Trailer(_), byte) if byte != b'\n' => At::Trailer(true),
+            (At::TrailerEnd(true), b'\n') => At::Trailer(false),
+            (At::TrailerEnd(false), b'\n') => return Some(true),
+            _ => return None,
+        };
+        Some(false)
     }
 }
 
@@ -147,7 +213,7 @@ mod tests {
         let content = b"5\r\nhello\r\n0a;x=y\r\n0123456789\r\n0\r\nA: b\r\n\r\n";
         let stream = [&content[..], b"HTTP/1.1 200 OK"].concat();
         for cut in 0..stream.len() {
-            let mut body = Body::Chunked(Chunk::Size(None));
+            let mut body = Body::chunked();
             let end = match body.advance(&stream[..cut]) {
                 BodyEnd::More => match body.advance(&stream[cut..]) {
                     BodyEnd::At(end) => cut + end,
@@ -171,8 +237,13 @@ mod tests {
             "fffffffffffffffff\r\n",
             "0\r\nA: b\n",
             "0\r\n\rA",
+            "5 5\r\n",
+            "5;a\0\r\n",
+            &format!("5;{}\r\n", "x".repeat(300)),
+            &format!("{}5\r\n", "0".repeat(300)),
+            &format!("0\r\nA: {}\r\n", "b".repeat(9000)),
         ] {
-            let mut body = Body::Chunked(Chunk::Size(None));
+            let mut body = Body::chunked();
             let end = body.advance(bad.as_bytes());
             assert!(matches!(end, BodyEnd::Broken(_)), "{bad:?} gave {end:?}");
         }

@@ -156,6 +156,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Fields without a start line, up to an empty line; `None`: they are malformed.
+    pub(crate) fn of_section(section: &'a [u8]) -> Option<Self> {
+        let lines = section.split(|byte| *byte == b'\n');
+        let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let lines = lines.take_while(|line| !line.is_empty());
+        let field = |line: &'a [u8]| {
+            let is_plain = plain(line) == line.len();
+            is_plain.then(|| Self::field(line).ok()).flatten()
+        };
+        lines.map(field).collect::<Option<_>>().map(Self)
+    }
+
     fn field(line: &'a [u8]) -> Result<(&'a str, &'a [u8]), &'static str> {
         // RFC 9112 section 5.2: obs-fold.
         if matches!(line.first(), Some(b' ' | b'\t')) {
@@ -193,7 +205,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of the only field called `name`; `Err`: there are several.
-    pub(super) fn single(&self, name: &str) -> Result<Option<&'a [u8]>, ()> {
+    pub(crate) fn single(&self, name: &str) -> Result<Option<&'a [u8]>, ()> {
         let mut all = self.all(name);
         let first = all.next();
         if all.next().is_some() {
@@ -207,7 +219,8 @@ impl<'a> Fields<'a> {
         self.all(name).flat_map(|value| Elements(Some(value)))
     }
 
-    pub(super) fn lists(&self, name: &str, element: &str) -> bool {
+    /// Whether `element` is in the list, in upper or lower case.
+    pub(crate) fn lists(&self, name: &str, element: &str) -> bool {
         let is_it = |listed: &[u8]| listed.eq_ignore_ascii_case(element.as_bytes());
         // Nearly always it stands alone.
         self.all(name)

@@ -7,12 +7,14 @@
 mod body;
 pub(crate) mod date;
 mod head;
+mod plain;
 mod reject;
 mod request;
 mod response;
 
-pub use body::{Body, BodyEnd, Chunk};
+pub use body::{Body, BodyEnd, Chunk, Part};
 pub use head::{Fields, Limits};
+pub use plain::{Incoming, PlainRequest};
 pub use reject::Reject;
 pub use request::{Request, RequestParser};
 pub(crate) use response::INTERIM_MAX;

@@ -29,6 +29,8 @@ pub enum Reject {
     Version,
     /// A version of HTTP that is not spoken here.
     HttpVersion,
+    /// A method or a coding that is not carried out here.
+    NotImplemented(&'static str),
     /// The web page that asks is not one of those that may (RFC 6455 section 4.2.2, item 4).
     Origin,
     /// No route of the listener matches.
@@ -60,6 +62,7 @@ impl Reject {
             // section 15.6.4).
             Self::TooMany => 429,
             Self::FieldsTooLarge => 431,
+            Self::NotImplemented(_) => 501,
             Self::BadGateway => 502,
             Self::Unavailable | Self::Full => 503,
             Self::GatewayTimeout => 504,
@@ -77,6 +80,7 @@ impl Reject {
             Self::TargetTooLong => "URI Too Long",
             Self::NotAnUpgrade | Self::Version => "Upgrade Required",
             Self::FieldsTooLarge => "Request Header Fields Too Large",
+            Self::NotImplemented(_) => "Not Implemented",
             Self::BadGateway => "Bad Gateway",
             Self::TooMany => "Too Many Requests",
             Self::Unavailable | Self::Full => "Service Unavailable",
@@ -87,7 +91,7 @@ impl Reject {
 
     fn sentence(self) -> &'static str {
         match self {
-            Self::Malformed(what) => what,
+            Self::Malformed(what) | Self::NotImplemented(what) => what,
             Self::Method => "A WebSocket handshake is a GET.",
             Self::Timeout => "The request did not arrive in time.",
             Self::TargetTooLong => "The request line is too long.",

@@ -1,11 +1,11 @@
 //! A client's opening handshake (RFC 6455 section 4.2.1).
 
 use super::{
-    Outcome, Reject,
+    Incoming, Outcome, Reject,
     head::{Cursor, Fault, Fields, Limits, alphanumeric_or, is_token},
 };
 
-/// A request for an upgrade that meets every condition.
+/// What a request asks for. One for an upgrade meets every condition.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request<'a> {
     /// Path and query.
@@ -34,12 +34,25 @@ impl RequestParser {
 
     /// Looks at all bytes received so far; only new ones are read again.
     pub fn parse<'a>(&mut self, buf: &'a [u8]) -> Outcome<Request<'a>, Reject> {
+        self.parse_as(buf, |head| Start::read(head).and_then(Request::of))
+    }
+
+    /// The same where a request may ask for no upgrade.
+    pub fn parse_any<'a>(&mut self, buf: &'a [u8]) -> Outcome<Incoming<'a>, Reject> {
+        self.parse_as(buf, Incoming::read)
+    }
+
+    fn parse_as<'a, T>(
+        &mut self,
+        buf: &'a [u8],
+        read: impl FnOnce(&'a [u8]) -> Result<T, Reject>,
+    ) -> Outcome<T, Reject> {
         match self.cursor.advance(buf, self.limits) {
             Outcome::NeedMore => Outcome::NeedMore,
             Outcome::Bad(Fault::LineTooLong) => Outcome::Bad(Reject::TargetTooLong),
             Outcome::Bad(Fault::TooLarge) => Outcome::Bad(Reject::FieldsTooLarge),
             Outcome::Bad(Fault::Malformed(why)) => Outcome::Bad(Reject::Malformed(why)),
-            Outcome::Done(start, end) => match Request::read(&buf[start..end]) {
+            Outcome::Done(start, end) => match read(&buf[start..end]) {
                 Ok(request) => Outcome::Done(request, end),
                 Err(reject) => Outcome::Bad(reject),
             },
@@ -47,8 +60,20 @@ impl RequestParser {
     }
 }
 
-impl<'a> Request<'a> {
-    fn read(head: &'a [u8]) -> Result<Self, Reject> {
+/// What requests of all kinds have.
+pub(super) struct Start<'a> {
+    pub(super) method: &'a [u8],
+    /// As it came.
+    pub(super) target: &'a [u8],
+    /// Of the version.
+    pub(super) minor: u8,
+    /// The Host field.
+    pub(super) host: &'a [u8],
+    pub(super) fields: Fields<'a>,
+}
+
+impl<'a> Start<'a> {
+    pub(super) fn read(head: &'a [u8]) -> Result<Self, Reject> {
         let (line, fields) = Fields::split(head).map_err(Reject::Malformed)?;
         let [method, target, version] = split_line(line)?;
         let minor = minor_version(version)?;
@@ -57,15 +82,28 @@ impl<'a> Request<'a> {
         if !is_authority(host) {
             return Err(Reject::Malformed("Host is not a host."));
         }
+        Ok(Self {
+            method,
+            target,
+            minor,
+            host,
+            fields,
+        })
+    }
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn of(start: Start<'a>) -> Result<Self, Reject> {
+        let Start {
+            method,
+            target,
+            minor,
+            host,
+            fields,
+        } = start;
         check_body(&fields)?;
         check_upgrade(method, minor, &fields)?;
-        let (target, host) = match target {
-            [b'/', ..] => (target, host),
-            _ => absolute_form(target)?,
-        };
-        if target.contains(&b'#') {
-            return Err(Reject::Malformed("The target has a fragment."));
-        }
+        let (target, host) = target_and_host(target, host)?;
         check_websocket(&fields)?;
         Ok(Self {
             target,
@@ -73,6 +111,21 @@ impl<'a> Request<'a> {
             fields,
         })
     }
+}
+
+/// Path and query, and whose they are: `host` unless the target says so.
+pub(super) fn target_and_host<'a>(
+    target: &'a [u8],
+    host: &'a [u8],
+) -> Result<(&'a [u8], &'a [u8]), Reject> {
+    let (target, host) = match target {
+        [b'/', ..] => (target, host),
+        _ => absolute_form(target)?,
+    };
+    if target.contains(&b'#') {
+        return Err(Reject::Malformed("The target has a fragment."));
+    }
+    Ok((target, host))
 }
 
 /// RFC 9112 section 3: exactly one space between the three parts.
@@ -228,7 +281,7 @@ fn is_authority(host: &[u8]) -> bool {
     !name.is_empty() && !name.iter().any(|byte| b"[]".contains(byte)) && is_port
 }
 
-fn single<'a>(
+pub(super) fn single<'a>(
     fields: &Fields<'a>,
     name: &str,
     several: &'static str,

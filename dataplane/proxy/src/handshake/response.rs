@@ -63,11 +63,15 @@ impl ResponseParser {
 impl<'a> Response<'a> {
     fn read(head: &'a [u8]) -> Result<Self, BadResponse> {
         let (line, fields) = Fields::split(head).map_err(BadResponse::Malformed)?;
-        let (status, reason) = status_line(line)?;
+        let (status, reason, minor) = status_line(line)?;
         if status == 101 {
             check_switch(&fields)?;
         }
         let body = Body::of_response(status, &fields).map_err(BadResponse::Malformed)?;
+        // RFC 9112 section 6.1: it is not known in HTTP/1.0.
+        if minor == b'0' && matches!(body, Body::Chunked(_)) {
+            return Err(BadResponse::Malformed("HTTP/1.0 has no Transfer-Encoding."));
+        }
         Ok(Self {
             status,
             reason,
@@ -82,8 +86,8 @@ impl<'a> Response<'a> {
     }
 }
 
-/// RFC 9112 section 4. The phrase may be empty; some servers leave out the space before it, too.
-fn status_line(line: &[u8]) -> Result<(u16, &[u8]), BadResponse> {
+/// The status, the phrase and the digit of the minor version: RFC 9112 section 4. The phrase may be empty; some servers leave out the space before it, too.
+fn status_line(line: &[u8]) -> Result<(u16, &[u8], u8), BadResponse> {
     let malformed = BadResponse::Malformed("The status line is not one of HTTP/1.1.");
     let rest = line.strip_prefix(b"HTTP/1.").ok_or(malformed)?;
     let [minor, b' ', a, b, c, rest @ ..] = rest else {
@@ -104,7 +108,7 @@ fn status_line(line: &[u8]) -> Result<(u16, &[u8]), BadResponse> {
     if !(100..600).contains(&status) || (status == 101 && *minor == b'0') {
         return Err(malformed);
     }
-    Ok((status, reason))
+    Ok((status, reason, *minor))
 }
 
 /// RFC 6455 section 4.1, the client's checks 2-4. The value of Sec-WebSocket-Accept is for the

@@ -1,8 +1,8 @@
 //! An answer of HTTP/1.1, written by an endpoint or by us, as HTTP/2 has it.
 
-use http::{HeaderName, HeaderValue, Response as Answer, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response as Answer, StatusCode};
 
-use crate::handshake::{Body, Response};
+use crate::handshake::{Body, Fields, Response};
 
 /// Fields of the connection (RFC 9113 section 8.2.2), and the one that HTTP/2 has no use for (RFC 8441
 /// section 5).
@@ -31,7 +31,15 @@ pub(super) fn head(response: &Response<'_>) -> (Answer<()>, bool) {
     let mut answer = Answer::new(());
     let status = StatusCode::from_u16(status(response.status));
     *answer.status_mut() = status.unwrap_or(StatusCode::BAD_GATEWAY);
-    for (name, value) in response.fields.iter() {
+    *answer.headers_mut() = fields(&response.fields);
+    let is_empty = response.status != 101 && response.body == Body::Length(0);
+    (answer, is_empty)
+}
+
+/// Fields, of a head or behind content.
+pub(super) fn fields(of: &Fields<'_>) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in of.iter() {
         if LEFT_OUT
             .iter()
             .any(|other| name.eq_ignore_ascii_case(other))
@@ -41,11 +49,10 @@ pub(super) fn head(response: &Response<'_>) -> (Answer<()>, bool) {
         let name = HeaderName::from_bytes(name.as_bytes());
         // What stood in HTTP/1.1 and cannot here is no reason to lose the session.
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
-            answer.headers_mut().append(name, value);
+            map.append(name, value);
         }
     }
-    let is_empty = response.status != 101 && response.body == Body::Length(0);
-    (answer, is_empty)
+    map
 }
 
 #[cfg(test)]

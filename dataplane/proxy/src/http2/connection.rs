@@ -170,11 +170,11 @@ fn take(
     let (parts, input) = request.into_parts();
     match request::head(&parts, &generate_key()) {
         Ok(head) => {
-            let stream = Http2Stream::new(head, (input, respond), Weak::clone(whole), open);
+            let (whole, fruitless) = (Weak::clone(whole), Rc::clone(fruitless));
+            let stream = Http2Stream::new(head, (input, respond), whole, fruitless, open);
             let stream = NewStream {
                 stream: stream.into(),
                 arrival,
-                fruitless: Rc::clone(fruitless),
             };
             worker.begin(route, Newcomer::Stream(Box::new(stream)));
         }

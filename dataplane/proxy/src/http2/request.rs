@@ -5,7 +5,7 @@ use h2::ext::Protocol;
 use http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::Scheme};
 
 /// Fields that are written here, or that HTTP/1.1 has in another place.
-const WRITTEN: [&str; 5] = ["cookie", "host", "sec-websocket-key", "te", "upgrade"];
+const WRITTEN: [&str; 4] = ["cookie", "host", "sec-websocket-key", "upgrade"];
 
 /// The head, with `key` as the Sec-WebSocket-Key that HTTP/2 has no use for (RFC 8441 section 5). A
 /// request that asks for no session reads as one that asks for no upgrade.
@@ -52,7 +52,12 @@ pub fn head(request: &Parts, key: &str) -> Result<Vec<u8>, StatusCode> {
         put(&[b"Sec-WebSocket-Key: ", key.as_bytes(), b"\r\n"]);
     }
     for (name, value) in &request.headers {
-        if !WRITTEN.contains(&name.as_str()) {
+        let is_written = match name.as_str() {
+            // A handshake has no trailer.
+            "te" => is_connect,
+            name => WRITTEN.contains(&name),
+        };
+        if !is_written {
             put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
     }

@@ -2,14 +2,16 @@
 //! answered on it as on a socket, and behind it come the frames.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
-    rc::Weak,
+    pin::pin,
+    rc::{Rc, Weak},
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::HeaderMap;
 use tokio::io::ReadBuf;
 
 use super::{
@@ -17,7 +19,7 @@ use super::{
     piece::{Piece, Queue},
 };
 use crate::{
-    handshake::{Body, BodyEnd, Chunk, Outcome, ResponseParser},
+    handshake::{Body, BodyEnd, Fields, Outcome, Part, ResponseParser},
     stats::Open,
     stream::Stream,
     sys,
@@ -38,6 +40,8 @@ pub(crate) struct Http2Stream {
     queue: Queue,
     /// What it is one of.
     connection: Weak<RefCell<Stream>>,
+    /// How many streams of the connection have come to nothing yet.
+    fruitless: Rc<Cell<u32>>,
     /// In the books of its listener until it is dropped.
     _open: Open,
 }
@@ -70,6 +74,7 @@ impl Http2Stream {
         head: Vec<u8>,
         (input, respond): (RecvStream, SendResponse<Piece>),
         connection: Weak<RefCell<Stream>>,
+        fruitless: Rc<Cell<u32>>,
         open: Open,
     ) -> Self {
         Self {
@@ -82,6 +87,7 @@ impl Http2Stream {
             },
             queue: Queue::default(),
             connection,
+            fruitless,
             _open: open,
         }
     }
@@ -164,6 +170,12 @@ impl Http2Stream {
         let mut parser = ResponseParser::default();
         let (response, end) = match parser.parse(received) {
             Outcome::NeedMore => return Ok(bytes.len()),
+            Outcome::Done(response, end) if response.is_interim() => {
+                let (head, _) = answer::head(&response);
+                respond.send_informational(head).map_err(broken)?;
+                received.clear();
+                return Ok(end.saturating_sub(before));
+            }
             Outcome::Done(response, end) => (response, end),
             Outcome::Bad(bad) => return Err(io::Error::other(bad)),
         };
@@ -189,6 +201,32 @@ impl Http2Stream {
         }
     }
 
+    /// Says the same with fields behind the content.
+    pub(crate) fn end_with(&mut self, trailer: &Fields<'_>) -> io::Result<()> {
+        match &mut self.output {
+            Output::Head { .. } | Output::Data(_, Follows::Nothing) => Ok(()),
+            Output::Data(stream, follows) => {
+                *follows = Follows::Nothing;
+                let sent = stream.send_trailers(answer::fields(trailer));
+                sent.map_err(broken)
+            }
+        }
+    }
+
+    /// The fields behind the content of the request, once that was read to its end.
+    pub(crate) fn poll_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<HeaderMap>>> {
+        let trailer = pin!(self.input.trailers());
+        trailer.poll(cx).map_err(broken)
+    }
+
+    /// It has come to something.
+    pub(crate) fn bears_fruit(&self) {
+        self.fruitless.set(self.fruitless.get().saturating_sub(1));
+    }
+
     /// Ends the stream at once, which is what a reset of a connection is here (RFC 8441 section 5).
     pub(crate) fn reset(&mut self) {
         match &mut self.output {
@@ -197,11 +235,20 @@ impl Http2Stream {
         }
     }
 
-    /// Ready when the client has reset the stream, as long as it has no answer.
+    /// Ready when the client has reset the stream.
     pub(crate) fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.output {
             Output::Head { respond, .. } => respond.poll_reset(cx).map(drop),
-            Output::Data(..) => Poll::Pending,
+            Output::Data(stream, _) => stream.poll_reset(cx).map(drop),
+        }
+    }
+
+    /// Where the content of the request ends, of which the head says so much: with the stream's input,
+    /// unless a length is there (RFC 9113 section 8.1.1).
+    pub(crate) fn content(&self, body: Body) -> Body {
+        match body {
+            Body::Length(0) if !self.input.is_end_stream() => Body::UntilEnd,
+            body => body,
         }
     }
 
@@ -259,35 +306,12 @@ fn send(stream: &mut SendStream<Piece>, piece: Piece, is_last: bool) -> io::Resu
 /// The bytes of an answer's content without their coding, and how far it goes.
 fn content(body: &mut Body, bytes: &[u8]) -> (Vec<u8>, BodyEnd) {
     let mut content = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let is_content = matches!(
-            body,
-            Body::Chunked(Chunk::Data(_)) | Body::Length(_) | Body::UntilEnd
-        );
-        let run = match body {
-            // Of what is no data each byte may be the last.
-            Body::Chunked(Chunk::Data(left)) => {
-                usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()))
-            }
-            Body::Chunked(_) => 1,
-            Body::Length(_) | Body::UntilEnd => rest.len(),
-        };
-        let (step, later) = rest.split_at(run);
-        let end = body.advance(step);
-        if is_content {
-            let of_body = match end {
-                BodyEnd::At(end) | BodyEnd::Broken(end) => end,
-                BodyEnd::More => run,
-            };
-            content.extend_from_slice(&step[..of_body]);
+    let end = body.pass(bytes, |part, bytes| {
+        if part == Part::Data {
+            content.extend_from_slice(bytes);
         }
-        if end != BodyEnd::More {
-            return (content, end);
-        }
-        rest = later;
-    }
-    (content, BodyEnd::More)
+    });
+    (content, end)
 }
 
 fn broken(error: h2::Error) -> io::Error {
@@ -306,7 +330,7 @@ mod tests {
     fn chunks_become_content_however_they_are_cut() {
         let chunks = b"5\r\nhello\r\n0a;x=y\r\n0123456789\r\n0\r\nA: b\r\n\r\n";
         for cut in 0..chunks.len() {
-            let mut body = Body::Chunked(Chunk::Size(None));
+            let mut body = Body::chunked();
             let (mut all, end) = content(&mut body, &chunks[..cut]);
             assert_eq!(end, BodyEnd::More);
             let (rest, end) = content(&mut body, &chunks[cut..]);

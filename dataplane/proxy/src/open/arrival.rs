@@ -13,7 +13,7 @@ use crate::{
     balance,
     client::{self, Ends},
     forward,
-    handshake::{Outcome, Reject, Request, RequestParser},
+    handshake::{Incoming, Outcome, Reject, Request, RequestParser},
     limits::{Arriving, Gateway, GatewayArriving, GatewayPlace, Limit, Place},
     live::{Pool, Route},
     origin, proxy_protocol,
@@ -33,22 +33,24 @@ pub(crate) struct Arrival {
     /// Whose connection it is.
     pub(crate) peer: SocketAddr,
     /// What proxies say of that.
-    pub(super) ends: Ends,
+    pub(crate) ends: Ends,
     /// When the client came, and when it said the first word.
-    pub(super) came: std::time::Instant,
-    pub(super) begun: Instant,
+    pub(crate) came: std::time::Instant,
+    pub(crate) begun: Instant,
     /// How long it has waited for TLS since.
-    pub(super) waited: Duration,
+    pub(crate) waited: Duration,
     /// Its next handshake with an endpoint has had its turn.
     pub(crate) has_turn: bool,
     /// How long its handshake may take, until it is known what it asks for.
     pub(crate) limit: Duration,
+    /// Requests that ask for no upgrade are not refused.
+    pub(crate) takes_plain: bool,
 }
 
 impl Arrival {
     /// Until when a handshake is to be through that may take so long: the time in which we let the client
     /// wait is not its own.
-    pub(super) fn deadline(&self, limit: Duration) -> Instant {
+    pub(crate) fn deadline(&self, limit: Duration) -> Instant {
         self.begun + self.waited + limit
     }
 }
@@ -204,8 +206,9 @@ pub(super) struct Asked {
     pub(super) place: (Place, GatewayPlace),
 }
 
-/// Reads the client's request. What it sent behind it is left in `received`. Until then it is counted
-/// among those on their way.
+/// Reads the client's request; `None`: it asks for no upgrade, and is not refused for that. What it sent
+/// behind one for an upgrade is left in `received`, the other is left there as a whole. Until then it is
+/// counted among those on their way.
 pub(super) async fn read_request(
     worker: &Worker,
     arrival: &Arrival,
@@ -213,10 +216,20 @@ pub(super) async fn read_request(
     received: &mut Vec<u8>,
     entry: &mut Entry,
     arriving: Option<(Arriving, GatewayArriving)>,
-) -> Result<Asked, Failure> {
+) -> Result<Option<Asked>, Failure> {
     let mut parser = RequestParser::default();
     loop {
-        match parser.parse(received) {
+        let parsed = if arrival.takes_plain {
+            match parser.parse_any(received) {
+                Outcome::NeedMore => Outcome::NeedMore,
+                Outcome::Bad(reject) => Outcome::Bad(reject),
+                Outcome::Done(Incoming::Upgrade(request), end) => Outcome::Done(request, end),
+                Outcome::Done(Incoming::Plain(_), _) => return Ok(None),
+            }
+        } else {
+            parser.parse(received)
+        };
+        match parsed {
             Outcome::NeedMore => {}
             Outcome::Bad(reject) => return Err(refusal(received, reject)),
             Outcome::Done(request, end) => {
@@ -227,7 +240,7 @@ pub(super) async fn read_request(
                 let asked = admit(&route, gateway, &request, arrival.ends, client, entry)?;
                 received.drain(..end);
                 received.shrink_to_fit();
-                return Ok(asked);
+                return Ok(Some(asked));
             }
         }
         if !matches!(fill(worker, client, received).await, Ok(n) if n > 0) {
@@ -237,7 +250,7 @@ pub(super) async fn read_request(
 }
 
 /// Refuses a request of which so much was `received`.
-pub(super) fn refusal(received: &[u8], reject: Reject) -> Failure {
+pub(crate) fn refusal(received: &[u8], reject: Reject) -> Failure {
     if received.starts_with(b"HEAD ") {
         Failure::RefuseHead(reject)
     } else {
@@ -254,6 +267,40 @@ fn admit(
     client: &Stream,
     entry: &mut Entry,
 ) -> Result<Asked, Failure> {
+    let admitted = enter(route, gateway, request, ends, client, entry)?;
+    let is_trusted = client::is_trusted(&route.trusted_proxies, ends.source.ip());
+    Ok(Asked {
+        host: request.host.to_vec(),
+        target: request.target.to_vec(),
+        limit: admitted.limit,
+        head: forward::request(request, ends, is_trusted, client),
+        accept: client.is_http2().then(|| accept(request)),
+        ends: admitted.ends,
+        key: admitted.key,
+        place: admitted.place,
+    })
+}
+
+/// What a client is let in with.
+pub(crate) struct Admitted {
+    /// How long its handshake may take.
+    pub(crate) limit: Duration,
+    /// Who it is, and where it has connected to.
+    pub(crate) ends: Ends,
+    /// What it is known by, where endpoints are chosen by that.
+    pub(crate) key: Option<u64>,
+    pub(crate) place: (Place, GatewayPlace),
+}
+
+/// Whether the client may have what it asks for.
+pub(crate) fn enter(
+    route: &Route,
+    gateway: &Arc<Gateway>,
+    request: &Request<'_>,
+    ends: Ends,
+    client: &Stream,
+    entry: &mut Entry,
+) -> Result<Admitted, Failure> {
     let trusted = &route.trusted_proxies;
     let source = client::find(trusted, ends.source, &request.fields);
     entry.note(|record| record.asks(request, source, client));
@@ -278,13 +325,8 @@ fn admit(
             _ => Reject::Full,
         })
     })?;
-    let is_trusted = client::is_trusted(trusted, ends.source.ip());
-    Ok(Asked {
-        host: host.to_vec(),
-        target: target.to_vec(),
+    Ok(Admitted {
         limit: upstream.handshake_timeout,
-        head: forward::request(request, ends, is_trusted, client),
-        accept: client.is_http2().then(|| accept(request)),
         ends: Ends { source, ..ends },
         key: balance::key(&upstream.balancing, request, source.ip()),
         place,
@@ -298,7 +340,7 @@ fn accept(request: &Request<'_>) -> String {
 }
 
 /// Where the route of a request leads.
-pub(super) fn destination<'a>(
+pub(crate) fn destination<'a>(
     route: &'a Route,
     host: &[u8],
     target: &[u8],

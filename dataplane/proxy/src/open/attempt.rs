@@ -1,5 +1,7 @@
 //! One endpoint and what it makes of a request: a session, another answer, or nothing.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, arrival::Asked, fill, say};
@@ -29,7 +31,7 @@ pub(super) enum Answer {
 }
 
 /// An answer other than 101.
-pub(super) struct OtherAnswer {
+pub(crate) struct OtherAnswer {
     pub(super) status: u16,
     backend: Stream,
     head: Vec<u8>,
@@ -38,7 +40,7 @@ pub(super) struct OtherAnswer {
 }
 
 /// How an attempt failed.
-pub(super) enum AttemptError {
+pub(crate) enum AttemptError {
     /// The next endpoint may do better; if there is none, `reject` is for the client.
     Failed {
         reject: Reject,
@@ -93,10 +95,30 @@ pub(super) async fn attempt(
     if left.is_zero() {
         return Err(AttemptError::Final(Reject::GatewayTimeout));
     }
+    let mut backend = connect(worker, upstream, lease, request.ends, begun, left).await?;
+    let exchange = async {
+        // It may have closed already and still have said why: the answer decides.
+        drop(say(&mut backend, &request.head).await);
+        read_answer(worker, lease, backend, request.accept.as_deref()).await
+    };
+    let late = Err(AttemptError::failed(Reject::GatewayTimeout));
+    timeout_at(until, exchange).await.unwrap_or(late)
+}
+
+/// Connects to an endpoint, if there is so much time `left` from `begun` on. What it gets first tells it of the client's `ends`,
+/// where it wants to know.
+pub(crate) async fn connect(
+    worker: &Worker,
+    upstream: &Upstream,
+    lease: &Lease,
+    ends: Ends,
+    begun: Instant,
+    left: Duration,
+) -> Result<Stream, AttemptError> {
     let Ends {
         source,
         destination,
-    } = request.ends;
+    } = ends;
     let header = upstream.proxy_protocol;
     let header = header.map(|version| proxy_protocol::header(version, source, destination));
     let header = header.unwrap_or_default();
@@ -106,7 +128,7 @@ pub(super) async fn attempt(
         let times = worker.opening_times(upstream);
         times.connects.observe(begun.elapsed());
     }
-    let mut backend = backend.map_err(|fault| match fault {
+    backend.map_err(|fault| match fault {
         ConnectFault::Endpoint { fault, is_news } => AttemptError::Failed {
             reject: match fault {
                 Fault::TimedOut => Reject::GatewayTimeout,
@@ -120,14 +142,7 @@ pub(super) async fn attempt(
             tracing::debug!(%endpoint, %error, "cannot open a connection to an endpoint");
             AttemptError::Final(Reject::Unavailable)
         }
-    })?;
-    let exchange = async {
-        // It may have closed already and still have said why: the answer decides.
-        drop(say(&mut backend, &request.head).await);
-        read_answer(worker, lease, backend, request.accept.as_deref()).await
-    };
-    let late = Err(AttemptError::failed(Reject::GatewayTimeout));
-    timeout_at(until, exchange).await.unwrap_or(late)
+    })
 }
 
 async fn read_answer(

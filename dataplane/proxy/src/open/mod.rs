@@ -16,6 +16,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,11 +27,14 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-pub(crate) use self::arrival::Arrival;
+pub(crate) use self::{
+    arrival::{Admitted, Arrival, destination, enter, refusal},
+    attempt::{AttemptError, connect},
+    retry::{Spent, is_retried, may_try},
+};
 use self::{
-    arrival::{Arrived, arrive, destination, read_request, refusal},
-    attempt::{Answer, AttemptError, attempt, made_of_it, pass_answer},
-    retry::Spent,
+    arrival::{Arrived, arrive, read_request},
+    attempt::{Answer, attempt, made_of_it, pass_answer},
 };
 use crate::{
     balance::{self, Lease},
@@ -38,6 +42,7 @@ use crate::{
     http2,
     limits::{Arriving, Gateway, GatewayArriving, GatewayPlace, Limit, Place, Turn},
     live::{Pool, Route, Upstream},
+    plain,
     record::Entry,
     relay::Session,
     session::Control,
@@ -47,16 +52,16 @@ use crate::{
 };
 
 /// Bytes read at once during a handshake; what a client sends early is bounded by it.
-const READ: usize = 16 * 1024;
+pub(crate) const READ: usize = 16 * 1024;
 
 /// How long a refused client may go on sending before its connection is closed under it.
-const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes of it that are read meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
 /// How a handshake ends without a session.
-enum Failure {
+pub(crate) enum Failure {
     /// The client is told.
     Refuse(Reject),
     /// The same of one that has asked for no more than a head.
@@ -91,6 +96,7 @@ pub(crate) async fn open(
         waited: pass.waited,
         has_turn: pass.has_turn,
         limit: route.routing.patience(),
+        takes_plain: route.plain_requests.is_some(),
     };
     if client.carries_http2() {
         // Its streams have records.
@@ -117,6 +123,7 @@ pub(crate) async fn open_stream(
         begun: Instant::now(),
         waited: Duration::ZERO,
         limit: route.routing.patience(),
+        takes_plain: route.plain_requests.is_some(),
         ..connection
     };
     let mut entry = Entry::begin(&worker, &route, arrival.peer);
@@ -125,7 +132,7 @@ pub(crate) async fn open_stream(
 }
 
 /// Brings a client, which has sent `received` so far, to an endpoint.
-async fn bring(
+pub(crate) async fn bring(
     worker: Rc<Worker>,
     mut client: Stream,
     arrival: Arrival,
@@ -143,6 +150,7 @@ async fn bring(
     );
     match opened.await {
         Ok(Opened::Session(ready)) => {
+            client.bears_fruit();
             entry.note(|record| {
                 record.handshake = HandshakeResult::Upgraded;
                 record.status = Some(client.status(101));
@@ -163,6 +171,15 @@ async fn bring(
             );
             worker.adopt(&control, session, arrival.came);
             HandshakeResult::Upgraded
+        }
+        Ok(Opened::Plain(received)) => {
+            let Some(route) = worker.route(arrival.address) else {
+                return HandshakeResult::ListenerGone;
+            };
+            // Not a handshake under way: it may go on for as long as a session.
+            let requests = plain::serve(worker, &route, client, arrival, received, entry);
+            tokio::task::spawn_local(requests);
+            HandshakeResult::Plain
         }
         Ok(Opened::Answered) => {
             entry.note(|record| record.handshake = HandshakeResult::Answered);
@@ -207,7 +224,7 @@ async fn fail(
     }
 }
 
-fn result_of(reject: Reject) -> HandshakeResult {
+pub(crate) fn result_of(reject: Reject) -> HandshakeResult {
     match reject {
         Reject::Timeout => HandshakeResult::ClientTimeout,
         Reject::Origin => HandshakeResult::Forbidden,
@@ -232,7 +249,7 @@ pub(crate) fn turn_away(client: &TcpStream, reject: Reject) {
 
 /// Ends a connection so that the answer arrives: with unread bytes a close is a reset, which may
 /// overtake it (RFC 9112 section 9.6).
-async fn linger(worker: &Worker, mut client: Stream) {
+pub(crate) async fn linger(worker: &Worker, mut client: Stream) {
     let drain = async {
         drop(client.shutdown().await);
         if client.is_http2() {
@@ -254,29 +271,41 @@ async fn linger(worker: &Worker, mut client: Stream) {
 }
 
 /// Hands all of it to the kernel.
-async fn say(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn say(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }
 
 /// Reads once, by way of the worker's scratch: a handshake under way holds what it received and no
 /// more.
-async fn fill(worker: &Worker, stream: &mut Stream, into: &mut Vec<u8>) -> io::Result<usize> {
-    poll_fn(|cx| {
-        let mut scratch = worker.scratch();
-        let mut buf = ReadBuf::new(&mut scratch[..READ]);
-        let read = Pin::new(&mut *stream).poll_read(cx, &mut buf);
-        read.map_ok(|()| {
-            into.extend_from_slice(buf.filled());
-            buf.filled().len()
-        })
+pub(crate) async fn fill(
+    worker: &Worker,
+    stream: &mut Stream,
+    into: &mut Vec<u8>,
+) -> io::Result<usize> {
+    poll_fn(|cx| poll_fill(cx, worker, stream, into)).await
+}
+
+pub(crate) fn poll_fill(
+    cx: &mut Context<'_>,
+    worker: &Worker,
+    stream: &mut Stream,
+    into: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let mut scratch = worker.scratch();
+    let mut buf = ReadBuf::new(&mut scratch[..READ]);
+    let read = Pin::new(stream).poll_read(cx, &mut buf);
+    read.map_ok(|()| {
+        into.extend_from_slice(buf.filled());
+        buf.filled().len()
     })
-    .await
 }
 
 enum Opened {
     Session(Ready),
     Answered,
+    /// It asks for no session: the client has sent so much.
+    Plain(Vec<u8>),
 }
 
 /// What a session begins with.
@@ -309,7 +338,9 @@ async fn establish(
     let Ok(request) = timeout_at(deadline, request).await else {
         return Err(refusal(&received, Reject::Timeout));
     };
-    let request = request?;
+    let Some(request) = request? else {
+        return Ok(Opened::Plain(received));
+    };
     // The client was given the longest time that any upstream gives.
     let deadline = arrival.deadline(request.limit);
     if deadline <= Instant::now() {
@@ -332,7 +363,7 @@ async fn establish(
         let to = destination(&route, &request.host, &request.target, entry)?;
         let upstream = &to.upstream;
         let lease = balance::choose(upstream, &tried, request.key);
-        let Some(lease) = lease.filter(|lease| retry::may_try(upstream, &spent, lease)) else {
+        let Some(lease) = lease.filter(|lease| may_try(upstream, &spent, lease)) else {
             return give_up(worker, client, spent, deadline, entry).await;
         };
         if !matches!(spent, Spent::Nothing) {
@@ -374,7 +405,7 @@ async fn establish(
                     early_backend: early,
                 }));
             }
-            Ok(Answer::Other(answer)) if retry::is_retried(answer.status) => {
+            Ok(Answer::Other(answer)) if is_retried(answer.status) => {
                 tried.push(address);
                 spent = Spent::Answer(answer);
             }
@@ -420,7 +451,11 @@ async fn give_up(
 
 /// Waits until another handshake may be brought to an endpoint. Half of the time that is left is kept
 /// for the endpoint to answer: who would have to wait longer is told so at once.
-async fn wait_for_turn(worker: &Worker, route: &Route, deadline: Instant) -> Result<(), Failure> {
+pub(crate) async fn wait_for_turn(
+    worker: &Worker,
+    route: &Route,
+    deadline: Instant,
+) -> Result<(), Failure> {
     let left = deadline.saturating_duration_since(Instant::now());
     let turn = queue_up(&route.pool, &worker.shared.gateway, left / 2).map_err(|limit| {
         route.pool.admission.hit(limit);

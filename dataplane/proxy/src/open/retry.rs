@@ -20,12 +20,12 @@ use crate::{
 
 /// Whether an answer says that the server cannot serve now, as another one may (RFC 9110 sections
 /// 15.6.3 to 15.6.5).
-pub(super) const fn is_retried(status: u16) -> bool {
+pub(crate) const fn is_retried(status: u16) -> bool {
     matches!(status, 502..=504)
 }
 
 /// What the attempt before came to.
-pub(super) enum Spent {
+pub(crate) enum Spent {
     /// There was none.
     Nothing,
     /// Nothing.
@@ -39,7 +39,7 @@ pub(super) enum Spent {
 }
 
 /// Whether `lease` may be tried after what was `spent`.
-pub(super) fn may_try(upstream: &Upstream, spent: &Spent, lease: &Lease) -> bool {
+pub(crate) fn may_try(upstream: &Upstream, spent: &Spent, lease: &Lease) -> bool {
     let mut turn = locked(&upstream.turn);
     let now = Instant::now();
     let is_free = match spent {

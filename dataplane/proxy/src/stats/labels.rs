@@ -1,5 +1,7 @@
 //! What is counted by: how handshakes and sessions ended, in words of which there are few.
 
+use crate::handshake::Reject;
+
 /// How a connection from a client ended before or with the upgrade.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HandshakeResult {
@@ -37,6 +39,52 @@ pub enum HandshakeResult {
     ListenerGone,
     /// HTTP/2 was agreed on: the handshakes of its streams are counted by themselves.
     Http2,
+    /// It asked for no upgrade, where that is not refused: what became of it, and of further ones on the
+    /// same connection, is counted among requests.
+    Plain,
+}
+
+/// What became of a request that asked for no upgrade, where that is not refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RequestResult {
+    /// The endpoint's answer was passed on whole.
+    Answered,
+    /// It was refused with a status of 4xx, 501 or 505 of our own.
+    Refused,
+    /// The web page that asked may not (403).
+    Forbidden,
+    /// No route of the listener matched it (404).
+    NoRoute,
+    /// A limit of the pool left no room for it (429, 503).
+    Limited,
+    /// The client was too slow to send it (408), or to take the answer (cut off).
+    ClientTimeout,
+    /// The client went away.
+    ClientGone,
+    /// No endpoint gave a usable answer (502), or not to its end (cut off).
+    BadGateway,
+    /// There was no endpoint to try, or this host lacks ports or descriptors (503).
+    Unavailable,
+    /// No endpoint answered in time (504), or went on to (cut off).
+    GatewayTimeout,
+    /// Its listener, address or endpoint went: 503, or cut off.
+    Drained,
+}
+
+impl RequestResult {
+    /// What a refusal of ours counts as.
+    pub(crate) const fn of(reject: Reject) -> Self {
+        match reject {
+            Reject::Timeout => Self::ClientTimeout,
+            Reject::Origin => Self::Forbidden,
+            Reject::NoRoute => Self::NoRoute,
+            Reject::TooMany | Reject::Full => Self::Limited,
+            Reject::BadGateway => Self::BadGateway,
+            Reject::Unavailable => Self::Unavailable,
+            Reject::GatewayTimeout => Self::GatewayTimeout,
+            _ => Self::Refused,
+        }
+    }
 }
 
 /// Who ended a session, and why.
@@ -161,6 +209,20 @@ closed!(HandshakeResult:
     GatewayTimeout = "gateway_timeout",
     ListenerGone = "listener_gone",
     Http2 = "http2",
+    Plain = "plain",
+);
+closed!(RequestResult:
+    Answered = "answered",
+    Refused = "refused",
+    Forbidden = "forbidden",
+    NoRoute = "no_route",
+    Limited = "limited",
+    ClientTimeout = "client_timeout",
+    ClientGone = "client_gone",
+    BadGateway = "bad_gateway",
+    Unavailable = "unavailable",
+    GatewayTimeout = "gateway_timeout",
+    Drained = "drained",
 );
 closed!(Ended:
     Client = "client",

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-pub use self::labels::{CodeClass, Ended, HandshakeResult};
+pub use self::labels::{CodeClass, Ended, HandshakeResult, RequestResult};
 pub(crate) use self::{labels::closed, ledger::Ledger};
 use crate::{
     frame::{Kind, Scan},
@@ -17,6 +17,7 @@ use crate::{
 };
 
 const HANDSHAKES: usize = HandshakeResult::ALL.len();
+const REQUESTS: usize = RequestResult::ALL.len();
 const ENDED: usize = Ended::ALL.len();
 const CLASSES: usize = CodeClass::ALL.len();
 const KINDS: usize = Kind::ALL.len();
@@ -51,9 +52,16 @@ pub struct Counters {
     pub live_streams: u64,
     /// Connections of HTTP/2 that are open now, with streams or without.
     pub http2_connections: u64,
+    /// Connections, or streams of HTTP/2, that are open now and have asked for no session.
+    pub plain_connections: u64,
+    /// Of these the ones that went on to ask for a session.
+    pub plain_upgrades: u64,
+    /// Requests of theirs that are with an endpoint now.
+    pub live_requests: u64,
     /// Sessions that are live now.
     pub live_sessions: u64,
     handshakes: [u64; HANDSHAKES],
+    requests: [u64; REQUESTS],
     ended: [[u64; CLASSES]; ENDED],
     /// Received from clients.
     pub from_clients: Traffic,
@@ -75,6 +83,11 @@ impl Counters {
     /// Handshakes that ended so.
     pub fn handshakes(&self, result: HandshakeResult) -> u64 {
         self.handshakes[result as usize]
+    }
+
+    /// Requests that ended so and had asked for no session.
+    pub fn requests(&self, result: RequestResult) -> u64 {
+        self.requests[result as usize]
     }
 
     /// Sessions ended so.
@@ -145,9 +158,14 @@ pub(crate) struct WorkerStats {
     pub(crate) streams: Count,
     pub(crate) streams_ended: Count,
     pub(crate) http2_connections_ended: Count,
+    pub(crate) plain_ended: Count,
+    pub(crate) plain_upgrades: Count,
+    pub(crate) requests_begun: Count,
+    pub(crate) requests_ended: Count,
     pub(crate) opened: Count,
     pub(crate) closed: Count,
     handshakes: [Count; HANDSHAKES],
+    requests: [Count; REQUESTS],
     ended: [[Count; CLASSES]; ENDED],
     from_clients: TrafficCount,
     from_backends: TrafficCount,
@@ -161,6 +179,10 @@ pub(crate) struct WorkerStats {
 impl WorkerStats {
     pub(crate) fn handshake(&self, result: HandshakeResult) {
         self.handshakes[result as usize].add(1);
+    }
+
+    pub(crate) fn request(&self, result: RequestResult) {
+        self.requests[result as usize].add(1);
     }
 
     pub(crate) fn received(&self, side: Side) -> &TrafficCount {
@@ -181,8 +203,15 @@ impl WorkerStats {
         sum.live_streams += open(self.streams.get(), &self.streams_ended);
         let agreed = self.handshakes[HandshakeResult::Http2 as usize].get();
         sum.http2_connections += open(agreed, &self.http2_connections_ended);
+        let plain = self.handshakes[HandshakeResult::Plain as usize].get();
+        sum.plain_connections += open(plain, &self.plain_ended);
+        sum.plain_upgrades += self.plain_upgrades.get();
+        sum.live_requests += open(self.requests_begun.get(), &self.requests_ended);
         sum.live_sessions += open(self.opened.get(), &self.closed);
         for (sum, count) in sum.handshakes.iter_mut().zip(&self.handshakes) {
+            *sum += count.get();
+        }
+        for (sum, count) in sum.requests.iter_mut().zip(&self.requests) {
             *sum += count.get();
         }
         let counts = self.ended.iter().flatten();

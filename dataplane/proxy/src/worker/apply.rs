@@ -64,6 +64,7 @@ impl Worker {
                 told => going.busy = going.busy.max(told),
             }
         }
+        self.apply_to_requests(state);
         for (pool, going) in &going {
             self.drain(pool, going);
         }

@@ -17,6 +17,7 @@ use super::Worker;
 use crate::{
     live::Route,
     open::{self, Arrival},
+    record::Entry,
     stats::{HandshakeResult, ListenerStats},
     stream::Stream,
 };
@@ -30,14 +31,23 @@ pub(crate) enum Newcomer {
     Connection(TcpStream, SocketAddr),
     /// One of the streams of a connection of HTTP/2.
     Stream(Box<NewStream>),
+    /// One whose connection has carried requests that asked for no session, and now asks for one.
+    Asking(Box<Asking>),
 }
 
 /// A stream of a connection of HTTP/2.
 pub(crate) struct NewStream {
     pub(crate) stream: Stream,
     pub(crate) arrival: Arrival,
-    /// Streams of its connection that have not come to anything: one less, if it is upgraded.
-    pub(crate) fruitless: Rc<Cell<u32>>,
+}
+
+/// A client that asks for a session behind other requests.
+pub(crate) struct Asking {
+    pub(crate) client: Stream,
+    pub(crate) arrival: Arrival,
+    /// What it has sent.
+    pub(crate) received: Vec<u8>,
+    pub(crate) entry: Entry,
 }
 
 /// All tasks of a worker for handshakes.
@@ -203,16 +213,17 @@ impl AtWork {
             result.result = match newcomer {
                 Newcomer::Connection(client, peer) => open::open(worker, route, client, peer).await,
                 Newcomer::Stream(new) => {
-                    let NewStream {
-                        stream,
+                    let NewStream { stream, arrival } = *new;
+                    open::open_stream(worker, route, stream, arrival).await
+                }
+                Newcomer::Asking(asking) => {
+                    let Asking {
+                        client,
                         arrival,
-                        fruitless,
-                    } = *new;
-                    let result = open::open_stream(worker, route, stream, arrival).await;
-                    if result == HandshakeResult::Upgraded {
-                        fruitless.set(fruitless.get().saturating_sub(1));
-                    }
-                    result
+                        received,
+                        entry,
+                    } = *asking;
+                    open::bring(worker, client, arrival, received, entry, None).await
                 }
             };
             drop(result);
@@ -253,6 +264,7 @@ mod tests {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            plain_requests: None,
             tls: None,
             routes: Vec::new(),
         };

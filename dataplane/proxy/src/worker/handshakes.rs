@@ -29,6 +29,7 @@ impl Worker {
                 closing.notify_one();
             }
         }
+        self.close_requests(which);
     }
 
     /// The listener at `address`, if its clients that offer HTTP/2 get it now.

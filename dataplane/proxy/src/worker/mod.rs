@@ -4,6 +4,7 @@ mod apply;
 mod crew;
 mod handshakes;
 mod order;
+mod requests;
 mod runner;
 mod sessions;
 mod timers;
@@ -26,9 +27,10 @@ use tokio::{
 
 use self::{crew::Crew, runner::Runner, timers::Timers};
 pub(crate) use self::{
-    crew::{NewStream, Newcomer},
+    crew::{Asking, NewStream, Newcomer},
     handshakes::Closing,
     order::{Order, spawn},
+    requests::{Requests, Told},
 };
 use crate::{
     endpoint::{self, Endpoint},
@@ -61,6 +63,8 @@ pub(crate) struct Worker {
     crew: Crew,
     /// Connections of several sessions, which are told when their listener closes or its address is lost.
     connections: RefCell<HashMap<u64, (SocketAddr, Rc<Notify>)>>,
+    /// Connections of requests that ask for no session, which are told the same.
+    requests: RefCell<HashMap<u64, Rc<Told>>>,
     pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,
     runner: Runner,
     /// When the sessions that are turned now were begun with.
@@ -96,6 +100,7 @@ impl Worker {
             listeners: RefCell::default(),
             crew: Crew::default(),
             connections: RefCell::default(),
+            requests: RefCell::default(),
             sessions: RefCell::default(),
             runner: Runner::new(),
             turns_at: Cell::new(Instant::now()),
@@ -120,7 +125,8 @@ impl Worker {
             if now >= next_beat {
                 beat(self.index);
                 next_beat = now + BEAT;
-                let live = self.sessions.borrow().len() + self.crew.busy();
+                let live =
+                    self.sessions.borrow().len() + self.crew.busy() + self.requests.borrow().len();
                 if reclaim.is_due(now, live) {
                     self.crew.dismiss();
                     yield_now().await;

@@ -19,6 +19,7 @@ impl Worker {
             // Clients that cannot be reached never end them.
             self.close_connections(|at| at.ip() == address);
         }
+        self.requests_held(address, held);
         for control in self.sessions.borrow().values() {
             if control.gate.address.ip() != address {
                 continue;

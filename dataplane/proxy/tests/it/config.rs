@@ -16,7 +16,7 @@ use proptest::{
 };
 use proxy::{
     Balancing, CodeClass, ConfigError, Ended, Error, Event, Heartbeat, Listener, ListenerProblem,
-    Phase, Pool,
+    Phase, PlainRequests, Pool,
 };
 use tokio::net::TcpStream;
 
@@ -176,6 +176,7 @@ async fn a_removed_listener_closes_its_sessions_and_its_socket() {
             proxy_protocol: false,
             tls: None,
             routes: Vec::new(),
+            plain_requests: None,
         });
     });
     let mut gone = open(&rig, 3).await;
@@ -258,6 +259,12 @@ async fn what_cannot_be_is_refused_whole() {
     assert!(matches!(error, ConfigError::CloseCode { code: 1006, .. }));
     let error = refused(&|pool| pool.upstreams[0].connect_timeout = Duration::ZERO);
     assert!(matches!(error, ConfigError::ZeroTimeout { .. }));
+    let error = refused(&|pool| {
+        pool.listeners[0].plain_requests = Some(PlainRequests {
+            timeout: Duration::ZERO,
+        });
+    });
+    assert!(matches!(error, ConfigError::ZeroPlainTimeout { .. }));
     let mut config = rig.config.clone();
     let twin = pool(&[rig.address], &[backend]);
     config.pools.insert("default/twin".to_owned(), twin);
@@ -370,6 +377,7 @@ fn make(rig: &mut Rig, edit: &Edit, spare: SocketAddr) {
                 proxy_protocol: false,
                 tls: None,
                 routes: Vec::new(),
+                plain_requests: None,
             });
         }
         Edit::DropListener => pool.listeners.truncate(1),

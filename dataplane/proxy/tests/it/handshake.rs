@@ -1,7 +1,7 @@
 //! The opening handshake, case by case, without sockets.
 
 use proxy::handshake::{
-    BadResponse, Body, Chunk, Limits, Outcome, Reject, Request, RequestParser, ResponseParser,
+    BadResponse, Body, Limits, Outcome, Reject, Request, RequestParser, ResponseParser,
 };
 
 use crate::support::{REQUEST, SWITCH};
@@ -354,7 +354,7 @@ fn answers_that_are_understood() {
         (
             "HTTP/1.1 401 No\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             401,
-            Body::Chunked(Chunk::Size(None)),
+            Body::chunked(),
         ),
     ];
     for (response, status, body) in cases {

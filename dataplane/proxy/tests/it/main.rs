@@ -22,6 +22,7 @@ mod http;
 mod http2;
 mod leave;
 mod limits;
+mod plain;
 mod pressure;
 mod properties;
 mod proxies;

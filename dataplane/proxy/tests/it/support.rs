@@ -188,6 +188,7 @@ pub(crate) fn pool(addresses: &[SocketAddr], backends: &[SocketAddr]) -> Pool {
             proxy_protocol: false,
             tls: None,
             routes: Vec::new(),
+            plain_requests: None,
         }],
         upstreams: vec![upstream("echo", backends)],
         heartbeat: Heartbeat {

@@ -60,6 +60,7 @@ pub(super) fn pool(sequence: i64, addresses: &[&str]) -> Pool {
             trusted_proxies: Vec::new(),
             proxy_protocol: node_api::ProxyProtocolMode::Disabled,
             routes: Vec::new(),
+            plain_requests: None,
             tls: None,
         }],
         upstreams: vec![Upstream {

@@ -31,9 +31,9 @@ pub(crate) type Session = WebSocketStream<Duplex>;
 
 /// A client with one connection.
 pub(crate) struct Client {
-    pub(super) requests: SendRequest<Bytes>,
+    pub(crate) requests: SendRequest<Bytes>,
     /// Ends with the connection.
-    pub(super) connection: JoinHandle<Result<(), h2::Error>>,
+    pub(crate) connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client {
@@ -67,7 +67,7 @@ impl Client {
     }
 
     /// The answer to a request, and where its stream is written to.
-    pub(super) async fn try_ask(
+    pub(crate) async fn try_ask(
         &self,
         request: Request<()>,
     ) -> Result<(Response<RecvStream>, SendStream<Bytes>), h2::Error> {
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// Waits for the end of the connection.
-    pub(super) async fn over(self) {
+    pub(crate) async fn over(self) {
         // Who ends last may find that the other is gone.
         let _how = soon(self.connection).await.unwrap();
     }
@@ -117,7 +117,7 @@ pub(crate) fn websocket(fields: &[(&str, &str)]) -> Request<()> {
 }
 
 /// An extended CONNECT with nothing but these fields.
-pub(super) fn asking(protocol: &'static str, fields: &[(&str, &str)]) -> Request<()> {
+pub(crate) fn asking(protocol: &'static str, fields: &[(&str, &str)]) -> Request<()> {
     let mut request = Request::builder()
         .method(Method::CONNECT)
         .uri(format!("https://{HOST}/room?x=1"))
@@ -130,14 +130,14 @@ pub(super) fn asking(protocol: &'static str, fields: &[(&str, &str)]) -> Request
 
 /// Both directions of a stream.
 pub(crate) struct Duplex {
-    pub(super) input: RecvStream,
+    pub(crate) input: RecvStream,
     unread: Bytes,
-    pub(super) output: SendStream<Bytes>,
+    pub(crate) output: SendStream<Bytes>,
 }
 
 impl Duplex {
     /// Reads on until the stream is reset; why it was.
-    pub(super) async fn reset(&mut self) -> Option<Reason> {
+    pub(crate) async fn reset(&mut self) -> Option<Reason> {
         loop {
             match soon(self.input.data()).await.expect("no reset") {
                 Ok(data) => drop(self.input.flow_control().release_capacity(data.len())),
@@ -202,7 +202,7 @@ impl AsyncWrite for Duplex {
 
 /// A backend that gives `serve` the head of each handshake and the bare socket, on which `switch` is to
 /// answer.
-pub(super) async fn backend_by_hand<F>(
+pub(crate) async fn backend_by_hand<F>(
     serve: impl Fn(String, TcpStream) -> F + Send + Sync + 'static,
 ) -> SocketAddr
 where
@@ -221,7 +221,7 @@ where
 }
 
 /// Answers a handshake as it should be.
-pub(super) async fn switch(head: &str, stream: &mut TcpStream) {
+pub(crate) async fn switch(head: &str, stream: &mut TcpStream) {
     let key = head.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
         name.eq_ignore_ascii_case("sec-websocket-key")

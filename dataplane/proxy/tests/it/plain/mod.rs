@@ -1,0 +1,10 @@
+//! Requests that ask for no session, where they are brought to endpoints.
+
+mod connection;
+mod content;
+mod ends;
+mod http2;
+mod retry;
+mod strict;
+mod support;
+mod time;
