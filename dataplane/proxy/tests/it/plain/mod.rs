@@ -2,6 +2,7 @@
 
 mod connection;
 mod content;
+mod curl;
 mod ends;
 mod http2;
 mod retry;
