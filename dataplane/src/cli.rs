@@ -127,6 +127,9 @@ pub struct RunArgs {
     /// Worker threads of the proxy, 64 at most [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
+    /// How the proxy reads from sockets of sessions without TLS [default: epoll]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub io: Option<Io>,
     /// What the proxy takes over all pools.
     #[command(flatten)]
     pub gateway: GatewayArgs,
@@ -192,6 +195,10 @@ pub struct ProxyArgs {
     /// Worker threads, 64 at most [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers())]
     pub workers: Option<usize>,
+    /// How to read from sockets of sessions without TLS; where the kernel or a container's filter of
+    /// system calls refuses `io_uring`, it is by epoll, and said so
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Io::Epoll)]
+    pub io: Io,
     /// What it takes over all pools.
     #[command(flatten)]
     pub gateway: GatewayArgs,
@@ -324,6 +331,28 @@ pub enum ProxyStart {
     Child,
     /// Somebody else, as a container of its own: `proxy --run-dir DIR --restart`
     External,
+}
+
+/// How sockets of sessions are read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Io {
+    /// One call for each that has something
+    #[default]
+    Epoll,
+    /// One call for all of them: less work with many busy sessions, more with few
+    #[value(name = "io_uring")]
+    IoUring,
+}
+
+impl Io {
+    /// The option that says so.
+    pub fn argument(self) -> OsString {
+        let name = match self {
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+        };
+        format!("--io={name}").into()
+    }
 }
 
 /// Form of log lines.

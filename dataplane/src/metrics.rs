@@ -148,6 +148,7 @@ metrics! {
     ProxyConnectTime, Histogram, "wsha_proxy_connect_duration_seconds", "Time in which endpoints took a connection, by pool and upstream";
     ProxyPingTime, Histogram, "wsha_proxy_ping_round_trip_seconds", "Time from a Ping of the proxy to its Pong, by pool and side; not counted where other frames came between";
     ProxyUnrecorded, Counter, "wsha_proxy_access_records_lost", "Access records that were not written, as whoever reads them is too slow";
+    ProxyRings, Gauge, "wsha_proxy_io_uring_workers", "Workers of the proxy that read sessions without TLS by `io_uring`; the others do so by epoll";
     ProxyLimitsHit, Counter, "wsha_proxy_limits_hit", "Times that clients of a pool ran into a limit, its own or the gateway's (gateway_*), by limit";
     ProxyOpenFiles, Gauge, "wsha_proxy_open_files", "File descriptors that listeners, clients and endpoints take in the proxy";
     ProxyOpenFilesLimit, Gauge, "wsha_proxy_open_files_limit", "File descriptors that the proxy may have";

@@ -11,8 +11,9 @@
 //! listeners and sessions of one thread, `leaving` is its part in a planned stop,
 //! `shedding` its part in rebalancing, `reclaim` says when memory is given back, `drain` says when sessions of endpoints that go are told,
 //! `limits` is what a pool allows, `routing` which requests go where, `live` is the configuration with its
-//! counts, `stream` is a connection with TLS or without, `tls` is how that is agreed and spoken, `http2` is
-//! about clients whose connection carries several sessions, `plain` about requests that ask for none.
+//! counts, `stream` is a connection with TLS or without, `ring` has those that are read by `io_uring`, `tls`
+//! is how that is agreed and spoken, `http2` is about clients whose connection carries several sessions,
+//! `plain` about requests that ask for none.
 #![deny(unsafe_code)]
 
 mod balance;
@@ -43,6 +44,7 @@ pub mod proxy_protocol;
 mod reclaim;
 mod record;
 mod relay;
+mod ring;
 mod roster;
 mod routing;
 mod session;
@@ -67,5 +69,6 @@ pub use observe::{
 };
 pub use proxy::{Beat, Error, LeaveReport, Options, Patience, Proxy};
 pub use record::{Record, Volume};
+pub use ring::Ring;
 pub use stats::{CodeClass, Counters, Ended, HandshakeResult, RequestResult, Traffic};
 pub use times::{BOUNDS, BUCKETS, Distribution, PoolTimes, UpstreamTimes};

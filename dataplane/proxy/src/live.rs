@@ -326,6 +326,8 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     /// Access records that were lost.
     pub(crate) unrecorded: AtomicU64,
+    /// Workers whose sessions are read by a ring.
+    pub(crate) rings: AtomicUsize,
     pub(crate) patience: Patience,
     pub(crate) gateway: Arc<Gateway>,
 }
@@ -349,6 +351,7 @@ impl Shared {
             workers,
             ledger: Ledger::new(workers),
             unrecorded: AtomicU64::new(0),
+            rings: AtomicUsize::new(0),
         }
     }
 

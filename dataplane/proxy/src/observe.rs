@@ -143,6 +143,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Access records that were lost, as whoever takes them is too slow.
     pub unrecorded: u64,
+    /// Workers whose sessions without TLS are read by a ring.
+    pub rings: usize,
 }
 
 /// What was counted of one listener.

@@ -26,6 +26,7 @@ use crate::{
         ListenerSnapshot, PoolSnapshot, Snapshot, UpstreamSnapshot,
     },
     record::Record,
+    ring::Ring,
     stats::Counters,
     times::{PoolTimes, UpstreamTimes},
     worker::{self, Order},
@@ -79,6 +80,8 @@ pub struct Options {
     pub patience: Patience,
     /// What all pools together may take.
     pub limits: GatewayLimits,
+    /// What sessions without TLS are read by: one for each worker, or none, and they are read by epoll.
+    pub rings: Vec<Ring>,
 }
 
 impl fmt::Debug for Options {
@@ -178,6 +181,7 @@ impl Proxy {
             records,
             patience,
             limits,
+            mut rings,
         } = options;
         if workers == 0 {
             return Err(Error::NoWorkers);
@@ -191,11 +195,13 @@ impl Proxy {
         ));
         let start = |index| {
             let (sender, receiver) = orders::channel(QUEUE);
-            let thread = worker::spawn(index, Arc::clone(&shared), Arc::clone(&beat), receiver)
-                .map_err(|source| Error::Start {
+            let (shared, beat, ring) = (Arc::clone(&shared), Arc::clone(&beat), rings.pop());
+            let thread = worker::spawn(index, shared, beat, ring, receiver).map_err(|source| {
+                Error::Start {
                     worker: index,
                     source,
-                })?;
+                }
+            })?;
             Ok(WorkerHandle {
                 orders: sender,
                 thread: Some(thread),
@@ -447,6 +453,7 @@ impl Proxy {
         }
         drop(books);
         snapshot.unrecorded = self.shared.unrecorded.load(Relaxed);
+        snapshot.rings = self.shared.rings.load(Relaxed);
         snapshot
     }
 

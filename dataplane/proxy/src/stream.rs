@@ -1,9 +1,11 @@
 //! A client's or endpoint's connection: TCP, with TLS or without, or one stream of a connection of
-//! HTTP/2. All that moves bytes goes through here; where it is plain TCP that costs a branch or two.
+//! HTTP/2. TCP without TLS is with a ring in sessions, where `io_uring` was asked for. All that moves bytes goes
+//! through here; where it is plain TCP that costs a branch or two.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -19,6 +21,7 @@ use crate::{
     forward,
     handshake::{Body, Fields},
     http2::{self, Http2Stream},
+    ring::RingStream,
     sys,
     tls::{Agreed, Tls},
 };
@@ -33,8 +36,18 @@ pub(crate) enum Stream {
     /// A TCP connection, and TLS on it if that was agreed.
     // `Box`: sessions without TLS pay one word for it.
     Tcp(TcpStream, Option<Box<Tls>>),
+    /// Something else.
+    // One variant: there is room for its mark in the descriptor of the other, and for no second.
+    Other(Other),
+}
+
+/// What is no TCP connection of the event loop's own.
+#[derive(Debug)]
+pub(crate) enum Other {
     /// One of the streams of a client's connection.
     Http2(Box<Http2Stream>),
+    /// A TCP connection that the event loop does not know.
+    Ring(Box<RingStream>),
 }
 
 impl Stream {
@@ -43,7 +56,7 @@ impl Stream {
     pub(crate) async fn secure(&mut self, tls: Box<Tls>) -> io::Result<()> {
         match self {
             Self::Tcp(tcp, spoken) => spoken.insert(tls).handshake(tcp).await,
-            Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Other(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -52,7 +65,17 @@ impl Stream {
         match self {
             Self::Tcp(_, tls) => tls.is_some(),
             // It is spoken where TLS has agreed on it, and nowhere else.
-            Self::Http2(_) => true,
+            Self::Other(Other::Http2(_)) => true,
+            Self::Other(Other::Ring(_)) => false,
+        }
+    }
+
+    /// The socket, if it is its own.
+    fn socket(&self) -> Result<BorrowedFd<'_>, &Http2Stream> {
+        match self {
+            Self::Tcp(tcp, _) => Ok(tcp.as_fd()),
+            Self::Other(Other::Ring(ring)) => Ok(ring.as_fd()),
+            Self::Other(Other::Http2(stream)) => Err(stream),
         }
     }
 
@@ -107,7 +130,7 @@ impl Stream {
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(tcp, None) => tcp.poll_read_ready(cx).map(drop),
-            Self::Tcp(_, Some(_)) | Self::Http2(_) => Poll::Ready(()),
+            Self::Tcp(_, Some(_)) | Self::Other(_) => Poll::Ready(()),
         }
     }
 
@@ -115,20 +138,21 @@ impl Stream {
     pub(crate) fn agreed(&self) -> Option<Agreed> {
         match self {
             Self::Tcp(_, tls) => tls.as_ref().map(|tls| tls.agreed()),
-            Self::Http2(stream) => stream.agreed(),
+            Self::Other(Other::Http2(stream)) => stream.agreed(),
+            Self::Other(Other::Ring(_)) => None,
         }
     }
 
     /// Whether it is one stream of several.
     pub(crate) fn is_http2(&self) -> bool {
-        matches!(self, Self::Http2(_))
+        matches!(self, Self::Other(Other::Http2(_)))
     }
 
     /// The status that its client sees for one of HTTP/1.1.
     pub(crate) fn status(&self, of_http1: u16) -> u16 {
         match self {
-            Self::Tcp(..) => of_http1,
-            Self::Http2(_) => http2::status(of_http1),
+            Self::Tcp(..) | Self::Other(Other::Ring(_)) => of_http1,
+            Self::Other(Other::Http2(_)) => http2::status(of_http1),
         }
     }
 
@@ -141,52 +165,53 @@ impl Stream {
     pub(crate) fn sealed(&self) -> Option<u64> {
         match self {
             Self::Tcp(_, tls) => tls.as_ref().map(|tls| tls.sent()),
-            Self::Http2(_) => None,
+            Self::Other(_) => None,
         }
     }
 
     /// Bytes handed over that its peer has not taken: acknowledged by its kernel, or, where the
     /// kernel's word is about all streams of a connection, let through by its flow control.
     pub(crate) fn untaken(&self) -> u64 {
-        match self {
-            Self::Tcp(tcp, _) => sys::unacknowledged(tcp).unwrap_or(0),
-            Self::Http2(stream) => stream.queued(),
+        match self.socket() {
+            Ok(socket) => sys::unacknowledged(&socket).unwrap_or(0),
+            Err(stream) => stream.queued(),
         }
     }
 
     /// Bytes handed over that have not been sent, as its peer or the way to it has no room for them.
     pub(crate) fn waiting(&self) -> u64 {
-        match self {
-            Self::Tcp(tcp, tls) => {
-                let held = tls.as_ref().map_or(0, |tls| tls.held());
-                held + sys::not_sent(tcp).unwrap_or(0)
-            }
-            Self::Http2(stream) => stream.queued(),
+        let held = match self {
+            Self::Tcp(_, Some(tls)) => tls.held(),
+            _ => 0,
+        };
+        match self.socket() {
+            Ok(socket) => held + sys::not_sent(&socket).unwrap_or(0),
+            Err(stream) => stream.queued(),
         }
     }
 
     /// More than 0 for as long as something handed over, its end included, may not have come to the
     /// kernel of its peer.
     pub(crate) fn undelivered(&self) -> u64 {
-        match self {
-            Self::Tcp(tcp, _) => sys::unacknowledged(tcp).unwrap_or(0),
-            Self::Http2(stream) => stream.undelivered(),
+        match self.socket() {
+            Ok(socket) => sys::unacknowledged(&socket).unwrap_or(0),
+            Err(stream) => stream.undelivered(),
         }
     }
 
     /// What the kernel waits for from its peer.
     pub(crate) fn awaited(&self) -> io::Result<sys::Awaited> {
-        match self {
-            Self::Tcp(tcp, _) => sys::awaited(tcp),
-            Self::Http2(stream) => stream.awaited(),
+        match self.socket() {
+            Ok(socket) => sys::awaited(&socket),
+            Err(stream) => stream.awaited(),
         }
     }
 
     /// Has the kernel probe a peer that is silent, or no longer. Of streams the whole connection is
     /// probed anyway.
     pub(crate) fn probe(&self, on: bool) {
-        let Self::Tcp(tcp, _) = self else { return };
-        let socket = SockRef::from(tcp);
+        let Ok(socket) = self.socket() else { return };
+        let socket = SockRef::from(&socket);
         // Where it cannot be set the peer's end is only noticed later.
         drop(if on {
             let probes = TcpKeepalive::new()
@@ -203,30 +228,33 @@ impl Stream {
         match self {
             // The next close of the socket sends RST (socket(7), SO_LINGER).
             Self::Tcp(tcp, _) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
-            Self::Http2(stream) => stream.reset(),
+            Self::Other(Other::Ring(ring)) => {
+                drop(SockRef::from(&**ring).set_linger(Some(Duration::ZERO)));
+            }
+            Self::Other(Other::Http2(stream)) => stream.reset(),
         }
     }
 
     /// Ready when the stream was reset. Of a connection of its own that is for a read to tell.
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Tcp(..) => Poll::Pending,
-            Self::Http2(stream) => stream.poll_taken_back(cx),
+            Self::Tcp(..) | Self::Other(Other::Ring(_)) => Poll::Pending,
+            Self::Other(Other::Http2(stream)) => stream.poll_taken_back(cx),
         }
     }
 
     /// Where the content of its request ends that is to be framed as `body`.
     pub(crate) fn content(&self, body: Body) -> Body {
         match self {
-            Self::Tcp(..) => body,
-            Self::Http2(stream) => stream.content(body),
+            Self::Tcp(..) | Self::Other(Other::Ring(_)) => body,
+            Self::Other(Other::Http2(stream)) => stream.content(body),
         }
     }
 
     /// The fields behind the content of its request, once that was read to its end: as they are written behind
     /// chunks, of which they are a part elsewhere.
     pub(crate) fn poll_trailer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
-        let Self::Http2(stream) = self else {
+        let Self::Other(Other::Http2(stream)) = self else {
             return Poll::Ready(Ok(Vec::new()));
         };
         stream.poll_trailer(cx).map_ok(|trailer| {
@@ -242,14 +270,14 @@ impl Stream {
     /// what was written.
     pub(crate) fn end_with(&mut self, trailer: &[u8]) -> io::Result<()> {
         match (self, Fields::of_section(trailer)) {
-            (Self::Http2(stream), Some(trailer)) => stream.end_with(&trailer),
+            (Self::Other(Other::Http2(stream)), Some(trailer)) => stream.end_with(&trailer),
             _ => Ok(()),
         }
     }
 
     /// What it was for has come about, so that its client may ask for more.
     pub(crate) fn bears_fruit(&self) {
-        if let Self::Http2(stream) = self {
+        if let Self::Other(Other::Http2(stream)) = self {
             stream.bears_fruit();
         }
     }
@@ -265,7 +293,9 @@ impl Stream {
                 drop(poll_fn(|cx| tcp.poll_read_ready(cx)).await);
                 drop(tcp.ready(Interest::PRIORITY).await);
             }
-            Self::Http2(stream) => poll_fn(|cx| stream.poll_taken_back(cx)).await,
+            Self::Other(Other::Http2(stream)) => poll_fn(|cx| stream.poll_taken_back(cx)).await,
+            // It is in a session.
+            Self::Other(Other::Ring(_)) => pending().await,
         }
     }
 }
@@ -294,9 +324,15 @@ impl From<TcpStream> for Stream {
     }
 }
 
+impl From<RingStream> for Stream {
+    fn from(stream: RingStream) -> Self {
+        Self::Other(Other::Ring(Box::new(stream)))
+    }
+}
+
 impl From<Http2Stream> for Stream {
     fn from(stream: Http2Stream) -> Self {
-        Self::Http2(Box::new(stream))
+        Self::Other(Other::Http2(Box::new(stream)))
     }
 }
 
@@ -309,7 +345,8 @@ impl AsyncRead for Stream {
         match &mut *self {
             Self::Tcp(tcp, None) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tcp(tcp, Some(tls)) => tls.poll_read(tcp, cx, buf),
-            Self::Http2(stream) => stream.poll_read(cx, buf),
+            Self::Other(Other::Http2(stream)) => stream.poll_read(cx, buf),
+            Self::Other(Other::Ring(ring)) => ring.poll_read(cx, buf),
         }
     }
 }
@@ -324,7 +361,8 @@ impl AsyncWrite for Stream {
         match &mut *self {
             Self::Tcp(tcp, None) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tcp(tcp, Some(tls)) => tls.poll_write(tcp, cx, bytes),
-            Self::Http2(stream) => stream.poll_write(cx, bytes),
+            Self::Other(Other::Http2(stream)) => stream.poll_write(cx, bytes),
+            Self::Other(Other::Ring(ring)) => ring.poll_write(cx, bytes),
         }
     }
 
@@ -332,7 +370,7 @@ impl AsyncWrite for Stream {
         match &mut *self {
             Self::Tcp(tcp, Some(tls)) => tls.poll_flush(tcp, cx),
             // What a stream has taken is for its connection to send.
-            Self::Tcp(_, None) | Self::Http2(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_, None) | Self::Other(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -346,7 +384,8 @@ impl AsyncWrite for Stream {
                 }
                 Pin::new(tcp).poll_shutdown(cx)
             }
-            Self::Http2(stream) => Poll::Ready(stream.end_output()),
+            Self::Other(Other::Http2(stream)) => Poll::Ready(stream.end_output()),
+            Self::Other(Other::Ring(ring)) => Poll::Ready(ring.shutdown()),
         }
     }
 }

@@ -258,7 +258,8 @@ impl Prepared {
                 check_rights(&NEEDED_ALONE)?;
                 check_group(proxy_user)?;
                 let workers = args.workers.map(|_| "--workers");
-                if let Some(option) = workers.or_else(|| args.gateway.given()) {
+                let io = args.io.map(|_| "--io");
+                if let Some(option) = workers.or(io).or_else(|| args.gateway.given()) {
                     return Err(ClaimError::OfProxy(option));
                 }
             }

@@ -57,7 +57,7 @@ use crate::{
         server::{Door, Purpose},
         stream::Beginning,
     },
-    cli::{ProxyStart, RunArgs, common_arguments},
+    cli::{Io, ProxyStart, RunArgs, common_arguments},
     restart::{self, Waits},
     sys::{limits, signals, spawn::Rights, users},
 };
@@ -305,6 +305,7 @@ fn proxy_recipe(args: &RunArgs, claim: &Claim) -> Recipe {
     if let Some(workers) = args.workers {
         arguments.extend(["--workers".into(), workers.to_string().into()]);
     }
+    arguments.extend(args.io.map(Io::argument));
     arguments.extend(args.gateway.arguments());
     Recipe {
         role: Role::Proxy,

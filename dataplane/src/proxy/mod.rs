@@ -13,6 +13,7 @@ mod made;
 mod pairing;
 mod parent;
 mod report;
+mod rings;
 mod served;
 mod standalone;
 
@@ -54,6 +55,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<Ending> {
         restart,
         stay,
         beats,
+        io,
         log_format,
         gateway,
         ..
@@ -62,6 +64,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<Ending> {
         let parent = parent::Parent {
             run_dir,
             workers: *workers,
+            io: *io,
             gateway: *gateway,
             log_format: *log_format,
             stay: *stay,
@@ -75,7 +78,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<Ending> {
         pages::MOST_WORKERS
     );
     match run_dir {
-        Some(run_dir) => served::run(run_dir, workers, *beats, (*gateway).into()),
+        Some(run_dir) => served::run(run_dir, workers, *io, *beats, (*gateway).into()),
         None => standalone::run(args, workers).map(|()| Ending::Planned),
     }
 }

@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    cli::{GatewayArgs, LogFormat, common_arguments},
+    cli::{GatewayArgs, Io, LogFormat, common_arguments},
     ipc::PROXY_SOCKET,
     restart::{self, Restarts},
     sys::{
@@ -48,6 +48,8 @@ pub(super) struct Parent<'a> {
     pub(super) run_dir: &'a Path,
     /// Of the proxy; `None`: one per core.
     pub(super) workers: Option<usize>,
+    /// Of the proxy.
+    pub(super) io: Io,
     /// Of the proxy.
     pub(super) gateway: GatewayArgs,
     /// Of both.
@@ -157,6 +159,7 @@ impl Parent<'_> {
         if let Some(workers) = self.workers {
             command.arg("--workers").arg(workers.to_string());
         }
+        command.arg(self.io.argument());
         command.args(self.gateway.arguments());
         command
     }

@@ -121,6 +121,8 @@ fn samples(snapshot: &Snapshot) -> Vec<Sample> {
     }
     let lost = snapshot.unrecorded;
     samples.push(Sample::new(Metric::ProxyUnrecorded, &[], lost));
+    let rings = snapshot.rings as u64;
+    samples.push(Sample::new(Metric::ProxyRings, &[], rings));
     samples
 }
 
@@ -360,6 +362,7 @@ mod tests {
             }],
             counters: Counters::default(),
             unrecorded: 0,
+            rings: 0,
         }
     }
 

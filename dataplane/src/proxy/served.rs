@@ -21,6 +21,7 @@ use anyhow::Context;
 use node_api::{Keys, Pool, PoolRef};
 
 use crate::{
+    cli::Io,
     ipc::{FromProxy, Hello, PROXY_SOCKET, ProxyReport, ToProxy, UsableEndpoints, VrrpToProxy},
     proxy::{
         Ending, LEAVE_LIMIT,
@@ -30,6 +31,7 @@ use crate::{
         made::Made,
         pairing::{Beats, Pairing},
         report,
+        rings::Rings,
     },
     sys::{channel::Channel, memory::Shared, outgoing, pages::WorkerBeats, privileges, signals},
 };
@@ -64,6 +66,7 @@ pub(super) enum Input {
 pub(super) fn run(
     run_dir: &Path,
     workers: usize,
+    io: Io,
     beats: Option<i32>,
     limits: proxy::GatewayLimits,
 ) -> anyhow::Result<Ending> {
@@ -77,7 +80,8 @@ pub(super) fn run(
     let watched = socket.try_clone()?;
     let agent = Channel::new(socket, PATIENCE)?;
     agent.send(&Hello::Proxy { workers }, &[])?;
-    privileges::give_up_all()?;
+    let rings = Rings::open(io, workers);
+    privileges::give_up_all(rings.calls())?;
     tracing::info!(
         workers,
         open_files = ceilings.open_files,
@@ -103,6 +107,7 @@ pub(super) fn run(
         records: Some(records),
         patience: proxy::Patience::default(),
         limits,
+        rings: rings.rings,
     })?;
     receive_from_agent(agent.try_clone()?, inputs.clone())?;
     let mut served = Served {
@@ -113,6 +118,7 @@ pub(super) fn run(
         beats,
         inputs,
         ceilings,
+        without_rings: rings.refused,
         pools: BTreeMap::new(),
         made: Made::default(),
         refused: HashMap::new(),
@@ -193,6 +199,8 @@ struct Served {
     beats: Arc<Beats>,
     inputs: SyncSender<Input>,
     ceilings: Ceilings,
+    /// Why there are no rings, where they were asked for.
+    without_rings: Option<String>,
     /// Pools of the configuration in force, by the relay's name for them.
     pools: BTreeMap<String, PoolRef>,
     /// What their TLS is served with.
@@ -470,7 +478,8 @@ impl Served {
     fn report(&self) -> ProxyReport {
         let snapshot = self.relay.snapshot();
         let usage = self.ceilings.usage(&snapshot);
-        let warnings = self.warnings.iter().cloned().chain(usage.warnings());
+        let warnings = self.warnings.iter().chain(&self.without_rings).cloned();
+        let warnings = warnings.chain(usage.warnings());
         let mut report = report::report(&snapshot, &self.pools, &self.refused, warnings.collect());
         report.samples.extend(usage.samples());
         report

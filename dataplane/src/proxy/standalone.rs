@@ -14,7 +14,7 @@ use anyhow::Context;
 use super::access_log::AccessLog;
 use crate::{
     cli::ProxyArgs,
-    proxy::LEAVE_LIMIT,
+    proxy::{LEAVE_LIMIT, rings::Rings},
     sys::{limits, privileges, signals::StopSignals, tcp},
 };
 
@@ -35,8 +35,9 @@ pub(super) fn run(args: &ProxyArgs, workers: usize) -> anyhow::Result<()> {
     }
     let sockets: Sockets = plain.into_iter().chain(secure).collect();
     let addresses: Vec<_> = sockets.iter().map(|(address, _)| *address).collect();
+    let rings = Rings::open(args.io, workers);
     // Sockets that need privilege are open.
-    privileges::give_up_all()?;
+    privileges::give_up_all(rings.calls())?;
 
     let access_log = args.access_log.map(|_| AccessLog::start()).transpose();
     let (records, access_log) = access_log.context("cannot start the access log")?.unzip();
@@ -47,10 +48,12 @@ pub(super) fn run(args: &ProxyArgs, workers: usize) -> anyhow::Result<()> {
         records,
         patience: proxy::Patience::default(),
         limits: args.gateway.into(),
+        rings: rings.rings,
     })?;
     relay.apply(config(args, listeners), sockets)?;
+    let rings = relay.snapshot().rings;
     for address in &addresses {
-        tracing::info!(%address, workers, open_files, "accepting");
+        tracing::info!(%address, workers, rings, open_files, "accepting");
     }
 
     let signal = stop.wait().context("cannot wait for signals")?;

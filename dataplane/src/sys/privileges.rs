@@ -6,7 +6,7 @@ use nix::sys::prctl;
 
 use crate::sys::{
     limits,
-    seccomp::{self, SeccompError},
+    seccomp::{self, Calls, SeccompError},
 };
 
 /// Why a process could not give something up.
@@ -28,9 +28,9 @@ pub enum PrivilegeError {
 
 /// Gives up, for good and for all threads to come, whatever a process that faces clients does not
 /// need: capabilities, programs with more rights, core dumps, being traced by its own user, and
-/// all system calls but those of [`seccomp`]. Call it before the first thread is started:
+/// all system calls but those of [`seccomp`] and `more`. Call it before the first thread is started:
 /// capabilities belong to threads.
-pub fn give_up_all() -> Result<(), PrivilegeError> {
+pub fn give_up_all(more: Calls) -> Result<(), PrivilegeError> {
     let failed = |what| move |source| PrivilegeError::Drop { what, source };
     let no_new_privileges = prctl::set_no_new_privs().map_err(io::Error::from);
     no_new_privileges.map_err(failed("the way to new privileges"))?;
@@ -39,7 +39,7 @@ pub fn give_up_all() -> Result<(), PrivilegeError> {
     limits::forbid_core_dumps().map_err(failed("core dumps"))?;
     let not_dumpable = prctl::set_dumpable(false).map_err(io::Error::from);
     not_dumpable.map_err(failed("the right of others to read its memory"))?;
-    seccomp::confine().map_err(PrivilegeError::Confine)
+    seccomp::confine(more).map_err(PrivilegeError::Confine)
 }
 
 /// `struct __user_cap_header_struct` of `capset(2)`.

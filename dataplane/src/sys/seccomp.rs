@@ -4,6 +4,9 @@
 //! must not end every session of the host. What the list is about is what must never succeed:
 //! starting programs, opening files, tracing, sockets other than TCP, anything with the kernel's
 //! configuration, executable memory.
+//!
+//! A ring of `io_uring` does in the kernel's name what a filter would refuse, so none can be made. Where
+//! sessions are read by rings these are made before, and may themselves do very little ([`proxy::Ring`]).
 
 use std::{collections::BTreeMap, env::consts::ARCH};
 
@@ -26,10 +29,19 @@ pub enum SeccompError {
     Apply(#[source] seccompiler::Error),
 }
 
+/// Calls that are allowed or not, by what the process is to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Calls {
+    /// Those of every proxy.
+    Common,
+    /// And to use the rings that it has.
+    Rings,
+}
+
 /// Puts the filter in force for all threads of the process, those to come included, for good.
 /// Sets `no_new_privs`, without which the kernel takes no filter from an unprivileged process.
-pub fn confine() -> Result<(), SeccompError> {
-    for program in programs()? {
+pub fn confine(calls: Calls) -> Result<(), SeccompError> {
+    for program in programs(calls)? {
         seccompiler::apply_filter_all_threads(&program).map_err(SeccompError::Apply)?;
     }
     Ok(())
@@ -37,7 +49,7 @@ pub fn confine() -> Result<(), SeccompError> {
 
 /// The filters, in the order in which they are to be applied. The kernel takes the strictest
 /// answer of all.
-fn programs() -> Result<[BpfProgram; 2], SeccompError> {
+fn programs(calls: Calls) -> Result<[BpfProgram; 2], SeccompError> {
     let architecture = TargetArch::try_from(ARCH).map_err(SeccompError::Architecture)?;
     let compile = |rules, otherwise, on_match| {
         SeccompFilter::new(rules, otherwise, on_match, architecture)
@@ -54,7 +66,7 @@ fn programs() -> Result<[BpfProgram; 2], SeccompError> {
             SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
         )?,
         compile(
-            allowed().map_err(SeccompError::Compile)?,
+            allowed(calls).map_err(SeccompError::Compile)?,
             SeccompAction::Errno(libc::EPERM.unsigned_abs()),
             SeccompAction::Allow,
         )?,
@@ -132,9 +144,12 @@ const SIOCOUTQNSD: libc::c_ulong = 0x894b;
 
 const AF_UNIX: u64 = libc::AF_UNIX.unsigned_abs() as u64;
 
+/// `IORING_REGISTER_ENABLE_RINGS`: a ring that was made before, and bound to what it may do, begins.
+const REGISTER_ENABLE_RINGS: u64 = 12;
+
 type Rules = BTreeMap<i64, Vec<Rule>>;
 
-fn allowed() -> Result<Rules, seccompiler::BackendError> {
+fn allowed(calls: Calls) -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = PLAIN
         .iter()
         .chain(OLDER)
@@ -208,6 +223,13 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
             libc::AT_EMPTY_PATH,
         )?])?],
     );
+    if calls == Calls::Rings {
+        rules.insert(libc::SYS_io_uring_enter, Vec::new());
+        rules.insert(
+            libc::SYS_io_uring_register,
+            one_of(1, &[REGISTER_ENABLE_RINGS])?,
+        );
+    }
     Ok(rules)
 }
 
@@ -252,8 +274,15 @@ mod tests {
 
     /// Runs `test` on a thread with the filter, which does not reach the other tests.
     fn confined<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
-        let run = || {
-            for program in programs().unwrap() {
+        confined_to(Calls::Common, test)
+    }
+
+    fn confined_to<T: Send + 'static>(
+        calls: Calls,
+        test: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let run = move || {
+            for program in programs(calls).unwrap() {
                 seccompiler::apply_filter(&program).unwrap();
             }
             test()
@@ -294,6 +323,8 @@ mod tests {
                 ("setns", libc::SYS_setns),
                 ("bpf", libc::SYS_bpf),
                 ("io_uring_setup", libc::SYS_io_uring_setup),
+                ("io_uring_enter", libc::SYS_io_uring_enter),
+                ("io_uring_register", libc::SYS_io_uring_register),
                 ("keyctl", libc::SYS_keyctl),
                 ("setuid", libc::SYS_setuid),
                 ("seccomp", libc::SYS_seccomp),
@@ -315,6 +346,22 @@ mod tests {
             attempt("executable memory", libc::SYS_mmap, [0, 4096, executable]);
             attempt("making it so", libc::SYS_mprotect, [0, 4096, executable]);
             attempt("dumpable", libc::SYS_prctl, [libc::PR_SET_DUMPABLE, 1, 0]);
+        });
+    }
+
+    #[test]
+    fn with_rings_none_can_be_made_nor_given_other_rights() {
+        confined_to(Calls::Rings, || {
+            attempt("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]);
+            // IORING_REGISTER_BUFFERS, IORING_REGISTER_FILES, IORING_REGISTER_RESTRICTIONS
+            for what in [0, 2, 11] {
+                attempt("registration", libc::SYS_io_uring_register, [-1, what, 0]);
+            }
+            let enter = libc::SYS_io_uring_enter;
+            // SAFETY: numbers only, and no descriptor of a ring.
+            let result = unsafe { libc::syscall(enter, -1, 0, 0, 0, 0, 0) };
+            let error = io::Error::last_os_error();
+            assert_eq!((result, error.raw_os_error()), (-1, Some(libc::EBADF)));
         });
     }
 

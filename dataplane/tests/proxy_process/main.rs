@@ -10,6 +10,7 @@
 mod agent;
 mod group;
 mod memory;
+mod rings;
 mod served;
 mod standalone;
 mod support;

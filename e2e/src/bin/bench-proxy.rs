@@ -12,7 +12,7 @@ use e2e::proxy_load::change::{self, Edit};
 use e2e::proxy_load::chart;
 use e2e::proxy_load::engine::Engine;
 use e2e::proxy_load::goal::goals;
-use e2e::proxy_load::load::Load;
+use e2e::proxy_load::load::{Load, Transport};
 use e2e::proxy_load::peer::{Peer, Running, Task};
 use e2e::proxy_load::report::{Results, Rounds};
 use e2e::proxy_load::tls::Identity;
@@ -55,7 +55,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "wsha,nginx,nginx-64k,haproxy,envoy"
+        default_value = "wsha,wsha-io-uring,nginx,nginx-64k,haproxy,envoy"
     )]
     peers: Vec<Peer>,
     /// Only loads whose name contains this
@@ -153,6 +153,7 @@ fn run(options: &Options) -> Result<()> {
             .peers
             .iter()
             .flat_map(|peer| [(*peer, false), (*peer, true)])
+            .filter(|(peer, tls)| !tls || peer.takes(Transport::Tls))
         {
             let count = options.sessions();
             let over = if tls { ", TLS" } else { "" };
@@ -281,7 +282,10 @@ fn latency(
         eprintln!("latency at {rate}/s");
         let (mut p50, mut p99) = (Rounds::new(), Rounds::new());
         for _ in 0..options.latency_rounds() {
-            for proxy in running {
+            for proxy in running
+                .iter()
+                .filter(|proxy| proxy.peer != Peer::WshaIoUring)
+            {
                 let latency = trial::latency(engine, proxy, rate, options.window())?;
                 p50.entry(proxy.peer).or_default().push(latency.p50);
                 p99.entry(proxy.peer).or_default().push(latency.p99);

@@ -36,6 +36,7 @@ const GAP: f64 = 14.0;
 fn colour(peer: Peer) -> &'static str {
     match peer {
         Peer::Wsha => "#0b6e4f",
+        Peer::WshaIoUring => "#4fa083",
         Peer::Nginx => "#5b8fd6",
         Peer::Nginx64k => "#8fb4e8",
         Peer::Haproxy => "#c77d2e",

@@ -24,6 +24,9 @@ use crate::{tools, wait};
 pub enum Peer {
     /// Ours.
     Wsha,
+    /// Ours with `--io io_uring`: no goal is set for it.
+    #[value(name = "wsha-io-uring")]
+    WshaIoUring,
     /// nginx with its default buffers of 4 KiB.
     Nginx,
     /// nginx with buffers of 64 KiB.
@@ -39,6 +42,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Wsha => "wsha",
+            Self::WshaIoUring => "wsha io_uring",
             Self::Nginx => "nginx",
             Self::Nginx64k => "nginx 64k",
             Self::Haproxy => "HAProxy",
@@ -152,15 +156,19 @@ fn free_address() -> Result<SocketAddrV4> {
 }
 
 impl Peer {
-    /// Whether it relays what comes this way: nginx knows no WebSocket over HTTP/2.
+    /// Whether it is measured with what comes this way: nginx knows no WebSocket over HTTP/2, and what comes by TLS
+    /// is not read by `io_uring`.
     pub fn takes(self, transport: Transport) -> bool {
-        let is_nginx = matches!(self, Self::Nginx | Self::Nginx64k);
-        !(is_nginx && matches!(transport, Transport::Http2 { .. }))
+        match self {
+            Self::Nginx | Self::Nginx64k => !matches!(transport, Transport::Http2 { .. }),
+            Self::WshaIoUring => transport == Transport::Plain,
+            Self::Wsha | Self::Haproxy | Self::Envoy => true,
+        }
     }
 
     /// Whether it is another one, set up differently in what only CPU time and memory tell.
     pub fn is_variant(self) -> bool {
-        self == Self::Nginx64k
+        matches!(self, Self::Nginx64k | Self::WshaIoUring)
     }
 
     /// Name of its files.
@@ -172,14 +180,17 @@ impl Peer {
     pub fn command(self, task: &Task, dir: &Path, wsha: &Path) -> Result<Command> {
         let file = self.configure(task, dir)?;
         let mut command = Command::new(match self {
-            Self::Wsha => wsha.to_owned(),
+            Self::Wsha | Self::WshaIoUring => wsha.to_owned(),
             Self::Nginx | Self::Nginx64k => tools::need("nginx", "nginx-light")?,
             Self::Haproxy => tools::need("haproxy", "haproxy")?,
             Self::Envoy => tools::envoy()?,
         });
         match self {
-            Self::Wsha => {
+            Self::Wsha | Self::WshaIoUring => {
                 command.args(["proxy", "--workers", &task.workers.to_string()]);
+                if self == Self::WshaIoUring {
+                    command.args(["--io", "io_uring"]);
+                }
                 if task.records {
                     command.args(["--access-log", "100"]);
                 }
@@ -214,7 +225,7 @@ impl Peer {
     pub fn configure(self, task: &Task, dir: &Path) -> Result<PathBuf> {
         let name = self.file();
         let (file, text) = match self {
-            Self::Wsha => return Ok(PathBuf::new()),
+            Self::Wsha | Self::WshaIoUring => return Ok(PathBuf::new()),
             Self::Nginx | Self::Nginx64k => (dir.join(format!("{name}.conf")), self.nginx(task)?),
             Self::Haproxy => (dir.join("haproxy.cfg"), haproxy(task)?),
             Self::Envoy => (dir.join("envoy.json"), envoy::configure(task, dir)?),

@@ -83,6 +83,34 @@ fn the_proxy_is_told_what_it_may_take_over_all_pools() -> Result<()> {
 }
 
 #[test]
+fn the_proxy_may_use_io_uring_where_that_is_asked_for() -> Result<()> {
+    const TEST: &str = "the_proxy_may_use_io_uring_where_that_is_asked_for";
+    for (sets, argument, profile) in [
+        (&[][..], "--io=epoll", "RuntimeDefault"),
+        (
+            &[
+                "dataplane.proxy.io=io_uring",
+                "dataplane.proxy.seccompProfile.type=Unconfined",
+            ],
+            "--io=io_uring",
+            "Unconfined",
+        ),
+    ] {
+        let Some(pod) = pod(TEST, sets)? else {
+            return Ok(());
+        };
+        let proxy = container(&pod, "proxy")?;
+        let args = strings(&proxy["args"]);
+        ensure!(args.contains(&argument), "{args:?}");
+        let given = &proxy["securityContext"]["seccompProfile"]["type"];
+        ensure!(given == profile, "{given}");
+        let whole = &pod["securityContext"]["seccompProfile"]["type"];
+        ensure!(whole == "RuntimeDefault", "{whole}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_new_pod_fits_beside_the_old_one_and_follows_it() -> Result<()> {
     const TEST: &str = "a_new_pod_fits_beside_the_old_one_and_follows_it";
     let Some(objects) = render(TEST, &[])? else {

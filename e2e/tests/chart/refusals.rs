@@ -47,6 +47,14 @@ const REFUSED: &[(&[&str], &str)] = &[
         "at '/dataplane/proxy/workers': maximum: got 65, want 64",
     ),
     (
+        &["dataplane.proxy.io=uring"],
+        "at '/dataplane/proxy/io': value must be one of 'epoll', 'io_uring'",
+    ),
+    (
+        &["dataplane.proxy.seccompProfile.type=None"],
+        "at '/dataplane/proxy/seccompProfile/type': value must be one of 'RuntimeDefault', 'Localhost', 'Unconfined'",
+    ),
+    (
         &["dataplane.limits.maxSessions=-1"],
         "at '/dataplane/limits/maxSessions': minimum: got -1, want 0",
     ),

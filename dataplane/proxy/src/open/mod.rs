@@ -151,6 +151,10 @@ pub(crate) async fn bring(
     match opened.await {
         Ok(Opened::Session(ready)) => {
             client.bears_fruit();
+            let by_ring = |stream| worker.by_ring(stream);
+            let (Ok(client), Ok(backend)) = (by_ring(client), by_ring(ready.backend)) else {
+                return HandshakeResult::ClientGone;
+            };
             entry.note(|record| {
                 record.handshake = HandshakeResult::Upgraded;
                 record.status = Some(client.status(101));
@@ -165,7 +169,7 @@ pub(crate) async fn bring(
                 Rc::clone(&worker),
                 Rc::clone(&control),
                 (client, ready.early_client),
-                (ready.backend, ready.early_backend),
+                (backend, ready.early_backend),
                 ready.response,
                 entry,
             );

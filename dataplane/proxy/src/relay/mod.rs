@@ -45,6 +45,9 @@ const READ_LOG_MAX: u8 = 18;
 /// would else leave a few bytes for a read of their own.
 const READ_HEADS: usize = 1024;
 
+/// What any read takes.
+pub(crate) const READ_MIN: usize = (1 << READ_LOG_MIN) + READ_HEADS;
+
 /// Size of a worker's scratch buffer: the largest read, with room in front for bytes held back.
 pub(crate) const SCRATCH: usize = HEAD_MAX + (1 << READ_LOG_MAX) + READ_HEADS;
 

@@ -297,7 +297,7 @@ mod tests {
             .build_local(LocalOptions::default());
         let run = async {
             let shared = Shared::new(1, None, None, Patience::default(), Arc::default());
-            let worker = Rc::new(Worker::new(0, Arc::new(shared)));
+            let worker = Rc::new(Worker::new(0, Arc::new(shared), None));
             let (crew, route) = (&worker.crew, route());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();

@@ -41,6 +41,7 @@ use crate::{
     proxy::Beat,
     reclaim::Reclaim,
     relay::{SCRATCH, Side},
+    ring::Reactor,
     session::Control,
     shedding::Shedding,
     stats::{Count, ListenerStats, Open, WorkerStats},
@@ -58,6 +59,8 @@ const TELLS: u32 = 100;
 /// State of one thread; nothing here is shared with another.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
+    /// What sessions without TLS are read by; `None`: by the event loop.
+    ring: Option<Rc<Reactor>>,
     index: usize,
     listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
     crew: Crew,
@@ -93,9 +96,10 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
-    fn new(index: usize, shared: Arc<Shared>) -> Self {
+    fn new(index: usize, shared: Arc<Shared>, ring: Option<Rc<Reactor>>) -> Self {
         Self {
             shared,
+            ring,
             index,
             listeners: RefCell::default(),
             crew: Crew::default(),
@@ -251,7 +255,7 @@ mod tests {
     #[test]
     fn connections_that_come_together_are_drawn_each_by_itself() {
         let shared = Shared::new(1, None, None, Patience::default(), Arc::default());
-        let worker = Worker::new(0, Arc::new(shared));
+        let worker = Worker::new(0, Arc::new(shared), None);
         let drawn = (0..64).filter(|_| worker.draws(50)).count();
         assert!((1..64).contains(&drawn), "{drawn} of 64");
     }

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -20,6 +20,7 @@ use crate::{
     endpoint::{self, Endpoint},
     live::{Shared, State},
     proxy::{Beat, LeaveReport},
+    ring::{Reactor, Ring},
 };
 
 /// What a worker is told.
@@ -53,6 +54,7 @@ pub(crate) fn spawn(
     index: usize,
     shared: Arc<Shared>,
     beat: Beat,
+    ring: Option<Ring>,
     orders: orders::Receiver<Order>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = || {
@@ -65,9 +67,10 @@ pub(crate) fn spawn(
         .name(format!("proxy-{index}"))
         .spawn(move || match runtime() {
             Ok(runtime) => {
-                drop(started.send(Ok(())));
-                let worker = Rc::new(Worker::new(index, shared));
                 runtime.block_on(async {
+                    let reactor = ring.and_then(|ring| begin(ring, &shared));
+                    drop(started.send(Ok(())));
+                    let worker = Rc::new(Worker::new(index, shared, reactor));
                     worker.run(beat, orders).await;
                     worker.end_sessions();
                 });
@@ -78,6 +81,20 @@ pub(crate) fn spawn(
         Ok(Ok(())) => Ok(thread),
         Ok(Err(error)) => Err(error),
         Err(mpsc::RecvError) => Err(io::Error::other("the thread ended at its start")),
+    }
+}
+
+/// Has sessions served by a ring; where the kernel does not let it, by the event loop.
+fn begin(ring: Ring, shared: &Shared) -> Option<Rc<Reactor>> {
+    match Reactor::begin(ring) {
+        Ok(reactor) => {
+            shared.rings.fetch_add(1, Relaxed);
+            Some(reactor)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a worker goes without its ring");
+            None
+        }
     }
 }
 

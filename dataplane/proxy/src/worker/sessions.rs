@@ -1,12 +1,13 @@
 //! Sessions from the handshake to their end, and what their address does meanwhile.
 
-use std::{collections::hash_map::Entry, net::IpAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{collections::hash_map::Entry, io, net::IpAddr, rc::Rc, sync::Arc, time::Instant};
 
 use super::Worker;
 use crate::{
     relay::Session,
     session::{Control, End},
     stats::{CodeClass, Ended},
+    stream::Stream,
 };
 
 impl Worker {
@@ -29,6 +30,15 @@ impl Worker {
                 control.lost_at.set((!held).then_some(now));
                 control.revise();
             }
+        }
+    }
+
+    /// Has a connection that is to be in a session from now on read by the ring, where there is one. One
+    /// with TLS stays as it is.
+    pub(crate) fn by_ring(&self, stream: Stream) -> io::Result<Stream> {
+        match (stream, &self.ring) {
+            (Stream::Tcp(tcp, None), Some(ring)) if ring.serves() => Ok(ring.adopt(tcp)?.into()),
+            (stream, _) => Ok(stream),
         }
     }
 

@@ -432,6 +432,7 @@ async fn every_worker_shows_that_it_turns() {
         records: None,
         patience: proxy::Patience::default(),
         limits: proxy::GatewayLimits::default(),
+        rings: Vec::new(),
     })
     .unwrap();
     let mut count = [0; 3];
@@ -481,6 +482,7 @@ async fn what_a_worker_did_not_obey_is_not_in_force() {
         records: None,
         patience: proxy::Patience::default(),
         limits: proxy::GatewayLimits::default(),
+        rings: Vec::new(),
     })
     .unwrap();
     let sockets = sockets("127.0.0.1:0".parse().unwrap());

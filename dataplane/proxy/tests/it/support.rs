@@ -10,7 +10,7 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use proxy::{
     Balancing, Config, Drain, Endpoint, Event, GatewayLimits, Health, Heartbeat, Limits, Listener,
-    Options, Patience, Phase, Pool, Proxy, Record, Snapshot, Upstream,
+    Options, Patience, Phase, Pool, Proxy, Record, Ring, Snapshot, Upstream,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -110,6 +110,7 @@ impl Rig {
             records: Some(record),
             patience,
             limits,
+            rings: rings(),
         })
         .unwrap();
         let sockets = sockets(SocketAddr::new(ip, 0));
@@ -175,6 +176,18 @@ impl Rig {
             before = now;
         }
     }
+}
+
+/// What sessions are read by: in `ring`, which has some of these tests, a ring for each worker; else
+/// none, and it is by epoll.
+pub(crate) fn rings() -> Vec<Ring> {
+    if env!("CARGO_CRATE_NAME") != "ring" {
+        return Vec::new();
+    }
+    Ring::open_all(WORKERS).unwrap_or_else(|error| {
+        println!("SKIPPED: no io_uring ({error}), by epoll instead");
+        Vec::new()
+    })
 }
 
 /// A pool with short time-outs and no heartbeats.

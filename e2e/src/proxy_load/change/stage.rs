@@ -155,7 +155,7 @@ impl Stage {
                     Peer::Nginx | Peer::Nginx64k => process.signal(Signal::SIGHUP),
                     Peer::Haproxy => process.signal(Signal::SIGUSR2),
                     // It watches its files.
-                    Peer::Envoy | Peer::Wsha => Ok(()),
+                    Peer::Envoy | Peer::Wsha | Peer::WshaIoUring => Ok(()),
                 }
             }
         }
