@@ -96,13 +96,10 @@ impl Stream {
         };
         let mut read = None;
         let asked = tcp.try_io(Interest::READABLE, || {
-            let n = unless_blocked(sys::receive(tcp, room), &mut read)?;
+            let result = sys::receive(tcp, room);
             // Less than there is room for: there is no more, which a read that finds nothing would tell at the
             // price of a call.
-            if n > 0 && n < room.len() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(())
+            note(&mut read, result, |n| n > 0 && n < room.len())
         });
         drop(asked);
         read
@@ -116,11 +113,7 @@ impl Stream {
         };
         let mut written = None;
         let asked = tcp.try_io(Interest::WRITABLE, || {
-            let n = unless_blocked(sys::send(tcp, bytes), &mut written)?;
-            if n < bytes.len() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(())
+            note(&mut written, sys::send(tcp, bytes), |n| n < bytes.len())
         });
         drop(asked);
         written
@@ -300,22 +293,22 @@ impl Stream {
     }
 }
 
-/// Notes what a call came to, and goes on with its count; that it would block is for the runtime to know.
-fn unless_blocked(
-    result: io::Result<usize>,
+/// Notes what a call came to, unless it would block. For the runtime it would, too, if it `is_last` that does not.
+fn note(
     noted: &mut Option<io::Result<usize>>,
-) -> io::Result<usize> {
-    match result {
-        Ok(n) => {
-            *noted = Some(Ok(n));
-            Ok(n)
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-        Err(error) => {
-            *noted = Some(Err(error));
-            Ok(usize::MAX)
-        }
+    result: io::Result<usize>,
+    is_last: impl Fn(usize) -> bool,
+) -> io::Result<()> {
+    let blocks = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    if result.as_ref().is_err_and(blocks) {
+        return result.map(drop);
     }
+    let is_last = result.as_ref().is_ok_and(|n| is_last(*n));
+    *noted = Some(result);
+    if is_last {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(())
 }
 
 impl From<TcpStream> for Stream {

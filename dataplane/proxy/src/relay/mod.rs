@@ -231,8 +231,8 @@ impl Session {
             }
             let (from, to) = self.legs(side);
             // What the other side did not take is tried again, which has the task woken when it takes more.
-            let is_over = is_all && !to.has_output() && from.watch(cx);
-            if is_over || self.over {
+            let is_done = is_all && !to.has_output() && from.watch(cx);
+            if is_done || self.over {
                 return;
             }
         }
