@@ -57,6 +57,9 @@ async fn a_planned_stop_ends_a_poll_with_503_and_a_connection_between_requests()
         .await
         .unwrap();
     release.send(false).unwrap();
+    // Else it could be taken for the next one.
+    rig.until("its end", |s| s.counters.live_requests == 0)
+        .await;
     let mut polling = poll(&rig).await;
     let report = rig.proxy.leave(&[HOME], Duration::from_secs(5)).unwrap();
     assert_eq!(report.sessions, 0);
