@@ -162,7 +162,7 @@ fn proxies_are_measured_side_by_side() -> Result<()> {
             "20000/s, p99",
         ] {
             let cells = row(text, name)?;
-            ensure!(cells.len() == 6, "{name}: {cells:?}");
+            ensure!(cells.len() == 7, "{name}: {cells:?}");
         }
         for name in [
             "HTTP/2, 64 B x1",
@@ -171,7 +171,7 @@ fn proxies_are_measured_side_by_side() -> Result<()> {
             "HTTP/2, handshake",
         ] {
             let cells = row(text, name)?;
-            let [_, wsha, "-", "-", haproxy, envoy] = cells[..] else {
+            let [_, wsha, "-", "-", "-", haproxy, envoy] = cells[..] else {
                 anyhow::bail!("{name}: {cells:?}");
             };
             for cost in [wsha, haproxy, envoy] {
