@@ -1,7 +1,6 @@
 //! Counters of one endpoint. As in `stats`, each worker writes its own.
 
 use crate::{
-    frame::Scan,
     record::Volume,
     relay::Side,
     stats::{Count, Ended, closed},
@@ -82,13 +81,13 @@ pub(crate) struct WorkerEndpointStats {
 
 impl WorkerEndpointStats {
     /// Once for each read.
-    pub(crate) fn received(&self, side: Side, scan: &Scan) {
-        let volume = match side {
+    pub(crate) fn received(&self, side: Side, volume: Volume) {
+        let sum = match side {
             Side::Client => &self.from_clients,
             Side::Backend => &self.from_backend,
         };
-        volume.bytes.add(scan.ready as u64);
-        volume.messages.add(scan.messages.into());
+        sum.bytes.add(volume.bytes);
+        sum.messages.add(volume.messages);
     }
 
     pub(crate) fn handshake(&self, result: AttemptResult) {

@@ -12,7 +12,6 @@ use std::{
 };
 
 use crate::{
-    frame::Scan,
     handshake::Request,
     live::Route,
     relay::Side,
@@ -146,13 +145,13 @@ impl Record {
         self.upstream = Some(to.upstream.name.clone());
     }
 
-    pub(crate) fn count(&mut self, side: Side, scan: &Scan) {
-        let volume = match side {
+    pub(crate) fn count(&mut self, side: Side, volume: Volume) {
+        let sum = match side {
             Side::Client => &mut self.from_client,
             Side::Backend => &mut self.from_endpoint,
         };
-        volume.bytes += scan.ready as u64;
-        volume.messages += u64::from(scan.messages);
+        sum.bytes += volume.bytes;
+        sum.messages += volume.messages;
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     handshake::{Body, Fields},
     http2::{self, Http2Stream},
     ring::RingStream,
-    sys,
+    sys::{self, Push},
     tls::{Agreed, Tls},
 };
 
@@ -107,13 +107,14 @@ impl Stream {
 
     /// Writes what TCP alone takes now. `None`: it takes nothing, or it must be asked with `poll_write`.
     #[inline]
-    pub(crate) fn write_ready(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+    pub(crate) fn write_ready(&self, bytes: &[u8], push: Push) -> Option<io::Result<usize>> {
         let Self::Tcp(tcp, None) = self else {
             return None;
         };
         let mut written = None;
         let asked = tcp.try_io(Interest::WRITABLE, || {
-            note(&mut written, sys::send(tcp, bytes), |n| n < bytes.len())
+            let result = sys::send(tcp, bytes, push);
+            note(&mut written, result, |n| n < bytes.len())
         });
         drop(asked);
         written

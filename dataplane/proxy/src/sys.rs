@@ -49,8 +49,21 @@ pub(crate) fn receive(socket: &impl AsRawFd, room: &mut [u8]) -> io::Result<usiz
     counted(result)
 }
 
+/// Whether the kernel may keep the end of what it is given for what comes with it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Push {
+    /// It sends all it can.
+    Now,
+    /// More follows at once, or the end of the output.
+    WithNext,
+}
+
 /// Sends what a socket takes now: `send(2)`, in the same way.
-pub(crate) fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send(socket: &impl AsRawFd, bytes: &[u8], push: Push) -> io::Result<usize> {
+    let more = match push {
+        Push::Now => 0,
+        Push::WithNext => libc::MSG_MORE,
+    };
     // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel reads at most
     // `bytes.len()` bytes of `bytes`, which lives over the call. No address is given.
     let result = unsafe {
@@ -59,7 +72,7 @@ pub(crate) fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
             socket.as_raw_fd(),
             bytes.as_ptr(),
             bytes.len(),
-            libc::MSG_NOSIGNAL,
+            libc::MSG_NOSIGNAL | more,
             ptr::null::<libc::sockaddr>(),
             0_usize,
         )

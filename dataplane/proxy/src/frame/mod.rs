@@ -173,9 +173,9 @@ impl Frames {
     }
 
     /// Scans `buf`: the bytes held back before, then those just received. The first
-    /// [`Scan::ready`] bytes of `buf` are then to be passed on. `begun` is told of each frame that begins,
-    /// but for Pongs that are removed: to gather them in a [`Scan`] costs more than to count them.
-    pub fn scan(&mut self, buf: &mut [u8], watch: Watch, mut begun: impl FnMut(Kind)) -> Scan {
+    /// [`Scan::ready`] bytes of `buf` are then to be passed on. `begun` is told of the frames that begin,
+    /// and how many of a kind, but for Pongs that are removed: to gather them in a [`Scan`] costs more than to count them.
+    pub fn scan(&mut self, buf: &mut [u8], watch: Watch, mut begun: impl FnMut(Kind, u32)) -> Scan {
         self.held_len = 0;
         let mut scan = Scan::default();
         let mut kept = Kept::default();
@@ -202,10 +202,21 @@ impl Frames {
                 break;
             }
             if !self.refused {
-                pos = self.pass_whole(buf, pos, watch, &mut scan, &mut begun);
-                if self.remaining > 0 {
-                    continue;
+                let Allowance {
+                    frame,
+                    message,
+                    messages,
+                } = watch.allowance;
+                let most = messages.saturating_sub(scan.counted);
+                let passed = whole(&buf[pos..], watch.masked, frame.min(message), most);
+                begun(Kind::Text, passed.texts);
+                begun(Kind::Binary, passed.binaries);
+                scan.messages += passed.messages();
+                scan.counted += passed.messages();
+                if passed.messages() > 0 {
+                    self.message = passed.last;
                 }
+                pos += passed.len;
                 if pos == buf.len() {
                     break;
                 }
@@ -235,7 +246,7 @@ impl Frames {
                     self.refused = true;
                 }
             }
-            begun(Kind::of(head.opcode()));
+            begun(Kind::of(head.opcode()), 1);
             scan.messages += u32::from(head.ends_message());
             scan.violations += u32::from(head.is_violation(watch.masked));
             if head.opcode() == CLOSE {
@@ -252,54 +263,20 @@ impl Frames {
         scan
     }
 
-    /// Steps over messages of one frame whose length has 7 or 16 bits, masked as they must be and within what is
-    /// allowed: nearly all there are, and by far the most where many are small. Where it stops is the end, payload that
-    /// is still to come, or a frame that has to be looked at closely.
+    /// Passes on all of `buf` if that is messages of one frame each that [`whole`] knows, and nothing is under way: what
+    /// comes nearly always, and takes least so. `allowed` is what each may have of payload.
     #[inline]
-    fn pass_whole(
-        &mut self,
-        buf: &[u8],
-        mut pos: usize,
-        watch: Watch,
-        scan: &mut Scan,
-        begun: &mut impl FnMut(Kind),
-    ) -> usize {
-        let (mask_bit, key) = if watch.masked { (MASKED, 4) } else { (0, 0) };
-        let allowed = watch.allowance.frame.min(watch.allowance.message);
-        while let Some(&[first, second]) = buf.get(pos..pos + 2) {
-            // Reserved bits are an extension's business, compression's above all.
-            let kind = match first & !RESERVED {
-                WHOLE_TEXT => Kind::Text,
-                WHOLE_BINARY => Kind::Binary,
-                _ => break,
-            };
-            let (payload, head) = match second ^ mask_bit {
-                short @ 0..=125 => (u16::from(short), 2 + key),
-                126 => match array(buf, pos + 2) {
-                    Some(length) => (u16::from_be_bytes(length), 4 + key),
-                    None => break,
-                },
-                _ => break,
-            };
-            let end = pos + head + usize::from(payload);
-            let payload = u64::from(payload);
-            if pos + head > buf.len()
-                || payload > allowed
-                || scan.counted >= watch.allowance.messages
-            {
-                break;
-            }
-            begun(kind);
-            scan.messages += 1;
-            scan.counted += 1;
-            self.message = payload;
-            if end > buf.len() {
-                self.remaining = (end - buf.len()) as u64;
-                return buf.len();
-            }
-            pos = end;
+    pub fn pass_whole(&mut self, buf: &[u8], masked: bool, allowed: u64) -> Option<Whole> {
+        let is_amid = self.remaining > 0 || self.held_len > 0 || self.closing || self.refused;
+        if is_amid {
+            return None;
         }
-        pos
+        let whole = whole(buf, masked, allowed, u32::MAX);
+        if whole.len != buf.len() {
+            return None;
+        }
+        self.message = whole.last;
+        Some(whole)
     }
 
     /// Whether a frame that begins is more than what is allowed. Only heads are looked at: nothing
@@ -327,6 +304,63 @@ impl Frames {
             None
         }
     }
+}
+
+/// Messages of one frame each.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Whole {
+    /// Bytes of them, headers included.
+    pub len: usize,
+    /// How many are text.
+    pub texts: u32,
+    /// How many are anything else.
+    pub binaries: u32,
+    /// Payload of the last.
+    last: u64,
+}
+
+impl Whole {
+    /// How many there are.
+    pub fn messages(&self) -> u32 {
+        self.texts + self.binaries
+    }
+}
+
+/// Steps over messages of one frame whose length has 7 or 16 bits, masked as they must be and within what is
+/// allowed: nearly all there are, and by far the most where many are small. Where it stops is the end, a frame of
+/// which something is still to come, or one that has to be looked at closely.
+#[inline]
+fn whole(buf: &[u8], masked: bool, allowed: u64, most: u32) -> Whole {
+    let (mask_bit, key) = if masked { (MASKED, 4) } else { (0, 0) };
+    let mut whole = Whole::default();
+    let mut rest = buf;
+    while let [first, second, tail @ ..] = rest
+        && whole.messages() < most
+    {
+        // Reserved bits are an extension's business, compression's above all.
+        let is_text = match first & !RESERVED {
+            WHOLE_TEXT => true,
+            WHOLE_BINARY => false,
+            _ => break,
+        };
+        let (payload, head) = match (second ^ mask_bit, tail) {
+            (short @ 0..=125, _) => (u16::from(short), 2 + key),
+            (126, [high, low, ..]) => (u16::from_be_bytes([*high, *low]), 4 + key),
+            _ => break,
+        };
+        if u64::from(payload) > allowed {
+            break;
+        }
+        let Some(behind) = rest.get(head + usize::from(payload)..) else {
+            break;
+        };
+        whole.texts += u32::from(is_text);
+        whole.binaries += u32::from(!is_text);
+        whole.last = payload.into();
+        rest = behind;
+    }
+    whole.len = buf.len() - rest.len();
+    whole
 }
 
 /// What of a buffer is passed on: its first `len` bytes, and then those that begin at `from` and

@@ -18,7 +18,7 @@ fn heads_of_each_length() {
         }
         buf.extend(vec![7; payload]);
         let mut frames = Frames::default();
-        let scan = frames.scan(&mut buf, SERVER, |_| {});
+        let scan = frames.scan(&mut buf, SERVER, |_, _| {});
         assert_eq!((scan.ready, scan.messages), (head + payload, 1));
         assert!(frames.at_boundary() && frames.held().is_empty());
     }
@@ -27,7 +27,7 @@ fn heads_of_each_length() {
 #[test]
 fn an_incomplete_head_is_held_and_leaves_a_boundary() {
     let mut frames = Frames::default();
-    let scan = frames.scan(&mut [0x82, 1, b'x', 0x82, 126, 0], SERVER, |_| {});
+    let scan = frames.scan(&mut [0x82, 1, b'x', 0x82, 126, 0], SERVER, |_, _| {});
     assert_eq!(scan.ready, 3);
     assert!(frames.at_boundary());
     assert_eq!(frames.held(), [0x82, 126, 0]);
@@ -41,7 +41,7 @@ fn frames_are_counted_by_what_they_are_for() {
         .collect();
     all.extend([0x88, 0]);
     let mut counts = [0; 7];
-    Frames::default().scan(&mut all, SERVER, |kind| counts[kind as usize] += 1);
+    Frames::default().scan(&mut all, SERVER, |kind, n| counts[kind as usize] += n);
     // 3-7 and 11-15 have no meaning.
     assert_eq!(counts, [1, 1, 1, 1, 1, 1, 10]);
 }
@@ -71,7 +71,7 @@ fn own_pong_is_removed_wherever_it_is_cut_and_others_pass() {
         let mut swallowed = 0;
         for part in [&stream[..cut], &stream[cut..]] {
             let mut buf = [frames.held(), part].concat();
-            let scan = frames.scan(&mut buf, watch, |_| {});
+            let scan = frames.scan(&mut buf, watch, |_, _| {});
             passed.extend_from_slice(&buf[..scan.ready]);
             swallowed += scan.own_pongs;
         }
@@ -90,7 +90,7 @@ fn no_more_pongs_are_removed_than_pings_were_sent() {
         ..SERVER
     };
     let mut counts = [0; 7];
-    let scan = Frames::default().scan(&mut buf, watch, |kind| counts[kind as usize] += 1);
+    let scan = Frames::default().scan(&mut buf, watch, |kind, n| counts[kind as usize] += n);
     assert_eq!(counts, [0, 0, 5, 0, 0, 3, 0]);
     assert_eq!((scan.own_pongs, scan.boundary), (2, Some(0)));
     let rest = (2..5).flat_map(pong);
@@ -102,18 +102,21 @@ fn no_more_pongs_are_removed_than_pings_were_sent() {
 fn nothing_passes_behind_a_close() {
     let mut frames = Frames::default();
     let mut buf = [0x88, 4, 0x03, 0xe9, b'h', b'i', 0x81, 1, b'x'];
-    let scan = frames.scan(&mut buf, SERVER, |_| {});
+    let scan = frames.scan(&mut buf, SERVER, |_, _| {});
     assert_eq!(scan.ready, 6);
     assert_eq!(scan.close, Some(Some(1001)));
     assert!(frames.is_closed());
-    assert_eq!(frames.scan(&mut [0x81, 1, b'x'], SERVER, |_| {}).ready, 0);
+    assert_eq!(
+        frames.scan(&mut [0x81, 1, b'x'], SERVER, |_, _| {}).ready,
+        0
+    );
 }
 
 #[test]
 fn a_length_of_64_bits_never_ends_and_is_counted() {
     let mut frames = Frames::default();
     let mut buf = [0x82, 127, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2];
-    let scan = frames.scan(&mut buf, SERVER, |_| {});
+    let scan = frames.scan(&mut buf, SERVER, |_, _| {});
     assert_eq!((scan.ready, scan.violations), (12, 1));
     assert!(!frames.at_boundary());
 }
@@ -122,12 +125,12 @@ fn a_length_of_64_bits_never_ends_and_is_counted() {
 fn the_first_boundary_is_told() {
     let mut frames = Frames::default();
     assert_eq!(
-        frames.scan(&mut [0x82, 3, 1], SERVER, |_| {}).boundary,
+        frames.scan(&mut [0x82, 3, 1], SERVER, |_, _| {}).boundary,
         Some(0)
     );
-    assert_eq!(frames.scan(&mut [2], SERVER, |_| {}).boundary, None);
+    assert_eq!(frames.scan(&mut [2], SERVER, |_, _| {}).boundary, None);
     let mut rest = [3, 0x82, 2, 1];
-    assert_eq!(frames.scan(&mut rest, SERVER, |_| {}).boundary, Some(1));
+    assert_eq!(frames.scan(&mut rest, SERVER, |_, _| {}).boundary, Some(1));
 }
 
 /// Unmasked frames, each by its first byte and how much payload it has.
@@ -205,7 +208,7 @@ fn nothing_of_a_frame_beyond_what_is_allowed_passes_nor_behind_it_but_its_close_
             let mut left = watch;
             for part in [&stream[..cut], &stream[cut..]] {
                 let mut buf = [frames.held(), part].concat();
-                let scan = frames.scan(&mut buf, left, |_| {});
+                let scan = frames.scan(&mut buf, left, |_, _| {});
                 passed.extend_from_slice(&buf[..scan.ready]);
                 told.extend(scan.excess);
                 if watch.allowance.messages < u32::MAX {

@@ -10,7 +10,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{READ_LOG_MAX, READ_LOG_MIN, READ_LOG_START, speak::Insert};
-use crate::{frame::Frames, heartbeat::Pulse, stream::Stream};
+use crate::{frame::Frames, heartbeat::Pulse, stream::Stream, sys::Push};
 
 /// What a socket did not take yet. Nothing, where all that waits is in records of TLS.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub(super) struct Leg {
     /// A FIN is to follow what is to be sent.
     pub(super) fin: bool,
     pub(super) fin_sent: bool,
+    /// It is to follow at the end of this turn.
+    pub(super) ends: bool,
     pub(super) insert: Option<Insert>,
     // `Box`: it is absent in nearly all sessions, so one word rather than four.
     pub(super) unsent: Option<Box<Unsent>>,
@@ -66,6 +68,7 @@ impl Leg {
             close_sent: false,
             fin: false,
             fin_sent: false,
+            ends: false,
             insert: None,
             unsent: None,
             watched: false,
@@ -146,10 +149,20 @@ impl Leg {
 
     /// Writes now what the kernel takes, and keeps the rest.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        self.write(cx, bytes, Push::Now);
+    }
+
+    /// As [`Self::send`], what nothing may follow: it goes out with the FIN, at the end of the turn.
+    pub(super) fn send_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        self.ends = true;
+        self.write(cx, bytes, Push::WithNext);
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8], push: Push) {
         if self.unsent.is_some() {
             return self.queue(bytes);
         }
-        let written = match self.stream.write_ready(bytes) {
+        let written = match self.stream.write_ready(bytes, push) {
             Some(written) => Poll::Ready(written),
             None => Pin::new(&mut self.stream).poll_write(cx, bytes),
         };
@@ -210,6 +223,13 @@ impl Leg {
             self.fin_sent = true;
         }
         Poll::Ready(())
+    }
+
+    /// Sends the FIN that was to come with what is sent already.
+    pub(super) fn end_now(&mut self, cx: &mut Context<'_>) {
+        self.ends = false;
+        self.fin = true;
+        let _later = self.poll_flush(cx);
     }
 
     /// Where TLS is spoken a peer is told the end even if no more is expected of it (RFC 8446 section 6.1).

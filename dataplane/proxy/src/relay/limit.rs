@@ -28,6 +28,14 @@ impl Session {
         allowance
     }
 
+    /// Bytes of payload that a message of one frame may have. `None`: messages are counted, too.
+    #[inline]
+    pub(super) fn allowed(&self, from: Side) -> Option<u64> {
+        let limits = &self.control.pool.borrow().limits;
+        let is_counted = from == Side::Client && limits.messages.is_some();
+        (!is_counted).then(|| limits.payload())
+    }
+
     /// Counts what was sent, and ends the session if it was too much: what was is not passed on.
     pub(super) fn charge(&mut self, from: Side, scan: &Scan) {
         let rate = self.control.pool.borrow().limits.message_rate();

@@ -4,16 +4,16 @@
 //! stands in its fields. It reads into the worker's scratch buffer and writes from there; only what
 //! a socket did not take is copied, and while there is such a rest nothing more is read for it.
 //!
-//! Here frames are passed on; `leg` is one side of it, `speak` puts in frames of our own, `limit` is
+//! Here it is turned; `pass` passes frames on, `leg` is one side of it, `speak` puts in frames of our own, `limit` is
 //! what a session may not do, `ending` is how all of it comes to an end.
 
 mod ending;
 mod leg;
 mod limit;
+mod pass;
 mod speak;
 
 use std::{
-    cell::RefMut,
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -23,7 +23,7 @@ use std::{
 
 use self::{leg::Leg, speak::Insert};
 use crate::{
-    frame::{HEAD_MAX, PingPayload, Scan, Watch},
+    frame::HEAD_MAX,
     heartbeat::timeout,
     record::Entry,
     session::{Control, End, Farewell},
@@ -137,6 +137,7 @@ impl Session {
         self.after_scan(side, &scan);
     }
 
+    #[inline]
     fn legs(&mut self, from: Side) -> (&mut Leg, &mut Leg) {
         match from {
             Side::Client => (&mut self.client, &mut self.backend),
@@ -144,63 +145,12 @@ impl Session {
         }
     }
 
-    fn scan(&mut self, side: Side, buf: &mut [u8]) -> Scan {
-        let pongs = self.legs(side).0.pulse.unanswered;
-        let watch = Watch {
-            masked: side == Side::Client,
-            pong: if pongs > 0 {
-                self.ping_payload(side)
-            } else {
-                PingPayload::default()
-            },
-            pongs,
-            allowance: self.allowance(side),
-        };
-        let from = match side {
-            Side::Client => &mut self.client,
-            Side::Backend => &mut self.backend,
-        };
-        let traffic = self.worker.stats(&self.control.stats).received(side);
-        let scan = from.frames.scan(buf, watch, |kind| traffic.frame(kind));
-        let answered = u8::try_from(scan.own_pongs).unwrap_or(u8::MAX);
-        from.pulse.unanswered = from.pulse.unanswered.saturating_sub(answered);
-        scan
-    }
-
-    fn after_scan(&mut self, side: Side, scan: &Scan) {
-        let stats = self.worker.stats(&self.control.stats);
-        stats.received(side).add(scan);
-        if scan.own_pongs > 0 {
-            stats.pongs.add(scan.own_pongs.into());
-        }
-        let of_endpoint = self.worker.endpoint_stats(&self.control.lease.endpoint);
-        of_endpoint.received(side, scan);
-        self.entry.note(|record| record.count(side, scan));
-        if let Some(code) = scan.close {
-            self.ends(match side {
-                Side::Client => Ended::Client,
-                Side::Backend => Ended::Backend,
-            });
-            self.closes_with(code);
-        }
-        let (from, to) = self.legs(side);
-        if from.frames.is_closed() {
-            to.close_sent = true;
-            // The peer's own Close tells the other side what a Close of ours was to tell.
-            let was_held = matches!(to.insert.take(), Some(Insert::Close(..)));
-            if from.close_sent || was_held {
-                self.hurry();
-            }
-            // It must not stay half closed for ever: that is looked at when a timer is due, if one is soon.
-            let heard = self.legs(side).0.pulse.heard;
-            let until = heard + self.worker.shared.patience.half;
-            if self.control.timer.get().is_none_or(|at| at > until) {
-                self.control.due.set(true);
-            }
-        }
-    }
-
     /// Passes on what one side sends, until it has nothing more or the other takes no more.
+    #[expect(
+        clippy::inline_always,
+        reason = "for each side by itself: who is who is no question then, a tenth of what a small message takes"
+    )]
+    #[inline(always)]
     fn pump(&mut self, side: Side, cx: &mut Context<'_>) {
         for _ in 0..ROUNDS {
             let (from, to) = self.legs(side);
@@ -237,50 +187,6 @@ impl Session {
             }
         }
         cx.waker().wake_by_ref();
-    }
-
-    /// Passes on `n` bytes just read.
-    fn pass_on(
-        &mut self,
-        side: Side,
-        mut scratch: RefMut<'_, [u8]>,
-        n: usize,
-        cx: &mut Context<'_>,
-    ) {
-        let (from, _) = self.legs(side);
-        // Bytes held back go in front, so that all is one slice again.
-        let held = from.frames.held();
-        let start = HEAD_MAX - held.len();
-        scratch[start..HEAD_MAX].copy_from_slice(held);
-        let buf = &mut scratch[start..HEAD_MAX + n];
-        let scan = self.scan(side, buf);
-        let mut out = &buf[..scan.ready];
-        let (from, to) = self.legs(side);
-        // Behind a Close of ours, and to a side that is gone, nothing is sent.
-        let is_closed = from.frames.is_closed();
-        let dropped = to.close_sent || to.output_dead || to.fin;
-        if !dropped && !out.is_empty() {
-            // Behind a Close nothing may follow (RFC 6455 section 5.5.1), so nothing is put there.
-            if let (Some(insert), Some(boundary), false) = (to.insert, scan.boundary, is_closed) {
-                to.insert = None;
-                to.send(cx, &out[..boundary]);
-                out = &out[boundary..];
-                self.insert(other(side), insert);
-            }
-            let (_, to) = self.legs(side);
-            if !to.close_sent && !out.is_empty() {
-                to.send(cx, out);
-            }
-            let slow = to.unsent.is_some();
-            self.legs(side).0.adapt_reads(n, slow);
-            if slow {
-                self.watch_readers();
-            }
-        } else if from.frames.at_boundary() && !dropped && !is_closed {
-            self.insert_waiting(other(side));
-        }
-        self.charge(side, &scan);
-        self.after_scan(side, &scan);
     }
 
     /// Does what is due, and sets the timer for what is next.
@@ -373,6 +279,9 @@ impl Future for Session {
                 this.backend.announce_end(cx);
             }
             return Poll::Ready(());
+        }
+        if this.client.ends {
+            this.client.end_now(cx);
         }
         if this.control.due.get() {
             cx.waker().wake_by_ref();

@@ -12,7 +12,7 @@ use std::sync::{
 pub use self::labels::{CodeClass, Ended, HandshakeResult, RequestResult};
 pub(crate) use self::{labels::closed, ledger::Ledger};
 use crate::{
-    frame::{Kind, Scan},
+    frame::{Kind, Scan, Whole},
     relay::Side,
 };
 
@@ -126,9 +126,18 @@ pub(crate) struct TrafficCount {
 }
 
 impl TrafficCount {
-    /// A frame has begun.
-    pub(crate) fn frame(&self, kind: Kind) {
-        self.frames[kind as usize].add(1);
+    /// So many frames have begun.
+    pub(crate) fn frames(&self, kind: Kind, n: u32) {
+        self.frames[kind as usize].add(n.into());
+    }
+
+    /// All there is to count of messages of one frame each.
+    #[inline]
+    pub(crate) fn whole(&self, whole: &Whole) {
+        self.bytes.add(whole.len as u64);
+        self.frames(Kind::Text, whole.texts);
+        self.frames(Kind::Binary, whole.binaries);
+        self.messages.add(whole.messages().into());
     }
 
     /// The rest, once for each read, however many frames came with it. Few break a rule.

@@ -298,6 +298,34 @@ fn ends_are_bounded_by_what_people_wait() {
     assert!(close <= Duration::from_secs(10) && half.max(idle) <= Duration::from_mins(1));
 }
 
+/// RFC 6455 section 7.1.1: it is the server that ends the connection, and to the client that is us.
+#[tokio::test]
+async fn when_both_have_closed_the_client_is_not_held_up_by_its_backend() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let backend = raw_backend(move |mut stream| {
+        let wait = Arc::clone(&wait);
+        async move {
+            let mut close = [0; 8];
+            stream.read_exact(&mut close).await.unwrap();
+            assert_eq!(&close, b"\x88\x82\0\0\0\0\x03\xe8");
+            stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+            wait.notified().await;
+        }
+    })
+    .await;
+    let rig = Rig::new(&[backend]);
+    let mut client = raw_client(rig.address).await;
+    let close = b"\x88\x82\0\0\0\0\x03\xe8";
+    client.write_all(close).await.unwrap();
+    let (told, was_reset) = read_all(&mut client).await;
+    assert_eq!((&told[..], was_reset), (&b"\x88\x02\x03\xe8"[..], false));
+    assert_eq!(rig.proxy.snapshot().counters.live_sessions, 1);
+    go.notify_one();
+    let snapshot = rig.until("over", |s| s.counters.live_sessions == 0).await;
+    assert_eq!(snapshot.counters.ended(Ended::Client, CodeClass::Normal), 1);
+}
+
 #[tokio::test]
 async fn a_close_of_the_peer_is_not_followed_by_ours() {
     let go = Arc::new(Notify::new());

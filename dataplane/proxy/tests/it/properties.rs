@@ -160,7 +160,7 @@ fn feed(pieces: &[&[u8]], mut watch: Watch) -> (Vec<u8>, Vec<usize>, Frames) {
     let mut boundaries = Vec::new();
     for piece in pieces {
         let mut buf = [frames.held(), piece].concat();
-        let scan = frames.scan(&mut buf, watch, |_| {});
+        let scan = frames.scan(&mut buf, watch, |_, _| {});
         watch.pongs -= u8::try_from(scan.own_pongs).unwrap();
         boundaries.extend(scan.boundary.map(|boundary| passed.len() + boundary));
         passed.extend_from_slice(&buf[..scan.ready]);
