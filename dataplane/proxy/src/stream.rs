@@ -3,17 +3,17 @@
 //! through here; where it is plain TCP that costs a branch or two.
 
 use std::{
-    future::{pending, poll_fn},
+    future::{Future, pending, poll_fn},
     io,
     os::fd::{AsFd, BorrowedFd},
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready},
     net::TcpStream,
 };
 
@@ -126,6 +126,18 @@ impl Stream {
             Self::Tcp(tcp, None) => tcp.poll_read_ready(cx).map(drop),
             Self::Tcp(_, Some(_)) | Self::Other(_) => Poll::Ready(()),
         }
+    }
+
+    /// Whether the peer of one by TCP alone has ended its output, and in order, as far as the event loop was told
+    /// when it looked last. What came before that may still be to read.
+    pub(crate) fn has_ended(&self) -> bool {
+        let Self::Tcp(tcp, None) = self else {
+            return false;
+        };
+        let told = pin!(tcp.ready(Interest::READABLE | Interest::ERROR));
+        let told = told.poll(&mut Context::from_waker(Waker::noop()));
+        let is_end = |ready: Ready| ready.is_read_closed() && !ready.is_error();
+        matches!(told, Poll::Ready(Ok(ready)) if is_end(ready))
     }
 
     /// What TLS has come to with the client.

@@ -179,6 +179,10 @@ impl Session {
                     }
                 }
             }
+            if is_all && self.client.ends && self.legs(side).0.stream.has_ended() {
+                // Nothing was to come but the end, which a read would tell again.
+                return self.input_ends(side, None, cx);
+            }
             let (from, to) = self.legs(side);
             // What the other side did not take is tried again, which has the task woken when it takes more.
             let is_done = is_all && !to.has_output() && from.watch(cx);
