@@ -3,11 +3,12 @@
 //! Control and the netlink thread may wait and allocate; the machine thread may not, so whatever
 //! crosses its border is made and dropped on the other side.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ::vrrp::{Instant, Peer, Priority, Settings, State, Transition, wire::Mac};
 
 use super::{
+    asking::Heard,
     machine::{
         segment::{Segment, SegmentId},
         slot::Slot,
@@ -158,6 +159,8 @@ pub(super) struct Registration {
     /// Where the machine thread records its advertisements: the permit.
     pub(super) row: &'static RouterRow,
     pub(super) interval: std::time::Duration,
+    /// When the machine thread heard, as Active, another Active that has to yield.
+    pub(super) contested: Arc<Heard>,
 }
 
 /// The netlink thread to control.

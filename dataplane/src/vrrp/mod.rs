@@ -161,7 +161,7 @@ fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
     let (lease_commands, lease_orders) = ring(QUEUE);
     let (lease_answers, answers) = ring(QUEUE);
     let (to_host, host_orders) = mpsc::channel();
-    let (to_orphans, taken) = mpsc::channel();
+    let (to_orphans, regained) = mpsc::channel();
 
     let frames = FrameSocket::open().context("cannot open a packet socket")?;
     let machine = Machine::new(
@@ -192,7 +192,7 @@ fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
             orders: host_orders,
             wake: Arc::clone(&host_wake),
             control: sender.clone(),
-            taken: to_orphans,
+            regained: to_orphans,
         },
         &table.netlink_beat,
     )
@@ -210,7 +210,7 @@ fn serve(channel: &Channel, table: &'static RouterTable) -> anyhow::Result<()> {
         drop(realtime::real_time_or_favoured(HOST_PRIORITY));
         watch.run();
     })?;
-    start("orphans", move || orphans::run(&taken))?;
+    start("orphans", move || orphans::run(&regained))?;
     let (neighbours, orders) = asking::orders()?;
     let looking = neighbours::Watch::new(orders, sender.clone());
     start("neighbours", move || looking.run())?;

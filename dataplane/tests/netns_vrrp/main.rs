@@ -12,6 +12,7 @@ mod addresses;
 mod carrier;
 mod conflicts;
 mod cost;
+mod filter;
 mod ipv6;
 mod isolation;
 mod lab;

@@ -293,6 +293,7 @@ impl Control {
             addresses,
             row,
             interval,
+            contested: Arc::clone(&contested),
         }));
         self.tell_machine(ToMachine::Create(Box::new(slot)));
         // The segment may be older than what is known of its link now.

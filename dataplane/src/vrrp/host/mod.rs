@@ -4,6 +4,8 @@
 //! Netlink requests wait for a lock of the kernel that anyone on the host may hold for long, which
 //! is why they are made here.
 
+mod contests;
+mod holding;
 mod virtual_links;
 
 use std::{
@@ -16,20 +18,21 @@ use std::{
 
 use ::vrrp::{
     Instant,
-    lease::{LIFETIME_SECONDS, Lease, Missing, Todo},
-    wire::Mac,
+    lease::{Missing, Todo},
 };
-use virtual_links::{OwnLink, VirtualLinks};
+use contests::Looks;
+use holding::Holding;
+use virtual_links::VirtualLinks;
 
 use super::{
     inbox::Sender,
     machine::{Bell, now},
-    messages::{FromHost, LeaseAnswer, LeaseCommand, Registration, RouterId, Term, ToHost},
-    orphans::Taken,
+    messages::{FromHost, LeaseAnswer, LeaseCommand, Registration, RouterId, ToHost},
+    orphans::Regained,
     world::World,
 };
 use crate::sys::{
-    netlink::{Change, Events, NewVirtualLink, Requests},
+    netlink::{Change, Events, Requests},
     pages::Beat,
     ring::{Consumer, Producer},
     wait::{Waiter, Wake},
@@ -53,80 +56,7 @@ pub(super) struct Ends {
     pub(super) orders: mpsc::Receiver<ToHost>,
     pub(super) wake: Arc<Wake>,
     pub(super) control: Sender,
-    pub(super) taken: Taken,
-}
-
-/// The addresses of one virtual router.
-#[derive(Debug)]
-struct Holding {
-    what: Registration,
-    /// Where its hardware address is, if it has one of its own.
-    link: Option<OwnLink>,
-    lease: Lease,
-    /// Echoed in answers.
-    term: Term,
-}
-
-impl Holding {
-    fn new(what: Registration) -> Self {
-        let wanted = |mac: Mac| NewVirtualLink {
-            beneath: what.index,
-            mac: mac.0,
-            is_ipv6: what.addresses.iter().any(IpAddr::is_ipv6),
-        };
-        Self {
-            link: what.mac.map(wanted).map(OwnLink::new),
-            lease: Lease::new(what.interval),
-            term: 0,
-            what,
-        }
-    }
-
-    /// The interface that has its addresses; `None`: it is not there.
-    fn index(&self) -> Option<u32> {
-        match &self.link {
-            Some(link) => link.index,
-            None => Some(self.what.index),
-        }
-    }
-
-    /// Whether the host has all its addresses, on a link that is switched on.
-    fn is_here(&self, world: &World) -> bool {
-        let mut addresses = self.what.addresses.iter();
-        let index = self.index();
-        let index = index.filter(|index| self.link.is_none() || world.is_on(*index));
-        index.is_some_and(|index| addresses.all(|address| world.has(index, *address)))
-    }
-
-    /// When the machine thread last advertised as Active.
-    fn advertised_at(&self) -> Option<Instant> {
-        self.what.row.last_advertisement().map(Instant::from_nanos)
-    }
-
-    /// Has the addresses for the time of a lease from now on, on a link that is switched on: a renewal
-    /// finds it so, unless somebody else has his hand in it.
-    fn hold(&mut self, requests: &mut Requests, links: &mut VirtualLinks) -> Result<(), String> {
-        let index = match &mut self.link {
-            None => self.what.index,
-            Some(link) => links
-                .switch_on(requests, link)
-                .map_err(|error| format!("cannot use the link {}: {error}", link.wanted.name()))?,
-        };
-        for address in &self.what.addresses {
-            requests
-                .hold(index, *address, LIFETIME_SECONDS)
-                .map_err(|error| format!("the kernel refuses address {address}: {error}"))?;
-        }
-        Ok(())
-    }
-
-    fn todo(&self, now: Instant) -> Todo {
-        self.lease.todo(now, self.advertised_at())
-    }
-
-    fn missing(&mut self, now: Instant) -> Missing {
-        self.lease.missing(now, self.advertised_at())
-    }
+    pub(super) regained: mpsc::Sender<Regained>,
 }
 
 /// The thread's state.
@@ -140,6 +70,7 @@ pub(super) struct Host {
     links: VirtualLinks,
     /// Interface whose unresolved neighbours were forgotten last, and when.
     asked_anew: Option<(u32, Instant)>,
+    looks: Looks,
     beat: &'static Beat,
     has_answer: bool,
 }
@@ -159,6 +90,7 @@ impl Host {
             world,
             holdings: Vec::new(),
             asked_anew: None,
+            looks: Looks::default(),
             beat,
             has_answer: false,
         })
@@ -198,6 +130,7 @@ impl Host {
             for at in 0..self.holdings.len() {
                 self.tend(at);
             }
+            self.tend_contested();
             if std::mem::take(&mut self.has_answer) {
                 self.ends.bell.wake.wake();
             }
@@ -362,7 +295,11 @@ impl Host {
             return;
         }
         let Holding {
-            what, lease, term, ..
+            what,
+            lease,
+            term,
+            contest,
+            ..
         } = holding;
         let (id, term) = (what.id, *term);
         if !was_held
@@ -379,13 +316,34 @@ impl Host {
         if !lease.set(began, now()) {
             self.lose(at, "was renewed too late");
         } else if !was_held {
-            let taken = (!was_here).then(|| what.addresses.clone());
+            let taken = (!was_here).then(|| {
+                // No further look for what was heard before.
+                contest.take();
+                what.addresses.clone()
+            });
             self.answer(LeaseAnswer::Held(id, term));
             self.ends.control.host(FromHost::Held(id, true));
             if let Some(taken) = taken {
                 // That thread runs for as long as this one.
-                drop(self.ends.taken.send(taken));
+                drop(self.ends.regained.send(Regained::Taken(taken)));
             }
+        }
+    }
+
+    /// Has the thread look that ends what earlier sessions left, if another Active was heard that has to yield.
+    fn tend_contested(&mut self) {
+        let now = now();
+        if !self.looks.may_begin(now) {
+            return;
+        }
+        let holdings = self.holdings.iter_mut();
+        let held = holdings.filter(|it| it.lease.is_held());
+        let contested = held.filter_map(|it| it.contest.take().then_some(&it.what.addresses));
+        let contested: Vec<IpAddr> = contested.flatten().copied().collect();
+        if !contested.is_empty() {
+            let contested = self.looks.begin(now, contested);
+            // As above.
+            drop(self.ends.regained.send(Regained::Contested(contested)));
         }
     }
 

@@ -95,7 +95,7 @@ impl Slot {
         self.router.handle(now, input);
         if !self.carry_out(io, now) {
             self.received += 1;
-            // To all others it would have yielded itself.
+            // To all others it would have yielded itself, or it takes the addresses yet.
             if self.router.has_advertised() {
                 self.contested.note(now);
             }
