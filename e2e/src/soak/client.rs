@@ -26,7 +26,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(15);
 
 /// How long a client stays silent that is as good as gone: longer than any heartbeat of the soak takes.
-const GONE: Duration = Duration::from_secs(15);
+pub(super) const GONE: Duration = Duration::from_secs(15);
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

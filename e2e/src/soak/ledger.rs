@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::client::{End, Manner};
+use super::client::{End, GONE, Manner};
 use super::crowd::Tally;
 use super::deed::{Deed, Deeds};
 use super::spec::DRAIN_CODES;
@@ -168,7 +168,14 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
             [Deed::ProxyKilled, Deed::GatewayStopped, Deed::AddressMoved];
         deeds.iter().any(|disrupts| deed == disrupts(home))
     };
-    let has_left = deeds.explain((end.at, end.at), disrupts);
+    // One that is as good as gone sees how it ended when it looks again.
+    let unseen = if end.manner == Manner::Gone && end.ending {
+        GONE + WRITING
+    } else {
+        Duration::ZERO
+    };
+    let ended_from = end.at.checked_sub(unseen).unwrap_or(end.at);
+    let has_left = deeds.explain((ended_from, end.at), disrupts);
     // Whoever writes is answered or reset, wherever the address is by then. Nothing follows a Close, and the address may
     // have moved before the answer.
     let waits_in_silence = end.ending && matches!(end.manner, Manner::Closes | Manner::ReadsLate);
@@ -177,7 +184,7 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
     }
     // A gateway that lost an address keeps its sessions for a while, and another deed may end them first.
     let recorded_by = end.at + if has_left { KEPT } else { WRITING };
-    let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((end.at, recorded_by), wanted);
+    let did = |wanted: &dyn Fn(Deed) -> bool| deeds.explain((ended_from, recorded_by), wanted);
     let Some(record) = record else {
         // Records of a killed proxy die with it. Those of other proxies do not.
         let gateway = end.served.map_or(home, |served| served.gateway);
@@ -318,6 +325,17 @@ mod tests {
             Some(&asked),
             &deeds
         ));
+    }
+
+    #[test]
+    fn who_was_as_good_as_gone_saw_it_late() {
+        let mut deeds = Deeds::default();
+        let earlier = Instant::now().checked_sub(Duration::from_secs(28)).unwrap();
+        deeds.happened(Deed::ServerDown(Ipv4Addr::LOCALHOST), earlier);
+        let lost = record("backend_lost", None);
+        let told = |manner| end(manner, Seen::Close(1012), true);
+        assert!(agrees(&told(Manner::Gone), Some(&lost), &deeds));
+        assert!(!agrees(&told(Manner::Closes), Some(&lost), &deeds));
     }
 
     #[test]

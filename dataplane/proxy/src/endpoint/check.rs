@@ -23,6 +23,12 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// Limit for such an attempt.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Has an endpoint looked at that a session was lost of, also by a look under way: that one may have come before.
+pub(crate) fn suspect(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
+    endpoint.suspected.store(true, Release);
+    check(endpoint, shared);
+}
+
 /// Tries, in the background, to reach an endpoint, until it accepts or is no longer listed.
 /// One such task runs per endpoint, whoever asks.
 pub(crate) fn check(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
@@ -39,6 +45,8 @@ pub(crate) fn check(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
                 sleep(RECHECK).await;
             }
             while endpoint.phase.load(Acquire) != REMOVED {
+                // What is suspected from now on, this look may be too early for.
+                endpoint.suspected.store(false, Release);
                 let fault = match timeout(CHECK_TIMEOUT, visit(&endpoint)).await {
                     Ok(Ok(())) => SOUND,
                     Ok(Err(Unreached::Fault(fault))) => fault as u8,
@@ -47,15 +55,17 @@ pub(crate) fn check(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
                     Err(_elapsed) => TIMED_OUT,
                 };
                 endpoint.set_fault(fault, &shared);
-                if fault == SOUND {
-                    break;
+                match fault {
+                    SOUND if endpoint.suspected.load(Acquire) => {}
+                    SOUND => break,
+                    _ => sleep(RECHECK).await,
                 }
-                sleep(RECHECK).await;
             }
             endpoint.checking.store(false, Release);
-            // It may have been listed anew just before, when this still seemed to be at work.
+            // It may have been listed anew, or suspected, just before, when this still seemed to be at work.
+            let is_sound = endpoint.fault.load(Acquire) == SOUND;
             let is_done = endpoint.phase.load(Acquire) == REMOVED
-                || endpoint.fault.load(Acquire) == SOUND
+                || (is_sound && !endpoint.suspected.load(Acquire))
                 || endpoint.checking.swap(true, AcqRel);
             if is_done {
                 return;

@@ -22,7 +22,7 @@ use std::{
 };
 
 pub(crate) use self::{
-    check::check,
+    check::{check, suspect},
     fault::Fault,
     reach::{ConnectFault, Unreached, connect, heard, reach},
 };
@@ -53,6 +53,8 @@ pub(crate) struct Endpoint {
     phase: AtomicU8,
     fault: AtomicU8,
     checking: AtomicBool,
+    /// Sessions of it were lost since the last look at it began.
+    suspected: AtomicBool,
     /// It is in this host's zone.
     is_near: AtomicBool,
     pub(crate) condition: Condition,
@@ -91,6 +93,7 @@ impl Endpoint {
             phase: AtomicU8::new(REMOVED),
             fault: AtomicU8::new(UNTRIED),
             checking: AtomicBool::new(false),
+            suspected: AtomicBool::new(false),
             is_near: AtomicBool::new(false),
             condition: Condition::default(),
             since: Mutex::default(),

@@ -242,7 +242,7 @@ impl Worker {
     /// A session to this endpoint broke: is it still there?
     pub(crate) fn suspect(&self, endpoint: &Arc<Endpoint>) {
         if endpoint.is_reachable() {
-            endpoint::check(endpoint, &self.shared);
+            endpoint::suspect(endpoint, &self.shared);
         }
     }
 }
