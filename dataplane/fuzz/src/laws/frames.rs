@@ -92,14 +92,9 @@ pub fn tracked(stream: &[u8], mut watch: Watch, ends: &[usize]) -> Found {
         assert!(held.len() < HEAD);
         let mut buf = [held, &stream[start..*end]].concat();
         start = *end;
-        let Allowance {
-            frame,
-            message,
-            messages,
-        } = watch.allowance;
         if watch.pongs == 0
-            && messages == u32::MAX
-            && let Some(whole) = frames.pass_whole(&buf, watch.masked, frame.min(message))
+            && watch.allowance.messages == u32::MAX
+            && let Some(whole) = frames.pass_whole(&buf, watch.masked, watch.allowance.payload())
         {
             found.boundaries.push(found.passed.len());
             found.passed.extend_from_slice(&buf);

@@ -55,14 +55,13 @@ pub(crate) fn check(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) {
                     Err(_elapsed) => TIMED_OUT,
                 };
                 endpoint.set_fault(fault, &shared);
-                match fault {
-                    SOUND if endpoint.suspected.load(Acquire) => {}
-                    SOUND => break,
-                    _ => sleep(RECHECK).await,
+                if fault == SOUND {
+                    break;
                 }
+                sleep(RECHECK).await;
             }
             endpoint.checking.store(false, Release);
-            // It may have been listed anew, or suspected, just before, when this still seemed to be at work.
+            // It may have been listed anew, or suspected, meanwhile, when this was or seemed to be at work.
             let is_sound = endpoint.fault.load(Acquire) == SOUND;
             let is_done = endpoint.phase.load(Acquire) == REMOVED
                 || (is_sound && !endpoint.suspected.load(Acquire))

@@ -59,6 +59,11 @@ impl Allowance {
         message: u64::MAX,
         messages: u32::MAX,
     };
+
+    /// Bytes of payload of a message of one frame.
+    pub fn payload(&self) -> u64 {
+        self.frame.min(self.message)
+    }
 }
 
 /// What a frame was beyond.
@@ -202,13 +207,9 @@ impl Frames {
                 break;
             }
             if !self.refused {
-                let Allowance {
-                    frame,
-                    message,
-                    messages,
-                } = watch.allowance;
-                let most = messages.saturating_sub(scan.counted);
-                let passed = whole(&buf[pos..], watch.masked, frame.min(message), most);
+                let most = watch.allowance.messages.saturating_sub(scan.counted);
+                let allowed = watch.allowance.payload();
+                let passed = whole(&buf[pos..], watch.masked, allowed, most);
                 begun(Kind::Text, passed.texts);
                 begun(Kind::Binary, passed.binaries);
                 scan.messages += passed.messages();

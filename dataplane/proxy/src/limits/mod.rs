@@ -93,13 +93,6 @@ impl Limits {
         }
     }
 
-    /// Bytes of payload that a message of one frame may have.
-    #[inline]
-    pub(crate) fn payload(&self) -> u64 {
-        let Allowance { frame, message, .. } = self.allowance();
-        frame.min(message)
-    }
-
     pub(crate) fn message_rate(&self) -> Option<Rate> {
         self.messages
             .map(|rate| Rate::new(rate.per_second, rate.burst))

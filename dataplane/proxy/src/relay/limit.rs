@@ -33,7 +33,7 @@ impl Session {
     pub(super) fn allowed(&self, from: Side) -> Option<u64> {
         let limits = &self.control.pool.borrow().limits;
         let is_counted = from == Side::Client && limits.messages.is_some();
-        (!is_counted).then(|| limits.payload())
+        (!is_counted).then(|| limits.allowance().payload())
     }
 
     /// Counts what was sent, and ends the session if it was too much: what was is not passed on.
