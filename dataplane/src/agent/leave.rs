@@ -21,8 +21,9 @@ const SLACK: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(45);
 /// The proxy's turn, after vrrp's: it tells sessions that have no address any more.
 const PROXY: Duration = Duration::from_secs(3);
-/// From the last word of a process to its end.
-const END: Duration = Duration::from_secs(1);
+/// From the last word of a process to its end: the proxy ends its sessions and writes the last
+/// access records meanwhile, on a machine that may have more to do than it can.
+const END: Duration = Duration::from_secs(3);
 
 /// How far the stop has come.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! What the process may have at most, found at its start, and how near it is to that.
+//! What the process may have at most, and how near it is to that. Where the limit of memory stands
+//! is found at the start; its value is followed.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ impl Ceilings {
     }
 
     pub(super) fn memory(&self) -> Option<u64> {
-        self.memory.as_ref().map(|limit| limit.bytes)
+        self.memory.as_ref().and_then(MemoryLimit::bytes)
     }
 
     /// When [`Self::look_at_memory`] is due, where there is a limit to it.
@@ -72,19 +73,18 @@ impl Ceilings {
     }
 
     fn is_memory_full(&self) -> bool {
-        let is_full = |limit: &MemoryLimit, used: u64| {
-            used.saturating_mul(100) >= limit.bytes.saturating_mul(FULL)
+        let Some((memory, most)) = self.memory.as_ref().zip(self.memory()) else {
+            return false;
         };
-        self.memory.as_ref().is_some_and(|limit| {
-            let used = limit.used().unwrap_or(0);
-            // What the kernel keeps of files it gives up for the asking, before it ends anybody.
-            is_full(limit, used) && is_full(limit, used.saturating_sub(limit.files()))
-        })
+        let is_full = |used: u64| used.saturating_mul(100) >= most.saturating_mul(FULL);
+        let used = memory.used().unwrap_or(0);
+        // What the kernel keeps of files it gives up for the asking, before it ends anybody.
+        is_full(used) && is_full(used.saturating_sub(memory.files()))
     }
 
     /// What is in use now, as far as there is a limit to it.
     pub(super) fn usage(&self, snapshot: &Snapshot) -> Usage {
-        let used = |limit: &MemoryLimit| Some((limit.used()?, limit.bytes));
+        let used = |limit: &MemoryLimit| Some((limit.used()?, limit.bytes()?));
         Usage {
             open_files: self
                 .open_files

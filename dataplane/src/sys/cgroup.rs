@@ -42,12 +42,11 @@ static VERSIONS: [Version; 2] = [
 /// What version 1 has for no limit is the largest number of pages; nobody has an exbibyte.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// The control group with the lowest limit of memory among those that the process is in.
+/// The control group with the lowest limit of memory, at the start, among those of the process.
 #[derive(Debug)]
 pub struct MemoryLimit {
-    /// Bytes that it may have.
-    pub bytes: u64,
-    /// Open, as a confined process can open nothing.
+    /// Open, as are the others: a confined process can open nothing.
+    limit: File,
     usage: File,
     stat: File,
     version: &'static Version,
@@ -65,14 +64,19 @@ impl MemoryLimit {
         VERSIONS
             .iter()
             .filter_map(|version| version.lowest(groups, &root.join(version.folder)))
-            .min_by_key(|limit| limit.bytes)
+            .min_by_key(|(bytes, _)| *bytes)
+            .map(|(_, limit)| limit)
+    }
+
+    /// Bytes that it may have now; `None`: it has no limit any more. Pods are resized in place, and
+    /// units by `systemctl set-property`.
+    pub fn bytes(&self) -> Option<u64> {
+        limit(&read(&self.limit)?)
     }
 
     /// Bytes that it has, the kernel's buffers of its sockets included.
     pub fn used(&self) -> Option<u64> {
-        let mut text = [0; 24];
-        let len = self.usage.read_at(&mut text, 0).ok()?;
-        number(str::from_utf8(text.get(..len)?).ok()?)
+        number(&read(&self.usage)?)
     }
 
     /// Bytes of these that the kernel keeps of files, and gives up where memory is needed.
@@ -87,7 +91,7 @@ impl MemoryLimit {
 }
 
 impl Version {
-    fn lowest(&'static self, groups: &str, root: &Path) -> Option<MemoryLimit> {
+    fn lowest(&'static self, groups: &str, root: &Path) -> Option<(u64, MemoryLimit)> {
         let is_meant = |line: &&str| {
             let mut controllers = line.split(':').nth(1).unwrap_or_default().split(',');
             controllers.any(|controller| controller == self.controller)
@@ -97,19 +101,29 @@ impl Version {
         let folder: PathBuf = root.join(path.trim_start_matches('/'));
         let folders = folder.ancestors().take_while(|at| at.starts_with(root));
         let limits = folders.filter_map(|folder| {
-            let limit = fs::read_to_string(folder.join(self.limit)).ok()?;
-            let bytes = number(&limit).filter(|bytes| *bytes < NO_LIMIT)?;
-            let usage = File::open(folder.join(self.usage)).ok()?;
-            let stat = File::open(folder.join("memory.stat")).ok()?;
-            Some(MemoryLimit {
-                bytes,
-                usage,
-                stat,
+            let open = |name| File::open(folder.join(name)).ok();
+            let limit = MemoryLimit {
+                limit: open(self.limit)?,
+                usage: open(self.usage)?,
+                stat: open("memory.stat")?,
                 version: self,
-            })
+            };
+            Some((limit.bytes()?, limit))
         });
-        limits.min_by_key(|limit| limit.bytes)
+        limits.min_by_key(|(bytes, _)| *bytes)
     }
+}
+
+/// What a file with one value says.
+fn read(file: &File) -> Option<String> {
+    let mut text = [0; 24];
+    let len = file.read_at(&mut text, 0).ok()?;
+    str::from_utf8(text.get(..len)?).ok().map(str::to_owned)
+}
+
+/// The limit that a file says, if it is one.
+fn limit(text: &str) -> Option<u64> {
+    number(text).filter(|bytes| *bytes < NO_LIMIT)
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -146,7 +160,7 @@ mod tests {
         write("memory/c", &[(limit, "4000\n"), (usage, "8\n"), stat]);
         let found = |groups| {
             let limit = MemoryLimit::among(groups, &root)?;
-            Some((limit.bytes, limit.used().unwrap(), limit.files()))
+            Some((limit.bytes().unwrap(), limit.used().unwrap(), limit.files()))
         };
         assert_eq!(found("0::/a/b\n"), Some((5000, 70, 50)));
         assert_eq!(found("0::/\n"), None, "the root has none");
@@ -154,6 +168,12 @@ mod tests {
         assert_eq!(found("4:memory:/kubepods/x\n0::/\n"), None);
         assert_eq!(found("4:memory:/c\n0::/a\n"), Some((4000, 8, 5)));
         assert_eq!(found("no such thing"), None);
+        // What is edited meanwhile is followed.
+        let limit = MemoryLimit::among("0::/a/b\n", &root).unwrap();
+        for (text, bytes) in [("6000\n", Some(6000)), ("max\n", None), ("70\n", Some(70))] {
+            fs::write(root.join("a/memory.max"), text).unwrap();
+            assert_eq!(limit.bytes(), bytes);
+        }
         fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -1,6 +1,8 @@
 //! Who does it all: faults and edits, one after another, drawn from the seed.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Longer than heartbeats take to find a server that does not answer.
 const FROZEN: Duration = Duration::from_secs(11);
+
+/// How a gateway says that access records are lost with it.
+const LATE: [&str; 2] = [
+    "the proxy process did not stop in time",
+    "its last records are lost",
+];
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -91,6 +99,8 @@ pub(super) struct Director<'a> {
     pub(super) steady: Gateway,
     pub(super) faults: BTreeMap<&'static str, u64>,
     pub(super) edits: BTreeMap<&'static str, u64>,
+    /// Gateways that did not stop in time, in the words of their logs.
+    pub(super) late: Vec<String>,
     pub(super) pauses: [Duration; 2],
     pub(super) begun: Instant,
 }
@@ -270,7 +280,7 @@ impl Director<'_> {
         let gateway = self.other();
         let deed = Deed::GatewayStopped(ledger::address(gateway));
         self.deeds.begin(deed);
-        self.cluster.stop(gateway)?;
+        self.stop(gateway)?;
         let time = self
             .random
             .time(Duration::from_millis(500), Duration::from_secs(4));
@@ -278,6 +288,28 @@ impl Director<'_> {
         self.cluster.start(gateway)?;
         self.settle()?;
         self.deeds.end(deed);
+        Ok(())
+    }
+
+    /// A gateway that does not get done in time is ended by itself, and its last records with it: that is no cause of a
+    /// close, but the reason why none is recorded.
+    fn stop(&mut self, gateway: Gateway) -> Result<()> {
+        let begun = Instant::now();
+        let log = self.cluster.log(gateway);
+        let said_before = fs::metadata(&log)?.len();
+        self.cluster.stop(gateway)?;
+        let mut log = File::open(&log)?;
+        log.seek(SeekFrom::Start(said_before))?;
+        let mut said = Vec::new();
+        log.read_to_end(&mut said)?;
+        let said = String::from_utf8_lossy(&said);
+        let is_late = |line: &&str| LATE.iter().any(|words| line.contains(words));
+        for line in said.lines().filter(is_late) {
+            self.say(line);
+            self.deeds
+                .happened(Deed::ProxyKilled(ledger::address(gateway)), begun);
+            self.late.push(line.to_owned());
+        }
         Ok(())
     }
 

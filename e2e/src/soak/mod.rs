@@ -108,6 +108,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         cluster.wait_sessions(gateway, 0)?;
     }
     let idle = vitals::descriptors(cluster)?;
+    let fresh = vitals::resident(cluster)?;
     let begun = Instant::now();
     let client = cluster.lab.client();
     let crowd = Gathering::start(
@@ -130,6 +131,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         random: choices,
         faults: BTreeMap::new(),
         edits: BTreeMap::new(),
+        late: Vec::new(),
         pauses: options.pauses(),
         begun,
         cluster,
@@ -144,6 +146,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         mut takeovers,
         faults,
         edits,
+        late,
         steady,
         // They serve until the last session has ended.
         servers: _servers,
@@ -155,6 +158,11 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         cluster.wait_sessions(gateway, 0)?;
     }
     let descriptors = descriptors(cluster, &idle);
+    let mut rested = vitals::resident(cluster)?;
+    let resting = fresh.into_iter().map(|(process, before)| {
+        let after = rested.remove(&process).unwrap_or_default();
+        (process, [before, after])
+    });
     takeovers.look(cluster);
     let unasked = takeovers.unasked(&mut deeds);
     let records = Records::read(cluster)?;
@@ -190,6 +198,8 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         unattributed: ledger.unattributed,
         lost: ledger.lost + tally.wrong.len() as u64,
         memory,
+        resting: resting.collect(),
+        late,
         descriptors,
         wrong,
     })

@@ -33,6 +33,10 @@ pub struct Summary {
     pub(super) unattributed: u64,
     pub(super) lost: u64,
     pub(super) memory: Vec<(Gateway, Part, Memory)>,
+    /// Of each process, before the first session and after the last. That of the steady gateway is one process.
+    pub(super) resting: BTreeMap<String, [u64; 2]>,
+    /// Gateways that did not stop in time, so that their last records are lost. Told as `unasked` is.
+    pub(super) late: Vec<String>,
     /// Descriptors of each process, before the first session and after the last.
     pub(super) descriptors: BTreeMap<String, [usize; 2]>,
     /// What must not be, one sentence each.
@@ -93,6 +97,13 @@ impl fmt::Display for Summary {
                 mib(memory.last),
                 mib(memory.peak),
                 format!("{:+} KiB", memory.growth / 1024),
+                memory
+                    .course
+                    .iter()
+                    .copied()
+                    .map(tenths)
+                    .collect::<Vec<_>>()
+                    .join(" "),
             ]
         });
         let head = [
@@ -102,6 +113,7 @@ impl fmt::Display for Summary {
             "last",
             "peak",
             "trend over that time",
+            "its tenths, MiB",
         ];
         table(f, &head, memory)?;
         let descriptors = self.descriptors.iter();
@@ -109,6 +121,15 @@ impl fmt::Display for Summary {
             vec![process.clone(), before.to_string(), after.to_string()]
         });
         table(f, &["descriptors of", "before", "after"], descriptors)?;
+        let resting = self
+            .resting
+            .iter()
+            .map(|(process, [before, after])| vec![process.clone(), mib(*before), mib(*after)]);
+        let head = ["memory without sessions of", "before", "after"];
+        table(f, &head, resting)?;
+        self.late
+            .iter()
+            .try_for_each(|late| writeln!(f, "\nlate: {late}"))?;
         self.unasked
             .iter()
             .try_for_each(|moved| writeln!(f, "\nmoved unasked: {moved}"))?;
@@ -119,8 +140,13 @@ impl fmt::Display for Summary {
 }
 
 fn mib(bytes: u64) -> String {
+    format!("{} MiB", tenths(bytes))
+}
+
+/// In MiB, without the unit.
+fn tenths(bytes: u64) -> String {
     let tenths = bytes * 10 / (1 << 20);
-    format!("{}.{} MiB", tenths / 10, tenths % 10)
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 /// A table of Markdown with aligned columns; nothing where there are no rows.

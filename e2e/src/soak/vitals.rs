@@ -12,6 +12,9 @@ use crate::testing::{Cluster, Gateway, Part};
 /// Growth that is within the noise of an allocator, whatever the process had before.
 const NOISE: u64 = 16 << 20;
 
+/// Into so many parts a lifetime is divided to show its course.
+const PARTS: usize = 10;
+
 /// What a process had at a time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -28,7 +31,7 @@ pub(super) struct Lifetime {
 }
 
 /// What a lifetime came to, in bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Memory {
     pub(super) lasted: Duration,
     /// The first after the warm-up.
@@ -37,6 +40,8 @@ pub(super) struct Memory {
     pub(super) peak: u64,
     /// What the line through all samples after the warm-up rises by, from its begin to its end.
     pub(super) growth: i64,
+    /// The median of each tenth of the samples after the warm-up.
+    pub(super) course: Vec<u64>,
 }
 
 impl Memory {
@@ -99,7 +104,19 @@ fn memory(samples: &[Sample], warm_up: Duration) -> Option<Memory> {
         last: last.memory,
         peak: samples.iter().map(|sample| sample.memory).max()?,
         growth: growth(&samples),
+        course: course(&samples),
     })
+}
+
+/// The median of each of `PARTS` parts.
+fn course(samples: &[Sample]) -> Vec<u64> {
+    let parts = samples.chunks(samples.len().div_ceil(PARTS).max(1));
+    let median = |part: &[Sample]| {
+        let mut memory: Vec<u64> = part.iter().map(|sample| sample.memory).collect();
+        memory.sort_unstable();
+        memory.get(memory.len() / 2).copied().unwrap_or(0)
+    };
+    parts.map(median).collect()
 }
 
 /// What the straight line through the samples with the least squares rises by over them.
@@ -118,6 +135,15 @@ fn growth(samples: &[Sample]) -> i64 {
         return 0;
     }
     i64::try_from(covariance * x(last) / variance).unwrap_or(i64::MAX)
+}
+
+/// Resident memory of each process that runs, in bytes.
+pub(super) fn resident(cluster: &Cluster) -> Result<BTreeMap<String, u64>> {
+    let memory = |(gateway, part): (Gateway, Part)| {
+        let pid = cluster.pid(gateway, part)?;
+        Ok((name(gateway, part), cost::resident(&[pid])?))
+    };
+    all().map(memory).collect()
 }
 
 /// Open descriptors of each process that runs.
@@ -159,6 +185,8 @@ mod tests {
         let leaking = samples(|second| (100 << 20) + second * (100 << 10));
         let leak = memory(&leaking, warm_up).unwrap();
         assert_eq!(leak.growth, 539 * (100 << 10));
+        assert_eq!(leak.course.len(), PARTS);
+        assert!(leak.course.is_sorted(), "{leak:?}");
         assert!(!leak.is_flat(), "{leak:?}");
         // What grows while it warms up is no leak.
         let warms = samples(|second| (50 << 20) + second.min(60) * (1 << 20));

@@ -12,6 +12,7 @@ mod rolling;
 mod servers;
 mod stage;
 mod streams;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     any release::the_chart_serves_a_pool,
     any release::helm_test_passes,
     any servers::servers_scale_under_live_sessions,
+    any tls::a_client_by_tls_resumes_at_another_node,
     local gateways::a_killed_proxy_is_restarted_in_place,
     local gateways::a_proxy_out_of_memory_is_restarted_in_place,
     local gateways::a_killed_pod_gives_its_address_up_and_takes_it_back,

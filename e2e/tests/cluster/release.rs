@@ -19,7 +19,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The version of the build that differs in this and in its protocol alone.
 const NEXT: &str = "0.1.999";
 
-fn pool(addresses: [Ipv4Addr; 2]) -> String {
+/// The pool of all scenarios.
+pub(crate) fn pool(addresses: [Ipv4Addr; 2]) -> String {
     let [one, two] = addresses;
     format!(
         "
@@ -42,7 +43,8 @@ pub(crate) fn values(stage: &Stage) -> Vec<String> {
         || "image.pullPolicy=Never".to_owned(),
         |registry| format!("image.registry={registry}"),
     );
-    ["--wait", "--timeout", "5m", "--set", &images]
+    let tls = "tls.namespaces={default}";
+    ["--wait", "--timeout", "5m", "--set", &images, "--set", tls]
         .map(str::to_owned)
         .into()
 }
