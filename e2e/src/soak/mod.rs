@@ -4,7 +4,7 @@
 //!
 //! Every byte is compared, every end of a session is attributed, and nothing may be left over: `crowd` is the
 //! clients, `director` does what is done to the rest, `ledger` brings together what clients saw, what proxies
-//! recorded and what was done, and `vitals` watches memory and descriptors.
+//! recorded and what was done, `vitals` watches memory, and `resting` what is left without sessions.
 
 mod certificates;
 mod client;
@@ -15,6 +15,7 @@ mod http2;
 mod ledger;
 mod random;
 mod report;
+mod resting;
 mod servers;
 mod spec;
 mod stream;
@@ -35,16 +36,13 @@ use self::director::Director;
 use self::ledger::{Ledger, Records};
 use self::random::Random;
 pub use self::report::Summary;
+use self::resting::{BeforeAndAfter, Resting};
 use self::servers::Servers;
 use self::spec::Spec;
 use self::stream::Way;
 use self::takeovers::Takeovers;
 use self::vitals::{Memory, Vitals};
 use crate::testing::{Cluster, Gateway, Part};
-use crate::wait;
-
-/// Bound against hangs for the last sessions and descriptors to go.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What is asked of a soak.
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +105,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
     for gateway in Gateway::BOTH {
         cluster.wait_sessions(gateway, 0)?;
     }
-    let idle = vitals::descriptors(cluster)?;
-    let fresh = vitals::resident(cluster)?;
+    let resting = Resting::look(cluster)?;
     let begun = Instant::now();
     let client = cluster.lab.client();
     let crowd = Gathering::start(
@@ -157,26 +154,15 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
     for gateway in Gateway::BOTH {
         cluster.wait_sessions(gateway, 0)?;
     }
-    let descriptors = descriptors(cluster, &idle);
-    let mut rested = vitals::resident(cluster)?;
-    let resting = fresh.into_iter().map(|(process, before)| {
-        let after = rested.remove(&process).unwrap_or_default();
-        (process, [before, after])
-    });
+    let (descriptors, resting) = resting.compare(cluster)?;
     takeovers.look(cluster);
     let unasked = takeovers.unasked(&mut deeds);
     let records = Records::read(cluster)?;
     let ledger = Ledger::close(&tally, &records, &deeds);
     let mut wrong = counters(cluster, steady, &records)?;
-    let leaks = descriptors
-        .iter()
-        .filter(|(_, [before, after])| after > before);
-    wrong.extend(leaks.map(|(process, _)| format!("{process} has descriptors left over")));
+    wrong.extend(left_over(&descriptors));
     wrong.extend(found(&tally, &ledger));
-    let lifetimes = vitals.lifetimes(options.warm_up());
-    let memory: Vec<_> = lifetimes
-        .map(|(lifetime, memory)| (lifetime.gateway, lifetime.part, memory))
-        .collect();
+    let memory = vitals.memory(options.warm_up());
     wrong.extend(grown(&memory, options.warm_up()));
     let came = |way| tally.ends.iter().filter(|end| end.way == way).count() as u64;
     Ok(Summary {
@@ -198,7 +184,7 @@ pub fn run(cluster: &mut Cluster, options: Options) -> Result<Summary> {
         unattributed: ledger.unattributed,
         lost: ledger.lost + tally.wrong.len() as u64,
         memory,
-        resting: resting.collect(),
+        resting,
         late,
         descriptors,
         wrong,
@@ -226,6 +212,14 @@ fn found(tally: &Tally, ledger: &Ledger) -> Vec<String> {
         wrong.push(format!("{} messages were lost", ledger.lost));
     }
     wrong
+}
+
+/// The processes that have more descriptors than before.
+fn left_over(descriptors: &BeforeAndAfter<usize>) -> impl Iterator<Item = String> {
+    let more = descriptors
+        .iter()
+        .filter(|(_, [before, after])| after > before);
+    more.map(|(process, _)| format!("{process} has descriptors left over"))
 }
 
 /// The processes whose memory is not flat.
@@ -265,22 +259,4 @@ fn counters(cluster: &Cluster, steady: Gateway, records: &Records) -> Result<Vec
         wrong.push(format!("{lost} access records were lost"));
     }
     Ok(wrong)
-}
-
-/// Descriptors of each process before the first session and after the last.
-fn descriptors(cluster: &Cluster, idle: &BTreeMap<String, usize>) -> BTreeMap<String, [usize; 2]> {
-    let mut now = BTreeMap::new();
-    let settled = wait::until("descriptors to be closed", PATIENCE, || {
-        now = vitals::descriptors(cluster)?;
-        let mut open = now.iter();
-        let is_back = open.all(|(process, open)| Some(open) <= idle.get(process));
-        Ok(is_back.then_some(()))
-    });
-    // Those that stay open the summary shows.
-    drop(settled);
-    let both = now.into_iter().map(|(process, after)| {
-        let before = idle.get(&process).copied().unwrap_or_default();
-        (process, [before, after])
-    });
-    both.collect()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use super::resting::BeforeAndAfter;
 use super::vitals::{Memory, name};
 use crate::machine;
 use crate::testing::{Gateway, Part};
@@ -34,11 +35,11 @@ pub struct Summary {
     pub(super) lost: u64,
     pub(super) memory: Vec<(Gateway, Part, Memory)>,
     /// Of each process, before the first session and after the last. That of the steady gateway is one process.
-    pub(super) resting: BTreeMap<String, [u64; 2]>,
+    pub(super) resting: BeforeAndAfter<u64>,
     /// Gateways that did not stop in time, so that their last records are lost. Told as `unasked` is.
     pub(super) late: Vec<String>,
     /// Descriptors of each process, before the first session and after the last.
-    pub(super) descriptors: BTreeMap<String, [usize; 2]>,
+    pub(super) descriptors: BeforeAndAfter<usize>,
     /// What must not be, one sentence each.
     pub(super) wrong: Vec<String>,
 }

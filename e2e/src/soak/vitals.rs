@@ -1,10 +1,7 @@
-//! Memory and descriptors of the gateways' processes, for as long as each lives.
+//! Memory of the gateways' processes, for as long as each lives.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result};
 
 use crate::cost;
 use crate::testing::{Cluster, Gateway, Part};
@@ -24,9 +21,9 @@ struct Sample {
 
 /// A process from when it was first seen.
 #[derive(Debug)]
-pub(super) struct Lifetime {
-    pub(super) gateway: Gateway,
-    pub(super) part: Part,
+struct Lifetime {
+    gateway: Gateway,
+    part: Part,
     samples: Vec<Sample>,
 }
 
@@ -82,13 +79,16 @@ impl Vitals {
 
     /// What each process came to after the warm-up, which ends at `warm`; those that lasted no longer than it are
     /// left out.
-    pub(super) fn lifetimes(&self, warm_up: Duration) -> impl Iterator<Item = (&Lifetime, Memory)> {
-        let lifetimes = self.lifetimes.values();
-        lifetimes.filter_map(move |lifetime| Some((lifetime, memory(&lifetime.samples, warm_up)?)))
+    pub(super) fn memory(&self, warm_up: Duration) -> Vec<(Gateway, Part, Memory)> {
+        let of = |lifetime: &Lifetime| {
+            let memory = memory(&lifetime.samples, warm_up)?;
+            Some((lifetime.gateway, lifetime.part, memory))
+        };
+        self.lifetimes.values().filter_map(of).collect()
     }
 }
 
-fn all() -> impl Iterator<Item = (Gateway, Part)> {
+pub(super) fn all() -> impl Iterator<Item = (Gateway, Part)> {
     let of = |gateway| Part::ALL.map(|part| (gateway, part));
     Gateway::BOTH.into_iter().flat_map(of)
 }
@@ -135,26 +135,6 @@ fn growth(samples: &[Sample]) -> i64 {
         return 0;
     }
     i64::try_from(covariance * x(last) / variance).unwrap_or(i64::MAX)
-}
-
-/// Resident memory of each process that runs, in bytes.
-pub(super) fn resident(cluster: &Cluster) -> Result<BTreeMap<String, u64>> {
-    let memory = |(gateway, part): (Gateway, Part)| {
-        let pid = cluster.pid(gateway, part)?;
-        Ok((name(gateway, part), cost::resident(&[pid])?))
-    };
-    all().map(memory).collect()
-}
-
-/// Open descriptors of each process that runs.
-pub(super) fn descriptors(cluster: &Cluster) -> Result<BTreeMap<String, usize>> {
-    let count = |(gateway, part): (Gateway, Part)| {
-        let pid = cluster.pid(gateway, part)?;
-        let open = fs::read_dir(format!("/proc/{pid}/fd"));
-        let open = open.with_context(|| format!("cannot see the descriptors of {pid}"))?;
-        Ok((name(gateway, part), open.count()))
-    };
-    all().map(count).collect()
 }
 
 /// What a process is called in tables.
