@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -21,6 +21,7 @@ const MEMORY: u64 = 256 << 20;
 struct Group {
     dir: PathBuf,
     /// Of version 1 or 2: what its files are called.
+    limit: &'static str,
     usage: &'static str,
     files: &'static str,
 }
@@ -60,12 +61,21 @@ impl Group {
             if fs::create_dir(&dir).is_err() {
                 continue;
             }
-            let group = Self { dir, usage, files };
-            if fs::write(group.dir.join(limit), MEMORY.to_string()).is_ok() {
+            let group = Self {
+                dir,
+                limit,
+                usage,
+                files,
+            };
+            if group.allow(MEMORY).is_ok() {
                 return Some(group);
             }
         }
         None
+    }
+
+    fn allow(&self, bytes: u64) -> io::Result<()> {
+        fs::write(self.dir.join(self.limit), bytes.to_string())
     }
 
     fn read(&self, file: &str) -> String {
@@ -150,6 +160,12 @@ async fn new_sessions_are_refused_while_memory_is_nearly_used_up() {
         samples.any(|one| one.metric == Metric::ProxyLimitsHit && one.labels.contains(&limit))
     };
     rig.report(is_counted);
+    // What the group is given later counts, too.
+    group.allow(2 * MEMORY).unwrap();
+    rig.report(|report| report.warnings.is_empty());
+    round_trip(&mut connect(addresses[1]).await, "there is more").await;
+    group.allow(MEMORY).unwrap();
+    rig.report(refuses);
     drop(ballast);
     rig.report(|report| report.warnings.is_empty());
     round_trip(&mut connect(addresses[1]).await, "there is some again").await;

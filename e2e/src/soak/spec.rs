@@ -71,11 +71,12 @@ const HEARTBEATS: [&str; 3] = [
     "interval: 6s, timeout: 4s",
 ];
 
-const LIMITS: [Option<&str>; 6] = [
+const LIMITS: [Option<&str>; 7] = [
     None,
     Some("maxSessionAge: 20s"),
     Some("maxMessageSize: 524288"),
     Some("slowReaderTimeout: 1s"),
+    Some("maxBufferedBytes: 65536, slowReaderTimeout: 1s"),
     Some("handshakesPerSecond: 200"),
     Some("maxFrameSize: 131072, messagesPerSecond: 50, messageBurst: 100"),
 ];
