@@ -175,7 +175,11 @@ pub struct StatusArgs {
 #[derive(Args, Debug)]
 pub struct ProxyArgs {
     /// Where to accept clients; may be given several times
-    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "run_dir")]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        required_unless_present_any = ["run_dir", "listen_tls"]
+    )]
     pub listen: Vec<SocketAddr>,
     /// Where to accept clients that speak TLS; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["certificate", "key"])]

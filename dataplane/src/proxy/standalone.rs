@@ -28,7 +28,10 @@ pub(super) fn run(args: &ProxyArgs, workers: usize) -> anyhow::Result<()> {
     let open_files = limits::raise_open_files();
     let plain = open(&args.listen, workers)?;
     let secure = open(&args.listen_tls, workers)?;
-    let mut listeners = vec![listener(NAME, &plain, None)];
+    let mut listeners = Vec::new();
+    if !plain.is_empty() {
+        listeners.push(listener(NAME, &plain, None));
+    }
     if let (Some(certificate), Some(key)) = (&args.certificate, &args.key) {
         let tls = server_tls(certificate, key)?;
         listeners.push(listener(NAME_TLS, &secure, Some(tls)));

@@ -66,29 +66,48 @@ impl Drop for Certified {
     }
 }
 
+impl Certified {
+    /// A proxy that serves it, and listens where these words say.
+    fn serve(&self, listen: &[&str]) -> Process {
+        let (certificate, key) = (self.file("tls.crt"), self.file("tls.key"));
+        let upstream = echo().to_string();
+        let files = ["--certificate", &certificate, "--key", &key];
+        Process::start(&[listen, &files, &["--upstream", &upstream]].concat())
+    }
+
+    async fn round_trip(&self, secure: SocketAddr) {
+        let session = async {
+            let stream = TcpStream::connect(secure).await.unwrap();
+            let name = ServerName::from(secure.ip());
+            let tls = self.connector.connect(name, stream).await.unwrap();
+            let (mut ws, _) = client_async("wss://127.0.0.1/", tls).await.unwrap();
+            ws.send(Message::text("sealed")).await.unwrap();
+            assert_eq!(ws.next().await.unwrap().unwrap(), Message::text("sealed"));
+        };
+        timeout(SOON, session).await.unwrap();
+    }
+}
+
+/// Where a proxy says next that it accepts clients.
+fn accepting(process: &Process) -> SocketAddr {
+    let event = process.logged("accepting");
+    event["address"].as_str().unwrap().parse().unwrap()
+}
+
 #[tokio::test]
 async fn with_a_certificate_it_speaks_tls_beside() {
     let certified = Certified::new();
-    let (certificate, key) = (certified.file("tls.crt"), certified.file("tls.key"));
-    let upstream = echo().to_string();
-    let words = ["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
-    let files = ["--certificate", &certificate, "--key", &key];
-    let process = Process::start(&[&words[..], &files, &["--upstream", &upstream]].concat());
-    let address = || -> SocketAddr {
-        let event = process.logged("accepting");
-        event["address"].as_str().unwrap().parse().unwrap()
-    };
-    let (plain, secure) = (address(), address());
+    let process = certified.serve(&["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"]);
+    let (plain, secure) = (accepting(&process), accepting(&process));
     round_trip(&mut connect(plain).await, "in the clear").await;
-    let session = async {
-        let stream = TcpStream::connect(secure).await.unwrap();
-        let name = ServerName::from(secure.ip());
-        let tls = certified.connector.connect(name, stream).await.unwrap();
-        let (mut ws, _) = client_async("wss://127.0.0.1/", tls).await.unwrap();
-        ws.send(Message::text("sealed")).await.unwrap();
-        assert_eq!(ws.next().await.unwrap().unwrap(), Message::text("sealed"));
-    };
-    timeout(SOON, session).await.unwrap();
+    certified.round_trip(secure).await;
+}
+
+#[tokio::test]
+async fn with_a_certificate_it_may_speak_tls_alone() {
+    let certified = Certified::new();
+    let process = certified.serve(&["--listen-tls", "127.0.0.1:0"]);
+    certified.round_trip(accepting(&process)).await;
 }
 
 #[test]
