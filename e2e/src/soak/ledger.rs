@@ -217,8 +217,9 @@ fn agrees(end: &End, record: Option<&Record>, deeds: &Deeds) -> bool {
         code_is_one_of(&[1012]) || limited || (drains && code_is_one_of(&DRAIN_CODES));
     match record.by.as_str() {
         "client" => end.ending || end.is_cut || has_left,
+        // What it was told may not have come to it before the address was elsewhere.
         "backend" => matches!(end.manner, Manner::Asks(asked) if record.code == Some(asked)
-            && (end.seen == Seen::Close(asked) || end.is_cut)),
+            && (end.seen == Seen::Close(asked) || end.is_cut || (has_left && code_is_one_of(&[])))),
         "backend_lost" => on_server(Deed::ServerDown) && told_of_server,
         "backend_silent" => on_server(Deed::ServerFrozen) && told_of_server,
         "client_silent" => (end.manner == Manner::Gone && end.ending) || has_left,

@@ -14,6 +14,12 @@ use crate::wait;
 /// Bound against hangs for the last descriptors to go.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How long memory may take to go back: that is done once sessions have been gone for a while.
+const GIVES_BACK: Duration = Duration::from_secs(10);
+
+/// What a process may keep beyond what it had: code that ran for the first time, and free pieces among others.
+const KEPT: u64 = 4 << 20;
+
 /// Of each process, before the first session and after the last.
 pub(super) type BeforeAndAfter<T> = BTreeMap<String, [T; 2]>;
 
@@ -41,7 +47,7 @@ impl Resting {
         })
     }
 
-    /// Waits until no process has more descriptors than it had; those that stay open the tables show.
+    /// Waits until no process has more descriptors than it had, or much more memory; what stays the tables show.
     pub(super) fn compare(
         self,
         cluster: &Cluster,
@@ -51,6 +57,14 @@ impl Resting {
             now = Self::look(cluster)?;
             let mut open = now.descriptors.iter();
             let is_back = open.all(|(process, open)| Some(open) <= self.descriptors.get(process));
+            Ok(is_back.then_some(()))
+        });
+        drop(settled);
+        let settled = wait::until("memory to be given back", GIVES_BACK, || {
+            now = Self::look(cluster)?;
+            let before = |process| self.memory.get(process).copied().unwrap_or(u64::MAX - KEPT);
+            let mut memory = now.memory.iter();
+            let is_back = memory.all(|(process, bytes)| *bytes <= before(process) + KEPT);
             Ok(is_back.then_some(()))
         });
         drop(settled);
