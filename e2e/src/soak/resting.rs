@@ -62,9 +62,11 @@ impl Resting {
         drop(settled);
         let settled = wait::until("memory to be given back", GIVES_BACK, || {
             now = Self::look(cluster)?;
-            let before = |process| self.memory.get(process).copied().unwrap_or(u64::MAX - KEPT);
             let mut memory = now.memory.iter();
-            let is_back = memory.all(|(process, bytes)| *bytes <= before(process) + KEPT);
+            let is_back = memory.all(|(process, bytes)| {
+                let before = self.memory.get(process);
+                before.is_none_or(|before| *bytes <= before + KEPT)
+            });
             Ok(is_back.then_some(()))
         });
         drop(settled);
@@ -79,9 +81,9 @@ fn both<T: Copy + Default>(
     before: &BTreeMap<String, T>,
     after: BTreeMap<String, T>,
 ) -> BeforeAndAfter<T> {
-    let before = |process: &String| before.get(process).copied().unwrap_or_default();
-    let both = after
-        .into_iter()
-        .map(|(process, after)| ([before(&process), after], process));
-    both.map(|(values, process)| (process, values)).collect()
+    let both = after.into_iter().map(|(process, after)| {
+        let before = before.get(&process).copied().unwrap_or_default();
+        (process, [before, after])
+    });
+    both.collect()
 }

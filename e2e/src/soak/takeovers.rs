@@ -11,22 +11,27 @@ use super::deed::{Deed, Deeds};
 use super::ledger::{address, home};
 use crate::testing::{Cluster, Gateway};
 
-/// A gateway became Active for an address that is the other's while all is well.
+/// A gateway took an address or gave it up.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Takeover {
+struct Move {
     at_unix_ms: u64,
     gateway: Gateway,
     address: Ipv4Addr,
     cause: String,
 }
 
-/// A gateway that was Active for an address gave it up: its own, or the other's that came back to that one.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Loss {
-    at_unix_ms: u64,
-    gateway: Gateway,
-    address: Ipv4Addr,
-    cause: String,
+impl Move {
+    /// In words: it `did` what it did.
+    fn told(&self, did: &str) -> String {
+        let Self {
+            at_unix_ms,
+            gateway,
+            address,
+            cause,
+        } = self;
+        let gateway = gateway.name();
+        format!("{gateway} {did} {address} at {at_unix_ms} ms: {cause}")
+    }
 }
 
 /// An address is lost first, and taken this much later at most, if it is.
@@ -35,8 +40,10 @@ const TAKEN_WITHIN_MS: u64 = 5000;
 /// All that were seen.
 #[derive(Debug)]
 pub(super) struct Takeovers {
-    seen: BTreeSet<Takeover>,
-    lost: BTreeSet<Loss>,
+    /// Of an address that is the other's while all is well.
+    taken: BTreeSet<Move>,
+    /// Of an address by a gateway that was Active for it: its own, or the other's that came back to that one.
+    lost: BTreeSet<Move>,
     /// The first client came later.
     begun: Instant,
 }
@@ -45,7 +52,7 @@ impl Takeovers {
     /// Those since `begun`: before it gateways find their places.
     pub(super) fn since(begun: Instant) -> Self {
         Self {
-            seen: BTreeSet::new(),
+            taken: BTreeSet::new(),
             lost: BTreeSet::new(),
             begun,
         }
@@ -71,87 +78,62 @@ impl Takeovers {
                 continue;
             };
             for transition in &router.transitions {
-                let (at_unix_ms, cause) = (transition.at_unix_ms, transition.cause.clone());
-                if transition.from == RouterState::Active {
-                    self.lost.insert(Loss {
-                        at_unix_ms,
-                        gateway,
-                        address,
-                        cause,
-                    });
+                let of = if transition.from == RouterState::Active {
+                    &mut self.lost
                 } else if transition.to == RouterState::Active
                     && home(address) != self::address(gateway)
                 {
-                    self.seen.insert(Takeover {
-                        at_unix_ms,
-                        gateway,
-                        address,
-                        cause,
-                    });
-                }
+                    &mut self.taken
+                } else {
+                    continue;
+                };
+                of.insert(Move {
+                    at_unix_ms: transition.at_unix_ms,
+                    gateway,
+                    address,
+                    cause: transition.cause.clone(),
+                });
             }
         }
     }
 
-    /// Notes as deeds those that nothing explains which was done, since they end sessions all the same. Tells them, too.
+    /// Notes as deeds those that nothing explains which was done, since they end sessions all the same. Tells them, too:
+    /// addresses that were taken, and those that their own gateway gave up and nobody took.
     pub(super) fn unasked(&self, deeds: &mut Deeds) -> Vec<String> {
         let now = (Instant::now(), SystemTime::now());
         let mut told = Vec::new();
-        for takeover in &self.seen {
-            let home = home(takeover.address);
-            let at = instant(takeover.at_unix_ms, now);
-            let Some(at) = at.filter(|at| *at >= self.begun) else {
-                continue;
-            };
-            if deeds.explain((at, at), |deed| is_asked(deed, home)) {
-                continue;
+        for taken in &self.taken {
+            if self.note_unasked(taken, deeds, now) {
+                told.push(taken.told("took"));
             }
-            deeds.happened(Deed::AddressMoved(home), at);
-            told.push(format!(
-                "{} took {} at {} ms: {}",
-                takeover.gateway.name(),
-                takeover.address,
-                takeover.at_unix_ms,
-                takeover.cause
-            ));
         }
-        self.losses(deeds, now, &mut told);
+        for lost in &self.lost {
+            let is_own = address(lost.gateway) == home(lost.address);
+            if self.note_unasked(lost, deeds, now) && is_own && !self.is_taken(lost) {
+                told.push(lost.told("gave up"));
+            }
+        }
         told
     }
 
-    /// Notes as deeds what ended sessions at a gateway that had to give their address up, whoever has it then: its own
-    /// that nobody took, or the other's, of which that one takes it back when it may. Only the former is told.
-    fn losses(&self, deeds: &mut Deeds, now: (Instant, SystemTime), told: &mut Vec<String>) {
-        for loss in &self.lost {
-            let home = home(loss.address);
-            let at = instant(loss.at_unix_ms, now);
-            let Some(at) = at.filter(|at| *at >= self.begun) else {
-                continue;
-            };
-            if deeds.explain((at, at), |deed| is_asked(deed, home)) {
-                continue;
-            }
-            deeds.happened(Deed::AddressMoved(home), at);
-            let times = loss.at_unix_ms..=loss.at_unix_ms + TAKEN_WITHIN_MS;
-            let mut taken = self.seen.iter();
-            let is_taken =
-                taken.any(|it| it.address == loss.address && times.contains(&it.at_unix_ms));
-            if address(loss.gateway) == home && !is_taken {
-                told.push(format!(
-                    "{} gave {} up at {} ms: {}",
-                    loss.gateway.name(),
-                    loss.address,
-                    loss.at_unix_ms,
-                    loss.cause
-                ));
-            }
-        }
+    /// Notes it as a deed, unless it came before the first client, or what was done explains it; whether it did.
+    fn note_unasked(&self, it: &Move, deeds: &mut Deeds, now: (Instant, SystemTime)) -> bool {
+        let home = home(it.address);
+        let is_asked = |deed| deed == Deed::ProxyKilled(home) || deed == Deed::GatewayStopped(home);
+        let at = instant(it.at_unix_ms, now).filter(|at| *at >= self.begun);
+        let Some(at) = at.filter(|at| !deeds.explain((*at, *at), is_asked)) else {
+            return false;
+        };
+        deeds.happened(Deed::AddressMoved(home), at);
+        true
     }
-}
 
-/// Whether that was done to the gateway of an address, which then has to give it up.
-fn is_asked(deed: Deed, home: Ipv4Addr) -> bool {
-    deed == Deed::ProxyKilled(home) || deed == Deed::GatewayStopped(home)
+    /// Whether the other gateway took what was lost.
+    fn is_taken(&self, lost: &Move) -> bool {
+        let times = lost.at_unix_ms..=lost.at_unix_ms + TAKEN_WITHIN_MS;
+        let mut taken = self.taken.iter();
+        taken.any(|it| it.address == lost.address && times.contains(&it.at_unix_ms))
+    }
 }
 
 /// The moment of a time of the clock, if the machine was up then.
@@ -173,7 +155,7 @@ mod tests {
         let at = SystemTime::now() - ago;
         let at_unix_ms = at.duration_since(UNIX_EPOCH).unwrap().as_millis();
         let mut takeovers = Takeovers::since(before(Instant::now(), 2 * ago));
-        takeovers.seen.insert(Takeover {
+        takeovers.taken.insert(Move {
             at_unix_ms: at_unix_ms.try_into().unwrap(),
             gateway: Gateway::One,
             address: VIP_SERVER2,
@@ -187,8 +169,8 @@ mod tests {
         let of_one = |deed| deed == Deed::AddressMoved(address(Gateway::One));
         let of_two = |deed| deed == Deed::AddressMoved(address(Gateway::Two));
         let mut takeovers = taken(Duration::from_secs(50));
-        let taken_at = takeovers.seen.first().unwrap().at_unix_ms;
-        let loss = |gateway, address, at_unix_ms| Loss {
+        let taken_at = takeovers.taken.first().unwrap().at_unix_ms;
+        let loss = |gateway, address, at_unix_ms| Move {
             at_unix_ms,
             gateway,
             address,
@@ -203,7 +185,7 @@ mod tests {
         let mut deeds = Deeds::default();
         let told = takeovers.unasked(&mut deeds);
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[1].contains("gave 192.168.1.112 up"), "{told:?}");
+        assert!(told[1].contains("gave up 192.168.1.112"), "{told:?}");
         let now = Instant::now();
         assert!(deeds.explain((now, now), of_one));
         assert!(deeds.explain((now, now), of_two));

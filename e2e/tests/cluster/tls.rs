@@ -1,9 +1,7 @@
 //! `wss://`: certificates of Secrets, and tickets that are good at every node.
 
 use anyhow::{Result, ensure};
-use e2e::testing::{Session, Trust};
-use rcgen::{CertificateParams, KeyPair};
-use serde_json::json;
+use e2e::testing::{SelfSigned, Session, Trust};
 
 use crate::release::pool;
 use crate::stage::Stage;
@@ -15,18 +13,9 @@ const PORT: u16 = 8443;
 
 /// Issues a certificate, puts it with its key into the Secret, and gives who trusts it alone.
 fn issue(stage: &Stage) -> Result<Trust> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec![NAME.to_owned()])?;
-    let chain = certificate.self_signed(&key)?.pem();
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": SECRET, "namespace": "default"},
-        "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": chain, "tls.key": key.serialize_pem()},
-    });
-    stage.apply(&object.to_string())?;
-    Trust::new(NAME, &chain)
+    let issued = SelfSigned::new(NAME)?;
+    stage.apply(&issued.secret(SECRET))?;
+    Trust::new(NAME, &issued.chain)
 }
 
 pub(crate) fn a_client_by_tls_resumes_at_another_node(stage: &mut Stage) -> Result<()> {

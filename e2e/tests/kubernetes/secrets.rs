@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use e2e::lab::PORT;
-use e2e::testing::{Gateway, Part, Session, Trust};
-use rcgen::{CertificateParams, KeyPair};
+use e2e::testing::{Gateway, Part, SelfSigned, Session, Trust};
 use serde_json::{Value, json};
 
 use crate::stage::{AsWhom, Stage, VIP1, VIP2, on_stage_with};
@@ -40,18 +39,9 @@ fn chat() -> String {
 
 /// Issues a certificate and puts it with its key into a Secret; says which it is.
 fn issue(stage: &Stage<'_>, secret: &str) -> Result<(String, String)> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec![NAME.to_owned()])?;
-    let (chain, key) = (certificate.self_signed(&key)?.pem(), key.serialize_pem());
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": secret, "namespace": "default"},
-        "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": chain, "tls.key": key},
-    });
-    stage.apply(&object.to_string())?;
-    Ok((chain, key))
+    let issued = SelfSigned::new(NAME)?;
+    stage.apply(&issued.secret(secret))?;
+    Ok((issued.chain, issued.key))
 }
 
 /// Key material that a gateway holds, by name of the resource.
