@@ -187,7 +187,12 @@ impl ControlPlane {
                 return Ok(None);
             }
             let answer = self.kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"])?;
-            Ok((answer.ok && answer.stdout == "ok").then_some(()))
+            if !answer.ok || answer.stdout != "ok" {
+                return Ok(None);
+            }
+            // It says so before its own namespaces are made, by a loop that is only started by then.
+            let made = self.kubectl(&["get", "namespace", "default", "--request-timeout=5s"])?;
+            Ok(made.ok.then_some(()))
         });
         ready.with_context(|| self.logs())
     }

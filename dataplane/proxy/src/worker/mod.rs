@@ -39,7 +39,7 @@ use crate::{
     limits::Rate,
     live::{Pool, Route, Shared, Upstream},
     proxy::Beat,
-    reclaim::Reclaim,
+    reclaim::{Reclaim, Share},
     relay::{SCRATCH, Side},
     ring::Reactor,
     session::Control,
@@ -123,7 +123,7 @@ impl Worker {
     async fn run(self: &Rc<Self>, beat: Beat, mut orders: orders::Receiver<Order>) {
         tokio::task::spawn_local(Rc::clone(self).turn_sessions());
         let mut next_beat = Instant::now();
-        let mut reclaim = Reclaim::default();
+        let (mut reclaim, mut share) = (Reclaim::default(), Share::default());
         loop {
             let now = Instant::now();
             if now >= next_beat {
@@ -131,7 +131,7 @@ impl Worker {
                 next_beat = now + BEAT;
                 let live =
                     self.sessions.borrow().len() + self.crew.busy() + self.requests.borrow().len();
-                if reclaim.is_due(now, live) {
+                if reclaim.is_due(now, live, share.tell(live)) {
                     self.crew.dismiss();
                     yield_now().await;
                     sys::give_memory_back();
