@@ -37,6 +37,13 @@ pub fn resident(pids: &[Pid]) -> Result<u64> {
         .sum()
 }
 
+/// Resident memory of `pids` in bytes that is theirs alone: not pages of programs and files, which the kernel can drop.
+pub fn anonymous(pids: &[Pid]) -> Result<u64> {
+    pids.iter()
+        .map(|pid| kilobytes(&format!("/proc/{pid}/status"), "RssAnon:"))
+        .sum()
+}
+
 /// Resident memory of `pids` in bytes; what several share counts for each in part, so that sums are right.
 pub fn proportional(pids: &[Pid]) -> Result<u64> {
     pids.iter()
@@ -73,12 +80,14 @@ mod tests {
             let spent = cpu_time(&pids)?.saturating_sub(before);
             Ok((spent > Duration::from_millis(20)).then_some(()))
         });
-        let memory = resident(&pids).and_then(|all| Ok((all, proportional(&pids)?)));
+        let memory =
+            resident(&pids).and_then(|all| Ok((all, proportional(&pids)?, anonymous(&pids)?)));
         child.kill().unwrap();
         child.wait().unwrap();
         worked.unwrap();
-        let (resident, proportional) = memory.unwrap();
+        let (resident, proportional, anonymous) = memory.unwrap();
         assert!(proportional > 0 && proportional <= resident);
+        assert!(anonymous > 0 && anonymous <= proportional);
         assert!(cpu_time(&pids).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! the workers never wait for whoever reads it; what it has no room for the relay counts.
 
 use std::{
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     net::SocketAddr,
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
@@ -13,6 +13,8 @@ use std::{
 
 use proxy::{Record, Volume};
 use serde::Serialize;
+
+use super::lines::Lines;
 
 /// Records that may wait to be written: sessions that end together have more than gather otherwise.
 const QUEUE: usize = 8192;
@@ -56,16 +58,15 @@ impl AccessLog {
     }
 }
 
-/// Writes what comes, in one piece what has come together.
+/// Writes what comes, together what has come together.
 fn write(records: &Receiver<Box<Record>>, to: impl Write) -> io::Result<()> {
-    let mut to = BufWriter::new(to);
+    let mut lines = Lines::new(to);
     while let Ok(first) = records.recv() {
         thread::sleep(GATHER);
         for record in std::iter::once(first).chain(records.try_iter().take(QUEUE)) {
-            serde_json::to_writer(&mut to, &Line::from(&*record))?;
-            to.write_all(b"\n")?;
+            lines.push(&Line::from(&*record))?;
         }
-        to.flush()?;
+        lines.flush()?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 mod access_log;
 mod ceilings;
 mod convert;
+mod lines;
 mod made;
 mod pairing;
 mod parent;

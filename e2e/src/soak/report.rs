@@ -126,7 +126,7 @@ impl fmt::Display for Summary {
             .resting
             .iter()
             .map(|(process, [before, after])| vec![process.clone(), mib(*before), mib(*after)]);
-        let head = ["memory without sessions of", "before", "after"];
+        let head = ["own memory without sessions of", "before", "after"];
         table(f, &head, resting)?;
         self.late
             .iter()

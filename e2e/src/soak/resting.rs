@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How long memory may take to go back: that is done once sessions have been gone for a while.
 const GIVES_BACK: Duration = Duration::from_secs(10);
 
-/// What a process may keep beyond what it had: code that ran for the first time, and free pieces among others.
+/// What a process may keep beyond what it had: what is made once and used again, and free pieces among others.
 const KEPT: u64 = 4 << 20;
 
 /// Of each process, before the first session and after the last.
@@ -27,7 +27,7 @@ pub(super) type BeforeAndAfter<T> = BTreeMap<String, [T; 2]>;
 #[derive(Debug)]
 pub(super) struct Resting {
     descriptors: BTreeMap<String, usize>,
-    /// Resident, in bytes.
+    /// Its own, in bytes: pages of code that ran for the first time are no memory of sessions.
     memory: BTreeMap<String, u64>,
 }
 
@@ -39,7 +39,7 @@ impl Resting {
             let open = fs::read_dir(format!("/proc/{pid}/fd"));
             let open = open.with_context(|| format!("cannot see the descriptors of {pid}"))?;
             descriptors.insert(name(gateway, part), open.count());
-            memory.insert(name(gateway, part), cost::resident(&[pid])?);
+            memory.insert(name(gateway, part), cost::anonymous(&[pid])?);
         }
         Ok(Self {
             descriptors,
