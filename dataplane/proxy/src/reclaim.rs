@@ -8,13 +8,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Sessions and handshakes whose memory is not worth it.
+/// Sessions, handshakes and connections whose memory is not worth it.
 const FEW: usize = 256;
 
 /// How long most of them must be gone: those who leave together often come again together.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Sessions and handshakes of all workers of this process, as each said last: they share one allocator.
+/// Sessions, handshakes and connections of all workers of this process, as each said last: they share one
+/// allocator.
 static OF_ALL: AtomicUsize = AtomicUsize::new(0);
 
 /// The part of one worker in those of all.
@@ -46,7 +47,8 @@ pub(crate) struct Reclaim {
 }
 
 impl Reclaim {
-    /// Whether to give memory back now that there are `live` sessions and handshakes, and `others` of other workers.
+    /// Whether to give memory back now that there are `live` sessions, handshakes and connections, and `others` of
+    /// other workers.
     pub(crate) fn is_due(&mut self, now: Instant, live: usize, others: usize) -> bool {
         self.most = self.most.max(live);
         let gone = if self.most < FEW {

@@ -129,8 +129,7 @@ impl Worker {
             if now >= next_beat {
                 beat(self.index);
                 next_beat = now + BEAT;
-                let live =
-                    self.sessions.borrow().len() + self.crew.busy() + self.requests.borrow().len();
+                let live = self.live();
                 if reclaim.is_due(now, live, share.tell(live)) {
                     self.crew.dismiss();
                     yield_now().await;
@@ -155,6 +154,15 @@ impl Worker {
                 () = self.timers.changed.notified() => {}
             }
         }
+    }
+
+    /// All that has memory of its own here: what ends last is what tells that the memory can go back, and a
+    /// connection of HTTP/2 or of plain requests outlives its sessions.
+    fn live(&self) -> usize {
+        self.sessions.borrow().len()
+            + self.crew.busy()
+            + self.connections.borrow().len()
+            + self.requests.borrow().len()
     }
 
     /// Whether what one worker is to do in this round is this one's to do.
@@ -258,5 +266,16 @@ mod tests {
         let worker = Worker::new(0, Arc::new(shared), None);
         let drawn = (0..64).filter(|_| worker.draws(50)).count();
         assert!((1..64).contains(&drawn), "{drawn} of 64");
+    }
+
+    #[test]
+    fn a_connection_is_live_without_sessions() {
+        let shared = Shared::new(1, None, None, Patience::default(), Arc::default());
+        let worker = Rc::new(Worker::new(0, Arc::new(shared), None));
+        assert_eq!(worker.live(), 0);
+        let connection = worker.watch_closing(SocketAddr::from(([127, 0, 0, 1], 1)));
+        assert_eq!(worker.live(), 1);
+        drop(connection);
+        assert_eq!(worker.live(), 0);
     }
 }
