@@ -132,7 +132,10 @@ impl Acceptor {
             tracing::warn!(address = %self.gate.address, "no file descriptors are left");
             self.worker.shared.gate_starves(&self.gate, true);
         }
-        self.shed(listener).await;
+        // Sooner than one of the clients that come, one goes that wants nothing.
+        if !self.worker.end_waiting_requests() {
+            self.shed(listener).await;
+        }
         sleep(PAUSE).await;
     }
 

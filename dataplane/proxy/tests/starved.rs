@@ -13,16 +13,42 @@ mod support;
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use proxy::{ListenerProblem, Snapshot};
+use proxy::{ListenerProblem, PlainRequests, Snapshot};
 use socket2::{Domain, Socket, Type};
 use support::{REQUEST, Rig, SOON, echo, round_trip};
+use tokio::sync::Mutex;
+
+/// One test at a time has the process.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Takes all descriptors below a limit that is lower than the one there was, until it is dropped.
+struct Starved {
+    files: Vec<File>,
+    limits: (u64, u64),
+}
+
+impl Starved {
+    fn begin() -> Self {
+        let limits = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 200, limits.1).unwrap();
+        let files = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        Self { files, limits }
+    }
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        self.files.clear();
+        setrlimit(Resource::RLIMIT_NOFILE, self.limits.0, self.limits.1).unwrap();
+    }
+}
 
 /// A backend with a thread of its own, since the test's own thread waits for answers.
 fn echo_apart() -> SocketAddr {
@@ -40,6 +66,7 @@ fn echo_apart() -> SocketAddr {
 
 #[tokio::test]
 async fn without_descriptors_clients_are_told_and_sessions_live_on() {
+    let _alone = ALONE.lock().await;
     let rig = Rig::new(&[echo_apart()]);
     let mut ws = rig.connect().await;
     round_trip(&mut ws, "before").await;
@@ -47,12 +74,7 @@ async fn without_descriptors_clients_are_told_and_sessions_live_on() {
 
     let stream = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let clients: Vec<_> = (0..3).map(|_| stream()).collect();
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, 200, hard).unwrap();
-    let mut files = Vec::new();
-    while let Ok(file) = File::open("/dev/null") {
-        files.push(file);
-    }
+    let starved = Starved::begin();
     let mut told = Vec::new();
     for client in clients {
         client.connect(&rig.address.into()).unwrap();
@@ -85,9 +107,72 @@ async fn without_descriptors_clients_are_told_and_sessions_live_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    drop((files, told));
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    drop((starved, told));
     round_trip(&mut rig.connect().await, "after").await;
     rig.until("well again", |s| s.listeners[0].problem.is_none())
         .await;
+}
+
+/// A server of plain requests with a thread of its own.
+fn server_apart() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            // One that says nothing is the proxy's check.
+            if let Ok(mut stream) = stream
+                && matches!(stream.read(&mut [0; 1024]), Ok(1..))
+            {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .unwrap();
+            }
+        }
+    });
+    address
+}
+
+/// What a client gets for a plain request; it keeps its connection.
+fn ask(client: &mut TcpStream) -> String {
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\r\n\r\nok") && matches!(client.read(&mut byte), Ok(1)) {
+        answer.extend(byte);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn connections_that_wait_for_a_request_give_way_to_a_client() {
+    let _alone = ALONE.lock().await;
+    let rig = Rig::with(&[server_apart()], |pool| {
+        pool.listeners[0].plain_requests = Some(PlainRequests { timeout: SOON });
+    });
+    rig.until("checked", |s| s.upstreams[0].usable == 1).await;
+    // Each worker has some.
+    let connect = |_| {
+        let mut client = TcpStream::connect(rig.address).unwrap();
+        assert!(ask(&mut client).starts_with("HTTP/1.1 200 OK\r\n"));
+        client
+    };
+    let mut waiting: Vec<_> = (0..24).map(connect).collect();
+    let newcomer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+
+    let starved = Starved::begin();
+    newcomer.connect(&rig.address.into()).unwrap();
+    let answer = ask(&mut newcomer.into());
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let gave_way = waiting.iter_mut().any(|client| {
+        client.set_nonblocking(true).unwrap();
+        matches!(client.read(&mut [0]), Ok(0))
+    });
+    assert!(gave_way, "nobody gave way");
+    assert_eq!(rig.proxy.snapshot().counters.shed, 0);
+
+    drop(starved);
+    connect(0);
 }

@@ -78,11 +78,13 @@ impl Connection {
             }
             break next;
         };
+        let is_needed = requests.told.is_needed();
         // It is no longer to be told anything.
         drop(requests);
         match next {
             Next::Upgrade(route, entry) => self.upgrade(route, entry),
             Next::Nothing => {}
+            Next::Request if is_needed => {}
             Next::Request | Next::End => linger(&self.worker, self.client).await,
         }
     }
@@ -100,6 +102,7 @@ impl Connection {
         }
         if received.is_empty() {
             received.shrink_to_fit();
+            let _waits = told.waits();
             let first = timeout(worker.shared.patience.idle, fill(worker, client, received));
             let first = tokio::select! {
                 biased;

@@ -20,6 +20,9 @@ use crate::{
     live::{Pool, Route, State},
 };
 
+/// Connections that give up their descriptors at once: enough for those who come meanwhile.
+const AT_ONCE: usize = 32;
+
 /// What such a connection is told. Between requests it ends at once when it is to carry no more; a request
 /// under way has until then what a session has: nothing where its address is given up, the time of
 /// `drain` where its listener or endpoint goes, that of a heartbeat where the address is lost.
@@ -35,6 +38,10 @@ pub(crate) struct Told {
     lost_at: Cell<Option<Instant>>,
     /// The endpoint that has the request under way.
     endpoint: RefCell<Option<Arc<Endpoint>>>,
+    /// It waits for a request.
+    idle: Cell<bool>,
+    /// Others need its descriptor.
+    needed: Cell<bool>,
     changed: Notify,
 }
 
@@ -42,6 +49,17 @@ impl Told {
     /// Whether it is to carry no more requests.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
+    }
+
+    /// Whether others wait for its descriptor: then its client has no time to hear of its end.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.needed.get()
+    }
+
+    /// It waits for a request, for as long as what is returned lives.
+    pub(crate) fn waits(&self) -> Waits<'_> {
+        self.idle.set(true);
+        Waits(self)
     }
 
     /// Ends when it is to carry no more requests.
@@ -95,6 +113,15 @@ impl Drop for Goes<'_> {
     }
 }
 
+/// Such a connection has no request.
+pub(crate) struct Waits<'a>(&'a Told);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.idle.set(false);
+    }
+}
+
 /// Such a connection in the books of its worker, until it is dropped.
 pub(crate) struct Requests {
     worker: Rc<Worker>,
@@ -120,6 +147,8 @@ impl Worker {
             endpoint_at: Cell::new(None),
             lost_at: Cell::new(None),
             endpoint: RefCell::new(None),
+            idle: Cell::new(false),
+            needed: Cell::new(false),
             changed: Notify::new(),
         });
         self.requests.borrow_mut().insert(id, Rc::clone(&told));
@@ -137,6 +166,22 @@ impl Worker {
                 told.close();
             }
         }
+    }
+
+    /// Has some of those that wait for a request end, as new clients need their descriptors; returns whether
+    /// there were any. A server may end such a connection at any time (RFC 9112 section 9.5).
+    pub(crate) fn end_waiting_requests(&self) -> bool {
+        let requests = self.requests.borrow();
+        let waiting = requests
+            .values()
+            .filter(|told| told.idle.get() && !told.is_closing());
+        let mut were_any = false;
+        for told in waiting.take(AT_ONCE) {
+            told.needed.set(true);
+            told.close();
+            were_any = true;
+        }
+        were_any
     }
 
     /// What a new configuration means for them.
