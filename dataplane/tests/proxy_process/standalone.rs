@@ -1,6 +1,15 @@
 //! `wsha-dataplane proxy --listen A:P --upstream A:P`.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use futures_util::{SinkExt, StreamExt};
 use nix::sys::signal::Signal;
@@ -36,8 +45,11 @@ struct Certified {
 
 impl Certified {
     fn new() -> Self {
-        let dir = std::env::temp_dir().join(format!("wsha-standalone-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("wsha-standalone-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir(&dir).unwrap();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         let certificate = params.self_signed(&key).unwrap();
