@@ -31,7 +31,8 @@ fn bench(
             .output()?;
         let shown = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        println!("{shown}\n{errors}");
+        // What went wrong comes first: where a log is cut, it is behind the tables.
+        println!("{errors}\n{shown}");
         ensure!(output.status.success(), "{}: {errors}", output.status);
         check(&shown)
     })
