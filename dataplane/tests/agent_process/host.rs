@@ -212,8 +212,13 @@ impl Host {
 
     /// What `status` says to somebody else.
     pub(crate) fn status_of_stranger(&self) -> String {
-        // Where it was built others may not come.
-        fs::copy(PROGRAM, self.at("program")).unwrap();
+        // Where it was built others may not come. A process that another test starts meanwhile would have a file
+        // that is written here open, and what is open for writing cannot be executed (ETXTBSY of execve(2)).
+        let copied = Command::new("cp")
+            .arg(PROGRAM)
+            .arg(self.at("program"))
+            .status();
+        assert!(copied.unwrap().success());
         let mut command = Command::new(self.at("program"));
         let command = command.uid(STRANGER).args(["status", "--state-dir"]);
         let output = command.arg(self.at("state")).output().unwrap();

@@ -131,10 +131,13 @@ impl<'a> Pod<'a> {
             // As an emptyDir.
             fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
         }
-        // Where it was built others may not come.
+        // Where it was built others may not come. A process that another test starts meanwhile would have a file
+        // that is written here open, and what is open for writing cannot be executed (ETXTBSY of execve(2)).
         let program = host.at("program");
         if !program.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_wsha-dataplane"), &program).unwrap();
+            let mut copy = Command::new("cp");
+            copy.arg(env!("CARGO_BIN_EXE_wsha-dataplane")).arg(&program);
+            assert!(copy.status().unwrap().success());
         }
         Self {
             host,

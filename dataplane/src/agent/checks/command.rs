@@ -121,9 +121,14 @@ mod tests {
     fn script(directory: &Directory, text: &str) -> PathBuf {
         // For a user that is not ours.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let written = directory.path().join("written");
+        fs::write(&written, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&written, fs::Permissions::from_mode(0o755)).unwrap();
+        // A process that another test starts meanwhile has what is written here open, and what is open for writing
+        // cannot be executed (ETXTBSY of execve(2)).
         let path = directory.path().join("check");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let copied = Command::new("cp").args([&written, &path]).status();
+        assert!(copied.unwrap().success());
         path
     }
 
