@@ -56,6 +56,15 @@ fn descriptors() -> usize {
     open.filter(is_socket).count()
 }
 
+/// Those that there are with one session, once each worker has begun: what came later would count as left over.
+async fn descriptors_once_begun(rig: &Rig) -> usize {
+    // A worker's listener and its spare one, the backend's listener, and both ends of both legs.
+    let least = 2 * support::WORKERS + 5;
+    rig.until("the workers to begin", |_| descriptors() >= least)
+        .await;
+    descriptors()
+}
+
 /// A session that is there before, and what was in use then.
 struct Others {
     rig: Rig,
@@ -69,7 +78,7 @@ impl Others {
         round_trip(&mut session, "before").await;
         Self {
             memory: resident(),
-            descriptors: descriptors(),
+            descriptors: descriptors_once_begun(&rig).await,
             rig,
             session,
         }
@@ -324,7 +333,7 @@ async fn floods_of_http_2() {
     let client = Arc::new(authority.client(&VERSIONS));
     let mut session = tls_support::connect(rig.address, &client).await;
     round_trip(&mut session, "before").await;
-    let (memory, open) = (resident(), descriptors());
+    let (memory, open) = (resident(), descriptors_once_begun(&rig).await);
     for kind in [
         DATA,
         raw::HEADERS,
