@@ -74,7 +74,7 @@ async fn without_descriptors_clients_are_told_and_sessions_live_on() {
 
     let stream = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let clients: Vec<_> = (0..3).map(|_| stream()).collect();
-    let starved = Starved::begin();
+    let taken = Starved::begin();
     let mut told = Vec::new();
     for client in clients {
         client.connect(&rig.address.into()).unwrap();
@@ -107,7 +107,7 @@ async fn without_descriptors_clients_are_told_and_sessions_live_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    drop((starved, told));
+    drop((taken, told));
     round_trip(&mut rig.connect().await, "after").await;
     rig.until("well again", |s| s.listeners[0].problem.is_none())
         .await;
@@ -162,7 +162,7 @@ async fn connections_that_wait_for_a_request_give_way_to_a_client() {
     let mut waiting: Vec<_> = (0..24).map(connect).collect();
     let newcomer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
 
-    let starved = Starved::begin();
+    let taken = Starved::begin();
     newcomer.connect(&rig.address.into()).unwrap();
     let answer = ask(&mut newcomer.into());
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -173,6 +173,6 @@ async fn connections_that_wait_for_a_request_give_way_to_a_client() {
     assert!(gave_way, "nobody gave way");
     assert_eq!(rig.proxy.snapshot().counters.shed, 0);
 
-    drop(starved);
+    drop(taken);
     connect(0);
 }
