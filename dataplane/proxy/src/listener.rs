@@ -133,7 +133,7 @@ impl Acceptor {
             self.worker.shared.gate_starves(&self.gate, true);
         }
         // Sooner than one of the clients that come, one goes that wants nothing.
-        if !self.worker.end_waiting_requests() {
+        if !self.worker.make_room() {
             self.shed(listener).await;
         }
         sleep(PAUSE).await;

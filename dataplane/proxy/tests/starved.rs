@@ -6,9 +6,20 @@
     reason = "helpers of tests fail like tests"
 )]
 
-#[allow(dead_code, reason = "this test needs few of the helpers")]
+#[allow(dead_code, reason = "these tests need few of the helpers")]
+#[path = "it/http2/support.rs"]
+mod http2_support;
+#[allow(dead_code, reason = "these tests need few of the helpers")]
 #[path = "it/support.rs"]
 mod support;
+#[allow(dead_code, reason = "these tests need few of the helpers")]
+#[path = "it/tls/support.rs"]
+mod tls_support;
+
+/// Where the others look for it.
+mod tls {
+    pub(crate) use super::tls_support as support;
+}
 
 use std::{
     fs::File,
@@ -19,6 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http2_support::Client;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::{ListenerProblem, PlainRequests, Snapshot};
 use socket2::{Domain, Socket, Type};
@@ -175,4 +187,35 @@ async fn connections_that_wait_for_a_request_give_way_to_a_client() {
 
     drop(taken);
     connect(0);
+}
+
+#[tokio::test]
+async fn connections_of_http_2_without_streams_give_way_to_a_client() {
+    let _alone = ALONE.lock().await;
+    let (rig, authority) = tls_support::rig(&[echo_apart()]);
+    let mut waiting = Vec::new();
+    // Each worker has some.
+    for _ in 0..24 {
+        let client = Client::connect(&rig, &authority).await;
+        round_trip(&mut client.session().await, "once").await;
+        waiting.push(client);
+    }
+    rig.until("no stream", |s| s.counters.live_streams == 0)
+        .await;
+    let newcomer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+
+    let taken = Starved::begin();
+    newcomer.connect(&rig.address.into()).unwrap();
+    let begun = Instant::now();
+    while !waiting.iter().any(|client| client.connection.is_finished()) {
+        assert!(begun.elapsed() < SOON, "nobody gave way");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(rig.proxy.snapshot().counters.shed, 0);
+
+    drop(taken);
+    newcomer.set_nonblocking(true).unwrap();
+    let newcomer = tokio::net::TcpStream::from_std(newcomer.into()).unwrap();
+    let newcomer = Client::on(newcomer, &authority).await;
+    round_trip(&mut newcomer.session().await, "served").await;
 }

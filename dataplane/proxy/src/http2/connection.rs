@@ -111,6 +111,7 @@ pub(crate) async fn serve(
                 Ok(Some(Ok((request, mut respond)))) => {
                     idleness = Idleness::default();
                     fruitless.set(fruitless.get() + 1);
+                    closing.begun(&fruitless);
                     let route = worker.http2_route(arrival.address).filter(|_| !is_ending);
                     let is_over = route.is_none();
                     if let Some(route) = route {

@@ -1,6 +1,11 @@
 //! What ends with its listener: handshakes under way, and connections of several sessions.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell},
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
 
 use tokio::sync::Notify;
 
@@ -24,9 +29,9 @@ impl Worker {
 
     /// Connections of several sessions are told that they get no more.
     pub(super) fn close_connections(&self, which: impl Fn(SocketAddr) -> bool) {
-        for (address, closing) in self.connections.borrow().values() {
-            if which(*address) {
-                closing.notify_one();
+        for connection in self.connections.borrow().values() {
+            if which(connection.address) {
+                connection.close();
             }
         }
         self.close_requests(which);
@@ -41,28 +46,67 @@ impl Worker {
     /// What a connection of several sessions learns from that no more of them are to begin.
     pub(crate) fn watch_closing(self: &Rc<Self>, address: SocketAddr) -> Closing {
         let id = self.next_id();
-        let closing = Rc::new(Notify::new());
-        let watched = (address, Rc::clone(&closing));
+        let connection = Rc::new(Connection {
+            address,
+            closing: Notify::new(),
+            is_told: Cell::new(false),
+            held: OnceCell::new(),
+        });
+        let watched = Rc::clone(&connection);
         self.connections.borrow_mut().insert(id, watched);
         Closing {
             worker: Rc::clone(self),
             id,
-            told: closing,
+            connection,
         }
     }
 }
 
-/// Whether the listener of a connection was closed, or its address lost, since it came.
+/// A connection of several sessions.
+pub(super) struct Connection {
+    address: SocketAddr,
+    closing: Notify,
+    /// It was told that it gets no more of them.
+    is_told: Cell<bool>,
+    /// What it has in common with its streams, once it has had one.
+    held: OnceCell<Weak<Cell<u32>>>,
+}
+
+impl Connection {
+    fn close(&self) {
+        self.is_told.set(true);
+        self.closing.notify_one();
+    }
+
+    /// Has it end as others need its descriptor, if it has had streams and has none; returns whether it was not to
+    /// end before.
+    pub(super) fn gives_way(&self) -> bool {
+        let waits = self.held.get().is_some_and(|held| held.strong_count() == 1);
+        let gives_way = waits && !self.is_told.get();
+        if gives_way {
+            self.close();
+        }
+        gives_way
+    }
+}
+
+/// Whether a connection is to carry no more sessions: its listener was closed, its address lost, or its descriptor
+/// is needed.
 pub(crate) struct Closing {
     worker: Rc<Worker>,
     id: u64,
-    told: Rc<Notify>,
+    connection: Rc<Connection>,
 }
 
 impl Closing {
-    /// Ends when it is.
+    /// Ends when it is so.
     pub(crate) async fn told(&self) {
-        self.told.notified().await;
+        self.connection.closing.notified().await;
+    }
+
+    /// The connection has had a stream. Each of them holds this while it lives, as the connection does.
+    pub(crate) fn begun(&self, held: &Rc<Cell<u32>>) {
+        self.connection.held.get_or_init(|| Rc::downgrade(held));
     }
 }
 

@@ -5,6 +5,7 @@ mod crew;
 mod handshakes;
 mod order;
 mod requests;
+mod room;
 mod runner;
 mod sessions;
 mod timers;
@@ -21,11 +22,11 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, mpsc as orders},
+    sync::{Semaphore, mpsc as orders},
     task::{AbortHandle, yield_now},
 };
 
-use self::{crew::Crew, runner::Runner, timers::Timers};
+use self::{crew::Crew, handshakes::Connection, runner::Runner, timers::Timers};
 pub(crate) use self::{
     crew::{Asking, NewStream, Newcomer},
     handshakes::Closing,
@@ -65,7 +66,7 @@ pub(crate) struct Worker {
     listeners: RefCell<HashMap<SocketAddr, Vec<AbortHandle>>>,
     crew: Crew,
     /// Connections of several sessions, which are told when their listener closes or its address is lost.
-    connections: RefCell<HashMap<u64, (SocketAddr, Rc<Notify>)>>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
     /// Connections of requests that ask for no session, which are told the same.
     requests: RefCell<HashMap<u64, Rc<Told>>>,
     pub(crate) sessions: RefCell<BTreeMap<u64, Rc<Control>>>,

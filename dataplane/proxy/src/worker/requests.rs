@@ -20,9 +20,6 @@ use crate::{
     live::{Pool, Route, State},
 };
 
-/// Connections that give up their descriptors at once: enough for those who come meanwhile.
-const AT_ONCE: usize = 32;
-
 /// What such a connection is told. Between requests it ends at once when it is to carry no more; a request
 /// under way has until then what a session has: nothing where its address is given up, the time of
 /// `drain` where its listener or endpoint goes, that of a heartbeat where the address is lost.
@@ -54,6 +51,17 @@ impl Told {
     /// Whether others wait for its descriptor: then its client has no time to hear of its end.
     pub(crate) fn is_needed(&self) -> bool {
         self.needed.get()
+    }
+
+    /// Has it end as others need its descriptor, if it waits for a request; returns whether it was not to end
+    /// before.
+    pub(super) fn gives_way(&self) -> bool {
+        let gives_way = self.idle.get() && !self.is_closing();
+        if gives_way {
+            self.needed.set(true);
+            self.close();
+        }
+        gives_way
     }
 
     /// It waits for a request, for as long as what is returned lives.
@@ -166,22 +174,6 @@ impl Worker {
                 told.close();
             }
         }
-    }
-
-    /// Has some of those that wait for a request end, as new clients need their descriptors; returns whether
-    /// there were any. A server may end such a connection at any time (RFC 9112 section 9.5).
-    pub(crate) fn end_waiting_requests(&self) -> bool {
-        let requests = self.requests.borrow();
-        let waiting = requests
-            .values()
-            .filter(|told| told.idle.get() && !told.is_closing());
-        let mut were_any = false;
-        for told in waiting.take(AT_ONCE) {
-            told.needed.set(true);
-            told.close();
-            were_any = true;
-        }
-        were_any
     }
 
     /// What a new configuration means for them.
