@@ -30,11 +30,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::select_all;
 use http2_support::Client;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::{ListenerProblem, PlainRequests, Snapshot};
 use socket2::{Domain, Socket, Type};
-use support::{REQUEST, Rig, SOON, echo, round_trip};
+use support::{REQUEST, Rig, SOON, echo, round_trip, soon};
 use tokio::sync::Mutex;
 
 /// One test at a time has the process.
@@ -206,11 +207,9 @@ async fn connections_of_http_2_without_streams_give_way_to_a_client() {
 
     let taken = Starved::begin();
     newcomer.connect(&rig.address.into()).unwrap();
-    let begun = Instant::now();
-    while !waiting.iter().any(|client| client.connection.is_finished()) {
-        assert!(begun.elapsed() < SOON, "nobody gave way");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    // The first one that gives way.
+    let connections = waiting.iter_mut().map(|client| &mut client.connection);
+    let _ended = soon(select_all(connections)).await;
     assert_eq!(rig.proxy.snapshot().counters.shed, 0);
 
     drop(taken);

@@ -80,7 +80,7 @@ impl Connection {
 
     /// Has it end as others need its descriptor, if it has had streams and has none; returns whether it was not to
     /// end before.
-    pub(super) fn gives_way(&self) -> bool {
+    pub(super) fn give_way(&self) -> bool {
         let waits = self.held.get().is_some_and(|held| held.strong_count() == 1);
         let gives_way = waits && !self.is_told.get();
         if gives_way {

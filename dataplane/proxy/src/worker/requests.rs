@@ -55,7 +55,7 @@ impl Told {
 
     /// Has it end as others need its descriptor, if it waits for a request; returns whether it was not to end
     /// before.
-    pub(super) fn gives_way(&self) -> bool {
+    pub(super) fn give_way(&self) -> bool {
         let gives_way = self.idle.get() && !self.is_closing();
         if gives_way {
             self.needed.set(true);

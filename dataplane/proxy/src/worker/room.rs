@@ -10,11 +10,9 @@ impl Worker {
     /// end such a connection at any time (RFC 9112 section 9.5, RFC 9113 section 9.1).
     pub(crate) fn make_room(&self) -> bool {
         let (requests, connections) = (self.requests.borrow(), self.connections.borrow());
-        let requests = requests.values().map(|told| told.gives_way());
-        let connections = connections
-            .values()
-            .map(|connection| connection.gives_way());
-        let give_way = requests.chain(connections).filter(|gives_way| *gives_way);
-        give_way.take(AT_ONCE).count() > 0
+        let requests = requests.values().map(|told| told.give_way());
+        let connections = connections.values().map(|connection| connection.give_way());
+        let gave_way = requests.chain(connections).filter(|gave_way| *gave_way);
+        gave_way.take(AT_ONCE).count() > 0
     }
 }
